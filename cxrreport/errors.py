@@ -1,0 +1,95 @@
+"""What can go wrong, as one tree.
+
+    CxrReportError
+    ├── SettingsError          a configuration field or file is missing, unknown or out of range
+    ├── InputError             a file, folder or table that was given cannot be used
+    │   ├── ManifestError      an ingest folder that is missing, incomplete or of another schema
+    │   └── RefusedImage       one file that does not become an image, with a reason code
+    │       └── PixelError     ... because its pixel data or its grey-scale transformations are not usable
+    ├── OutputError            an output folder that is in use, holds something else, or a full disk
+    ├── WeightsError           weights that are not there, cannot be had, or are not safe to load
+    │   └── MismatchError      adapter, checkpoint and images that do not belong together
+    ├── TrainingError          training that cannot go on (a loss that is not finite, an empty split)
+    ├── ScoreError             predictions and references that cannot be scored against each other
+    ├── TrackingError          MLflow that cannot be reached or refuses
+    └── MissingExtraError      an optional dependency that is not installed
+
+Every message names the file, field or id it is about and the way out. No message holds a value of a patient tag or
+text of a report: messages end up in logs and in MLflow.
+"""
+
+from __future__ import annotations
+
+
+class CxrReportError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class SettingsError(CxrReportError):
+    """A configuration field or file is missing, unknown or out of range."""
+
+
+class InputError(CxrReportError):
+    """A file, folder or table that was given cannot be used."""
+
+
+class ManifestError(InputError):
+    """An ingest folder that is missing, incomplete or of another schema version."""
+
+
+class RefusedImage(InputError):
+    """One file that does not become an image.
+
+    Args:
+        reason: the code that goes into the ledger, one of `records.Reason`.
+        detail: what exactly, without any value of a patient tag.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[RefusedImage], tuple[str, str]]:
+        # The default rebuilds from the joined message and would lose the code on its way out of a worker process.
+        return type(self), (self.reason, self.detail)
+
+
+class PixelError(RefusedImage):
+    """The pixel data, or a transformation from stored values to grey, is not usable."""
+
+
+class OutputError(CxrReportError):
+    """An output folder that is in use or holds something else, or a disk that is full."""
+
+
+class WeightsError(CxrReportError):
+    """Weights that are not there, cannot be had, or are not safe to load."""
+
+
+class MismatchError(WeightsError):
+    """Adapter, checkpoint and images that do not belong together."""
+
+
+class TrainingError(CxrReportError):
+    """Training that cannot go on."""
+
+
+class ScoreError(CxrReportError):
+    """Predictions and references that cannot be scored against each other."""
+
+
+class TrackingError(CxrReportError):
+    """MLflow cannot be reached, or refuses."""
+
+
+class MissingExtraError(CxrReportError):
+    """An optional dependency is not installed.
+
+    Args:
+        feature: what the user asked for.
+        extra: the extra of this package that brings it.
+    """
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs the extra '{extra}': pip install 'cxrreport[{extra}]'")

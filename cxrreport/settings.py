@@ -1,0 +1,265 @@
+"""One frozen model per verb. A YAML file in `configs/` is one of these models and nothing else.
+
+Unknown fields are refused, relative paths are taken from the working folder, and every field says its unit and range.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cxrreport.errors import SettingsError
+
+Resolution = Literal[224, 448, 896]
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, no unknown fields, defaults checked like given values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def from_yaml(cls, path: Path, **overrides: Any) -> Self:
+        """Read `path`, replace what `overrides` names (None means: not given), and check the whole.
+
+        Raises:
+            SettingsError: the file is missing or is no YAML mapping, or a field is unknown, missing or out of range;
+                the message names the file and the field.
+        """
+        try:
+            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"{path}: cannot read the configuration ({error.strerror})") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
+        if not isinstance(loaded, dict):
+            raise SettingsError(f"{path}: expected a mapping of field names to values")
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return build(cls, loaded | given, where=str(path))
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def build(model: type[S], values: dict[str, Any], *, where: str) -> S:
+    """Build `model` from `values`; a mistake names `where` and the field, and offers the known fields."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = ".".join(str(part) for part in problem["loc"]) or "settings"
+            if problem["type"] == "extra_forbidden":
+                lines.append(f"{name}: unknown field; known are {', '.join(sorted(model.model_fields))}")
+            else:
+                lines.append(f"{name}: {problem['msg']}")
+        raise SettingsError(f"{where}: " + "; ".join(lines)) from error
+
+
+class TrackingSettings(Settings):
+    """Where the run is logged in MLflow."""
+
+    uri: str | None = None
+    """Tracking URI. None: `MLFLOW_TRACKING_URI`, else an SQLite file `mlflow.db` beside the output folder."""
+    experiment: str = "cxrreport"
+    """Name of the MLflow experiment; made when it does not exist."""
+    parent_run_id: str | None = None
+    """Run under which this one is nested."""
+    enabled: bool = True
+    """False: nothing is logged."""
+
+
+class IngestSettings(Settings):
+    """DICOM (or PNG/JPEG) and reports to a manifest and model-ready images."""
+
+    input: Path
+    """Folder that holds the studies."""
+    output: Path
+    """Folder for manifest, ledger and images; must be new, or one that an interrupted run of the same settings left."""
+    layout: Literal["auto", "mimic-cxr", "openi", "folder", "table"] = "auto"
+    """How studies are laid out. `auto` looks for the layout's own files."""
+    reports: Path | None = None
+    """Table of reports (CSV or Parquet with study_id and sections), for the layouts `folder` and `table`."""
+    resolution: Resolution = 224
+    """Side of the square image, pixels."""
+    resize: Literal["squash", "pad"] = "squash"
+    """`squash`: to the square without keeping the aspect, as the reference implementation; `pad`: keep it, pad black."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Antialiased in both cases."""
+    views: Literal["best-frontal", "frontal", "all"] = "best-frontal"
+    """`best-frontal`: one per study, PA before AP before unknown; `frontal`: every frontal; `all`: laterals too."""
+    require_report: bool = True
+    """Leave out studies without findings and impression."""
+    max_pixels: PositiveInt = 60_000_000
+    """Largest rows x columns that is decoded; larger headers are refused before anything is allocated."""
+    workers: PositiveInt = 1
+    """Worker processes."""
+    tracking: TrackingSettings = TrackingSettings()
+
+
+class PromptSettings(Settings):
+    """What the model reads and writes. Travels with the adapter; a mismatch at generation is an error."""
+
+    instruction: str = "generate the chest x-ray report"
+    """First line of the prefix."""
+    indication: bool = True
+    """Put the study's indication into the prefix."""
+    sections: tuple[Literal["findings", "impression"], ...] = ("findings", "impression")
+    """Sections of the suffix, in this order, each with its header."""
+    max_prefix_tokens: PositiveInt = 96
+    """Longest prefix, tokens, image tokens not counted; longer indications are cut and counted."""
+    max_suffix_tokens: PositiveInt = 256
+    """Longest suffix, tokens, EOS included; longer reports are cut, keeping EOS, and counted."""
+
+    @model_validator(mode="after")
+    def _some_section(self) -> Self:
+        if not self.sections or len(set(self.sections)) != len(self.sections):
+            raise ValueError("sections must name findings, impression or both, each once")
+        return self
+
+
+class LoraSettings(Settings):
+    """Low-rank adaptation (arXiv 2106.09685)."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveInt = 32
+    """The update is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    targets: Literal["language", "language+projector", "language+projector+vision"] = "language"
+    """Which linear layers are adapted: all seven projections of the language model, and more where named."""
+
+
+class CheckpointSettings(Settings):
+    """Which base model, and how it is run."""
+
+    name: str
+    """A line of the table of checkpoints (`paligemma2-3b-pt-896`), a hub id (`google/paligemma2-3b-pt-896`), a local
+    folder, or `tiny` for the project's own model of phantoms."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; None: the newest."""
+    softcap: bool = False
+    """Soft-capping of attention and logits. Off for transfer, as in the paper; the untouched `-pt-` and the `-mix-`
+    checkpoints run with it."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """dtype in which the frozen weights are held and the matrix products run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class TrainSettings(Settings):
+    """LoRA fine-tuning on the training split of an ingest folder."""
+
+    data: Path
+    """Output folder of `ingest`."""
+    output: Path
+    """Folder for the adapter, the checkpoints and the log."""
+    checkpoint: CheckpointSettings
+    prompt: PromptSettings = PromptSettings()
+    lora: LoraSettings | None = LoraSettings()
+    """None: full fine-tuning."""
+    epochs: Annotated[float, Field(gt=0)] = 3.0
+    max_steps: PositiveInt | None = None
+    """Optimiser steps; overrides `epochs`."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """Peak rate, after warm-up."""
+    warmup_fraction: Fraction = 0.05
+    """Part of the steps over which the rate rises linearly; then cosine to zero."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest global L2 norm of the gradient."""
+    batch_size: PositiveInt = 1
+    """Samples per forward pass and device."""
+    accumulation: PositiveInt = 16
+    """Forward passes per optimiser step."""
+    loss: Literal["per-example", "per-token"] = "per-example"
+    """Mean over each example's suffix and then over the batch, as the reference; or over all tokens of the batch."""
+    gradient_checkpointing: bool = True
+    """Recompute activations of the language model in the backward pass."""
+    augment: bool = False
+    """Small rotations, shifts, scale, gamma and noise; never a left-right flip."""
+    eval_every: PositiveInt | None = None
+    """Optimiser steps between validations; None: once per epoch."""
+    save_every: PositiveInt | None = None
+    """Optimiser steps between checkpoints; None: as `eval_every`."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    tracking: TrackingSettings = TrackingSettings()
+
+
+class GenerateSettings(Settings):
+    """Reports for studies, from a checkpoint with or without an adapter."""
+
+    input: Path
+    """Output folder of `ingest`, a folder of DICOM, or one DICOM file."""
+    output: Path
+    checkpoint: CheckpointSettings | None = None
+    """None: the one that the adapter was trained on."""
+    adapter: Path | None = None
+    """Adapter folder of `train`; None: the bare checkpoint."""
+    prompt: PromptSettings | None = None
+    """None: the adapter's, or the defaults where there is no adapter."""
+    split: Literal["train", "validate", "test"] | None = "test"
+    """Part of the ingest folder; None: all. Without meaning for a folder of DICOM."""
+    control: Literal["none", "shuffled", "blank"] = "none"
+    """`shuffled`: every study sees another patient's image; `blank`: a black image. For controls in evaluation."""
+    batch_size: PositiveInt = 8
+    max_new_tokens: PositiveInt = 256
+    shard_size: PositiveInt = 64
+    """Studies per shard: what is lost at most when the run is stopped."""
+    limit: PositiveInt | None = None
+    """Only the first studies, in the order of their ids."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """For the shuffling of `control`."""
+    tracking: TrackingSettings = TrackingSettings()
+
+
+class EvaluateSettings(Settings):
+    """Scores of predictions against the references of the manifest or of a table."""
+
+    predictions: Path
+    """Output folder of `generate`, or a JSONL, CSV or Parquet table with study_id and text (or sections)."""
+    references: Path
+    """Output folder of `ingest`, or a table with study_id, patient_id and sections."""
+    output: Path
+    controls: dict[str, Path] = {}
+    """Name to predictions of a control, each compared with `predictions` on the same studies."""
+    most_frequent: bool = True
+    """Add the control that answers every study with the most frequent report of the training split."""
+    section: Literal["findings", "impression", "findings+impression"] = "findings+impression"
+    radgraph: str = "radgraph-xl"
+    """`radgraph`, `radgraph-xl`, `modern-radgraph-xl`, `tiny` (the project's own, synthetic), or a folder that holds
+    config.json, weights.th and vocabulary/."""
+    weights: Path | None = None
+    """Folder under which the RadGraph models lie; None: the radgraph package's cache."""
+    lower_case: bool = True
+    """Case rule of the scorer: True as the repository's head (July 2026), False as radgraph 0.1.18."""
+    bootstrap_samples: PositiveInt = 1000
+    seed: Annotated[int, Field(ge=0)] = 0
+    tracking: TrackingSettings = TrackingSettings()
+
+
+class ReviewSettings(Settings):
+    """One HTML page with images, generated and reference reports and their entities."""
+
+    evaluation: Path
+    """Output folder of `evaluate`."""
+    data: Path
+    """Output folder of `ingest`, for the images."""
+    output: Path
+    """The HTML file."""
+    limit: PositiveInt | None = None
+    """Only the worst studies by RadGraph F1."""
+    tracking: TrackingSettings = TrackingSettings()
+
+
+class DemoSettings(Settings):
+    """The whole road on phantoms."""
+
+    output: Path
+    resolution: Literal[224, 896] = 224
+    patients: Annotated[int, Field(ge=12)] = 900
+    """Phantom patients over all splits."""
+    seed: Annotated[int, Field(ge=0)] = 0
