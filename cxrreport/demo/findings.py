@@ -1,0 +1,123 @@
+"""What a phantom can have, and how often: the ground truth of every phantom study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+
+Side = Literal["left", "right", ""]
+Zone = Literal["upper", "lower", ""]
+Size = Literal["small", "large", "mild", "severe", ""]
+
+
+class Name(StrEnum):
+    """The findings, in the order in which reports mention them."""
+
+    CARDIOMEGALY = "cardiomegaly"
+    OEDEMA = "oedema"
+    OPACITY = "opacity"
+    NODULE = "nodule"
+    EFFUSION = "effusion"
+    PNEUMOTHORAX = "pneumothorax"
+    TUBE = "tube"
+    PACEMAKER = "pacemaker"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """One finding. `side` is the patient's: the patient's left is on the right of the picture.
+
+    Args:
+        size: `small` or `large` for what has an extent, `mild` or `severe` for what has a degree, else empty.
+        doubtful: so faint that a reader would only call it possible.
+    """
+
+    name: Name
+    side: Side = ""
+    size: Size = ""
+    zone: Zone = ""
+    doubtful: bool = False
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What `finding_f1` compares: name, side and size."""
+        return (self.name.value, self.side, self.size)
+
+
+# Probability of each finding in a study that is not normal. Drawn until at least one is there.
+_PREVALENCE = {
+    Name.CARDIOMEGALY: 0.40,
+    Name.OEDEMA: 0.20,
+    Name.OPACITY: 0.45,
+    Name.NODULE: 0.10,
+    Name.EFFUSION: 0.45,
+    Name.PNEUMOTHORAX: 0.25,
+    Name.TUBE: 0.22,
+    Name.PACEMAKER: 0.22,
+}
+_BILATERAL = 0.2
+_DOUBTFUL = 0.25
+
+
+def sample_findings(rng: np.random.Generator, *, normal: float = 0.4) -> tuple[Finding, ...]:
+    """Draw the findings of one study, sorted as reports mention them.
+
+    Args:
+        normal: probability that there are none.
+    """
+    if rng.random() < normal:
+        return ()
+    while True:
+        present = {name for name, probability in _PREVALENCE.items() if rng.random() < probability}
+        if present:
+            return tuple(sorted((f for name in present for f in _detail(name, rng)), key=report_order))
+
+
+def report_order(finding: Finding) -> tuple[int, str]:
+    """Sort key: the order of `Name`, then left before right."""
+    return (list(Name).index(finding.name), finding.side)
+
+
+def _detail(name: Name, rng: np.random.Generator) -> list[Finding]:
+    def pick(*options: str) -> str:
+        return str(rng.choice(options))
+
+    match name:
+        case Name.CARDIOMEGALY | Name.OEDEMA:
+            return [Finding(name, size=pick("mild", "severe"))]  # type: ignore[arg-type]
+        case Name.TUBE:
+            return [Finding(name)]
+        case Name.PACEMAKER:
+            return [Finding(name, side="left" if rng.random() < 0.6 else "right")]
+        case Name.NODULE:
+            return [Finding(name, side=pick("left", "right"), zone=pick("upper", "lower"))]  # type: ignore[arg-type]
+        case Name.OPACITY:
+            return [
+                Finding(
+                    name,
+                    side=pick("left", "right"),  # type: ignore[arg-type]
+                    size=pick("small", "large"),  # type: ignore[arg-type]
+                    zone=pick("upper", "lower"),  # type: ignore[arg-type]
+                    doubtful=bool(rng.random() < _DOUBTFUL),
+                )
+            ]
+        case Name.PNEUMOTHORAX:
+            return [Finding(name, side=pick("left", "right"), size=pick("small", "large"))]  # type: ignore[arg-type]
+        case Name.EFFUSION:
+            sides = ("left", "right") if rng.random() < _BILATERAL else (pick("left", "right"),)
+            return [Finding(name, side=side, size=pick("small", "large")) for side in sides]  # type: ignore[arg-type]
+
+
+def masked(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Without what another finding hides: an opacity or a nodule under a large effusion or in a collapsed lung."""
+    hidden = {
+        (f.side, zone)
+        for f in findings
+        if f.size == "large" and f.name in (Name.EFFUSION, Name.PNEUMOTHORAX)
+        for zone in (("lower",) if f.name is Name.EFFUSION else ("upper", "lower"))
+    }
+    kept = (f for f in findings if f.name not in (Name.OPACITY, Name.NODULE) or (f.side, f.zone) not in hidden)
+    return tuple(kept)

@@ -1,0 +1,219 @@
+"""Drawings of a chest radiograph, with anatomy that varies and findings whose place is known.
+
+A phantom is drawn from formulas in normalised coordinates, x and y in [-1, 1], y down, so that any size in pixels
+shows the same picture. The patient's left is at positive x. Bright is dense, as on a MONOCHROME2 image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrreport.demo.findings import Finding, Name
+
+Plane = NDArray[np.float32]
+
+# Radius of the fine nodule in normalised units: 0.45 pixels at 224, 1.8 at 896.
+NODULE_RADIUS = 0.004
+_LUNG_X, _LUNG_RX, _LUNG_RY, _LUNG_Y = 0.40, 0.31, 0.66, -0.08
+_DIAPHRAGM_Y = 0.46
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """How this patient is built and positioned. Lengths in normalised units, angles in radians."""
+
+    rotation: float
+    scale: float
+    shift_x: float
+    shift_y: float
+    width: float
+    """Width of the thorax, 1 for the average."""
+    cardiothoracic: float
+    """Half-width of the heart of a patient without cardiomegaly."""
+    soft_tissue: float
+    """Grey added by the chest wall."""
+    rib_phase: float
+    rib_pitch: float
+    diaphragm: float
+    texture: tuple[float, ...]
+    """Phases of the vessel pattern."""
+
+
+def sample_anatomy(rng: np.random.Generator) -> Anatomy:
+    """Draw one patient's anatomy and pose."""
+    return Anatomy(
+        rotation=float(rng.normal(0, 0.025)),
+        scale=float(rng.uniform(0.93, 1.06)),
+        shift_x=float(rng.uniform(-0.05, 0.05)),
+        shift_y=float(rng.uniform(-0.06, 0.06)),
+        width=float(rng.uniform(0.92, 1.06)),
+        cardiothoracic=float(rng.uniform(0.23, 0.27)),
+        soft_tissue=float(rng.uniform(-0.03, 0.06)),
+        rib_phase=float(rng.uniform(0, 2 * np.pi)),
+        rib_pitch=float(rng.uniform(24.0, 30.0)),
+        diaphragm=float(rng.uniform(-0.05, 0.05)),
+        texture=tuple(float(p) for p in rng.uniform(0, 2 * np.pi, 8)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A drawn phantom.
+
+    Args:
+        grey: float32[H, W] in [0, 1], bright is dense, without detector noise.
+        masks: for each finding the area it covers, bool[H, W].
+    """
+
+    grey: Plane
+    masks: dict[Finding, NDArray[np.bool_]]
+
+
+def _soft(distance: Plane, edge: float) -> Plane:
+    """Smooth step: 0 far below zero, 1 far above, over about `edge`. float32[H, W]."""
+    return np.clip(distance / (2 * edge) + 0.5, 0.0, 1.0).astype(np.float32)
+
+
+def _ellipse(x: Plane, y: Plane, cx: float, cy: float, rx: float, ry: float) -> Plane:
+    """Distance from the centre in radii: 1 on the outline. float32[H, W]."""
+    return np.sqrt(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2)
+
+
+def draw(anatomy: Anatomy, findings: tuple[Finding, ...], height: int, width: int, seed: int) -> Drawing:
+    """Draw a phantom of `height` x `width` pixels.
+
+    Args:
+        seed: for the places of the findings within their zones; the same seed puts them at the same place at any size.
+    """
+    u = np.linspace(-1 + 1 / width, 1 - 1 / width, width, dtype=np.float32)[None, :]
+    v = np.linspace(-1 + 1 / height, 1 - 1 / height, height, dtype=np.float32)[:, None]
+    cos, sin = np.cos(anatomy.rotation) / anatomy.scale, np.sin(anatomy.rotation) / anatomy.scale
+    x = ((cos * (u - anatomy.shift_x) + sin * (v - anatomy.shift_y)) / anatomy.width).astype(np.float32)
+    y = (-sin * (u - anatomy.shift_x) + cos * (v - anatomy.shift_y)).astype(np.float32)
+
+    grey, lungs = _chest(anatomy, x, y)
+    masks: dict[Finding, NDArray[np.bool_]] = {}
+    for finding in sorted(findings, key=lambda f: _PAINT_ORDER.index(f.name)):
+        # Every finding has its own stream, so that one more finding does not move the others.
+        own = np.random.default_rng([seed, *finding.name.encode(), *finding.side.encode()])
+        grey, area = _paint(finding, anatomy, grey, lungs, x, y, own)
+        masks[finding] = area > 0.4
+    return Drawing(np.clip(grey, 0.0, 1.0), {f: masks[f] for f in findings})
+
+
+def _chest(anatomy: Anatomy, x: Plane, y: Plane) -> tuple[Plane, Plane]:
+    """A chest without findings, and its lung fields, both float32[H, W]."""
+    ax = np.abs(x)
+    body = _soft(1.02 - ax - 0.9 * np.clip(-0.62 - y, 0, None) * (ax > 0.25), 0.03)
+    grey = body * (0.60 + anatomy.soft_tissue) + 0.02
+
+    floor = _DIAPHRAGM_Y + anatomy.diaphragm + 0.9 * (ax - _LUNG_X) ** 2 - 0.05 * (x < 0)
+    lungs = _soft(1 - _ellipse(ax, y, _LUNG_X, _LUNG_Y, _LUNG_RX, _LUNG_RY), 0.05) * _soft(floor - y, 0.015)
+    grey -= 0.36 * lungs
+
+    p = anatomy.texture
+    radius = np.sqrt((ax - 0.16) ** 2 + (y + 0.02) ** 2)
+    angle = np.arctan2(y + 0.02, ax - 0.16)
+    vessels = np.sin(9 * angle + p[0] + 3 * np.sign(x)) * np.exp(-2.5 * radius)
+    vessels += 0.5 * np.sin(31 * x + p[1]) * np.sin(27 * y + p[2])
+    ribs = np.sin(anatomy.rib_pitch * (y - 0.55 * (ax - 0.1) ** 2 + 0.25 * ax) + anatomy.rib_phase)
+    grey += lungs * (0.025 * vessels + 0.045 * np.clip(ribs, -0.2, 1))
+
+    spine = _soft(0.075 - ax, 0.01) * (0.06 + 0.02 * np.sin(22 * y + p[3]))
+    mediastinum = _soft(0.13 + 0.03 * np.cos(5 * y + p[4] * 0.1) - ax, 0.02) * _soft(0.75 + y, 0.1)
+    grey += 0.14 * mediastinum + spine
+    grey += 0.05 * np.exp(-(((y + 0.66 - 0.12 * ax) / 0.022) ** 2)) * (ax > 0.08) * (ax < 0.75)  # clavicles
+    grey += 0.10 * body * _soft(y - floor, 0.03) * (ax < 0.74)
+
+    heart = _heart(x, y, anatomy.cardiothoracic)
+    grey = np.maximum(grey, heart * (0.70 + anatomy.soft_tissue))
+    return grey.astype(np.float32), lungs
+
+
+def _heart(x: Plane, y: Plane, half_width: float) -> Plane:
+    return _soft(1 - _ellipse(x, y, 0.04 + 0.28 * half_width, 0.27, half_width, 0.21 + 0.22 * half_width), 0.06)
+
+
+_PAINT_ORDER = (
+    Name.CARDIOMEGALY,
+    Name.OEDEMA,
+    Name.OPACITY,
+    Name.NODULE,
+    Name.PNEUMOTHORAX,
+    Name.EFFUSION,
+    Name.TUBE,
+    Name.PACEMAKER,
+)
+
+
+def _paint(
+    finding: Finding, anatomy: Anatomy, grey: Plane, lungs: Plane, x: Plane, y: Plane, rng: np.random.Generator
+) -> tuple[Plane, Plane]:
+    """Paint one finding: the new picture and the finding's cover in [0, 1], both float32[H, W]."""
+    sign = {"left": 1.0, "right": -1.0, "": 0.0}[finding.side]
+    large = finding.size in ("large", "severe")
+    hemithorax = (x * sign > 0.05).astype(np.float32) if sign else np.float32(1.0)
+    match finding.name:
+        case Name.CARDIOMEGALY:
+            half_width = rng.uniform(0.46, 0.52) if large else rng.uniform(0.345, 0.375)
+            heart = _heart(x, y, float(half_width))
+            return np.maximum(grey, heart * (0.70 + anatomy.soft_tissue)), heart
+        case Name.OEDEMA:
+            ax = np.abs(x)
+            haze = np.exp(-(((ax - 0.30) / 0.17) ** 2) - ((y - 0.02) / 0.30) ** 2).astype(np.float32)
+            streaks = 1 + 0.45 * np.sin(70 * (ax + 0.6 * y) + anatomy.texture[5]) * np.sin(55 * y + anatomy.texture[6])
+            strength = rng.uniform(0.30, 0.36) if large else rng.uniform(0.14, 0.18)
+            return (grey + strength * haze * streaks * lungs).astype(np.float32), haze * lungs
+        case Name.OPACITY:
+            cx = sign * rng.uniform(0.34, 0.46)
+            cy = rng.uniform(-0.46, -0.34) if finding.zone == "upper" else rng.uniform(0.08, 0.20)
+            size = rng.uniform(0.19, 0.23) if large else rng.uniform(0.085, 0.105)
+            wobble = 0.16 * np.sin(3 * np.arctan2(y - cy, x - cx) + rng.uniform(0, 6)).astype(np.float32)
+            blob = _soft(1 + wobble - _ellipse(x, y, cx, cy, size, size), 0.22) * hemithorax
+            strength = rng.uniform(0.17, 0.20) if finding.doubtful else rng.uniform(0.30, 0.36)
+            return (grey + strength * blob * lungs).astype(np.float32), blob * lungs
+        case Name.NODULE:
+            cx = sign * rng.uniform(0.30, 0.52)
+            cy = rng.uniform(-0.48, -0.25) if finding.zone == "upper" else rng.uniform(0.0, 0.22)
+            disc = _soft(1 - _ellipse(x, y, cx, cy, NODULE_RADIUS, NODULE_RADIUS), 0.15)
+            near = _soft(1 - _ellipse(x, y, cx, cy, 0.03, 0.03), 0.15)
+            return (grey + 0.3 * disc).astype(np.float32), near
+        case Name.PNEUMOTHORAX:
+            # The collapsed lung is an ellipse pulled towards the hilum and down; the gap around it has no markings.
+            reach = rng.uniform(0.50, 0.56) if large else rng.uniform(0.76, 0.80)
+            edge = _ellipse(x, y, sign * (_LUNG_X - 0.08), _LUNG_Y + 0.16, _LUNG_RX, _LUNG_RY) - float(reach)
+            gap = _soft(edge, 0.02) * lungs * hemithorax
+            line = np.exp(-((edge / 0.03) ** 2)).astype(np.float32) * lungs * hemithorax
+            collapsed = lungs * hemithorax * (1 - gap) * (0.12 if large else 0.03)
+            return (grey * (1 - gap) + 0.03 * gap + 0.30 * line + collapsed).astype(np.float32), gap
+        case Name.EFFUSION:
+            level = rng.uniform(-0.14, -0.02) if large else rng.uniform(0.22, 0.28)
+            meniscus = float(level) + anatomy.diaphragm - 0.9 * np.clip(np.abs(x) - 0.36, 0, None) ** 1.5
+            wall = _soft(1 - _ellipse(np.abs(x), y, _LUNG_X, _LUNG_Y + 0.1, _LUNG_RX + 0.02, _LUNG_RY + 0.1), 0.04)
+            fluid = _soft(y - meniscus, 0.02) * wall * hemithorax * _soft(0.62 - y, 0.02)
+            return np.maximum(grey, fluid * (0.80 + anatomy.soft_tissue)), fluid
+        case Name.TUBE:
+            tip, bend = rng.uniform(-0.36, -0.26), rng.uniform(-0.02, 0.02)
+            line = np.exp(-(((x - bend * (y + 0.6)) / 0.014) ** 2)).astype(np.float32) * _soft(float(tip) - y, 0.01)
+            return (grey + 0.28 * line).astype(np.float32), line
+        case Name.PACEMAKER:
+            cx, cy = sign * rng.uniform(0.42, 0.50), rng.uniform(-0.60, -0.52)
+            box = _soft(1 - (((x - cx) / 0.115) ** 4 + ((y - cy) / 0.09) ** 4), 0.2)
+            t = np.clip((y - cy) / (0.40 - cy), 0, 1)
+            path = cx + (0.16 - cx) * np.sin(0.5 * np.pi * t) ** 1.5
+            lead = np.exp(-(((x - path) / 0.011) ** 2)).astype(np.float32) * _soft(y - cy, 0.01) * _soft(0.40 - y, 0.01)
+            return np.maximum(grey + 0.30 * lead, 0.97 * box).astype(np.float32), box
+
+
+def expose(grey: Plane, rng: np.random.Generator, *, noise: float) -> Plane:
+    """What a detector makes of a drawing: another gamma and gain, and noise. float32[H, W] in [0, 1].
+
+    Args:
+        noise: standard deviation per pixel, in grey.
+    """
+    gamma, gain, offset = rng.uniform(0.85, 1.2), rng.uniform(0.88, 1.05), rng.uniform(-0.02, 0.05)
+    seen = gain * np.power(grey, gamma, dtype=np.float32) + offset
+    return np.clip(seen + noise * rng.standard_normal(grey.shape, dtype=np.float32), 0.0, 1.0).astype(np.float32)
