@@ -91,9 +91,9 @@ def annotate(template: str) -> AnnotatedText:
         start = len(tokens)
         tokens.extend(parts)
         if match["label"]:
-            places.setdefault(match["text"], len(entities))
+            places.setdefault(match["text"].lower(), len(entities))
             for kind, target in re.findall(r"([>@~])([^>@~]+)", match["links"] or ""):
-                links.append((len(entities), kind, target))
+                links.append((len(entities), kind, target.lower()))
             entities.append(Entity(start, len(tokens) - 1, LABELS[match["label"]]))
     if tokens:
         tokens[0] = tokens[0][:1].upper() + tokens[0][1:]
