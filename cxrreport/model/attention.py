@@ -1,0 +1,91 @@
+"""Attention of PaliGemma 2: full over image, prefix and separator, causal over the suffix, nothing else.
+
+transformers decides all this from the text configuration, and its defaults are not what the reference implementation
+does: soft-capping is left on (and forces the slow eager path), a sliding window of 4096 hides image patches at 896 px,
+and a forward pass without token types is causal over the image without a word. `prepare_config` sets the first two;
+the attention function registered here refuses the third.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+PREFIX_LM = "cxrreport_prefix_lm"
+"""Name under which `prefix_sdpa` is known to transformers."""
+
+NO_WINDOW = 2**30
+"""A window that no sequence reaches. `None` would be the natural value, but the model's forward pass fails on it."""
+
+
+def prefix_sdpa(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Scaled dot-product attention that never guesses a mask.
+
+    Gemma 2 does not offer SDPA because SDPA knows no soft-capping; without soft-capping the two are the same function.
+
+    Args:
+        module: the attention layer, which tells the number of key-value groups.
+        query: real[B, heads, Q, D].
+        key: real[B, key-value heads, K, D].
+        value: real[B, key-value heads, K, D].
+        attention_mask: bool[B, 1, Q, K], True where attended; None only for a single query (decoding).
+        dropout: probability of dropping an attention weight.
+        scaling: factor of the logits.
+        kwargs: what else transformers passes, `softcap` among it.
+
+    Returns:
+        real[B, Q, heads, D], and None for the weights, which are never formed.
+
+    Raises:
+        ValueError: soft-capping is on, or several queries come without a mask. torch would then be causal over the
+            image or, with transformers' flag for bidirectional models, show every suffix token its successors.
+    """
+    if kwargs.get("softcap") is not None:
+        raise ValueError("SDPA cannot soft-cap attention logits: load the checkpoint with softcap=True, which is eager")
+    if attention_mask is None and query.shape[2] > 1:
+        raise ValueError("no attention mask: pass token_type_ids, 0 on image, prefix and separator, 1 on the suffix")
+    return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+
+
+AttentionInterface.register(PREFIX_LM, prefix_sdpa)
+AttentionMaskInterface.register(PREFIX_LM, sdpa_mask)
+
+
+def prepare_config(config: Any, *, softcap: bool) -> None:
+    """Set soft-capping, window and layer types in a `PaliGemmaConfig`, before the model is built from it.
+
+    Args:
+        config: changed in place.
+        softcap: keep the configuration's soft-capping of attention and final logits (stages 1 and 2 of pre-training,
+            arXiv 2412.03555, section 3); False removes both, as for transfer (stage 3).
+    """
+    text = config.text_config
+    # Full attention in every layer, so that the cache keeps every position; the window has to be a number all the same.
+    text.layer_types = ["full_attention"] * text.num_hidden_layers
+    text.sliding_window = NO_WINDOW
+    if not softcap:
+        text.attn_logit_softcapping = None
+        text.final_logit_softcapping = None
+
+
+def implementation(*, softcap: bool) -> dict[str, str]:
+    """Attention per part of the model, in the form that `from_pretrained(attn_implementation=...)` takes.
+
+    Never flash attention: its mask knows padding but not the prefix. With soft-capping only eager computes the right
+    thing on every device.
+    """
+    language = "eager" if softcap else PREFIX_LM
+    return {"": language, "text_config": language, "vision_config": "sdpa"}

@@ -1,0 +1,224 @@
+r"""What the model reads and writes, token by token.
+
+    [image tokens] [BOS prefix] ["\n"] [suffix EOS]
+     full attention ------------------   causal
+     no loss -------------------------   loss
+
+The layout of the reference implementation (big_vision, `paligemma`): the separator is tokenised on its own, the loss is
+on the suffix alone. It is built here and not by the processor of transformers: that one merges a newline at the end of
+the prefix with the separator, cuts off the prompt or the EOS when it truncates, and resizes images in another way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cxrreport.errors import MismatchError
+from cxrreport.model.checkpoints import BOS, EOS, FIRST_SPECIAL, IMAGE, PAD
+from cxrreport.records import Report
+from cxrreport.settings import PromptSettings
+
+IGNORED = -100
+"""Label of a token without loss."""
+
+Batch = dict[str, torch.Tensor]
+
+_HEADER = re.compile(r"\b(FINDINGS?|IMPRESSIONS?)\s*:", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of one sample, image tokens left out.
+
+    Args:
+        prefix: BOS, instruction and indication, separator.
+        suffix: the report, EOS last; empty where the sample is there to generate.
+        prefix_cut: the prefix was longer than its limit.
+        suffix_cut: the report was longer than its limit.
+    """
+
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    prefix_cut: bool
+    suffix_cut: bool
+
+
+class PromptLayout:
+    """Texts to token batches, and generated text back to sections.
+
+    Args:
+        tokenizer: of the checkpoint.
+        settings: travels with the adapter.
+        image_tokens: placeholders per image, 256, 1024 or 4096.
+    """
+
+    def __init__(self, tokenizer: Any, settings: PromptSettings, image_tokens: int) -> None:
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.image_tokens = image_tokens
+        self.pad_id, self.eos_id, self.bos_id, self.image_id, self.first_special_id = (
+            int(tokenizer.convert_tokens_to_ids(token)) for token in (PAD, EOS, BOS, IMAGE, FIRST_SPECIAL)
+        )
+        self._separator = tuple(self._ids("\n"))
+        if not self._separator:
+            raise MismatchError("the tokenizer of this checkpoint drops the newline that separates prefix and suffix")
+
+    def _ids(self, text: str) -> list[int]:
+        # Special tokens that stand in a text as words must not become tokens of the layout.
+        encoded: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return encoded
+
+    def prefix(self, report: Report) -> str:
+        """Instruction and, where the settings say so and the study has one, indication; one line."""
+        text = _one_line(self.settings.instruction)
+        indication = _one_line(report.indication) if self.settings.indication else ""
+        return f"{text} indication: {indication}" if indication else text
+
+    def suffix(self, report: Report) -> str:
+        """The sections of the settings that are not empty, each after its header; empty where none has text."""
+        texts = ((name, _one_line(getattr(report, name))) for name in self.settings.sections)
+        return " ".join(f"{name.upper()}: {text}" for name, text in texts if text)
+
+    def encode(self, report: Report, *, with_suffix: bool = True) -> Encoded:
+        """Token ids of one sample, cut to the limits of the settings; EOS survives the cut.
+
+        Args:
+            report: `indication` goes into the prefix, the sections into the suffix.
+            with_suffix: False for generation.
+        """
+        prefix = self._ids(self.prefix(report))
+        # BOS and separator count towards the limit: it bounds what the model sees beside the image.
+        room = max(0, self.settings.max_prefix_tokens - 1 - len(self._separator))
+        suffix = self._ids(self.suffix(report)) if with_suffix else []
+        suffix_room = self.settings.max_suffix_tokens - 1
+        return Encoded(
+            prefix=(self.bos_id, *prefix[:room], *self._separator),
+            suffix=(*suffix[:suffix_room], self.eos_id) if with_suffix else (),
+            prefix_cut=len(prefix) > room,
+            suffix_cut=len(suffix) > suffix_room,
+        )
+
+    def collate_training(self, samples: Sequence[Encoded]) -> Batch:
+        """Samples to one batch, padded on the right.
+
+        Returns:
+            `input_ids` int64[B, L]; `attention_mask` int64[B, L], 0 on padding; `token_type_ids` int64[B, L], 0 on
+            image, prefix and separator, 1 on suffix and padding; `labels` int64[B, L], the id on the suffix and
+            `IGNORED` elsewhere (not shifted).
+        """
+        rows = [((self.image_id,) * self.image_tokens + s.prefix, s.suffix) for s in samples]
+        length = max(len(prefix) + len(suffix) for prefix, suffix in rows)
+        shape = (len(rows), length)
+        batch = {
+            "input_ids": torch.full(shape, self.pad_id),
+            "attention_mask": torch.zeros(shape, dtype=torch.int64),
+            "token_type_ids": torch.ones(shape, dtype=torch.int64),
+            "labels": torch.full(shape, IGNORED),
+        }
+        for row, (prefix, suffix) in enumerate(rows):
+            start, end = len(prefix), len(prefix) + len(suffix)
+            batch["input_ids"][row, :end] = torch.tensor(prefix + suffix)
+            batch["attention_mask"][row, :end] = 1
+            batch["token_type_ids"][row, :start] = 0
+            batch["labels"][row, start:end] = torch.tensor(suffix)
+        return batch
+
+    def collate_generation(self, samples: Sequence[Encoded]) -> Batch:
+        """Samples to one batch without suffixes, padded on the left so that all end together.
+
+        Position ids are left to `generate`, which counts them from the attention mask; a forward pass of one's own
+        needs `positions(attention_mask)`.
+
+        Returns:
+            `input_ids`, `attention_mask`, `token_type_ids`: int64[B, L], token types all 0.
+        """
+        rows = [(self.image_id,) * self.image_tokens + s.prefix for s in samples]
+        shape = (len(rows), max(map(len, rows)))
+        batch = {
+            "input_ids": torch.full(shape, self.pad_id),
+            "attention_mask": torch.zeros(shape, dtype=torch.int64),
+            "token_type_ids": torch.zeros(shape, dtype=torch.int64),
+        }
+        for row, ids in enumerate(rows):
+            batch["input_ids"][row, shape[1] - len(ids) :] = torch.tensor(ids)
+            batch["attention_mask"][row, shape[1] - len(ids) :] = 1
+        return batch
+
+    def training_batch(self, reports: Sequence[Report], images: Sequence[npt.NDArray[np.uint8]]) -> Batch:
+        """`collate_training` of encoded reports, with `pixel_values` float32[B, 3, R, R]."""
+        return self.collate_training([self.encode(r) for r in reports]) | {"pixel_values": pixel_values(images)}
+
+    def generation_batch(self, reports: Sequence[Report], images: Sequence[npt.NDArray[np.uint8]]) -> Batch:
+        """`collate_generation` of encoded prefixes, with `pixel_values` float32[B, 3, R, R]."""
+        encoded = [self.encode(r, with_suffix=False) for r in reports]
+        return self.collate_generation(encoded) | {"pixel_values": pixel_values(images)}
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids up to EOS, special tokens left out."""
+        kept = list(ids)
+        if self.eos_id in kept:
+            kept = kept[: kept.index(self.eos_id)]
+        kept = [i for i in kept if i < self.first_special_id and i not in (self.pad_id, self.bos_id)]
+        text: str = self.tokenizer.decode(kept, skip_special_tokens=True)
+        return text.strip()
+
+    def suppressed(self, vocabulary_rows: int) -> list[int]:
+        """Ids that never belong into a report: padding, BOS, locations, segments, image, untrained rows of the table.
+
+        Args:
+            vocabulary_rows: rows of the embedding table, of which the last ones have no token.
+        """
+        return [self.pad_id, self.bos_id, *range(self.first_special_id, vocabulary_rows)]
+
+    def parse(self, text: str) -> tuple[str, str]:
+        """Findings and impression of a generated text.
+
+        Headers are found in any case, singular or plural. A section that comes twice is joined; text before the first
+        header belongs to the first section of the settings, so nothing that the model wrote is lost.
+        """
+        parts: dict[str, list[str]] = {"findings": [], "impression": []}
+        pieces = _HEADER.split(text)
+        parts[self.settings.sections[0]].append(pieces[0])
+        for header, body in zip(pieces[1::2], pieces[2::2], strict=True):
+            parts["findings" if header.upper().startswith("FINDING") else "impression"].append(body)
+        findings, impression = (" ".join(filter(None, map(_one_line, parts[name]))) for name in parts)
+        return findings, impression
+
+
+def pixel_values(images: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
+    """8-bit grey images to what the vision tower takes.
+
+    Args:
+        images: uint8[R, R] each, all of one size.
+
+    Returns:
+        float32[B, 3, R, R] in [-1, 1], the three channels equal.
+    """
+    grey = torch.from_numpy(np.stack(images))
+    return to_pixels(grey)
+
+
+def to_pixels(grey: torch.Tensor) -> torch.Tensor:
+    """uint8[B, R, R] to float32[B, 3, R, R] in [-1, 1]."""
+    return (grey.to(torch.float32) / 127.5 - 1.0).unsqueeze(1).expand(-1, 3, -1, -1)
+
+
+def positions(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Position ids for a forward pass without `generate`: int64[B, L], from 1 as PaliGemma counts, at any padding.
+
+    Args:
+        attention_mask: int64[B, L], 0 on padding.
+    """
+    return attention_mask.cumsum(-1).clamp(min=1)
+
+
+def _one_line(text: str) -> str:
+    """Without line breaks: a newline at the end of the prefix would merge with the separator into one token."""
+    return " ".join(text.split())
