@@ -6,4 +6,8 @@
 transformers, monai nor mlflow: see `docs/architecture.md` for the floors.
 """
 
+from cxrreport import telemetry
+
 __version__ = "0.1.0"
+
+telemetry.turn_off()

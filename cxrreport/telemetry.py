@@ -1,0 +1,24 @@
+"""No library of ours phones home.
+
+MLflow, the Hugging Face hub and Ray report usage to their makers unless they are told not to, and they read that wish
+from the environment when they are imported. So it is set when this package is imported, before any of them, and child
+processes inherit it. Whoever has set a variable already keeps it.
+"""
+
+from __future__ import annotations
+
+import os
+
+OFF = {
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Environment variable to the value that turns its library's telemetry off."""
+
+
+def turn_off() -> None:
+    """Set every variable of `OFF` that is not set yet."""
+    for name, value in OFF.items():
+        os.environ.setdefault(name, value)
