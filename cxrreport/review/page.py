@@ -1,0 +1,148 @@
+"""One self-contained HTML file to read generated against reference reports, with images, entities and scores.
+
+The file works from disk without a network, and is written so that no text of a report can become code: Jinja escapes
+what it puts into HTML, the data travels as JSON in which `<`, `>`, `&` and `'` are written as escapes, the script puts
+text into the page as text nodes only, and a Content Security Policy with the script's own hash lets no other run.
+Images lie in elements of their own that the browser does not decode before their study is shown, so the page stays
+quick at thousands of studies.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+from markupsafe import Markup
+
+from cxrreport.errors import InputError
+from cxrreport.files import atomic_path
+from cxrreport.records import Study
+from cxrreport.review.marks import Piece
+from cxrreport.review.studies import WORST_BY, Evaluated, Reviewed, read_evaluation
+
+if TYPE_CHECKING:
+    from cxrreport.ingestion.manifest import Manifest
+
+_WEBP_QUALITY = 90
+_FAR_SMALLER = 0.5
+"""A lossy image replaces the lossless one below this part of its size: it decides whether 2,000 studies can be opened."""
+
+
+def write_page(evaluation: Path, manifest: Manifest, output: Path, limit: int | None = None) -> int:
+    """Write the review page of an evaluation.
+
+    Args:
+        evaluation: output folder of `evaluate`.
+        manifest: the studies with their images; a study that is not in it is shown without image.
+        output: the HTML file, written whole or not at all.
+        limit: only that many studies, the worst by RadGraph F1 (partial); None: all.
+
+    Returns:
+        the number of studies on the page.
+
+    Raises:
+        InputError: the evaluation is incomplete or cannot be read, or `limit` is below 1.
+        OutputError: the file cannot be written.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}; it must be at least 1")
+    evaluated = read_evaluation(evaluation)
+    shown = evaluated.studies[:limit]
+    known = {study.study_id: study for study in manifest.studies()}
+    parts = files("cxrreport.review")
+    # Both are files of this package, not input: they go in as they are.
+    script = (parts / "page.js").read_text(encoding="utf-8")
+    style = (parts / "page.css").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string((parts / "template.html").read_text(encoding="utf-8"))
+    stream = template.stream(
+        script=Markup(script),  # noqa: S704
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        style=Markup(style),  # noqa: S704
+        evaluated=evaluated,
+        conditions=_conditions(evaluated),
+        systems=_systems(evaluated),
+        shown=len(shown),
+        data=_data(evaluated, shown, known),
+        images=_images(shown, known, manifest),
+    )
+    with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
+        stream.enable_buffering(16)
+        for chunk in stream:
+            handle.write(chunk)
+    return len(shown)
+
+
+def _data(evaluated: Evaluated, shown: Sequence[Reviewed], known: Mapping[str, Study]) -> dict[str, Any]:
+    """Everything but the images, as JSON for the script."""
+    return {
+        "key": f"cxrreport-review-{evaluated.digest[:16]}",
+        "orderedBy": WORST_BY,
+        "studies": [
+            {
+                "id": study.study_id,
+                "score": study.score,
+                "scores": study.scores,
+                "indication": known[study.study_id].report.indication if study.study_id in known else "",
+                "generated": [_piece(piece) for piece in study.generated],
+                "reference": [_piece(piece) for piece in study.reference],
+                "missed": study.missed,
+                "invented": study.invented,
+                "images": len(known[study.study_id].image_ids) if study.study_id in known else 0,
+            }
+            for study in shown
+        ],
+    }
+
+
+def _piece(piece: Piece) -> list[str]:
+    return [piece.text, piece.status, piece.label] if piece.status else [piece.text]
+
+
+def _images(shown: Sequence[Reviewed], known: Mapping[str, Study], manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Pairs of element id and data URI, made one at a time while the file is written."""
+    for position, study in enumerate(shown):
+        if study.study_id in known:
+            for number, image_id in enumerate(known[study.study_id].image_ids):
+                yield f"image-{position}-{number}", image_uri(manifest.image(image_id))
+
+
+def image_uri(grey: npt.NDArray[np.uint8]) -> str:
+    """`uint8[H, W]` as a data URI: PNG, or WebP at quality 90 where that takes less than half the bytes."""
+    image = PIL.Image.fromarray(grey)
+    png, webp = io.BytesIO(), io.BytesIO()
+    image.save(png, format="PNG", optimize=True)
+    image.save(webp, format="WEBP", quality=_WEBP_QUALITY)
+    kind, data = ("webp", webp) if webp.tell() < _FAR_SMALLER * png.tell() else ("png", png)
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
+
+
+def _conditions(evaluated: Evaluated) -> list[tuple[str, str]]:
+    return [
+        (name, ", ".join(str(part) for part in value) if isinstance(value, list) else str(value))
+        for name, value in evaluated.summary["conditions"].items()
+        if value is not None and not isinstance(value, dict)
+    ]
+
+
+def _systems(evaluated: Evaluated) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Per system, its metrics as text with their intervals."""
+    table = []
+    for system, metrics in evaluated.summary.get("systems", {}).items():
+        cells = []
+        for metric, interval in metrics.items():
+            text = "–" if interval["value"] is None else f"{interval['value']:.3f}"
+            if interval.get("low") is not None and interval.get("high") is not None:
+                text += f" ({interval['low']:.3f} to {interval['high']:.3f})"
+            cells.append((metric, text))
+        table.append((system, cells))
+    return table

@@ -1,0 +1,246 @@
+"""The page in a real browser: clicks, keys, touch width, and a report that tries to be code."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cxrreport.review.page import write_page
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+_BROWSER = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
+pytestmark = pytest.mark.skipif(_BROWSER is None, reason="no Chromium here (Debian: apt-get install chromium)")
+
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[sync_api.Browser]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_BROWSER, args=_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: sync_api.Browser, evaluation: Path, images, tmp_path: Path) -> Iterator[sync_api.Page]:
+    write_page(evaluation, images, tmp_path / "review.html", None)
+    context = browser.new_context(viewport={"width": 1280, "height": 860})
+    page = context.new_page()
+    problems: list[str] = []
+    asked: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((tmp_path / "review.html").as_uri())
+    yield page
+    assert problems == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    context.close()
+
+
+def shown(page: sync_api.Page) -> str:
+    return page.locator("#study-id").inner_text()
+
+
+def test_a_report_that_holds_scripts_is_only_text(page: sync_api.Page) -> None:
+    assert shown(page) == "Study s300"
+    text = page.locator("#generated").inner_text()
+    assert text.startswith("</script><script>window.broken = 1</script><img src=x onerror=")
+    assert "{{ 7 * 7 }}" in text
+    assert page.evaluate("window.broken") is None
+    assert page.locator("#generated img, #generated script").count() == 0
+    assert page.locator("#indication").inner_text() == "Indication: Cough & <i>fever</i>."
+
+
+def test_a_foreign_script_does_not_run(browser: sync_api.Browser, evaluation: Path, images, tmp_path: Path) -> None:
+    # Even if text got out as HTML, the policy lets no script run but the page's own.
+    output = tmp_path / "review.html"
+    write_page(evaluation, images, output, None)
+    page_text = output.read_text(encoding="utf-8")
+    output.write_text(page_text.replace("</body>", "<script>window.broken = 1</script></body>"), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(output.as_uri())
+    assert shown(page) == "Study s300"
+    assert page.evaluate("window.broken") is None
+    page.close()
+
+
+def test_keys_and_buttons_move(page: sync_api.Page) -> None:
+    for key, expected in [
+        ("j", "s200"),
+        ("ArrowDown", "=s400"),
+        ("k", "s200"),
+        ("ArrowRight", "=s400"),
+        ("End", "s100"),
+    ]:
+        page.keyboard.press(key)
+        assert shown(page) == f"Study {expected}"
+    assert page.locator("#next").is_disabled()
+    page.locator("#previous").click()
+    assert shown(page) == "Study =s400"
+    assert page.locator("#generated").inner_text() == "(empty)"
+    page.locator("#rows button", has_text="s300").click()
+    assert shown(page) == "Study s300"
+    assert page.locator("#position").inner_text() == "1 of 4"
+    page.reload()
+    assert shown(page) == "Study s300"
+
+
+def test_entities_are_marked_by_more_than_colour(page: sync_api.Page) -> None:
+    page.keyboard.press("j")
+    invented = page.locator("#generated .mark")
+    missed = page.locator("#reference .mark")
+    assert invented.all_inner_texts() == ["Left pneumothorax"]
+    assert missed.all_inner_texts() == ["Small", "clot"]
+    style = "element => getComputedStyle(element).textDecorationStyle"
+    assert [invented.first.evaluate(style), missed.first.evaluate(style)] == ["wavy", "dashed"]
+    assert missed.first.get_attribute("title") == "missed: Observation::definitely present"
+    assert page.locator("#where").inner_text() == "2 missed, 1 invented"
+    page.keyboard.press("End")
+    assert page.locator("#reference .mark").first.evaluate(style) == "solid"
+
+
+def test_filters(page: sync_api.Page) -> None:
+    page.keyboard.press("/")
+    page.keyboard.type("PNEUMO left")
+    assert page.locator("#position").inner_text() == "1 of 1"
+    assert shown(page) == "Study s200"
+    page.locator("#query").fill("nothing like this")
+    assert page.locator("#empty").is_visible()
+    assert page.locator("#main").is_hidden()
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    page.locator("button[type=reset]").click()
+    page.wait_for_selector("#main:not([hidden])")
+    page.locator("#band").select_option("0.75,1")
+    assert shown(page) == "Study s100"
+    page.locator("#band").select_option("")
+    page.locator("#error").select_option("missed small")
+    assert page.locator("#position").inner_text() == "1 of 1"
+    assert shown(page) == "Study s200"
+
+
+def test_verdict_and_note_are_kept_and_exported(page: sync_api.Page, tmp_path: Path) -> None:
+    page.keyboard.press("3")
+    page.keyboard.press("n")
+    page.keyboard.type('=cmd, "quoted"\nj 1 are letters here')
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    assert page.locator("#note").input_value() == ""
+    page.locator("[data-verdict=acceptable]").click()
+    assert page.locator("[data-verdict=acceptable]").get_attribute("aria-pressed") == "true"
+    page.keyboard.press("2")
+    page.keyboard.press("2")  # the same verdict again takes it back
+    page.keyboard.press("End")
+    page.keyboard.press("k")
+    page.keyboard.press("1")
+    assert page.locator("#progress").inner_text() == "2 of 4 read"
+    page.reload()
+    page.locator("#rows button", has_text="s300").click()
+    assert page.locator("#note").input_value().startswith("=cmd")
+    assert page.locator("[data-verdict=significant]").get_attribute("aria-pressed") == "true"
+    with page.expect_download() as download:
+        page.locator("#export").click()
+    download.value.save_as(tmp_path / "notes.csv")
+    with (tmp_path / "notes.csv").open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [(row["study_id"], row["verdict"]) for row in rows] == [("s300", "significant"), ("'=s400", "acceptable")]
+    assert rows[0]["note"] == '\'=cmd, "quoted"\nj 1 are letters here'
+    assert float(rows[0]["radgraph_partial"]) == 0.0
+    page.locator("#read").select_option("no")
+    assert page.locator("#position").inner_text() == "1 of 2"
+
+
+def test_image_zoom_pan_window_and_second_image(page: sync_api.Page) -> None:
+    page.keyboard.press("j")
+    transform = "getComputedStyle(document.querySelector('#image')).transform"
+    assert page.evaluate("document.querySelector('#image').naturalWidth") == 224
+    page.locator("#zoom-in").click()
+    page.keyboard.press("+")
+    assert page.locator("#zoom").inner_text() == "225%"
+    page.locator("#stage").hover()
+    page.mouse.down()
+    page.mouse.move(500, 500, steps=4)
+    page.mouse.up()
+    assert page.evaluate(transform).startswith("matrix(2.25, 0, 0, 2.25, ")
+    page.mouse.wheel(0, 400)
+    assert page.locator("#zoom").inner_text() != "225%"
+    slope = "Number(document.querySelector('#window feFuncG').getAttribute('slope'))"
+    page.locator("#width").fill("128")
+    assert page.evaluate(slope) == pytest.approx(255 / 128)
+    page.locator("#width").focus()
+    page.keyboard.press("ArrowDown")  # moves the slider, not the study
+    assert page.evaluate(slope) == pytest.approx(255 / 127)
+    assert shown(page) == "Study s200"
+    page.keyboard.press("i")
+    assert page.evaluate(slope) < 0
+    before = page.locator("#image").get_attribute("src")
+    page.locator("#other-image").click()
+    assert page.locator("#other-image").inner_text() == "Image 2 of 2"
+    assert page.locator("#image").get_attribute("src") != before
+    page.keyboard.press("0")
+    assert page.locator("#zoom").inner_text() == "100%"
+
+
+def test_window_does_what_it_says_to_pixels(page: sync_api.Page) -> None:
+    import io
+
+    import numpy as np
+    import PIL.Image
+
+    def middle() -> float:
+        shot = PIL.Image.open(io.BytesIO(page.locator("#stage").screenshot())).convert("L")
+        return float(np.asarray(shot, dtype=float)[10:40, 10:40].mean())
+
+    plain = middle()
+    page.keyboard.press("i")
+    assert middle() == pytest.approx(255 - plain, abs=4)
+    page.keyboard.press("0")
+    page.locator("#level").fill("255")
+    page.locator("#width").fill("510")
+    assert middle() == pytest.approx(plain / 2, abs=4)
+
+
+@pytest.mark.parametrize(("width", "height"), [(375, 740), (768, 900), (1280, 860), (1920, 1000)])
+def test_nothing_is_wider_than_the_window(page: sync_api.Page, tmp_path: Path, width: int, height: int) -> None:
+    page.set_viewport_size({"width": width, "height": height})
+    page.keyboard.press("j")
+    for part in page.locator("details summary").all():
+        part.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("#generated").is_visible()
+    assert page.locator("#image").is_visible()
+    kept = Path(os.environ.get("CXRREPORT_TEST_ARTIFACTS", tmp_path))
+    page.screenshot(path=kept / f"review-{width}.png", full_page=width == 375)
+    assert (kept / f"review-{width}.png").stat().st_size > 10_000
+
+
+def test_two_thousand_studies_stay_quick(browser: sync_api.Browser, tmp_path: Path, big_review: Path) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 860})
+    start = time.monotonic()
+    page.goto(big_review.as_uri())
+    assert page.locator("#position").inner_text() == "1 of 2000"
+    assert time.monotonic() - start < 15
+    assert page.locator("#rows li").count() < 60
+    start = time.monotonic()
+    for _ in range(50):
+        page.keyboard.press("j")
+    assert page.locator("#position").inner_text() == "51 of 2000"
+    page.locator("#query").fill("word1999")
+    assert page.locator("#position").inner_text() == "1 of 1"
+    assert time.monotonic() - start < 15
+    page.close()

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pyarrow.parquet as pq
+import pytest
+
+from cxrreport.errors import InputError, ManifestError, OutputError
+from cxrreport.records import Split, Study
+from cxrreport.review.page import image_uri, write_page
+
+
+class Scripts(HTMLParser):
+    """Collects the script elements as a browser would see them, and every address in an attribute."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.addresses: list[str | None] = []
+        self._open = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._open = tag == "script"
+        if self._open:
+            self.scripts.append((dict(attrs), ""))
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "action")]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = False
+
+    def handle_data(self, text: str) -> None:
+        if self._open:
+            attributes, before = self.scripts[-1]
+            self.scripts[-1] = (attributes, before + text)
+
+
+def data_of(page: str) -> dict:
+    return next(json.loads(text) for attributes, text in Scripts(page).scripts if attributes.get("id") == "data")
+
+
+def test_studies_come_worst_first_and_only_of_the_main_system(evaluation: Path, images, tmp_path: Path) -> None:
+    output = tmp_path / "review.html"
+    assert write_page(evaluation, images, output, None) == 4
+    page = output.read_text(encoding="utf-8")
+    assert [study["id"] for study in data_of(page)["studies"]] == ["s300", "s200", "=s400", "s100"]
+    assert "Not to be shown" not in page
+
+
+def test_limit_keeps_the_worst(evaluation: Path, images, tmp_path: Path) -> None:
+    output = tmp_path / "review.html"
+    assert write_page(evaluation, images, output, 2) == 2
+    assert [study["id"] for study in data_of(output.read_text(encoding="utf-8"))["studies"]] == ["s300", "s200"]
+    assert "2 worst of 4" in output.read_text(encoding="utf-8")
+
+
+def test_no_patient_id_no_address_and_no_script_from_a_report(evaluation: Path, images, tmp_path: Path) -> None:
+    output = tmp_path / "review.html"
+    write_page(evaluation, images, output, None)
+    page = output.read_text(encoding="utf-8")
+    assert "patient-of" not in page
+    assert re.findall(r"https?://", page) == []
+    parsed = Scripts(page)
+    assert parsed.addresses == []
+    kinds = [attributes.get("type") for attributes, _ in parsed.scripts]
+    assert kinds == ["application/json", *["text/plain"] * 5, None]
+    assert "{{ 7 * 7 }}" in "".join(piece[0] for piece in data_of(page)["studies"][0]["generated"])
+    assert "tiny &lt;b&gt;" in page
+
+
+def test_synthetic_scores_say_so(evaluation: Path, images, tmp_path: Path) -> None:
+    output = tmp_path / "review.html"
+    write_page(evaluation, images, output, None)
+    assert "synthetic scores" in output.read_text(encoding="utf-8")
+    summary = json.loads((evaluation / "scores.json").read_text())
+    summary["conditions"]["synthetic"] = False
+    (evaluation / "scores.json").write_text(json.dumps(summary))
+    write_page(evaluation, images, output, None)
+    page = output.read_text(encoding="utf-8")
+    assert "synthetic scores" not in page
+    assert "not for clinical use" in page
+
+
+def test_images_are_in_the_page_as_they_are(evaluation: Path, images, tmp_path: Path) -> None:
+    output = tmp_path / "review.html"
+    write_page(evaluation, images, output, None)
+    scripts = {attributes.get("id"): text for attributes, text in Scripts(output.read_text(encoding="utf-8")).scripts}
+    # s200 is the second study on the page and has two images.
+    assert {"image-0-0", "image-1-0", "image-1-1", "image-2-0", "image-3-0"} <= set(scripts)
+    kind, encoded = scripts["image-1-1"].split(",", 1)
+    shown = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(encoded))).convert("L")).astype(int)
+    assert kind in ("data:image/png;base64", "data:image/webp;base64")
+    assert np.abs(shown - images.image("bb").astype(int)).mean() < 3
+
+
+def test_flat_images_stay_lossless_and_noisy_ones_become_small() -> None:
+    flat = np.zeros((224, 224), np.uint8)
+    assert image_uri(flat).startswith("data:image/png;base64,")
+    rows, columns = np.mgrid[0:224, 0:224]
+    noisy = (rows / 2 + columns / 3 + np.random.default_rng(0).normal(0, 3, rows.shape)).clip(0, 255).astype(np.uint8)
+    assert image_uri(noisy).startswith("data:image/webp;base64,")
+
+
+def test_a_study_that_the_manifest_lacks_is_shown_without_image(evaluation: Path, images, tmp_path: Path) -> None:
+    output = tmp_path / "review.html"
+    images._studies = [study for study in images._studies if study.study_id != "s300"]
+    assert write_page(evaluation, images, output, None) == 4
+    assert [study["images"] for study in data_of(output.read_text(encoding="utf-8"))["studies"]] == [0, 2, 1, 1]
+
+
+def test_a_failure_leaves_the_old_page(evaluation: Path, images, tmp_path: Path) -> None:
+    output = tmp_path / "review.html"
+    write_page(evaluation, images, output, None)
+    before = output.read_bytes()
+    images._studies[-1] = Study(study_id="=s400", patient_id="p", split=Split.TEST, image_ids=("broken",))
+    with pytest.raises(ManifestError, match="broken"):
+        write_page(evaluation, images, output, None)
+    assert output.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["review.html"]
+
+
+@pytest.mark.parametrize("name", ["scores.json", "studies.parquet", "entities.jsonl"])
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00 no such thing"])
+def test_missing_and_broken_files_are_named(evaluation: Path, images, tmp_path: Path, name: str, content) -> None:
+    (evaluation / name).unlink()
+    if content is not None:
+        (evaluation / name).write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(str(evaluation / name))):
+        write_page(evaluation, images, tmp_path / "review.html", None)
+
+
+def test_a_line_of_entities_that_is_wrong_is_named(evaluation: Path, images, tmp_path: Path) -> None:
+    lines = (evaluation / "entities.jsonl").read_text(encoding="utf-8").splitlines()
+    record = json.loads(lines[1])
+    record["candidate"]["entities"][0]["status"] = "perhaps"
+    lines[1] = json.dumps(record)
+    (evaluation / "entities.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(InputError, match=r"entities\.jsonl, line 2: .*perhaps"):
+        write_page(evaluation, images, tmp_path / "review.html", None)
+
+
+def test_entities_past_the_end_of_their_report_are_named(evaluation: Path, images, tmp_path: Path) -> None:
+    lines = (evaluation / "entities.jsonl").read_text(encoding="utf-8").splitlines()
+    record = json.loads(lines[0])
+    record["reference"]["entities"][0]["end"] = 999
+    lines[0] = json.dumps(record)
+    (evaluation / "entities.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(InputError, match="study s100, reference: an entity that ends at token 999"):
+        write_page(evaluation, images, tmp_path / "review.html", None)
+
+
+def test_a_line_separator_inside_a_report_is_no_end_of_line(evaluation: Path, images, tmp_path: Path) -> None:
+    text = (evaluation / "entities.jsonl").read_text(encoding="utf-8")
+    (evaluation / "entities.jsonl").write_text(text.replace('"Heart"', '"He\u2028art"'), encoding="utf-8")
+    assert write_page(evaluation, images, tmp_path / "review.html", None) == 4
+
+
+def test_a_table_without_the_ordering_score_is_named(evaluation: Path, images, tmp_path: Path) -> None:
+    table = pq.read_table(evaluation / "studies.parquet").drop_columns(["radgraph_partial"])
+    pq.write_table(table, evaluation / "studies.parquet")
+    with pytest.raises(InputError, match="no column radgraph_partial"):
+        write_page(evaluation, images, tmp_path / "review.html", None)
+
+
+def test_bad_limit_and_bad_output(evaluation: Path, images, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="limit is 0"):
+        write_page(evaluation, images, tmp_path / "review.html", 0)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        write_page(evaluation, images, tmp_path / "file" / "review.html", None)
