@@ -56,7 +56,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _sync(path.parent)
     except BaseException as error:
         with suppress(OSError):
@@ -189,9 +189,7 @@ def _read_record(path: Path, verb: str) -> dict[str, Any] | None:
     return record
 
 
-def _compare(
-    path: Path, verb: str, old: dict[str, Any], new: Mapping[str, Any], volatile: Collection[str]
-) -> None:
+def _compare(path: Path, verb: str, old: dict[str, Any], new: Mapping[str, Any], volatile: Collection[str]) -> None:
     given = json.loads(json.dumps(dict(new)))
     names = [name for name in sorted(old.keys() | given.keys()) if name not in volatile]
     differing = [

@@ -50,8 +50,9 @@ def test_folder_that_is_a_file_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot be written"), atomic_path(tmp_path / "file" / "out.bin"):
         pass
-    with pytest.raises(OutputError, match="must be a folder"), output_folder(
-        tmp_path / "file", verb="ingest", settings={}
+    with (
+        pytest.raises(OutputError, match="must be a folder"),
+        output_folder(tmp_path / "file", verb="ingest", settings={}),
     ):
         pass
 
@@ -75,8 +76,9 @@ def test_same_settings_go_on_and_others_are_refused(tmp_path: Path) -> None:
         folder.finish(kept=3)
     with output_folder(out, verb="ingest", settings={"resolution": 224, "workers": 2}) as folder:
         assert folder.finished and folder.record["kept"] == 3 and folder.record["run_id"] == "7"
-    with pytest.raises(OutputError, match="resolution was 224 and is 448"), output_folder(
-        out, verb="ingest", settings={"resolution": 448}
+    with (
+        pytest.raises(OutputError, match="resolution was 224 and is 448"),
+        output_folder(out, verb="ingest", settings={"resolution": 448}),
     ):
         pass
     with pytest.raises(OutputError, match=r"holds no train\.json"), output_folder(out, verb="train", settings={}):
@@ -113,9 +115,7 @@ def test_lock_of_a_killed_process_does_not_block(tmp_path: Path) -> None:
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None and child.stdout.readline() == "in\n"
-    with pytest.raises(OutputError, match=f"process {child.pid}"), output_folder(
-        tmp_path, verb="ingest", settings={}
-    ):
+    with pytest.raises(OutputError, match=f"process {child.pid}"), output_folder(tmp_path, verb="ingest", settings={}):
         pass
     child.send_signal(signal.SIGKILL)
     child.wait(timeout=10)

@@ -1,1 +1,1 @@
-"""From files as hospitals and data sets keep them to a manifest, images for the model, and a ledger of what was left out."""
+"""From files as hospitals and data sets keep them to a manifest, images for the model, and a ledger of the rest."""

@@ -26,9 +26,15 @@ import pydicom.config
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
-from pydicom.pixels import get_decoder
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
-from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
 from cxrreport.errors import PixelError, RefusedImage
 from cxrreport.ingestion.codestream import frame_size
@@ -62,13 +68,13 @@ _OTHER_MODALITIES = frozenset(
 )
 _CHEST = ("CHEST", "THORAX", "LUNG", "TORAX", "CXR")
 # Defined terms of PS3.16 Annex L, and how they are commonly written, that name a part which is not the chest.
-_NOT_CHEST = (
-    ("HIP", "PELVIS", "HEAD", "SKULL", "BRAIN", "NECK", "JAW", "FACE", "ORBIT", "SINUS", "NOSE", "NASAL", "EAR", "TEETH")
-    + ("KNEE", "LEG", "FOOT", "FEET", "TOE", "ANKLE", "HEEL", "CALCANEUS", "FEMUR", "THIGH", "TIBIA", "FIBULA", "PATELLA")
-    + ("HAND", "FINGER", "THUMB", "WRIST", "ARM", "FOREARM", "ELBOW", "HUMERUS", "RADIUS", "ULNA", "SHOULDER", "CLAVICLE")
-    + ("EXTREMITY", "SPINE", "CSPINE", "TSPINE", "LSPINE", "SSPINE", "COCCYX", "SACRUM", "SIJOINT", "ABDOMEN", "BREAST")
-    + ("SCAPULA", "MANDIBLE", "MAXILLA", "ZYGOMA", "TMJ", "CEXTREMITY", "UP", "LOW")
-)
+_NOT_CHEST_TERMS = """
+    HIP PELVIS HEAD SKULL BRAIN NECK JAW FACE ORBIT SINUS NOSE NASAL EAR TEETH MANDIBLE MAXILLA ZYGOMA TMJ
+    KNEE LEG FOOT FEET TOE ANKLE HEEL CALCANEUS FEMUR THIGH TIBIA FIBULA PATELLA EXTREMITY CEXTREMITY
+    HAND FINGER THUMB WRIST ARM FOREARM ELBOW HUMERUS RADIUS ULNA SHOULDER CLAVICLE SCAPULA BREAST
+    SPINE CSPINE TSPINE LSPINE SSPINE COCCYX SACRUM SIJOINT ABDOMEN
+"""
+_NOT_CHEST = frozenset(_NOT_CHEST_TERMS.split())
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _HEADER_TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "BodyPartExamined", "ViewPosition"),
@@ -124,6 +130,7 @@ def read_header(path: Path, *, max_pixels: int) -> Header:
     """Check the header of a DICOM file; no pixel is read.
 
     Args:
+        path: the file.
         max_pixels: largest Rows x Columns.
 
     Raises:
@@ -137,6 +144,7 @@ def read_radiograph(path: Path, *, max_pixels: int) -> Radiograph:
     """Read one file: check its header, decode it, and take its values to display grey (`greyscale.to_grey`).
 
     Args:
+        path: the file.
         max_pixels: largest Rows x Columns; checked before pixels are read or decoded.
 
     Raises:
@@ -539,7 +547,7 @@ def _decode(dataset: Dataset, header: Header) -> NDArray[np.integer]:
         elif len(dataset.PixelData) < needed:
             raise PixelError(Reason.BAD_PIXELS, f"{len(dataset.PixelData)} of {needed} bytes of pixels")
         with _translated(Reason.BAD_PIXELS, f"{name} pixel data cannot be decoded", PixelError):
-            pixels, _ = decoder.as_array(dataset, raw=True)
+            pixels: NDArray[np.integer] = decoder.as_array(dataset, raw=True)[0]
     if pixels.shape != (header.rows, header.columns) or pixels.dtype.kind not in "iu":
         raise PixelError(Reason.BAD_PIXELS, f"decoded to shape {pixels.shape} of {pixels.dtype}")
     return pixels

@@ -66,7 +66,8 @@ class LookupTable:
     def __call__(self, values: Values) -> Values:
         """float64[...] to the entries, float64[...]."""
         index = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.intp)
-        return self.entries[index].astype(np.float64)
+        found: Values = self.entries[index].astype(np.float64)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +111,7 @@ def apply_window(values: Values, window: Window) -> Values:
 
     Args:
         values: float64[...], modality units.
+        window: center and width in modality units.
 
     Returns:
         float64[...] in [0, 1].
@@ -135,6 +137,7 @@ def to_grey(stored: NDArray[np.integer], scale: GreyScale) -> tuple[Grey, tuple[
 
     Args:
         stored: integer[H, W], decoded and within `scale.bits_stored`.
+        scale: what the header says on the way to grey.
 
     Returns:
         uint8[H, W], and notes: `window-missing`, `window-blank`.
@@ -211,7 +214,8 @@ def _map(stored: NDArray[np.integer], scale: GreyScale, curve: Curve) -> Grey:
             return _map_pixels(stored, scale, curve)
     codes = stored.view(np.uint8 if stored.dtype.itemsize == 1 else np.uint16)
     every = np.arange(1 << (8 * codes.dtype.itemsize), dtype=codes.dtype).view(stored.dtype)
-    return _quantised(every, scale, curve)[codes]
+    grey: Grey = _quantised(every, scale, curve)[codes]
+    return grey
 
 
 def _map_pixels(stored: NDArray[np.integer], scale: GreyScale, curve: Curve) -> Grey:

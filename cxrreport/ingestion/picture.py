@@ -30,6 +30,7 @@ def read_picture(path: Path, *, max_pixels: int) -> Radiograph:
     Colour pictures whose channels are equal are grey pictures (note `grey-as-colour`).
 
     Args:
+        path: the file.
         max_pixels: largest rows x columns; checked before pixels are decoded.
 
     Returns:

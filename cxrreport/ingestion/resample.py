@@ -24,6 +24,7 @@ def to_square(
         grey: uint8[H, W].
         resolution: side of the square, pixels.
         resize: `squash` does not keep the aspect; `pad` keeps it and pads to the square with black, image centred.
+        interpolation: shape of the filter.
 
     Returns:
         uint8[resolution, resolution].
@@ -35,5 +36,5 @@ def to_square(
     columns, rows = (max(1, round(side * scale)) for side in image.size)
     square = np.zeros((resolution, resolution), dtype=np.uint8)
     top, left = (resolution - rows) // 2, (resolution - columns) // 2
-    square[top : top + rows, left : left + columns] = image.resize((columns, rows), _FILTERS[interpolation])
+    square[top : top + rows, left : left + columns] = np.asarray(image.resize((columns, rows), _FILTERS[interpolation]))
     return square
