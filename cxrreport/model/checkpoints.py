@@ -317,10 +317,10 @@ def _check_architecture(name: str, config: Any, entry: Checkpoint) -> None:
         ("text_config", ("hidden_size", "num_hidden_layers", "num_attention_heads", "head_dim", "vocab_size")),
         ("vision_config", ("hidden_size", "num_hidden_layers", "patch_size")),
     ):
-        for field in fields:
-            found, needed = getattr(getattr(config, part), field), getattr(getattr(published, part), field)
+        for key in fields:
+            found, needed = getattr(getattr(config, part), key), getattr(getattr(published, part), key)
             if found != needed:
-                raise MismatchError(f"checkpoint '{name}': {part}.{field} is {found}, but the published has {needed}")
+                raise MismatchError(f"checkpoint '{name}': {part}.{key} is {found}, but the published has {needed}")
 
 
 def _other_resolution(name: str, entry: Checkpoint | None, given: int, wanted: int) -> str:

@@ -11,7 +11,7 @@ from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 TEXTS = [
     "generate the chest x-ray report indication: cough and fever",
-    "FINDINGS: The heart is enlarged. There is a small left pleural effusion. No pneumothorax. IMPRESSION: Cardiomegaly.",
+    "FINDINGS: The heart is enlarged. Small left pleural effusion. No pneumothorax. IMPRESSION: Cardiomegaly.",
     "FINDINGS: The lungs are clear. IMPRESSION: No acute process. <loc0001> <image>",
 ]
 
