@@ -268,8 +268,8 @@ def model_card(card: AdapterCard) -> str:
             ),
             "",
             (
-                "Derived from the training data as well: where that is under a data use agreement, so is this. What was "
-                "fine-tuned on MIMIC-CXR, adapters included, may be shared under the same credentialed access only "
+                "Derived from the training data as well: where that is under a data use agreement, so is this. What "
+                "was fine-tuned on MIMIC-CXR, adapters included, may be shared under the same credentialed access only "
                 "(PhysioNet Credentialed Health Data License 1.5.0)."
             ),
         ]

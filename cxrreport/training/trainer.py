@@ -1,0 +1,285 @@
+"""`transformers.Trainer` with the parts replaced that are wrong or wasteful for this model.
+
+What stays is the loop: accumulation, clipping, schedule, devices. What is replaced: the loss (suffix only), the vision
+pass (no gradient), checkpoints (only what is trained; safetensors and JSON, no pickle; whole or absent), and every bit
+of state that is not on disk (order and dropout follow from the seed and the position in the run).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from cxrreport.errors import TrainingError
+from cxrreport.files import atomic_path, write_json
+from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.prompt import to_pixels
+from cxrreport.settings import TrainSettings
+from cxrreport.training.data import Collator, RunOrder
+from cxrreport.training.features import VisionFeatures, autocast
+from cxrreport.training.loss import predicting, suffix_loss
+
+WEIGHTS, OPTIMIZER, SCHEDULE, STATE = (
+    "trained.safetensors",
+    "optimizer.safetensors",
+    "optimizer.json",
+    "trainer_state.json",
+)
+
+_KEPT_CHECKPOINTS = 2
+"""The last one, and the one before it for the case that the last turns out to be bad."""
+
+Record = Callable[[dict[str, float], int], None]
+
+
+def core(model: Any) -> Any:
+    """The `PaliGemmaModel` inside of a model, with or without LoRA around it."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return base.model
+
+
+class ReportTrainer(Trainer):
+    """Trains what requires a gradient in `loaded.model`.
+
+    Args:
+        loaded: the checkpoint, adapted.
+        settings: of the run.
+        dtype: of the matrix products; float32 weights run in bfloat16 under autocast.
+        steps: optimiser steps of the whole run.
+        order: samples of the whole run.
+        collator: makes batches.
+        features: of the frozen vision tower; None where the tower is trained.
+        folder: for the checkpoints.
+        save_every: optimiser steps.
+        eval_every: optimiser steps; None: never.
+        record: takes the values of a step.
+        validate: called every `eval_every` steps and at the end, with the step.
+    """
+
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        settings: TrainSettings,
+        *,
+        dtype: torch.dtype,
+        steps: int,
+        order: RunOrder,
+        collator: Collator,
+        features: VisionFeatures | None,
+        folder: Path,
+        save_every: int,
+        eval_every: int | None,
+        record: Record,
+        validate: Callable[[int], None],
+    ) -> None:
+        arguments = TrainingArguments(
+            output_dir=str(folder),
+            max_steps=steps,
+            per_device_train_batch_size=settings.batch_size,
+            gradient_accumulation_steps=settings.accumulation,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=math.ceil(settings.warmup_fraction * steps),
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.gradient_clip,
+            seed=settings.seed,
+            use_cpu=loaded.device.type == "cpu",
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            save_steps=save_every,
+            eval_strategy="no" if eval_every is None else "steps",
+            eval_steps=eval_every,
+            dataloader_num_workers=0,
+            dataloader_pin_memory=False,
+            remove_unused_columns=False,
+            report_to=[],
+            disable_tqdm=True,
+            use_cache=True,
+        )
+        # Several GPUs are used through torchrun; without it Trainer would fall back to DataParallel over all of them.
+        arguments._n_gpu = min(arguments.n_gpu, 1)
+        super().__init__(
+            model=loaded.model,
+            args=arguments,
+            train_dataset=order,
+            eval_dataset=order,
+            data_collator=collator,
+        )
+        self.remove_callback(PrinterCallback)
+        # Tells Trainer to count the suffix tokens of a step, and that the loss is normalised by us.
+        self.model_accepts_loss_kwargs = True
+        self._settings = settings
+        self._device = loaded.device
+        self._dtype = dtype
+        self._features = features
+        self._projector = core(loaded.model).multi_modal_projector
+        self._projector_trains = any(p.requires_grad for p in self._projector.parameters())
+        self._folder = folder
+        self._record = record
+        self._validate = validate
+        self._last_log = time.monotonic()
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
+        order: Any = self.train_dataset if train_dataset is None else train_dataset
+        return torch.utils.data.SequentialSampler(order)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of one batch, with dropout seeded by the position in the run."""
+        torch.manual_seed(self._settings.seed * 1_000_003 + int(inputs["position"][0]))
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        return loss
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Part of one batch in the loss of its step, see `suffix_loss`."""
+        outputs, labels = self.forward(model, inputs, self._features)
+        if self._settings.loss == "per-token":
+            # Gradients are averaged over processes, so each one divides by its share of the tokens of the step.
+            normaliser = (num_items_in_batch or 1) / self.accelerator.num_processes
+        else:
+            normaliser = len(labels) * self.current_gradient_accumulation_steps
+        loss = suffix_loss(outputs.logits, labels, reduction=self._settings.loss, normaliser=normaliser)
+        return (loss, outputs) if return_outputs else loss
+
+    def forward(self, model: Any, batch: dict[str, Any], features: VisionFeatures | None) -> tuple[Any, torch.Tensor]:
+        """One pass with logits on the predicting positions only.
+
+        Args:
+            model: the model, or what Trainer wrapped around it.
+            batch: of `Collator`.
+            features: of the split that the batch is from; None where the vision tower is trained.
+
+        Returns:
+            The model's output, and the labels int64[B, L] on its device.
+        """
+        texts = {key: batch[key].to(self._device) for key in ("input_ids", "attention_mask", "token_type_ids")}
+        labels = batch["labels"].to(self._device)
+        grey = batch.get("grey")
+        with autocast(self._device, self._dtype):
+            if features is None:
+                images: dict[str, Any] = {"pixel_values": to_pixels(grey.to(self._device))}  # type: ignore[union-attr]
+            else:
+                hidden = features(index=batch["index"], grey=grey)
+                with torch.set_grad_enabled(torch.is_grad_enabled() and self._projector_trains):
+                    projected = self._projector(hidden)
+                images = {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=projected)}}
+            outputs = model(**texts, **images, use_cache=False, logits_to_keep=predicting(labels))
+        return outputs, labels
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Validate in our own way; nothing of it goes through Trainer."""
+        self.model.eval()
+        with torch.no_grad():
+            self._validate(self.state.global_step)
+        # As the method that this one replaces does through its callbacks; else the end of the run validates again.
+        self.control.should_evaluate = False
+        self._last_log = time.monotonic()
+        return {}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:  # noqa: ARG002
+        """Take the values of one step.
+
+        Raises:
+            TrainingError: the loss or the gradient is not finite. Nothing has been saved since it became so.
+        """
+        if "loss" not in logs:
+            return
+        now = time.monotonic()
+        values = {name: float(logs[name]) for name in ("loss", "grad_norm", "learning_rate") if name in logs}
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(values.get(name, 0.0)):
+                raise TrainingError(
+                    f"step {self.state.global_step}: {name} is {values[name]}. The checkpoints in {self._folder} are "
+                    "from before; take a lower learning_rate or precision: float32, and a new output folder"
+                )
+        self._record(values | {"seconds": now - self._last_log}, self.state.global_step)
+        self._last_log = now
+
+    def _save_checkpoint(self, model: Any, trial: Any = None) -> None:  # noqa: ARG002
+        if not self.args.should_save:
+            return
+        folder = self._folder / f"{self.state.global_step:07d}"
+        with atomic_path(folder / WEIGHTS) as path:
+            save_file(_trained(self.model), path)
+        state = self.optimizer.state_dict()
+        tensors = {
+            f"{index}.{name}": tensor.detach().cpu().contiguous()
+            for index, values in state["state"].items()
+            for name, tensor in values.items()
+        }
+        with atomic_path(folder / OPTIMIZER) as path:
+            save_file(tensors, path)
+        write_json(folder / SCHEDULE, {"groups": state["param_groups"], "schedule": self.lr_scheduler.state_dict()})
+        # Last: a folder with it is complete.
+        with atomic_path(folder / STATE) as path:
+            self.state.save_to_json(str(path))
+        for old in checkpoints(self._folder)[:-_KEPT_CHECKPOINTS]:
+            (old / STATE).unlink()
+            shutil.rmtree(old)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
+        load_trained(self.model, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        folder = Path(checkpoint)
+        saved = json.loads((folder / SCHEDULE).read_text(encoding="utf-8"))
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, tensor in load_file(folder / OPTIMIZER).items():
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = tensor
+        self.optimizer.load_state_dict({"state": state, "param_groups": saved["groups"]})
+        self.lr_scheduler.load_state_dict(saved["schedule"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Nothing to load: order, dropout and augmentation follow from seed and position."""
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints in a folder, oldest first."""
+    return sorted(path.parent for path in folder.glob(f"*/{STATE}"))
+
+
+def load_trained(model: Any, checkpoint: Path) -> None:
+    """Put the trained weights of a checkpoint of ours into a model of the same shape.
+
+    Raises:
+        TrainingError: the checkpoint is damaged or of another shape.
+    """
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    try:
+        saved = load_file(checkpoint / WEIGHTS)
+        if saved.keys() != parameters.keys():
+            raise ValueError("other layers are trained")
+        with torch.no_grad():
+            for name, tensor in saved.items():
+                parameters[name].copy_(tensor)
+    except Exception as error:  # safetensors derives its error from Exception
+        raise TrainingError(
+            f"{checkpoint}: cannot go on from this checkpoint ({' '.join(str(error).split())[:200]}); "
+            "remove its folder to go on from the one before"
+        ) from error
+
+
+def _trained(model: Any) -> dict[str, torch.Tensor]:
+    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
