@@ -10,6 +10,7 @@
     ├── WeightsError           weights that are not there, cannot be had, or are not safe to load
     │   └── MismatchError      adapter, checkpoint and images that do not belong together
     ├── TrainingError          training that cannot go on (a loss that is not finite, an empty split)
+    ├── InferenceError         generation that cannot go on (memory for not even one study, output that is not finite)
     ├── ScoreError             predictions and references that cannot be scored against each other
     ├── TrackingError          MLflow that cannot be reached or refuses
     └── MissingExtraError      an optional dependency that is not installed
@@ -73,6 +74,10 @@ class MismatchError(WeightsError):
 
 class TrainingError(CxrReportError):
     """Training that cannot go on."""
+
+
+class InferenceError(CxrReportError):
+    """Generation that cannot go on."""
 
 
 class ScoreError(CxrReportError):

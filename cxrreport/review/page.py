@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _WEBP_QUALITY = 90
 _FAR_SMALLER = 0.5
-"""A lossy image replaces the lossless one below this part of its size: it decides whether 2,000 studies can be opened."""
+"""A lossy image replaces the lossless one below this part of its size: it decides how many studies can be opened."""
 
 
 def write_page(evaluation: Path, manifest: Manifest, output: Path, limit: int | None = None) -> int:

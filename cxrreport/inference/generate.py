@@ -1,0 +1,295 @@
+"""The verb `generate`: a report for every study, nothing lost when it is stopped."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrreport.errors import InputError, MismatchError, RefusedImage
+from cxrreport.files import OutputFolder, atomic_path, output_folder
+from cxrreport.inference.controls import other_patients
+from cxrreport.inference.engine import Engine, Generated, Request
+from cxrreport.inference.shards import Row, Shards, line
+from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.prompt import PromptLayout
+from cxrreport.records import LeftOut, Prediction, Reason, Split, Study
+from cxrreport.settings import GenerateSettings
+
+if TYPE_CHECKING:
+    from cxrreport.ingestion.manifest import Manifest
+
+Progress = Callable[[int, int, str], None]
+
+PHANTOMS_ONLY = (
+    "This model has only seen phantoms, that is drawings made by this project. What it writes about a real radiograph "
+    "means nothing."
+)
+"""Said wherever the project's own tiny checkpoint writes a report."""
+
+VERB = "generate"
+
+PREDICTIONS = pa.schema(
+    [
+        ("study_id", pa.string()),
+        ("patient_id", pa.string()),
+        ("image_ids", pa.list_(pa.string())),
+        ("text", pa.string()),
+        ("findings", pa.string()),
+        ("impression", pa.string()),
+        ("mean_logprob", pa.float64()),
+        ("min_logprob", pa.float64()),
+        ("tokens", pa.int32()),
+        ("finished", pa.bool_()),
+    ]
+)
+"""Schema of `predictions.parquet`: the fields of `records.Prediction`."""
+
+FAILED = pa.schema(
+    [("source", pa.string()), ("study_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
+)
+"""Schema of `failed.parquet`: the fields of `records.LeftOut`, as in the ledger of `ingest`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateSummary:
+    """What a run of `generate` came to. `studies` = `predictions` + `failed`.
+
+    Args:
+        studies: asked for.
+        predictions: reports written.
+        failed: studies without one, listed in `failed.parquet`.
+        unfinished: reports that reached the limit of new tokens before EOS.
+        resumed: studies that an earlier run of the same command had done.
+        batch_size: in the end; smaller than asked for when memory ran out.
+        mean_logprob: mean over the predictions of their mean log-probability; None without predictions.
+        seconds: of this run, loading of the model not counted.
+        warning: to be shown with the reports, or None.
+    """
+
+    studies: int
+    predictions: int
+    failed: int
+    unfinished: int
+    resumed: int
+    batch_size: int
+    mean_logprob: float | None
+    seconds: float
+    warning: str | None
+
+
+def generate(
+    settings: GenerateSettings,
+    manifest: Manifest,
+    loaded: LoadedModel,
+    layout: PromptLayout,
+    provenance: Mapping[str, Any],
+    progress: Progress,
+    *,
+    folder: OutputFolder | None = None,
+) -> GenerateSummary:
+    """Write `predictions.parquet`, `predictions.jsonl`, `failed.parquet` and `generate.json` into the output folder.
+
+    The same command goes on where an earlier one was stopped, and does nothing where it was done. A study whose image
+    cannot be read is a row of `failed.parquet`. A study of several images is described from its first.
+
+    Args:
+        settings: `input`, `checkpoint` and `adapter` are not opened here; they are in `manifest` and `loaded`.
+        manifest: studies and images.
+        loaded: checkpoint with its adapter.
+        layout: prompt, as the adapter was trained with.
+        provenance: what the caller knows of the origin, as JSON values; stored in `generate.json`. `adapter` in it
+            tells adapters apart: predictions of two do not mix in one folder.
+        progress: told how many studies are done.
+        folder: the output folder where the caller has already opened it.
+
+    Raises:
+        InputError: no study in the split, no image that can be read, or a control that is not possible.
+        MismatchError: images of another resolution than the checkpoint's.
+        InferenceError: memory does not suffice for one study, or the model's output is not finite.
+        OutputError: the folder is in use, holds other predictions, cannot be written or the disk is full.
+    """
+    with ExitStack() as stack:
+        if folder is None:
+            folder = stack.enter_context(
+                output_folder(settings.output, verb=VERB, settings=settings.model_dump(mode="json"))
+            )
+        if manifest.resolution != loaded.resolution:
+            raise MismatchError(
+                f"the images are {manifest.resolution} x {manifest.resolution} pixels, checkpoint '{loaded.name}' "
+                f"takes {loaded.resolution} x {loaded.resolution}; ingest again with resolution: {loaded.resolution}"
+            )
+        return _generate(settings, manifest, loaded, layout, provenance, progress, folder)
+
+
+def _generate(
+    settings: GenerateSettings,
+    manifest: Manifest,
+    loaded: LoadedModel,
+    layout: PromptLayout,
+    provenance: Mapping[str, Any],
+    progress: Progress,
+    folder: OutputFolder,
+) -> GenerateSummary:
+    start = time.monotonic()
+    plan = _plan(settings, manifest)
+    inputs = {
+        "data": manifest.digest,
+        "base": loaded.fingerprint,
+        "adapter": provenance.get("adapter"),
+        "prompt": layout.settings.model_dump(mode="json"),
+        "softcap": loaded.softcap,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+    }
+    shards = Shards(
+        folder.path / "shards", [study.study_id for study, _ in plan], size=settings.shard_size, inputs=inputs
+    )
+    if folder.finished and folder.record is not None:
+        progress(len(plan), len(plan), "studies")
+        return GenerateSummary(**folder.record["summary"])
+    engine = Engine(loaded, layout, batch_size=settings.batch_size, max_new_tokens=settings.max_new_tokens)
+    blank = np.zeros((loaded.resolution,) * 2, np.uint8) if settings.control == "blank" else None
+    todo = [index for index in range(len(shards.plan)) if not shards.complete(index)]
+    resumed = len(plan) - sum(len(shards.plan[index]) for index in todo)
+    done = resumed
+    progress(done, len(plan), "studies")
+
+    def load(index: int) -> list[tuple[Study, str, npt.NDArray[np.uint8] | LeftOut]]:
+        first = index * settings.shard_size
+        return [
+            (study, image_id, blank if blank is not None else _image(manifest, study, image_id))
+            for study, image_id in plan[first : first + settings.shard_size]
+        ]
+
+    for index, material in zip(todo, _ahead(load, todo), strict=True):
+        requests = [
+            Request(study_id=study.study_id, image=image, report=study.report)
+            for study, _, image in material
+            if not isinstance(image, LeftOut)
+        ]
+
+        def tell(count: int, before: int = done) -> None:
+            progress(before + count, len(plan), "studies")
+
+        written = {one.study_id: one for one in engine.generate(requests, tell)}
+        shards.write(
+            index,
+            [
+                image
+                if isinstance(image, LeftOut)
+                else _prediction(study, () if blank is not None else (image_id,), written[study.study_id], layout)
+                for study, image_id, image in material
+            ],
+        )
+        done += len(material)
+        progress(done, len(plan), "studies")
+
+    predictions, failed = _collect(shards, folder.path, inputs)
+    if not predictions:
+        raise InputError(
+            f"{settings.input}: none of the images of {len(failed)} studies could be read; "
+            f"see {folder.path / 'failed.parquet'} for the reasons"
+        )
+    summary = GenerateSummary(
+        studies=len(plan),
+        predictions=len(predictions),
+        failed=len(failed),
+        unfinished=sum(not one.finished for one in predictions),
+        resumed=resumed,
+        batch_size=engine.batch_size,
+        mean_logprob=float(np.mean([one.mean_logprob for one in predictions])),
+        seconds=round(time.monotonic() - start, 3),
+        warning=PHANTOMS_ONLY if loaded.synthetic else None,
+    )
+    folder.finish(
+        summary=asdict(summary),
+        inputs=inputs,
+        checkpoint={"name": loaded.name, "revision": loaded.revision, "resolution": loaded.resolution},
+        control=settings.control,
+        provenance=dict(provenance),
+        warning=summary.warning,
+    )
+    return summary
+
+
+def _plan(settings: GenerateSettings, manifest: Manifest) -> list[tuple[Study, str]]:
+    """Studies in the order of their ids, each with the id of the image that it is to be described from."""
+    studies = manifest.studies(Split(settings.split) if settings.split else None)
+    if not studies:
+        where = f"split '{settings.split}'" if settings.split else "any split"
+        raise InputError(
+            f"{settings.input}: no study in {where}; set split to one that the data have, or to null for all"
+        )
+    image_of = {study.study_id: study.image_ids[0] for study in studies}
+    source = {study_id: study_id for study_id in image_of}
+    if settings.control == "shuffled":
+        # Over all studies of the split and before the limit, so that the limit does not change who gets which image.
+        source = other_patients(studies, seed=settings.seed)
+    ordered = sorted(studies, key=lambda study: study.study_id)[: settings.limit]
+    return [(study, image_of[source[study.study_id]]) for study in ordered]
+
+
+def _image(manifest: Manifest, study: Study, image_id: str) -> npt.NDArray[np.uint8] | LeftOut:
+    try:
+        return manifest.image(image_id)
+    except InputError as error:
+        reason = Reason(error.reason) if isinstance(error, RefusedImage) else Reason.IMAGE_MISSING
+        return LeftOut(source=image_id, study_id=study.study_id, reason=reason, detail=str(error))
+
+
+def _ahead(load: Callable[[int], Any], indices: Sequence[int]) -> Iterator[Any]:
+    """`load` of every index, in order, the next one already under way in a thread while one is worked on."""
+    with ThreadPoolExecutor(1, thread_name_prefix="images") as pool:
+        waiting = [pool.submit(load, index) for index in indices[:1]]
+        for following in [*indices[1:], None]:
+            if not waiting:
+                return
+            current = waiting.pop()
+            if following is not None:
+                waiting.append(pool.submit(load, following))
+            yield current.result()
+
+
+def _prediction(study: Study, image_ids: tuple[str, ...], one: Generated, layout: PromptLayout) -> Prediction:
+    findings, impression = layout.parse(one.text)
+    return Prediction(
+        study_id=study.study_id,
+        patient_id=study.patient_id,
+        image_ids=image_ids,
+        text=one.text,
+        findings=findings,
+        impression=impression,
+        mean_logprob=one.mean_logprob,
+        min_logprob=one.min_logprob,
+        tokens=one.tokens,
+        finished=one.finished,
+    )
+
+
+def _collect(shards: Shards, folder: Path, inputs: Mapping[str, Any]) -> tuple[list[Prediction], list[LeftOut]]:
+    """All shards to the tables that the next verb reads."""
+    rows: list[Row] = list(shards.rows())
+    predictions = [row for row in rows if isinstance(row, Prediction)]
+    failed = [row for row in rows if isinstance(row, LeftOut)]
+    with atomic_path(folder / "predictions.jsonl") as temporary:
+        temporary.write_text("".join(f"{line(row)}\n" for row in predictions), encoding="utf-8")
+    metadata = {"cxrreport.schema": "1", "cxrreport.inputs": json.dumps(dict(inputs))}
+    for name, schema, part in (
+        ("predictions.parquet", PREDICTIONS, predictions),
+        ("failed.parquet", FAILED, failed),
+    ):
+        with atomic_path(folder / name) as temporary:
+            pq.write_table(
+                pa.Table.from_pylist([asdict(row) for row in part], schema.with_metadata(metadata)), temporary
+            )
+    return predictions, failed

@@ -1,0 +1,121 @@
+"""Predictions in shards, so that a run that was stopped goes on where it was.
+
+The studies, in the order of their ids, are cut into shards of a fixed size. A shard's file is written at once and
+whole, with one line per study: a prediction, or why there is none. `inputs.json` beside them says from which weights
+and data they are, so that shards of two different models never end up in one result.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cxrreport.errors import OutputError
+from cxrreport.files import atomic_path, write_json
+from cxrreport.records import LeftOut, Prediction, Reason
+
+_LOG = logging.getLogger(__name__)
+
+Row = Prediction | LeftOut
+
+
+class Shards:
+    """The shards of one run.
+
+    Args:
+        folder: where they lie; made when missing.
+        study_ids: all studies of the run, each once, in order.
+        size: studies per shard.
+        inputs: what the predictions are made from, as JSON values.
+
+    Raises:
+        OutputError: the folder holds shards of other inputs, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, study_ids: Sequence[str], *, size: int, inputs: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.plan = [tuple(study_ids[start : start + size]) for start in range(0, len(study_ids), size)]
+        """Study ids per shard."""
+        file = folder / "inputs.json"
+        wanted = json.loads(json.dumps(dict(inputs)))
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            write_json(file, wanted)
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{file}: cannot be read as JSON; give a new output folder") from error
+        else:
+            if found != wanted:
+                fields = set(wanted) | set(found if isinstance(found, dict) else {})
+                other = sorted(
+                    name for name in fields if not isinstance(found, dict) or found.get(name) != wanted.get(name)
+                )
+                raise OutputError(
+                    f"{folder}: holds predictions from other inputs ({', '.join(other)} changed since); "
+                    "give a new output folder"
+                )
+
+    def read(self, index: int) -> list[Row] | None:
+        """Rows of shard `index`; None where it is not there, or not the shard of these studies."""
+        file = self._file(index)
+        try:
+            rows = [_row(json.loads(line)) for line in file.read_text(encoding="utf-8").split("\n") if line]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError):
+            _LOG.warning("%s: not readable as a shard; it is made again", file)
+            return None
+        if tuple(row.study_id for row in rows) != self.plan[index]:
+            _LOG.warning("%s: a shard of other studies; it is made again", file)
+            return None
+        return rows
+
+    def complete(self, index: int) -> bool:
+        """True where shard `index` need not be made: every study has its prediction.
+
+        A shard with a study that failed is made again when a run goes on, as the cause may be gone.
+        """
+        rows = self.read(index)
+        return rows is not None and all(isinstance(row, Prediction) for row in rows)
+
+    def write(self, index: int, rows: Sequence[Row]) -> None:
+        """Write shard `index`, whole or not at all.
+
+        Raises:
+            OutputError: the disk is full or the file cannot be written.
+            ValueError: `rows` are not one per study of this shard, in order.
+        """
+        if tuple(row.study_id for row in rows) != self.plan[index]:
+            raise ValueError(f"shard {index}: rows are not one per study, in order")
+        with atomic_path(self._file(index)) as temporary:
+            temporary.write_text("".join(f"{line(row)}\n" for row in rows), encoding="utf-8")
+
+    def rows(self) -> Iterator[Row]:
+        """All rows of all shards, in order.
+
+        Raises:
+            OutputError: a shard is missing or damaged.
+        """
+        for index in range(len(self.plan)):
+            rows = self.read(index)
+            if rows is None:
+                raise OutputError(f"{self._file(index)}: missing or damaged; give the same command again")
+            yield from rows
+
+    def _file(self, index: int) -> Path:
+        return self.folder / f"{index:05d}.jsonl"
+
+
+def line(row: Row) -> str:
+    """One row as JSON on one line; a study that failed has `reason`, a prediction has not."""
+    return json.dumps(asdict(row), ensure_ascii=False, allow_nan=False)
+
+
+def _row(values: dict[str, Any]) -> Row:
+    if "reason" in values:
+        return LeftOut(**values | {"reason": Reason(values["reason"])})
+    return Prediction(**values | {"image_ids": tuple(values["image_ids"])})

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from cxrreport.errors import InferenceError, MismatchError
+from cxrreport.inference.engine import Engine, Generated, Request
+from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.prompt import PromptLayout, pixel_values, positions
+from cxrreport.settings import PromptSettings
+
+NEW = 24
+
+
+@pytest.fixture(scope="module")
+def requests(studies_and_images) -> list[Request]:
+    return [Request(study_id=study.study_id, image=image, report=study.report) for study, image in studies_and_images]
+
+
+def engine(loaded: LoadedModel, layout: PromptLayout, *, batch_size: int = 5, new: int = NEW) -> Engine:
+    return Engine(loaded, layout, batch_size=batch_size, max_new_tokens=new)
+
+
+@pytest.fixture(scope="module")
+def batched(loaded, layout, requests) -> list[Generated]:
+    return engine(loaded, layout).generate(requests)
+
+
+def test_the_model_of_these_tests_is_worth_testing(batched) -> None:
+    lengths = {one.tokens for one in batched}
+    assert len(lengths) >= 4
+    assert {one.finished for one in batched} == {True, False}
+    assert len({one.ids for one in batched}) >= 0.8 * len(batched)
+
+
+def test_a_batch_equals_one_by_one(loaded, layout, requests, batched) -> None:
+    alone = engine(loaded, layout, batch_size=1).generate(requests)
+    assert [one.ids for one in alone] == [one.ids for one in batched]
+    assert [one.study_id for one in batched] == [request.study_id for request in requests]
+    np.testing.assert_allclose(
+        [one.mean_logprob for one in alone], [one.mean_logprob for one in batched], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_tokens_equal_those_of_transformers(loaded, layout, requests, batched) -> None:
+    suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
+    for request, ours in zip(requests, batched, strict=True):
+        batch = layout.generation_batch([request.report], [request.image])
+        theirs = loaded.model.generate(
+            **batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1, suppress_tokens=suppressed
+        )
+        new = theirs[0, batch["input_ids"].shape[1] :].tolist()
+        assert tuple(new) == ours.ids
+
+
+def test_logprobs_equal_those_of_one_forward_pass(loaded, layout, requests, batched) -> None:
+    suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
+    for request, ours in zip(requests[:6], batched[:6], strict=True):
+        prompt = layout.collate_generation([layout.encode(request.report, with_suffix=False)])
+        suffix = torch.tensor([ours.ids])
+        ids = torch.cat([prompt["input_ids"], suffix], dim=1)
+        types = torch.cat([prompt["token_type_ids"], torch.ones_like(suffix)], dim=1)
+        mask = torch.ones_like(ids)
+        with torch.no_grad():
+            logits = loaded.model(
+                input_ids=ids,
+                token_type_ids=types,
+                attention_mask=mask,
+                position_ids=positions(mask),
+                pixel_values=pixel_values([request.image]),
+            ).logits[0, prompt["input_ids"].shape[1] - 1 : -1]
+        logits[:, suppressed] = -torch.inf
+        expected = logits.log_softmax(-1).gather(1, suffix[0, :, None])[:, 0]
+        assert ours.mean_logprob == pytest.approx(expected.mean().item(), abs=1e-4)
+        assert ours.min_logprob == pytest.approx(expected.min().item(), abs=1e-4)
+        assert ours.min_logprob <= ours.mean_logprob <= 0
+
+
+def test_ids_past_the_text_are_never_written(loaded, layout, requests, batched) -> None:
+    allowed = set(range(layout.first_special_id)) - {layout.pad_id, layout.bos_id}
+    assert {token for one in batched for token in one.ids} <= allowed
+    # They would be, if nothing were done: their rows of the table are the largest.
+    batch = layout.generation_batch([requests[0].report], [requests[0].image])
+    free = loaded.model.generate(**batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1)
+    assert set(free[0, batch["input_ids"].shape[1] :].tolist()) - allowed
+
+
+def test_eos_ends_a_report_and_is_its_last_token(layout, batched) -> None:
+    for one in batched:
+        assert layout.eos_id not in one.ids[:-1]
+        assert one.finished == (one.ids[-1] == layout.eos_id)
+        assert one.finished or one.tokens == NEW
+        assert "<" not in one.text
+
+
+def test_the_image_and_the_indication_count(loaded, layout, requests) -> None:
+    from cxrreport.records import Report
+
+    first = requests[0]
+    other_image = dataclasses.replace(first, image=requests[1].image)
+    other_text = dataclasses.replace(first, report=Report(indication="chest pain fever"))
+    written = engine(loaded, layout).generate([first, other_image, other_text, first])
+    assert written[0].ids == written[3].ids
+    assert len({one.mean_logprob for one in written[:3]}) == 3
+
+
+def test_equal_images_are_encoded_once(loaded, layout, requests, monkeypatch) -> None:
+    seen: list[int] = []
+    encode = type(loaded.model).get_image_features
+
+    def counting(self, pixel_values, **kwargs):
+        seen.append(len(pixel_values))
+        return encode(self, pixel_values, **kwargs)
+
+    monkeypatch.setattr(type(loaded.model), "get_image_features", counting)
+    same = [dataclasses.replace(request, image=requests[0].image) for request in requests]
+    engine(loaded, layout, batch_size=3).generate(same)
+    assert seen == [1]
+    seen.clear()
+    engine(loaded, layout, batch_size=3).generate(requests)
+    assert sum(seen) == len(requests)
+
+
+def test_finished_rows_leave_the_batch(loaded, layout, requests, batched, monkeypatch) -> None:
+    rows: list[int] = []
+    forward = type(loaded.model).forward
+
+    def counting(self, *args, **kwargs):
+        rows.append(kwargs["input_ids"].shape[0])
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(loaded.model), "forward", counting)
+    engine(loaded, layout, batch_size=len(requests)).generate(requests)
+    assert sum(rows) == sum(one.tokens for one in batched)
+    assert rows == sorted(rows, reverse=True)
+
+
+class Crowded:
+    """A model that has room for a batch of `room` and no more."""
+
+    def __init__(self, model, room: int, error: Exception) -> None:
+        self._model = model
+        self._room = room
+        self._error = error
+        self.sizes: list[int] = []
+
+    def __getattr__(self, name: str):
+        return getattr(self._model, name)
+
+    def __call__(self, **kwargs):
+        self.sizes.append(kwargs["input_ids"].shape[0])
+        if kwargs["input_ids"].shape[0] > self._room:
+            raise self._error
+        return self._model(**kwargs)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_halves_the_batch_and_says_so(loaded, layout, requests, batched, caplog, error) -> None:
+    crowded = Crowded(loaded.model, 2, error)
+    one = engine(dataclasses.replace(loaded, model=crowded), layout, batch_size=8)
+    with caplog.at_level(logging.WARNING):
+        written = one.generate(requests)
+    assert [generated.ids for generated in written] == [generated.ids for generated in batched]
+    assert one.batch_size == 2
+    assert crowded.sizes[:2] == [8, 4]
+    assert "a batch of 8 did not fit into memory; going on with 4" in caplog.text
+
+
+def test_out_of_memory_for_one_study_is_an_error_with_a_way_out(loaded, layout, requests) -> None:
+    crowded = Crowded(loaded.model, 0, torch.OutOfMemoryError("no"))
+    with pytest.raises(InferenceError, match=r"not enough memory on cpu for a batch of one; set checkpoint\.precision"):
+        engine(dataclasses.replace(loaded, model=crowded), layout).generate(requests)
+
+
+def test_other_errors_of_the_model_pass_through(loaded, layout, requests) -> None:
+    crowded = Crowded(loaded.model, 0, RuntimeError("shapes do not fit"))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        engine(dataclasses.replace(loaded, model=crowded), layout).generate(requests)
+
+
+def test_output_that_is_not_finite_is_an_error(loaded, layout, requests) -> None:
+    class Broken(Crowded):
+        def __call__(self, **kwargs):
+            output = self._model(**kwargs)
+            output.logits[0] = torch.nan
+            return output
+
+    broken = Broken(loaded.model, 0, RuntimeError())
+    with pytest.raises(InferenceError, match=r"study s\d+: the model's output is not finite"):
+        engine(dataclasses.replace(loaded, model=broken), layout).generate(requests)
+
+
+@pytest.mark.parametrize("image", [np.zeros((28, 28), np.uint8), np.zeros((56, 56), np.float32)])
+def test_a_wrong_image_is_named(loaded, layout, requests, image) -> None:
+    wrong = dataclasses.replace(requests[2], image=image)
+    with pytest.raises(InferenceError, match=r"study s002: the image is .* takes uint8"):
+        engine(loaded, layout).generate([requests[0], wrong])
+
+
+def test_a_layout_of_another_resolution_is_refused(loaded) -> None:
+    other = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens * 4)
+    with pytest.raises(MismatchError, match="16 image tokens, the prompt layout 64"):
+        engine(loaded, other)
+
+
+def test_no_request_no_result(loaded, layout) -> None:
+    assert engine(loaded, layout).generate([]) == []
+
+
+def test_progress_counts_up_to_all(loaded, layout, requests) -> None:
+    told: list[int] = []
+    engine(loaded, layout, batch_size=5).generate(requests[:12], told.append)
+    assert told == [5, 10, 12]
+
+
+def test_a_long_answer_outgrows_the_first_room_of_the_cache(loaded, layout, requests) -> None:
+    # The cache grows by 64 positions at a time; transformers' own cache is the reference.
+    one = max(engine(loaded, layout, new=150).generate(requests), key=lambda generated: generated.tokens)
+    assert one.tokens == 150
+    request = next(request for request in requests if request.study_id == one.study_id)
+    batch = layout.generation_batch([request.report], [request.image])
+    suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
+    theirs = loaded.model.generate(
+        **batch, do_sample=False, max_new_tokens=150, eos_token_id=1, suppress_tokens=suppressed
+    )
+    assert tuple(theirs[0, batch["input_ids"].shape[1] :].tolist()) == one.ids
+
+
+def test_an_adapted_model_runs_and_differs(checkpoint_folder, layout, requests, batched, fresh_loaded) -> None:
+    from cxrreport.model.adapters import attach
+    from cxrreport.settings import LoraSettings
+
+    adapted, _ = attach(fresh_loaded.model, LoraSettings(rank=2))
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.3)
+    adapted.eval()
+    written = engine(dataclasses.replace(fresh_loaded, model=adapted), layout).generate(requests)
+    assert [one.ids for one in written] != [one.ids for one in batched]
+    batch = layout.generation_batch([requests[0].report], [requests[0].image])
+    suppressed = layout.suppressed(adapted.get_input_embeddings().weight.shape[0])
+    theirs = adapted.generate(**batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1, suppress_tokens=suppressed)
+    assert tuple(theirs[0, batch["input_ids"].shape[1] :].tolist()) == written[0].ids

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from cxrreport.errors import InferenceError, InputError, MismatchError, OutputError
+from cxrreport.files import output_folder
+from cxrreport.inference import generate as module
+from cxrreport.inference.generate import PHANTOMS_ONLY, VERB, generate
+from cxrreport.records import Prediction
+from cxrreport.settings import GenerateSettings
+
+CONFTEST = Path(__file__).with_name("conftest.py")
+
+
+def settings(output: Path, **changes: object) -> GenerateSettings:
+    given = {"input": "data", "output": output, "batch_size": 4, "shard_size": 5, "max_new_tokens": 12}
+    return GenerateSettings(**given | changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def run(loaded, layout, make_studies):
+    """Run `generate` on 20 studies, 18 of them of the test split."""
+
+    def running(output: Path, *, studies=None, progress=None, provenance=None, model=loaded, folder=None, **changes):
+        return generate(
+            settings(output, **changes),
+            studies if studies is not None else make_studies(20),
+            model,
+            layout,
+            provenance or {"adapter": None},
+            progress or (lambda done, total, label: None),
+            folder=folder,
+        )
+
+    return running
+
+
+def predictions(folder: Path) -> dict[str, Prediction]:
+    rows = pq.read_table(folder / "predictions.parquet").to_pylist()
+    found = [Prediction(**row | {"image_ids": tuple(row["image_ids"])}) for row in rows]
+    assert len({one.study_id for one in found}) == len(found)
+    return {one.study_id: one for one in found}
+
+
+def test_every_study_of_the_split_gets_its_report(run, layout, tmp_path: Path, make_studies) -> None:
+    told: list[tuple[int, int, str]] = []
+    summary = run(tmp_path / "out", progress=lambda *step: told.append(step))
+    found = predictions(tmp_path / "out")
+    test = [study for study in make_studies(20).studies() if study.split == "test"]
+    assert list(found) == sorted(study.study_id for study in test)
+    assert (summary.studies, summary.predictions, summary.failed, summary.resumed) == (18, 18, 0, 0)
+    assert summary.unfinished == sum(not one.finished for one in found.values()) > 0
+    assert all(found[study.study_id].image_ids == study.image_ids for study in test)
+    assert all((one.findings, one.impression) == layout.parse(one.text) for one in found.values())
+    assert told[0] == (0, 18, "studies")
+    assert told[-1] == (18, 18, "studies")
+    assert [step[0] for step in told] == sorted(step[0] for step in told)
+    lines = (tmp_path / "out/predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["study_id"] for line in lines] == list(found)
+    assert pq.read_table(tmp_path / "out/failed.parquet").num_rows == 0
+
+
+def test_the_record_says_what_made_the_predictions(run, loaded, tmp_path: Path) -> None:
+    run(tmp_path / "out", provenance={"adapter": "abc", "versions": {"torch": "x"}})
+    record = json.loads((tmp_path / "out/generate.json").read_text())
+    assert record["finished"] is True
+    assert record["settings"]["batch_size"] == 4
+    assert record["inputs"]["base"] == loaded.fingerprint
+    assert record["inputs"]["adapter"] == "abc"
+    assert record["inputs"]["data"] == "digest-of-the-manifest"
+    assert record["inputs"]["dtype"] == "float32"
+    assert record["provenance"]["versions"] == {"torch": "x"}
+    assert record["summary"]["predictions"] == 18
+    metadata = pq.read_schema(tmp_path / "out/predictions.parquet").metadata
+    assert metadata[b"cxrreport.schema"] == b"1"
+    assert json.loads(metadata[b"cxrreport.inputs"]) == record["inputs"]
+
+
+def test_limit_and_split(run, tmp_path: Path) -> None:
+    run(tmp_path / "three", limit=3)
+    assert list(predictions(tmp_path / "three")) == ["s000", "s001", "s002"]
+    run(tmp_path / "train", split="train")
+    assert list(predictions(tmp_path / "train")) == ["s009", "s019"]
+    run(tmp_path / "all", split=None)
+    assert len(predictions(tmp_path / "all")) == 20
+    with pytest.raises(InputError, match="data: no study in split 'validate'"):
+        run(tmp_path / "none", split="validate")
+
+
+def test_shuffled_shows_another_patients_image(run, tmp_path: Path, make_studies) -> None:
+    run(tmp_path / "plain")
+    run(tmp_path / "shuffled", control="shuffled")
+    plain, shuffled = predictions(tmp_path / "plain"), predictions(tmp_path / "shuffled")
+    patient_of_image = {study.image_ids[0]: study.patient_id for study in make_studies(20).studies()}
+    assert plain.keys() == shuffled.keys()
+    assert all(patient_of_image[one.image_ids[0]] != one.patient_id for one in shuffled.values())
+    assert sorted(one.image_ids[0] for one in shuffled.values()) == sorted(one.image_ids[0] for one in plain.values())
+    assert all(shuffled[study].patient_id == plain[study].patient_id for study in plain)
+    run(tmp_path / "again", control="shuffled", limit=4)
+    assert predictions(tmp_path / "again").items() <= shuffled.items()
+    run(tmp_path / "other", control="shuffled", seed=1)
+    assert predictions(tmp_path / "other") != shuffled
+    record = json.loads((tmp_path / "shuffled/generate.json").read_text())
+    assert record["control"] == "shuffled"
+
+
+def test_blank_shows_no_image_and_reads_none(run, tmp_path: Path, make_studies) -> None:
+    studies = make_studies(20)
+    run(tmp_path / "blank", studies=studies, control="blank")
+    assert studies.read == []
+    found = predictions(tmp_path / "blank")
+    assert all(one.image_ids == () for one in found.values())
+    # Without an image the indication alone tells the reports apart, and the studies have five of them.
+    assert len({one.mean_logprob for one in found.values()}) <= 10
+    assert len({one.text for one in found.values()}) <= 5
+
+
+def test_an_image_that_fails_is_a_row_and_the_rest_goes_on(run, tmp_path: Path, make_studies) -> None:
+    summary = run(tmp_path / "out", studies=make_studies(20, missing=("i003", "i011")))
+    failed = pq.read_table(tmp_path / "out/failed.parquet").to_pylist()
+    assert [(row["study_id"], row["source"], row["reason"]) for row in failed] == [
+        ("s003", "i003", "image-file-missing"),
+        ("s011", "i011", "image-file-missing"),
+    ]
+    assert (summary.studies, summary.predictions, summary.failed) == (18, 16, 2)
+    assert set(predictions(tmp_path / "out")).isdisjoint({"s003", "s011"})
+
+
+def test_no_image_at_all_is_an_error_and_can_be_mended(run, tmp_path: Path, make_studies) -> None:
+    missing = tuple(f"i{number:03d}" for number in range(20))
+    with pytest.raises(InputError, match=r"none of the images of 18 studies .*failed\.parquet"):
+        run(tmp_path / "out", studies=make_studies(20, missing=missing))
+    assert pq.read_table(tmp_path / "out/failed.parquet").num_rows == 18
+    assert run(tmp_path / "out").predictions == 18
+
+
+class Stop(BaseException):
+    """Ends a run from its progress, as Ctrl-C does."""
+
+
+def test_a_stopped_run_goes_on_where_it_was(run, tmp_path: Path, make_studies) -> None:
+    def stop(done: int, total: int, label: str) -> None:
+        if done > 11:
+            raise Stop
+
+    run(tmp_path / "whole")
+    with pytest.raises(Stop):
+        run(tmp_path / "out", progress=stop)
+    assert not (tmp_path / "out/predictions.parquet").exists()
+    assert json.loads((tmp_path / "out/generate.json").read_text())["finished"] is False
+    studies = make_studies(20)
+    summary = run(tmp_path / "out", studies=studies)
+    assert summary.resumed == 10
+    assert len(studies.read) == 8
+    assert predictions(tmp_path / "out") == predictions(tmp_path / "whole")
+    assert (tmp_path / "out/predictions.jsonl").read_bytes() == (tmp_path / "whole/predictions.jsonl").read_bytes()
+
+
+def test_a_finished_run_is_not_done_again(run, tmp_path: Path, make_studies) -> None:
+    first = run(tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}
+    studies = make_studies(20)
+    assert run(tmp_path / "out", studies=studies) == first
+    assert studies.read == []
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")} == before
+
+
+def test_other_settings_weights_or_data_are_refused(run, loaded, tmp_path: Path, make_studies) -> None:
+    run(tmp_path / "out")
+    with pytest.raises(OutputError, match="max_new_tokens was 12 and is 8"):
+        run(tmp_path / "out", max_new_tokens=8)
+    with pytest.raises(OutputError, match="adapter changed since"):
+        run(tmp_path / "out", provenance={"adapter": "another"})
+    with pytest.raises(OutputError, match="base changed since"):
+        run(tmp_path / "out", model=dataclasses.replace(loaded, fingerprint="another"))
+    changed = make_studies(20)
+    changed.digest = "another"
+    with pytest.raises(OutputError, match="data changed since"):
+        run(tmp_path / "out", studies=changed)
+
+
+def test_a_folder_in_use_is_refused_and_a_folder_of_the_callers_is_taken(run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with output_folder(out, verb=VERB, settings=settings(out).model_dump(mode="json")) as folder:
+        with pytest.raises(OutputError, match="another run"):
+            run(out)
+        (out / "ingest").mkdir()  # what `runs` puts there when it is given plain DICOM
+        assert run(out, folder=folder).predictions == 18
+
+
+def test_images_of_another_resolution_are_refused(run, tmp_path: Path, make_studies) -> None:
+    with pytest.raises(MismatchError, match=r"images are 448 x 448 .* takes 56 x 56; ingest again with resolution: 56"):
+        run(tmp_path / "out", studies=make_studies(20, resolution=448))
+
+
+def test_a_model_of_phantoms_says_so(run, loaded, tmp_path: Path) -> None:
+    assert run(tmp_path / "real").warning is None
+    summary = run(tmp_path / "tiny", model=dataclasses.replace(loaded, synthetic=True))
+    assert summary.warning == PHANTOMS_ONLY
+    assert "has only seen phantoms" in summary.warning
+    assert json.loads((tmp_path / "tiny/generate.json").read_text())["warning"] == PHANTOMS_ONLY
+
+
+def test_a_failing_model_leaves_what_was_done(run, loaded, tmp_path: Path, monkeypatch) -> None:
+    written = []
+    real = module.Engine.generate
+
+    def failing(self, requests, done=None):
+        if len(written) == 2:
+            raise InferenceError("study s: not enough memory on cpu for a batch of one")
+        written.append(len(requests))
+        return real(self, requests, done)
+
+    monkeypatch.setattr(module.Engine, "generate", failing)
+    with pytest.raises(InferenceError):
+        run(tmp_path / "out")
+    monkeypatch.undo()
+    assert run(tmp_path / "out").resumed == 10
+
+
+def test_sigkill_anywhere_loses_nothing_and_doubles_nothing(checkpoint_folder: Path, tmp_path: Path, forty) -> None:
+    (tmp_path / "checkpoint").symlink_to(checkpoint_folder)
+
+    def killed_at(done: int) -> None:
+        command = [sys.executable, str(CONFTEST), str(tmp_path), str(tmp_path / "out")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if int(line) >= done:
+                    break
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
+
+    killed_at(7)
+    killed_at(22)
+    shards = sorted((tmp_path / "out/shards").glob("[0-9]*.jsonl"))
+    assert 2 <= len(shards) < 10
+    summary = forty(tmp_path, tmp_path / "out", lambda done, total, label: None)
+    assert summary.resumed == 4 * len(shards)
+    forty(tmp_path, tmp_path / "whole", lambda done, total, label: None)
+    assert predictions(tmp_path / "out") == predictions(tmp_path / "whole")
+    assert len(predictions(tmp_path / "out")) == 40
+    assert not list((tmp_path / "out").rglob(".partial-*"))
