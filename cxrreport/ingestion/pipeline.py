@@ -1,0 +1,329 @@
+"""The verb `ingest`: studies on disk to manifest, model-ready images, ledger and contact sheet.
+
+Work goes study by study and is kept shard by shard: an image shard first, then a small file in `.parts/` that says
+what is in it. A run that is stopped anywhere goes on with the first shard that has no such file, and ends with the
+same manifest, byte for byte of content (`content_digest`), as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cxrreport
+from cxrreport.errors import RefusedImage
+from cxrreport.files import OutputFolder, output_folder, write_json
+from cxrreport.ingestion.contact_sheet import spread, write_contact_sheet
+from cxrreport.ingestion.dicom import Header, read_radiograph
+from cxrreport.ingestion.layouts import Listing, Source, list_sources
+from cxrreport.ingestion.manifest import (
+    IMAGES,
+    MANIFEST,
+    Manifest,
+    ManifestRow,
+    write_ledger,
+    write_manifest,
+)
+from cxrreport.ingestion.picture import is_picture, read_picture
+from cxrreport.ingestion.plan import StudyPlan, header_of, make_plan, needs_header, refused
+from cxrreport.ingestion.resample import to_square
+from cxrreport.ingestion.store import encode, write_shard
+from cxrreport.ingestion.workers import ordered_map
+from cxrreport.records import Image, LeftOut, Reason, Split, View
+from cxrreport.settings import IngestSettings
+
+Progress = Callable[[int, int, str], None]
+
+STUDIES_PER_SHARD = 128
+"""What is done again at most when a run was stopped."""
+_PARTS = ".parts"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestSummary:
+    """What came of an ingest; `read` = `kept` + the sum of `left_out`.
+
+    Args:
+        folder: the output folder.
+        layout: the layout that was named or found.
+        official_split: True where the data set itself says which image belongs to which split.
+        read: images (or reports without any) that the input has or lists.
+        kept: images in the manifest.
+        left_out: number per reason code.
+        notes: number of kept images per note.
+        studies: studies per split.
+        reports_in_several_splits: reports of the training split whose very words are in another split too.
+        digest: SHA-256 of the content (`manifest.content_digest`).
+        seconds: wall time of the run that finished.
+        went_on: True where this call found the work done, or part of it.
+    """
+
+    folder: Path
+    layout: str
+    official_split: bool
+    read: int
+    kept: int
+    left_out: dict[str, int]
+    notes: dict[str, int]
+    studies: dict[str, int]
+    reports_in_several_splits: int
+    digest: str
+    seconds: float
+    went_on: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """What one study gave: rows of the manifest with their PNGs, and rows of the ledger."""
+
+    kept: list[tuple[ManifestRow, bytes]] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
+def ingest(settings: IngestSettings, progress: Progress | None = None) -> IngestSummary:
+    """Read `settings.input`, and write manifest, images, ledger and contact sheet into `settings.output`.
+
+    The same settings into the same folder go on where a stopped run ended, and do nothing where it had finished.
+
+    Args:
+        settings: what to read and how; `input` may be a folder, a table, or a single DICOM file.
+        progress: called with done, total and a label, in this process.
+
+    Raises:
+        InputError: the input is missing, a table is wrong, or a patient is in two splits.
+        OutputError: the folder is in use or holds something else, or the disk is full.
+    """
+    started = time.perf_counter()
+    report = progress or _silent
+    with output_folder(settings.output, verb="ingest", settings=_recorded(settings)) as folder:
+        if folder.finished and (folder.path / MANIFEST).is_file():
+            shutil.rmtree(folder.path / _PARTS, ignore_errors=True)
+            return _summary(folder, went_on=True)
+        listing = list_sources(settings)
+        plan = make_plan(settings, listing, _headers(settings, listing, report))
+        went_on = (folder.path / _PARTS).is_dir()
+        rows, left_out = _work(settings, folder.path, plan.studies, report)
+        left_out = sorted(plan.left_out + left_out, key=lambda row: (row.source, row.study_id, row.reason))
+        write_ledger(folder.path, left_out)
+        digest = write_manifest(folder.path, rows, _preprocessing(settings))
+        _write_sheet(folder.path)
+        folder.finish(
+            version=cxrreport.__version__,
+            layout=listing.layout,
+            official_split=listing.official_split,
+            read=plan.read,
+            kept=len(rows),
+            left_out=dict(sorted(Counter(row.reason.value for row in left_out).items())),
+            notes=dict(sorted(Counter(note for row in rows for note in row.image.notes).items())),
+            studies=_studies_per_split(rows),
+            reports_in_several_splits=_shared_reports(rows),
+            digest=digest,
+            seconds=round(time.perf_counter() - started, 3),
+        )
+        shutil.rmtree(folder.path / _PARTS, ignore_errors=True)
+        return _summary(folder, went_on=went_on)
+
+
+def read_study(study: StudyPlan, settings: IngestSettings) -> StudyResult:
+    """Read the images of one study; of those that can stand for each other, only until one can be read."""
+    result = StudyResult()
+    for source in study.candidates:
+        if study.only_first and result.kept:
+            result.left_out.append(
+                LeftOut(source=source.source, reason=Reason.OTHER_VIEW_CHOSEN, study_id=source.study_id)
+            )
+            continue
+        try:
+            result.kept.append(_read_image(study, source, settings))
+        except RefusedImage as error:
+            result.left_out.append(refused(source, error))
+    return result
+
+
+def _read_image(study: StudyPlan, source: Source, settings: IngestSettings) -> tuple[ManifestRow, bytes]:
+    if is_picture(source.path):
+        radiograph = read_picture(source.path, max_pixels=settings.max_pixels)
+    else:
+        radiograph = read_radiograph(source.path, max_pixels=settings.max_pixels)
+    square = to_square(
+        radiograph.grey,
+        resolution=settings.resolution,
+        resize=settings.resize,
+        interpolation=settings.interpolation,
+    )
+    image = Image(
+        image_id=source.image_id,
+        study_id=study.study_id,
+        patient_id=study.patient_id,
+        split=study.split,
+        view=source.view or View.UNKNOWN,
+        source=source.source,
+        rows=radiograph.rows,
+        columns=radiograph.columns,
+        notes=radiograph.notes + source.notes,
+    )
+    sha256 = hashlib.sha256(square.tobytes()).hexdigest()
+    return ManifestRow(image=image, report=study.report, image_sha256=sha256), encode(square)
+
+
+def _crashed(study: StudyPlan) -> StudyResult:
+    detail = "the process that read this study died"
+    return StudyResult(
+        left_out=[
+            LeftOut(source=source.source, reason=Reason.BAD_PIXELS, detail=detail, study_id=source.study_id)
+            for source in study.candidates
+        ]
+    )
+
+
+def _headers(settings: IngestSettings, listing: Listing, progress: Progress) -> Iterator[Header | LeftOut]:
+    wanted = [source for source in listing.sources if needs_header(source)]
+    read = partial(header_of, max_pixels=settings.max_pixels)
+    # Processes start slowly and headers are read quickly.
+    workers = settings.workers if len(wanted) > 2000 else 1
+    for done, header in enumerate(ordered_map(read, wanted, workers=workers, when_killed=read), start=1):
+        progress(done, len(wanted), "headers")
+        yield header
+
+
+def _work(
+    settings: IngestSettings, folder: Path, studies: list[StudyPlan], progress: Progress
+) -> tuple[list[ManifestRow], list[LeftOut]]:
+    """All studies, shard by shard; rows in the order of the studies."""
+    shards = [studies[start : start + STUDIES_PER_SHARD] for start in range(0, len(studies), STUDIES_PER_SHARD)]
+    parts = {index: _load_part(folder, index, shard) for index, shard in enumerate(shards)}
+    missing = [index for index, part in parts.items() if part is None]
+    todo = [study for index in missing for study in shards[index]]
+    done = len(studies) - len(todo)
+    progress(done, len(studies), "studies")
+    read = partial(read_study, settings=settings)
+    results = ordered_map(read, todo, workers=settings.workers, when_killed=_crashed)
+    for index in missing:
+        part = StudyResult()
+        for _ in shards[index]:
+            result = next(results)
+            part.kept.extend(result.kept)
+            part.left_out.extend(result.left_out)
+            done += 1
+            progress(done, len(studies), "studies")
+        parts[index] = _save_part(folder, index, shards[index], part)
+    for path in (folder / IMAGES).glob("*.parquet"):
+        if not path.stem.isdigit() or int(path.stem) >= len(shards):
+            path.unlink()  # of a run on an input that was larger then
+    rows: list[ManifestRow] = []
+    left_out: list[LeftOut] = []
+    for part_rows, part_left_out in (part for part in parts.values() if part is not None):
+        rows += part_rows
+        left_out += part_left_out
+    return rows, left_out
+
+
+Part = tuple[list[ManifestRow], list[LeftOut]]
+
+
+def _save_part(folder: Path, index: int, studies: list[StudyPlan], result: StudyResult) -> Part:
+    shard = folder / IMAGES / f"{index:05}.parquet"
+    if result.kept:
+        write_shard(shard, [(row.image.image_id, png) for row, png in result.kept])
+    else:
+        shard.unlink(missing_ok=True)
+    write_json(
+        folder / _PARTS / f"{index:05}.json",
+        {
+            "plan": _fingerprint(studies),
+            "kept": [asdict(row.image) | {"image_sha256": row.image_sha256} for row, _ in result.kept],
+            "left_out": [asdict(row) for row in result.left_out],
+        },
+    )
+    return [row for row, _ in result.kept], result.left_out
+
+
+def _load_part(folder: Path, index: int, studies: list[StudyPlan]) -> Part | None:
+    """What an earlier run has made of these very studies; None where it has not come so far."""
+    try:
+        part: dict[str, Any] = json.loads((folder / _PARTS / f"{index:05}.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    if part["plan"] != _fingerprint(studies):
+        return None  # the input has changed since
+    if part["kept"] and not (folder / IMAGES / f"{index:05}.parquet").is_file():
+        return None
+    reports = {study.study_id: study.report for study in studies}
+    rows = []
+    for values in part["kept"]:
+        sha256 = values.pop("image_sha256")
+        image = Image(**values | {"split": Split(values["split"]), "view": View(values["view"])})
+        image = replace(image, notes=tuple(image.notes))
+        rows.append(ManifestRow(image=image, report=reports[image.study_id], image_sha256=sha256))
+    return rows, [LeftOut(**values | {"reason": Reason(values["reason"])}) for values in part["left_out"]]
+
+
+def _fingerprint(studies: list[StudyPlan]) -> str:
+    digest = hashlib.sha256()
+    for study in studies:
+        values = asdict(study)
+        for candidate in values["candidates"]:
+            del candidate["path"]
+        digest.update(json.dumps(values, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _recorded(settings: IngestSettings) -> dict[str, Any]:
+    # The same words from another working folder would be another input.
+    values = settings.model_dump(mode="json") | {"input": str(settings.input.resolve())}
+    if settings.reports is not None:
+        values["reports"] = str(settings.reports.resolve())
+    return values
+
+
+def _preprocessing(settings: IngestSettings) -> dict[str, Any]:
+    return {
+        "resolution": settings.resolution,
+        "resize": settings.resize,
+        "interpolation": settings.interpolation,
+    }
+
+
+def _write_sheet(folder: Path) -> None:
+    manifest = Manifest.open(folder)
+    images = list(manifest.images.values())
+    shown = [images[index] for index in spread(len(images))]
+    labels = [f"{image.view}  {image.rows} x {image.columns}" for image in shown]
+    tiles = [(manifest.image(image.image_id), label) for image, label in zip(shown, labels, strict=True)]
+    write_contact_sheet(folder / "contact_sheet.png", tiles)
+
+
+def _studies_per_split(rows: list[ManifestRow]) -> dict[str, int]:
+    studies = defaultdict(set)
+    for row in rows:
+        studies[row.image.split].add(row.image.study_id)
+    return {split.value: len(studies[split]) for split in Split}
+
+
+def _shared_reports(rows: list[ManifestRow]) -> int:
+    texts: dict[str, set[str]] = defaultdict(set)
+    reports = {row.image.study_id: (row.image.split, row.report) for row in rows}
+    training = []
+    for split, report in reports.values():
+        text = " ".join(f"{report.findings} {report.impression}".lower().split())
+        texts[text].add(split)
+        if split is Split.TRAIN and text:
+            training.append(text)
+    return sum(len(texts[text]) > 1 for text in training)
+
+
+def _summary(folder: OutputFolder, *, went_on: bool) -> IngestSummary:
+    names = IngestSummary.__dataclass_fields__.keys() - {"folder", "went_on"}
+    return IngestSummary(folder=folder.path, went_on=went_on, **{name: folder.record[name] for name in names})
+
+
+def _silent(done: int, total: int, label: str) -> None:
+    """No progress is shown."""
