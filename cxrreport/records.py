@@ -57,6 +57,7 @@ class Reason(StrEnum):
     EMPTY_SECTIONS = "empty-sections"
     NO_SPLIT = "no-split"
     DUPLICATE = "duplicate-image"
+    PATIENT_CONFLICT = "patient-conflict"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
