@@ -27,6 +27,9 @@ class Settings(BaseModel):
     def from_yaml(cls, path: Path, **overrides: Any) -> Self:
         """Read `path`, replace what `overrides` names (None means: not given), and check the whole.
 
+        An override that is a mapping replaces only the fields that it names, so `checkpoint={"name": "tiny"}` leaves
+        the precision of the file as it is.
+
         Raises:
             SettingsError: the file is missing or is no YAML mapping, or a field is unknown, missing or out of range;
                 the message names the file and the field.
@@ -39,8 +42,21 @@ class Settings(BaseModel):
             raise SettingsError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
         if not isinstance(loaded, dict):
             raise SettingsError(f"{path}: expected a mapping of field names to values")
-        given = {name: value for name, value in overrides.items() if value is not None}
-        return build(cls, loaded | given, where=str(path))
+        return build(cls, merge(loaded, overrides), where=str(path))
+
+
+def merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """`values` with what `overrides` names replaced, mappings field by field; None in `overrides` means: not given."""
+    merged = dict(values)
+    for name, value in overrides.items():
+        if isinstance(value, dict):
+            below = merged.get(name)
+            inner = merge(below if isinstance(below, dict) else {}, value)
+            if inner:
+                merged[name] = inner
+        elif value is not None:
+            merged[name] = value
+    return merged
 
 
 S = TypeVar("S", bound=Settings)
@@ -234,6 +250,10 @@ class EvaluateSettings(Settings):
     config.json, weights.th and vocabulary/."""
     weights: Path | None = None
     """Folder under which the RadGraph models lie; None: the radgraph package's cache."""
+    download: bool = False
+    """Fetch RadGraph's archive and its encoder's tokenizer from the hub when they are not there."""
+    annotation_cache: Path | None = None
+    """SQLite file in which annotations are kept, without text; None: `annotations.sqlite` beside the output folder."""
     lower_case: bool = True
     """Case rule of the scorer: True as the repository's head (July 2026), False as radgraph 0.1.18."""
     bootstrap_samples: PositiveInt = 1000

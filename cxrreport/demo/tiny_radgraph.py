@@ -1,0 +1,276 @@
+"""Make the project's own RadGraph: a small model in the published format, trained on the phantoms' grammar.
+
+    python -m cxrreport.demo.tiny_radgraph --out FOLDER --seed 0
+
+It is the `radgraph` package's own model (DyGIE++ with its span, entity and relation modules) on a BERT of two layers,
+with a word-piece tokenizer trained on the same text. It knows the phantoms' reports and nothing else, so its archive
+carries `provenance.json` with `"synthetic": true`, and every score made with it says so.
+
+To learn what stands between the words of a template rather than the template, it sees filler words of other sentences
+in the place of some words that carry no entity.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cxrreport.demo.grammar import LABELS, RELATIONS, AnnotatedText, sample_annotated
+from cxrreport.demo.grammar import Entity as GrammarEntity
+from cxrreport.evaluation.graph import Annotation, Entity
+from cxrreport.evaluation.radgraph import (
+    NON_PADDED,
+    RadGraphAnnotator,
+    build_model,
+    read_vocabulary,
+    training_batch,
+    transformers5,
+)
+from cxrreport.files import atomic_path, write_json
+
+MODEL_TYPE = "radgraph-xl"
+WIDTH = 96
+LAYERS = 2
+MAX_SPAN_WIDTH = 4
+"""Longest entity, tokens; the grammar's longest has two."""
+STEPS = 1500
+BATCH = 8
+RATE = 2e-3
+FILLER = 0.15
+"""Part of the words without entity that training replaces by a filler word."""
+
+_ORDINARY = (
+    "a an the is are was be been has have had of on in at to for from with by and or but as than that this these those "
+    "which there here it its both each all any some other again also only now then more most less very quite rather "
+    "seen noted shown made visible present evident identified demonstrated suggested appear appears appearing seem "
+    "seems may might could can would should patient examination film image study view views finding findings evidence "
+    "note notes projects projecting over under within along near about around between region area side base apex "
+    "consistent compatible likely suspected concerning representing reflecting following since today currently"
+)
+_FILLERS = _ORDINARY.split()
+
+
+def configuration() -> dict[str, Any]:
+    """`config.json` of the archive, in the published layout; the encoder's folder is named relative to it."""
+    bert = {"type": "pretrained_transformer_mismatched", "model_name": "encoder", "max_length": 512}
+    return {
+        "dataset_reader": {"type": "dygie", "max_span_width": MAX_SPAN_WIDTH, "token_indexers": {"bert": bert}},
+        "model": {
+            "type": "dygie",
+            "embedder": {"token_embedders": {"bert": bert}},
+            "initializer": {},
+            "module_initializer": {},
+            "feature_size": 16,
+            "max_span_width": MAX_SPAN_WIDTH,
+            "target_task": "relation",
+            "feedforward_params": {"num_layers": 2, "hidden_dims": WIDTH, "dropout": 0.1},
+            "loss_weights": {"ner": 1.0, "relation": 1.0, "coref": 0.0, "events": 0.0},
+            "modules": {
+                "ner": {},
+                "relation": {"spans_per_word": 0.5},
+                "coref": {"spans_per_word": 0.1, "max_antecedents": 1, "coref_prop": 0},
+                "events": {"trigger_spans_per_word": 0.1, "argument_spans_per_word": 0.1, "loss_weights": {}},
+            },
+        },
+    }
+
+
+def write_encoder(folder: Path, texts: Iterable[str]) -> None:
+    """Train a lower-casing word-piece tokenizer on `texts`, and write it with the configuration of a small BERT."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import BertConfig, PreTrainedTokenizerFast
+
+    special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    tokenizer = Tokenizer(models.WordPiece(unk_token=special["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    alphabet = [chr(code) for code in range(33, 127)]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=1000, special_tokens=list(special.values()), initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([*texts, " ".join(_FILLERS)], trainer)
+    places = tokenizer.get_vocab()
+    start, end = ((special[name], places[special[name]]) for name in ("cls_token", "sep_token"))
+    tokenizer.post_processor = processors.BertProcessing(end, start)
+    make_tokenizer: Callable[..., Any] = PreTrainedTokenizerFast
+    make_tokenizer(tokenizer_object=tokenizer, model_max_length=512, **special).save_pretrained(folder)
+    BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        intermediate_size=2 * WIDTH,
+        max_position_embeddings=512,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+    ).save_pretrained(folder)
+
+
+def write_vocabulary(folder: Path) -> None:
+    """Write the label files in the published layout; the empty entity label is index 0, "no entity"."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / NON_PADDED).write_text("*tags\n*labels\n", encoding="utf-8")
+    (folder / f"{MODEL_TYPE}__ner_labels.txt").write_text("\n".join(["", *LABELS.values()]) + "\n", encoding="utf-8")
+    relations = "\n".join(RELATIONS.values()) + "\n"
+    (folder / f"{MODEL_TYPE}__relation_labels.txt").write_text(relations, encoding="utf-8")
+
+
+def with_fillers(text: AnnotatedText, rng: np.random.Generator) -> AnnotatedText:
+    """Replace some words outside of every entity by filler words; the graph stays."""
+    covered = {place for entity in text.entities for place in range(entity.start, entity.end + 1)}
+    tokens = [
+        str(rng.choice(_FILLERS))
+        if place not in covered and token.isalpha() and token.lower() not in _MEANING and rng.random() < FILLER
+        else token
+        for place, token in enumerate(text.tokens)
+    ]
+    return replace(text, tokens=tuple(tokens))
+
+
+_MEANING = frozenset({"no", "not", "neither", "nor", "without", "possible", "may"})
+"""Words without entity that decide on a label; they are never replaced."""
+
+
+def document(texts: Sequence[AnnotatedText]) -> dict[str, Any]:
+    """`texts` as one document in DyGIE++'s JSON, one sentence each; its positions count through the document."""
+    ner, relations, shift = [], [], 0
+    for text in texts:
+        spans = [(entity.start + shift, entity.end + shift) for entity in text.entities]
+        ner.append([[*span, entity.label] for span, entity in zip(spans, text.entities, strict=True)])
+        relations.append([[*spans[one.head], *spans[one.tail], one.kind] for one in text.relations])
+        shift += len(text.tokens)
+    return {
+        "doc_key": "0",
+        "dataset": MODEL_TYPE,
+        "sentences": [list(text.tokens) for text in texts],
+        "ner": ner,
+        "relations": relations,
+    }
+
+
+def graph_f1(annotations: Sequence[Annotation], truths: Sequence[AnnotatedText]) -> tuple[float, float]:
+    """Micro F1 of entities (span and label) and of relations (both spans and kind), in [0, 1]."""
+    pairs = list(zip(annotations, truths, strict=True))
+    entities = [
+        ({(e.start, e.end, e.label) for e in found.entities}, {(e.start, e.end, e.label) for e in true.entities})
+        for found, true in pairs
+    ]
+    relations = [
+        (
+            {(_span(e), kind, _span(found.entities[aim])) for e in found.entities for kind, aim in e.relations},
+            {(_span(true.entities[r.head]), r.kind, _span(true.entities[r.tail])) for r in true.relations},
+        )
+        for found, true in pairs
+    ]
+    return _micro_f1(entities), _micro_f1(relations)
+
+
+def _span(entity: Entity | GrammarEntity) -> tuple[int, int]:
+    return (entity.start, entity.end)
+
+
+def _micro_f1(pairs: Sequence[tuple[Set[Any], Set[Any]]]) -> float:
+    common = sum(len(found & true) for found, true in pairs)
+    total = sum(len(found) + len(true) for found, true in pairs)
+    return 2 * common / total if total else 1.0
+
+
+def fit(reader: Any, model: Any, *, steps: int, seed: int) -> list[float]:
+    """Train in place; returns the loss per report of every step."""
+    rng = np.random.default_rng(seed)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
+    warmup = max(1, steps // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser,
+        lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0))) + 1e-3),
+    )
+    model.train()
+    losses = []
+    for _ in range(steps):
+        texts = [with_fillers(sample_annotated(rng, templates="seen"), rng) for _ in range(BATCH)]
+        loss = model(**training_batch(reader, model, document(texts)))["loss"] / BATCH
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimiser.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+    model.eval()
+    return losses
+
+
+def make(folder: Path, *, seed: int, steps: int = STEPS, judged: int = 300) -> dict[str, Any]:
+    """Make the archive in `folder`.
+
+    Args:
+        folder: of the archive; made when missing.
+        seed: of the initial weights and of the texts.
+        steps: optimiser steps.
+        judged: texts of each kind on which the scores in `provenance.json` are measured.
+
+    Returns:
+        what `provenance.json` holds.
+    """
+    began = time.monotonic()
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 1])
+    write_encoder(folder / "encoder", (sample_annotated(rng, templates="seen").text for _ in range(2000)))
+    write_vocabulary(folder / "vocabulary")
+    write_json(folder / "config.json", configuration())
+    with transformers5():
+        reader, model = build_model(configuration(), read_vocabulary(folder / "vocabulary"), str(folder / "encoder"))
+    losses = fit(reader, model, steps=steps, seed=seed)
+    with atomic_path(folder / "weights.th") as temporary:
+        torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
+    provenance: dict[str, Any] = {
+        "synthetic": True,
+        "made_by": "python -m cxrreport.demo.tiny_radgraph",
+        "seed": seed,
+        "steps": steps,
+        "batch": BATCH,
+        "loss_first_100_steps": round(float(np.mean(losses[:100])), 4),
+        "loss_last_100_steps": round(float(np.mean(losses[-100:])), 4),
+        "seconds": round(time.monotonic() - began, 1),
+        "weights_sha256": hashlib.sha256((folder / "weights.th").read_bytes()).hexdigest(),
+        "scores": judge(folder, texts=judged, seed=seed),
+    }
+    write_json(folder / "provenance.json", provenance)
+    return provenance
+
+
+def judge(folder: Path, *, texts: int, seed: int) -> dict[str, dict[str, float]]:
+    """Entity and relation F1 of the archive in `folder` on fresh texts, of templates seen and held out."""
+    annotator = RadGraphAnnotator(folder, device="cpu")
+    scores = {}
+    for number, kind in enumerate(("seen", "held-out"), start=2):
+        rng = np.random.default_rng([seed, number])
+        truths = [sample_annotated(rng, templates=kind) for _ in range(texts)]  # type: ignore[arg-type]
+        entity, relation = graph_f1(annotator.annotate([truth.text for truth in truths]), truths)
+        scores[kind] = {"entity_f1": round(entity, 4), "relation_f1": round(relation, 4), "texts": texts}
+    return scores
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description="Make the project's own (synthetic) RadGraph.")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the archive; made when missing")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps")
+    given = parser.parse_args()
+    torch.set_num_threads(1)  # sums depend on the number of threads, and the weights with them
+    sys.stdout.write(json.dumps(make(given.out, seed=given.seed, steps=given.steps), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""Predictions and references from files, keyed by study id.
+
+Predictions: an output folder of `generate`, or a table with `study_id` and `text` or sections. References: an output
+folder of `ingest`, or a table with `study_id`, `patient_id`, sections and, where there are several, `split`. Tables are
+JSONL, CSV (also gzipped) or Parquet; other columns are ignored.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from cxrreport.errors import InputError, ScoreError
+from cxrreport.records import Split
+
+Section = Literal["findings", "impression", "findings+impression"]
+
+MANIFEST = "manifest.parquet"
+PREDICTIONS = "predictions.parquet"
+MAX_TOKENS = 1000
+"""Longest text that is scored, words and runs of punctuation. The graph model needs memory by the square of it, and
+radiology reports stay far below; longer texts are left out and counted."""
+
+_SECTIONS = ("findings", "impression")
+_COLUMNS = ("study_id", "patient_id", "split", "text", *_SECTIONS)
+_SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".parquet")
+_LISTED = 5
+_TOKEN = re.compile(r"\w+|[^\w\s]+")
+_NAMES = "findings?|impressions?|conclusions?|indications?|history|technique|comparisons?|examination|recommendations?"
+_HEADER = re.compile(rf"(?:^[ \t]*(?P<line>(?i:{_NAMES}))|\b(?P<caps>{_NAMES.upper()}))[ \t]*:", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """What one system wrote.
+
+    Args:
+        texts: study id to the chosen section; None where the table holds no text for the study.
+        without_headers: studies whose text has no section headers and is taken as the chosen section.
+        source: the file that was read.
+        sha256: of that file, hex.
+    """
+
+    texts: Mapping[str, str | None]
+    without_headers: int
+    source: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """What should have been written.
+
+    Args:
+        texts: study id to the chosen section, all splits.
+        patients: study id to patient id.
+        splits: study id to split; empty where the table has no splits.
+        source: the file that was read.
+        digest: the manifest's digest, or the file's SHA-256, hex.
+    """
+
+    texts: Mapping[str, str]
+    patients: Mapping[str, str]
+    splits: Mapping[str, str]
+    source: Path
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    path: Path
+    columns: frozenset[str]
+    rows: list[dict[str, Any]]
+    sha256: str
+    metadata: Mapping[bytes, bytes] = field(default_factory=dict)
+
+
+def read_predictions(path: Path, section: Section) -> Predictions:
+    """Read the predictions of one system.
+
+    A row with sections gives the chosen ones; a row with only `text`, or with both sections empty, gives what stands
+    under the headers in its text (`FINDINGS: ... IMPRESSION: ...`), and the whole text where there are none.
+
+    Raises:
+        InputError: the file is missing or unreadable, a column is missing, or a value is not text.
+        ScoreError: a study occurs twice.
+    """
+    table = _read(path / PREDICTIONS if path.is_dir() else path, "the output folder of `generate`")
+    _require(table, "study_id")
+    if not table.columns & {"text", *_SECTIONS}:
+        raise InputError(f"{table.path}: no column text, findings or impression; a table of predictions needs one")
+    texts: dict[str, str | None] = {}
+    without_headers = 0
+    for number, row in enumerate(table.rows, start=1):
+        study_id = _identity(table, number, row, "study_id")
+        sections = {name: _text(table, number, row, name) for name in _SECTIONS}
+        whole = _text(table, number, row, "text")
+        if any(sections.values()):
+            text: str | None = choose({name: value or "" for name, value in sections.items()}, section)
+        elif whole is None:
+            text = None if all(value is None for value in sections.values()) else ""
+        elif found := split_sections(whole):
+            text = choose(found, section)
+        else:
+            text = whole.strip()
+            without_headers += bool(text)
+        _add(texts, study_id, text, table)
+    return Predictions(texts=texts, without_headers=without_headers, source=table.path, sha256=table.sha256)
+
+
+def read_references(path: Path, section: Section) -> References:
+    """Read the references. A manifest has one row per image, and its studies are taken once.
+
+    Raises:
+        InputError: the file is missing or unreadable, a column is missing, or a value is not text.
+        ScoreError: a study occurs with two patients, splits or reports, or twice in a table that is no manifest.
+    """
+    manifest = path.is_dir()
+    table = _read(path / MANIFEST if manifest else path, "the output folder of `ingest`")
+    _require(table, "study_id", "patient_id")
+    if not table.columns & set(_SECTIONS):
+        raise InputError(f"{table.path}: no column findings or impression; a table of references needs one")
+    seen: dict[str, tuple[str, str, str]] = {}
+    for number, row in enumerate(table.rows, start=1):
+        study_id = _identity(table, number, row, "study_id")
+        patient_id = _identity(table, number, row, "patient_id")
+        sections = {name: _text(table, number, row, name) or "" for name in _SECTIONS}
+        split = _text(table, number, row, "split") or ""
+        if split not in ("", *Split):
+            raise InputError(f"{table.path}, row {number}: split must be one of {', '.join(Split)}")
+        study = (choose(sections, section), patient_id, split)
+        if study_id in seen and not (manifest and seen[study_id] == study):
+            raise ScoreError(
+                f"{table.path}: study {study_id} occurs twice"
+                + (" with different patients, splits or reports; ingest again" if manifest else "; keep one row of it")
+            )
+        seen[study_id] = study
+    digest = table.metadata.get(b"cxrreport.digest")
+    return References(
+        texts={study_id: study[0] for study_id, study in seen.items()},
+        patients={study_id: study[1] for study_id, study in seen.items()},
+        splits={study_id: study[2] for study_id, study in seen.items() if study[2]},
+        source=table.path,
+        digest=digest.decode() if digest else table.sha256,
+    )
+
+
+def most_frequent(references: References) -> str | None:
+    """The most frequent text of the training split, of equals the first in the alphabet; None without that split."""
+    counts = Counter(
+        text for study_id, text in references.texts.items() if text and references.splits.get(study_id) == Split.TRAIN
+    )
+    return min(counts, key=lambda text: (-counts[text], text)) if counts else None
+
+
+def choose(sections: Mapping[str, str], section: Section) -> str:
+    """The text of the chosen sections, joined by a space."""
+    return " ".join(part for name in section.split("+") if (part := sections.get(name, "").strip()))
+
+
+def split_sections(text: str) -> dict[str, str]:
+    """FINDINGS and IMPRESSION of a text with headers; empty where there is none.
+
+    A header is a known name with a colon, in capitals or at the start of a line. Text before the first header counts as
+    findings where FINDINGS has no header of its own. Plurals and CONCLUSION are taken for the same.
+    """
+    headers = list(_HEADER.finditer(text))
+    if not headers:
+        return {}
+    sections: dict[str, str] = {}
+    ends = [match.start() for match in headers[1:]] + [len(text)]
+    for match, end in zip(headers, ends, strict=True):
+        name = (match["line"] or match["caps"]).lower().rstrip("s")
+        key = {"finding": "findings", "conclusion": "impression"}.get(name, name)
+        if key in _SECTIONS:
+            sections[key] = f"{sections.get(key, '')} {text[match.end() : end].strip()}".strip()
+    if "findings" not in sections and (before := text[: headers[0].start()].strip()):
+        sections["findings"] = before
+    return sections
+
+
+def too_long(text: str) -> bool:
+    """True for texts of more than `MAX_TOKENS` words and runs of punctuation."""
+    return sum(1 for _ in _TOKEN.finditer(text)) > MAX_TOKENS
+
+
+def _add(texts: dict[str, str | None], study_id: str, text: str | None, table: _Table) -> None:
+    if study_id in texts:
+        counts = Counter(str(row["study_id"]) for row in table.rows)
+        twice = sorted(name for name, count in counts.items() if count > 1)
+        more = f" and {len(twice) - _LISTED} more" if len(twice) > _LISTED else ""
+        raise ScoreError(f"{table.path}: studies occur twice: {', '.join(twice[:_LISTED])}{more}; keep one row each")
+    texts[study_id] = text
+
+
+def _identity(table: _Table, number: int, row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
+        raise InputError(
+            f"{table.path}, row {number}: {name} is {'missing' if value is None else 'no id'}; ids are texts or whole "
+            "numbers (a table that went through floating point lost them: write the column as text)"
+        )
+    return str(value).strip()
+
+
+def _text(table: _Table, number: int, row: Mapping[str, Any], name: str) -> str | None:
+    value = row.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and value != value:  # NaN, the way data frames write a missing text
+        return None
+    raise InputError(f"{table.path}, row {number}: {name} is of type {type(value).__name__}, and must be text")
+
+
+def _require(table: _Table, *names: str) -> None:
+    if lacking := [name for name in names if name not in table.columns]:
+        found = ", ".join(sorted(table.columns)) or "none that is known"
+        raise InputError(f"{table.path}: no column {', '.join(lacking)}; found {found}")
+
+
+def _read(path: Path, folder: str) -> _Table:
+    name = path.name.lower()
+    if not name.endswith(_SUFFIXES):
+        raise InputError(f"{path}: expected {folder}, or a table ending in {', '.join(_SUFFIXES)}")
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if name.endswith(".parquet"):
+            table = _read_parquet(path, sha256)
+        elif name.endswith(".jsonl"):
+            table = _read_jsonl(path, sha256)
+        else:
+            table = _read_csv(path, sha256)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: not found; expected {folder}, or a table") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 (byte {error.start}); convert the file to UTF-8") from error
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    if not table.rows:
+        raise InputError(f"{path}: holds no row")
+    return table
+
+
+def _read_parquet(path: Path, sha256: str) -> _Table:
+    try:
+        file = pq.ParquetFile(path)
+        names = [name for name in _COLUMNS if name in file.schema_arrow.names]
+        rows = file.read(columns=names).to_pylist()
+    except pa.ArrowException as error:
+        raise InputError(f"{path}: not a Parquet file, or damaged") from error
+    return _Table(path, frozenset(names), rows, sha256, file.schema_arrow.metadata or {})
+
+
+def _read_jsonl(path: Path, sha256: str) -> _Table:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: not JSON; a .jsonl file holds one object per line") from error
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: not a JSON object")
+        rows.append({name: row[name] for name in _COLUMNS if name in row})
+    return _Table(path, frozenset().union(*rows) if rows else frozenset(), rows, sha256)
+
+
+def _read_csv(path: Path, sha256: str) -> _Table:
+    # Read by PyArrow: the csv module refuses fields of more than 131,072 characters, a limit that is global.
+    data = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+    first_line = data.split(b"\n", 1)[0].decode("utf-8-sig")
+    data.decode("utf-8")
+    found = next(iter(csv.reader([first_line.strip("\r")])), [])
+    names = [name for name in _COLUMNS if name in found]
+    try:
+        table = pa.csv.read_csv(
+            pa.BufferReader(data),
+            read_options=pa.csv.ReadOptions(block_size=max(len(data), 1 << 20), use_threads=False),
+            parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(
+                include_columns=names, column_types=dict.fromkeys(names, pa.string())
+            ),
+        )
+    except pa.ArrowException as error:
+        raise InputError(f"{path}: not a CSV file ({str(error).split(':')[0]})") from error
+    return _Table(path, frozenset(names), table.to_pylist(), sha256)

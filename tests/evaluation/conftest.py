@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxrreport.evaluation.archives import tiny_folder
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project's own archive, as a user would hold one: `<root>/radgraph-xl`."""
+    folder = tmp_path_factory.mktemp("models") / "radgraph-xl"
+    shutil.copytree(tiny_folder(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stock(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The package's own `RadGraph` on the same weights; it wants the encoder's folder as an absolute name."""
+    from cxrreport.evaluation.radgraph import transformers5
+
+    root = tmp_path_factory.mktemp("stock")
+    shutil.copytree(archive, root / "radgraph-xl")
+    config = json.loads((archive / "config.json").read_text())
+    for part in (config["dataset_reader"]["token_indexers"], config["model"]["embedder"]["token_embedders"]):
+        part["bert"]["model_name"] = str(root / "radgraph-xl" / "encoder")
+    (root / "radgraph-xl" / "config.json").write_text(json.dumps(config))
+    with transformers5():
+        from radgraph import RadGraph
+
+        return RadGraph(model_type="radgraph-xl", model_cache_dir=str(root), cuda=-1)

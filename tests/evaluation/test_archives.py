@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from cxrreport.errors import WeightsError
+from cxrreport.evaluation import archives
+
+
+def pack(source: Path, target: Path) -> Path:
+    with tarfile.open(target, "w:gz") as tar:
+        for path in sorted(source.rglob("*")):
+            tar.add(path, path.relative_to(source).as_posix(), recursive=False)
+    return target
+
+
+def test_missing_weights_name_each_file_and_where_it_comes_from(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError) as caught:
+        archives.locate("radgraph-xl", tmp_path)
+    message = str(caught.value)
+    folder = tmp_path / "radgraph-xl"
+    for part in ("config.json", "weights.th", "vocabulary/non_padded_namespaces.txt", "vocabulary/*__ner_labels.txt"):
+        assert str(folder / part) in message
+    for hint in ("StanfordAIMI/RRG_scorers", str(tmp_path / "radgraph-xl.tar.gz"), "hf download", "weights", "tiny"):
+        assert hint in message
+    assert not folder.exists()
+
+
+def test_an_unknown_name(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"'radgraph-xxl'.*radgraph-xl.*no config.json"):
+        archives.locate("radgraph-xxl", tmp_path)
+
+
+def test_tiny_is_in_the_package_small_and_synthetic(tmp_path: Path) -> None:
+    folder = archives.locate("tiny", tmp_path)
+    archive = archives.read(folder)
+    assert archive.synthetic and archive.model_type == "radgraph-xl"
+    assert sum(path.stat().st_size for path in folder.rglob("*")) <= 4_000_000
+    assert not list(folder.rglob("*.lock"))
+
+
+def test_a_folder_is_taken_as_it_is(archive: Path, tmp_path: Path) -> None:
+    assert archives.locate(str(archive), tmp_path) == archive
+    assert archives.locate("radgraph-xl", archive.parent) == archive
+
+
+def test_without_provenance_nothing_is_synthetic(archive: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "published"
+    shutil.copytree(archive, folder)
+    (folder / "provenance.json").unlink()
+    read = archives.read(folder)
+    assert not read.synthetic
+    assert read.weights_sha256 == archives.read(archive).weights_sha256
+
+
+def test_fingerprint_sees_the_labels(archive: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(archive, folder)
+    labels = folder / "vocabulary" / "radgraph-xl__ner_labels.txt"
+    labels.write_text(labels.read_text().replace("uncertain", "doubtful"))
+    assert archives.read(folder).fingerprint != archives.read(archive).fingerprint
+
+
+def test_a_packed_archive_is_unpacked_once(archive: Path, tmp_path: Path) -> None:
+    pack(archive, tmp_path / "radgraph-xl.tar.gz")
+    folder = archives.locate("radgraph-xl", tmp_path)
+    assert archives.read(folder).fingerprint == archives.read(archive).fingerprint
+    (tmp_path / "radgraph-xl.tar.gz").unlink()
+    assert archives.locate("radgraph-xl", tmp_path) == folder
+    assert [path.name for path in tmp_path.iterdir()] == ["radgraph-xl"]
+
+
+def test_download_happens_only_when_asked(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fetch(repository: str, filename: str, *, local_dir: Path) -> str:
+        asked.append((repository, filename))
+        return str(pack(archive, local_dir / filename))
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    with pytest.raises(WeightsError):
+        archives.locate("radgraph-xl", tmp_path)
+    assert not asked
+    archives.locate("radgraph-xl", tmp_path, download=True)
+    archives.locate("radgraph-xl", tmp_path, download=True)
+    assert asked == [("StanfordAIMI/RRG_scorers", "radgraph-xl.tar.gz")]
+
+
+def test_a_download_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(*_: object, **__: object) -> str:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    with pytest.raises(WeightsError, match=r"radgraph\.tar\.gz.*by hand"):
+        archives.locate("radgraph", tmp_path, download=True)
+
+
+def entry(
+    name: str, *, kind: bytes = tarfile.REGTYPE, target: str = "", data: bytes = b"x"
+) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, target, len(data) if kind == tarfile.REGTYPE else 0
+    return info, data
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        entry("../escaped"),
+        entry("a/../../escaped"),
+        entry("/tmp/cxrreport-escaped"),
+        entry("config.json", kind=tarfile.SYMTYPE, target="/etc/hostname"),
+        entry("config.json", kind=tarfile.LNKTYPE, target="../escaped"),
+        entry("pipe", kind=tarfile.FIFOTYPE),
+        entry("device", kind=tarfile.CHRTYPE),
+    ],
+)
+def test_unsafe_archives_leave_nothing(tmp_path: Path, bad: tuple[tarfile.TarInfo, bytes]) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    with tarfile.open(root / "radgraph.tar.gz", "w:gz") as tar:
+        for info, data in (entry("weights.th"), bad):
+            tar.addfile(info, io.BytesIO(data))
+    with pytest.raises(WeightsError, match="not safe to unpack, entry 2"):
+        archives.locate("radgraph", root)
+    assert [path.name for path in root.iterdir()] == ["radgraph.tar.gz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]
+    assert not Path("/tmp/cxrreport-escaped").exists()
+
+
+def test_a_header_that_promises_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_MOST_BYTES", 10)
+    with tarfile.open(tmp_path / "radgraph.tar.gz", "w:gz") as tar:
+        info, data = entry("weights.th", data=b"x" * 11)
+        tar.addfile(info, io.BytesIO(data))
+    with pytest.raises(WeightsError, match="too large"):
+        archives.locate("radgraph", tmp_path)
+
+
+@pytest.mark.parametrize("cut", [0, 10, 2000])
+def test_truncated_archives(archive: Path, tmp_path: Path, cut: int) -> None:
+    packed = pack(archive, tmp_path / "radgraph-xl.tar.gz")
+    packed.write_bytes(packed.read_bytes()[:cut])
+    with pytest.raises(WeightsError, match=r"radgraph-xl\.tar\.gz"):
+        archives.locate("radgraph-xl", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["radgraph-xl.tar.gz"]
+
+
+def test_an_incomplete_folder_is_not_overwritten(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "radgraph-xl").mkdir()
+    (tmp_path / "radgraph-xl" / "config.json").write_text("{}")
+    pack(archive, tmp_path / "radgraph-xl.tar.gz")
+    with pytest.raises(WeightsError, match="incomplete"):
+        archives.locate("radgraph-xl", tmp_path)
+
+
+def test_an_empty_folder_is_filled(archive: Path, tmp_path: Path) -> None:
+    # The package makes the folder before it downloads, so a failed download leaves an empty one.
+    (tmp_path / "radgraph-xl").mkdir()
+    pack(archive, tmp_path / "radgraph-xl.tar.gz")
+    assert not archives.missing(archives.locate("radgraph-xl", tmp_path))

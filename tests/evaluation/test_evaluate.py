@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cxrreport.demo.findings import sample_findings
+from cxrreport.demo.grammar import write_report
+from cxrreport.errors import InputError, OutputError, ScoreError, WeightsError
+from cxrreport.evaluation.evaluate import Evaluation, evaluate
+from cxrreport.evaluation.findings import finding_scorer
+from cxrreport.evaluation.statistics import mean
+from cxrreport.review.studies import read_evaluation
+from cxrreport.settings import EvaluateSettings
+
+STUDIES = 24
+
+
+@pytest.fixture(scope="module")
+def reports() -> dict[str, dict[str, Any]]:
+    """A manifest's rows by study: twelve patients with two studies each, and a training split."""
+    rng = np.random.default_rng(0)
+    rows = {}
+    for number in range(STUDIES + 8):
+        report = write_report(() if number >= STUDIES else sample_findings(rng, normal=0.2), rng).report
+        rows[f"s{number:02}"] = {
+            "study_id": f"s{number:02}",
+            "patient_id": f"p{number // 2:02}",
+            "split": "test" if number < STUDIES else "train",
+            "findings": report.findings,
+            "impression": report.impression,
+        }
+    return rows
+
+
+@pytest.fixture
+def data(tmp_path: Path, reports: dict[str, dict[str, Any]]) -> Path:
+    """An ingest folder; two images for each study, hence two rows."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = [row | {"image_id": f"{row['study_id']}-{n}"} for row in reports.values() for n in range(2)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "manifest.parquet")
+    return folder
+
+
+def predict(folder: Path, texts: Mapping[str, str | None]) -> Path:
+    folder.mkdir()
+    rows = [{"study_id": study, "text": text} for study, text in texts.items()]
+    schema = pa.schema([("study_id", pa.string()), ("text", pa.string())])
+    pq.write_table(pa.Table.from_pylist(rows, schema), folder / "predictions.parquet")
+    return folder
+
+
+def perfect(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
+    return {
+        study: f"FINDINGS: {row['findings']} IMPRESSION: {row['impression']}"
+        for study, row in reports.items()
+        if row["split"] == "test"
+    }
+
+
+def turned(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
+    texts = perfect(reports)
+    return dict(zip(texts, [*list(texts.values())[3:], *list(texts.values())[:3]], strict=True))
+
+
+def run(tmp_path: Path, data: Path, predictions: Path, **given: Any) -> Evaluation:
+    settings = {"output": tmp_path / "scores", "radgraph": "tiny", "bootstrap_samples": 200} | given
+    extra = settings.pop("extra_metrics", None)
+    progress = settings.pop("progress", None)
+    return evaluate(
+        EvaluateSettings(predictions=predictions, references=data, **settings), extra_metrics=extra, progress=progress
+    )
+
+
+def test_a_perfect_system_beside_its_controls(tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]]) -> None:
+    controls = {"shuffled": predict(tmp_path / "shuffled", turned(reports))}
+    steps: list[tuple[int, int, str]] = []
+    found = run(
+        tmp_path,
+        data,
+        predict(tmp_path / "p", perfect(reports)),
+        controls=controls,
+        progress=lambda *step: steps.append(step),
+    )
+    assert list(found.systems) == ["model", "shuffled", "most_frequent"]
+    assert list(found.differences) == ["shuffled", "most_frequent"]
+    for metric, one in found.systems["model"].items():
+        assert (one.value, one.low, one.high) == pytest.approx((1, 1, 1)), metric
+    for name, differences in found.differences.items():
+        for metric, difference in differences.items():
+            control = found.systems[name][metric]
+            assert control.low <= control.value <= control.high
+            assert difference.value == pytest.approx(1 - control.value)
+            assert 0 <= difference.low <= difference.value <= difference.high
+    assert found.differences["shuffled"]["radgraph_partial"].low > 0.1
+    assert found.counts["scored"] == STUDIES and found.counts["patients"] == STUDIES // 2
+    assert found.counts["excluded"] == 0 and found.counts["other_splits"] == 8
+    assert steps[-1][0] == steps[-1][1] and steps[-1][2] == "RadGraph"
+
+
+def test_files_say_the_same_and_the_review_page_can_read_them(
+    tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]]
+) -> None:
+    found = run(tmp_path, data, predict(tmp_path / "p", turned(reports)))
+    folder = tmp_path / "scores"
+    scores = json.loads((folder / "scores.json").read_text())
+    assert set(scores) == {"conditions", "systems", "differences", "counts"}
+    assert scores["conditions"] == found.conditions and scores["counts"] == found.counts
+    studies = pq.read_table(folder / "studies.parquet").to_pylist()
+    assert len(studies) == 2 * STUDIES and studies[0]["system"] == "model"
+    for system, metrics in found.systems.items():
+        rows = [row for row in studies if row["system"] == system]
+        for metric in ("radgraph_simple", "radgraph_partial_recall", "rouge_l"):
+            assert scores["systems"][system][metric]["value"] == metrics[metric].value
+            assert np.mean([row[metric] for row in rows]) == pytest.approx(metrics[metric].value)
+    row = next(row for row in studies if row["study_id"] == "s05")
+    assert row["reference"] == f"{reports['s05']['findings']} {reports['s05']['impression']}"
+    assert row["patient_id"] == "p02" and not row["candidate"].startswith("FINDINGS")
+    entities = [json.loads(line) for line in (folder / "entities.jsonl").read_text().split("\n") if line]
+    assert [one["study_id"] for one in entities] == sorted(one["study_id"] for one in entities)
+    statuses = {e["status"] for one in entities for e in one["candidate"]["entities"]}
+    assert statuses == {"matched", "invented"}
+    for one in entities:
+        for side in ("candidate", "reference"):
+            for entity in one[side]["entities"]:
+                assert " ".join(one[side]["tokens"][entity["start"] : entity["end"] + 1]) == entity["tokens"]
+    page = read_evaluation(folder)
+    assert page.synthetic and page.system == "model" and len(page.studies) == STUDIES
+    assert json.loads((folder / "evaluate.json").read_text())["finished"]
+
+
+def test_conditions(tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]]) -> None:
+    predictions = predict(tmp_path / "p", perfect(reports))
+    found = run(tmp_path, data, predictions, section="findings", lower_case=False).conditions
+    assert found["synthetic"] is True and found["section"] == "findings" and found["splits"] == ["test"]
+    assert found["radgraph"]["model"] == "radgraph-xl" and len(found["radgraph"]["weights_sha256"]) == 64
+    assert found["radgraph"]["package"] == "0.1.18" and "as written" in found["radgraph"]["case"]
+    assert "tok:13a" in found["bleu4"] and "tok:none" in found["bleu4_radeval"]
+    assert found["intervals"]["samples"] == 200 and "patients" in found["intervals"]["method"]
+    fewer = dict(list(perfect(reports).items())[:-1])
+    other = run(tmp_path, data, predict(tmp_path / "q", fewer), output=tmp_path / "other").conditions
+    assert other["cohort"] != found["cohort"] and "lower-cased" in other["radgraph"]["case"]
+
+
+def test_what_is_left_out_is_counted_and_listed(
+    tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [dict(row) for row in reports.values()]
+    rows[0] |= {"findings": "", "impression": " "}
+    rows[1]["findings"] = "effusion " * 1001
+    pq.write_table(pa.Table.from_pylist(rows), data / "manifest.parquet")
+    ours = perfect(reports)
+    del ours["s02"]
+    ours |= {"s03": None, "s04": "", "s05": "no " * 1001, "x1": "stranger", "s06": "<script>alert(1)</script>"}
+    control = perfect(reports)
+    del control["s07"]
+    found = run(tmp_path, data, predict(tmp_path / "p", ours), controls={"blank": predict(tmp_path / "blank", control)})
+    counts = found.counts
+    assert counts["excluded_by_reason"] == {
+        "empty-reference": 1,
+        "too-long": 1,
+        "no-prediction (model)": 1,
+        "missing-text (model)": 1,
+        "too-long (model)": 1,
+        "no-prediction (blank)": 1,
+    }
+    assert counts["scored"] + counts["excluded"] + counts["other_splits"] == counts["references"] == len(rows)
+    assert counts["scored"] == STUDIES - 6
+    assert counts["predictions_without_reference"] == {"model": 1, "blank": 0}
+    assert counts["empty_predictions"]["model"] == 1 and counts["texts_without_headers"]["model"] == 3
+    listed = pq.read_table(tmp_path / "scores" / "excluded.parquet").to_pylist()
+    assert {row["study_id"]: (row["system"], row["reason"]) for row in listed} == {
+        "s00": ("reference", "empty-reference"),
+        "s01": ("reference", "too-long"),
+        "s02": ("model", "no-prediction"),
+        "s03": ("model", "missing-text"),
+        "s05": ("model", "too-long"),
+        "s07": ("blank", "no-prediction"),
+    }
+    studies = pq.read_table(tmp_path / "scores" / "studies.parquet").to_pylist()
+    empty = next(row for row in studies if row["study_id"] == "s04" and row["system"] == "model")
+    assert empty["radgraph_simple"] == empty["bleu4"] == empty["rouge_l"] == 0
+    assert not caplog.records
+
+
+def test_extra_metrics_of_both_kinds(tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]]) -> None:
+    def read(text: str) -> set[str]:
+        return {word for word in ("effusion", "pneumothorax") if f"no {word}" not in text.lower() and word in text}
+
+    def length(references: Mapping[str, str], candidates: Mapping[str, str]) -> dict[str, float]:
+        return {study: len(candidates[study]) / len(references[study]) for study in reversed(references)}
+
+    found = run(
+        tmp_path,
+        data,
+        predict(tmp_path / "p", perfect(reports)),
+        extra_metrics={"finding_f1": finding_scorer(read), "length": length},
+    )
+    assert found.systems["model"]["finding_f1"].value == 1 > found.systems["most_frequent"]["finding_f1"].value
+    assert found.systems["model"]["length"].value == 1
+    assert found.conditions["extra_metrics"] == ["finding_f1", "length"]
+    assert "finding_f1" in pq.read_table(tmp_path / "scores" / "studies.parquet").column_names
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"rouge_l": lambda r, c: dict.fromkeys(r, 0.0)}, "rouge_l is taken"),
+        ({"mine": lambda r, c: {"s00": 1.0}}, "'mine': no candidate for studies s01"),
+        ({"mine": lambda r, c: mean([1.0, 0.0, 0.0])}, "'mine': 3 rows for 24 studies"),
+    ],
+)
+def test_extra_metrics_that_do_not_fit(
+    tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]], metrics: Any, message: str
+) -> None:
+    with pytest.raises(ScoreError, match=message):
+        run(tmp_path, data, predict(tmp_path / "p", perfect(reports)), extra_metrics=metrics)
+
+
+def test_one_patient_and_no_training_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "r.csv").write_text("study_id,patient_id,findings\n1,1,No pneumothorax.\n2,1,Clear lungs.\n")
+    (tmp_path / "p.csv").write_text("study_id,text\n1,No pneumothorax.\n2,Nothing.\n")
+    with caplog.at_level(logging.WARNING):
+        found = run(tmp_path, tmp_path / "r.csv", tmp_path / "p.csv", section="findings")
+    assert list(found.systems) == ["model"] and not found.differences
+    assert "no training split" in caplog.text
+    one = found.systems["model"]["radgraph_simple"]
+    assert one.value == 0.5 and math.isnan(one.low)
+    assert json.loads((tmp_path / "scores" / "scores.json").read_text())["systems"]["model"]["bleu4"]["low"] is None
+
+
+def test_the_same_command_again_and_another_one(tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]]) -> None:
+    predictions = predict(tmp_path / "p", turned(reports))
+    first = run(tmp_path, data, predictions)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "scores").iterdir()}
+    assert run(tmp_path, data, predictions) == first
+    assert {p.name: p.read_bytes() for p in (tmp_path / "scores").iterdir()} == before
+    assert (tmp_path / "annotations.sqlite").is_file()
+    with pytest.raises(OutputError, match=r"other settings.*section"):
+        run(tmp_path, data, predictions, section="findings")
+
+
+def test_input_that_cannot_be_scored(tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]]) -> None:
+    good = predict(tmp_path / "p", perfect(reports))
+    with pytest.raises(ScoreError, match=r"no study in common.*x and s00"):
+        run(tmp_path, data, predict(tmp_path / "other", {"x": "Clear."}))
+    with pytest.raises(ScoreError, match=r"none of 24 studies can be scored \(missing-text, no-prediction\)"):
+        run(tmp_path, data, predict(tmp_path / "void", {"s00": None}))
+    with pytest.raises(InputError, match="nowhere"):
+        run(tmp_path, data, good, controls={"blank": tmp_path / "nowhere.csv"})
+    with pytest.raises(ScoreError, match="most_frequent is taken"):
+        run(tmp_path, data, good, controls={"most_frequent": good})
+    with pytest.raises(WeightsError, match=r"radgraph-xl\.tar\.gz"):
+        run(tmp_path, data, good, radgraph="radgraph-xl", weights=tmp_path / "weights")
+    assert not (tmp_path / "scores" / "scores.json").exists()
+
+
+def test_no_report_text_in_the_log(
+    tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, logger="cxrreport"):
+        run(tmp_path, data, predict(tmp_path / "p", perfect(reports)))
+    assert "pneumothorax" not in caplog.text.lower()

@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import random
+import shutil
+import sqlite3
+import string
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cxrreport.demo.grammar import sample_annotated
+from cxrreport.errors import OutputError, WeightsError
+from cxrreport.evaluation.graph import Annotation, Level, agreement, statuses
+from cxrreport.evaluation.radgraph import RadGraphAnnotator, span_table
+
+ODD = [
+    "",
+    "Pneumothorax",
+    ".",
+    "___",
+    "___ cm above the ___ .",
+    "2.5",
+    "1. 2. 3) 100%. (5%), 3%) x.'",
+    "Ünïcödé Lunge frei – kein Erguß ☃ 漢字 сердце",
+    "\u200b\u200b \u00ad",
+    "\x00\x07 clear",
+    'No pleural effusion\nor pneumothorax.\\nHeart \\f size \\u2122 is \\"normal\\".',
+    "NO PLEURAL EFFUSION OR PNEUMOTHORAX.",
+    "no pleural effusion or pneumothorax",
+    "effusion " * 40,
+    "The heart is mildly enlarged. " * 12,
+    "A" * 300,
+    "supercalifragilisticexpialidocious pneumothoraces",
+    "<b>Lungs</b> &amp; <script>alert('x')</script>",
+    "/. /? a/b -- ... ?!",
+]
+
+
+def texts() -> list[str]:
+    """Texts of the grammar, their casings and cuts, and random ones."""
+    rng = np.random.default_rng(5)
+    reports = [sample_annotated(rng, templates="seen").text for _ in range(40)]
+    reports += [sample_annotated(rng, templates="held-out").text for _ in range(40)]
+    chance = random.Random(5)
+    noise = ["".join(chance.choices(string.printable, k=chance.randint(1, 80))) for _ in range(60)]
+    shuffled = [" ".join(chance.sample(text.split(), len(text.split()))) for text in reports[:30]]
+    cut = [text[: chance.randint(1, len(text))] for text in reports[:30]]
+    return [text for text in [*ODD, *reports, *noise, *shuffled, *cut, reports[0].upper()] if not text or text.split()]
+
+
+def as_stock(annotation: Annotation) -> dict[str, Any]:
+    entities = {
+        str(number): {
+            "tokens": entity.words,
+            "label": entity.label,
+            "start_ix": entity.start,
+            "end_ix": entity.end,
+            "relations": [[kind, str(aim + 1)] for kind, aim in entity.relations],
+        }
+        for number, entity in enumerate(annotation.entities, start=1)
+    }
+    return {"text": " ".join(annotation.tokens), "entities": entities, "data_source": None, "data_split": "inference"}
+
+
+@pytest.fixture(scope="module")
+def annotator(archive: Path) -> RadGraphAnnotator:
+    return RadGraphAnnotator(archive, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def stock_annotations(stock: Any) -> dict[str, Any]:
+    wanted = texts()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = stock(wanted)
+    assert len(found) == len(wanted), "the package itself failed on a text"
+    return {text: found[str(number)] for number, text in enumerate(wanted)}
+
+
+def test_annotations_are_those_of_the_package(annotator: RadGraphAnnotator, stock_annotations: dict[str, Any]) -> None:
+    wanted = texts()
+    assert len(wanted) > 200
+    found = annotator.annotate(wanted)
+    assert sum(len(one.entities) for one in found) > 1000
+    assert sum(len(entity.relations) for one in found for entity in one.entities) > 500
+    for text, annotation in zip(wanted, found, strict=True):
+        assert as_stock(annotation) == stock_annotations[text], text
+
+
+def test_a_random_model_that_marks_everything_agrees_too(archive: Path, stock: Any, tmp_path: Path) -> None:
+    # The trained model is sure of most spans; noise in its weights gives many near ties and odd relations.
+    folder = tmp_path / "noisy"
+    shutil.copytree(archive, folder)
+    torch.manual_seed(0)
+    state = torch.load(folder / "weights.th", weights_only=True)
+    noisy = {name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in state.items()}
+    torch.save(noisy, folder / "weights.th")
+    before = {name: tensor.clone() for name, tensor in stock.model.state_dict().items()}
+    wanted = [text for text in texts() if text][:60]
+    try:
+        stock.model.load_state_dict(noisy)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = stock(wanted)
+    finally:
+        stock.model.load_state_dict(before)
+    found = RadGraphAnnotator(folder, device="cpu").annotate(wanted)
+    assert [as_stock(one) for one in found] == [expected[str(number)] for number in range(len(wanted))]
+
+
+def test_f1_is_that_of_the_package(annotator: RadGraphAnnotator, stock: Any, stock_annotations: dict[str, Any]) -> None:
+    from radgraph import F1RadGraph
+
+    chance = random.Random(1)
+    reports = [text for text in texts() if text.split()]
+    candidates, references = ["", *chance.sample(reports, 150)], ["Clear lungs.", *chance.sample(reports, 150)]
+    scorer = F1RadGraph.__new__(F1RadGraph)
+    torch.nn.Module.__init__(scorer)
+    scorer.reward_level, scorer.radgraph = (
+        "all",
+        lambda wanted: {str(number): stock_annotations[text] for number, text in enumerate(wanted)},
+    )
+    means, rewards, _, _ = scorer(refs=references, hyps=candidates)
+    graphs = dict(zip(reports, annotator.annotate(reports), strict=True))
+    nothing = Annotation((), ())
+    for level, expected, value in zip(Level, rewards, means, strict=True):
+        found = [
+            agreement(graphs.get(c, nothing), graphs.get(r, nothing), level, lower_case=False).f1
+            for c, r in zip(candidates, references, strict=True)
+        ]
+        assert found == expected
+        assert np.mean(found) == value
+        assert 0 < value < 1
+
+
+def test_precision_and_recall_make_up_f1_and_swap_with_the_sides(annotator: RadGraphAnnotator) -> None:
+    one, other = annotator.annotate(["There is no pneumothorax. The lungs are clear.", "There is no pneumothorax."])
+    there, back = (agreement(*pair, Level.SIMPLE, lower_case=True) for pair in ((one, other), (other, one)))
+    assert (there.precision, there.recall, there.f1) == (back.recall, back.precision, back.f1)
+    assert there.recall == 1 and 0 < there.precision < 1
+
+
+def test_case_rules(annotator: RadGraphAnnotator) -> None:
+    upper, lower = annotator.annotate(["No pneumothorax.", "Pneumothorax is not seen."])
+    assert [e.label for e in upper.entities] == [e.label for e in lower.entities] == ["Observation::definitely absent"]
+    for level in Level:
+        assert agreement(upper, lower, level, lower_case=True).f1 == 1
+        assert agreement(upper, lower, level, lower_case=False).f1 == 0
+
+
+def test_statuses(annotator: RadGraphAnnotator) -> None:
+    candidate, reference = annotator.annotate(
+        ["No pneumothorax. The lungs are clear.", "No pneumothorax. Heart size is normal."]
+    )
+    ours, theirs = statuses(candidate, reference, lower_case=True)
+    words = {e.words.lower(): s for e, s in zip(candidate.entities, ours, strict=True)}
+    assert words["pneumothorax"] == "matched" and words["clear"] == "invented"
+    assert {e.words.lower(): s for e, s in zip(reference.entities, theirs, strict=True)}["normal"] == "missed"
+
+
+def test_white_space_has_no_entities_and_order_and_repeats_are_kept(annotator: RadGraphAnnotator) -> None:
+    wanted = [" \n", "No pneumothorax.", "The lungs are clear.", "No pneumothorax."]
+    found = annotator.annotate(wanted)
+    assert found[0] == Annotation((), ())
+    assert found[1] is found[3]
+    assert [" ".join(one.tokens) for one in found[1:3]] == ["No pneumothorax .", "The lungs are clear ."]
+
+
+def test_each_distinct_text_is_annotated_once(annotator: RadGraphAnnotator, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(annotator, "_graph", lambda tokens: seen.append(tokens) or [])
+    steps: list[tuple[int, int]] = []
+    annotator.annotate(["a b", "c d", "a b"], progress=lambda done, total, _: steps.append((done, total)))
+    assert seen == [["a", "b"], ["c", "d"]]
+    assert steps == [(1, 2), (2, 2)]
+
+
+def test_cache_gives_the_same_and_holds_no_text(
+    archive: Path, annotator: RadGraphAnnotator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = ["There is a small left pleural effusion.", "No pneumothorax.", "No PNEUMOTHORAX."]
+    file = tmp_path / "deep" / "annotations.sqlite"
+    first = RadGraphAnnotator(archive, device="cpu", cache=file).annotate(wanted)
+    again = RadGraphAnnotator(archive, device="cpu", cache=file)
+    monkeypatch.setattr(again, "_graph", lambda tokens: pytest.fail("annotated again"))
+    assert first == again.annotate(wanted) == annotator.annotate(wanted)
+    assert b"effusion" not in file.read_bytes().lower()
+
+
+def test_cache_does_not_mix_weights(archive: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(archive, folder)
+    state = torch.load(folder / "weights.th", weights_only=True)
+    torch.save({name: torch.zeros_like(tensor) for name, tensor in state.items()}, folder / "weights.th")
+    file = tmp_path / "annotations.sqlite"
+    text = ["There is no pneumothorax."]
+    assert RadGraphAnnotator(archive, device="cpu", cache=file).annotate(text)[0].entities
+    assert not RadGraphAnnotator(folder, device="cpu", cache=file).annotate(text)[0].entities
+
+
+def test_two_processes_share_a_cache(archive: Path, annotator: RadGraphAnnotator, tmp_path: Path) -> None:
+    file = tmp_path / "annotations.sqlite"
+    program = (
+        "import sys; from pathlib import Path; from cxrreport.evaluation.cache import AnnotationCache\n"
+        "cache = AnnotationCache(Path(sys.argv[1]), 'maker')\n"
+        "for n in range(150):\n"
+        "    cache.write({f'text {n}': [(0, n, 'label', [])]})\n"
+        "    assert cache.read([f'text {n}'])\n"
+    )
+    runs = [subprocess.Popen([sys.executable, "-c", program, str(file)], stderr=subprocess.PIPE) for _ in range(2)]
+    for run in runs:
+        assert run.communicate(timeout=60)[1] == b"" and run.returncode == 0
+    with sqlite3.connect(file) as connection:
+        assert connection.execute("SELECT count(*) FROM graphs").fetchone() == (150,)
+
+
+def test_a_file_that_is_no_cache(archive: Path, tmp_path: Path) -> None:
+    file = tmp_path / "annotations.sqlite"
+    file.write_text("no data base " * 100)
+    with pytest.raises(OutputError, match=r"annotations\.sqlite"):
+        RadGraphAnnotator(archive, device="cpu", cache=file)
+
+
+def test_nothing_is_printed_nor_warned(
+    archive: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
+        warnings.simplefilter("error")
+        RadGraphAnnotator(archive, device="cpu").annotate(["Pneumothorax", "No pneumothorax."])
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+def test_importing_it_leaves_the_warning_filters_alone() -> None:
+    program = (
+        "import warnings; before = list(warnings.filters)\n"
+        "import torch, transformers, nltk, scipy.special; before = list(warnings.filters)\n"
+        "import cxrreport.evaluation.radgraph\n"
+        "assert ('default', None, DeprecationWarning, None, 0) not in warnings.filters[:1], warnings.filters\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_transformers_itself_is_left_alone(annotator: RadGraphAnnotator) -> None:
+    import transformers
+    from radgraph.allennlp.common import cached_transformers
+
+    assert annotator.annotate(["No pneumothorax."])
+    assert not hasattr(transformers.PreTrainedTokenizerFast, "encode_plus")
+    assert cached_transformers.get_tokenizer.__module__ == cached_transformers.__name__
+    assert not cached_transformers._model_cache
+
+
+def test_spans_are_in_the_packages_order() -> None:
+    from radgraph.allennlp.data.dataset_readers.dataset_utils import enumerate_spans
+
+    for tokens in (1, 2, 3, 7, 20):
+        expected = enumerate_spans(["x"] * tokens, max_span_width=4)
+        assert [tuple(span) for span in span_table(tokens, 4).tolist()] == expected
+
+
+def test_long_texts_are_folded_as_in_the_package(archive: Path, tmp_path: Path, stock: Any) -> None:
+    text = "The heart is mildly enlarged. There is no pleural effusion or pneumothorax. " * 45
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = stock([text])["0"]
+    (found,) = RadGraphAnnotator(archive, device="cpu").annotate([text])
+    assert len(found.tokens) > 512
+    assert as_stock(found) == expected
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path("/tmp/cxrreport-evil").touch, ())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "weights.th").write_bytes(b"no weights"), "weights.th"),
+        (lambda f: (f / "weights.th").write_bytes(pickle.dumps({"a": Evil()})), "weights.th"),
+        (lambda f: torch.save({"a": Evil()}, f / "weights.th"), "tensors only"),
+        (lambda f: torch.save({"a": torch.zeros(1)}, f / "weights.th"), "does not fit"),
+        (lambda f: torch.save([1, 2], f / "weights.th"), "does not fit"),
+        (lambda f: (f / "weights.th").unlink(), "no weights.th"),
+        (lambda f: shutil.rmtree(f / "vocabulary"), "vocabulary"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json"),
+        (lambda f: (f / "config.json").write_text("[]"), "config.json"),
+        (lambda f: (f / "config.json").write_text("{}"), "not a RadGraph configuration"),
+        (lambda f: shutil.rmtree(f / "encoder"), "encoder"),
+        (lambda f: (f / "vocabulary/radgraph-xl__ner_labels.txt").rename(f / "vocabulary/x__ner_labels.txt"), "of x"),
+    ],
+)
+def test_damaged_archives(archive: Path, tmp_path: Path, damage: Any, message: str) -> None:
+    folder = tmp_path / "archive"
+    shutil.copytree(archive, folder)
+    damage(folder)
+    with pytest.raises(WeightsError, match=message):
+        RadGraphAnnotator(folder, device="cpu")
+    assert not Path("/tmp/cxrreport-evil").exists()
+
+
+def test_encoder_of_the_hub_from_a_folder_beside_the_weights(archive: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    shutil.copytree(archive, folder)
+    config = json.loads((folder / "config.json").read_text())
+    for part in (config["dataset_reader"]["token_indexers"], config["model"]["embedder"]["token_embedders"]):
+        part["bert"]["model_name"] = "some-lab/some-encoder"
+    (folder / "config.json").write_text(json.dumps(config))
+    text = ["There is no pneumothorax."]
+    expected = RadGraphAnnotator(archive, device="cpu").annotate(text)
+    assert RadGraphAnnotator(folder, device="cpu").annotate(text) == expected
+    shutil.rmtree(folder / "encoder")
+    with pytest.raises(WeightsError, match="encoder"):
+        RadGraphAnnotator(folder, device="cpu")
+
+
+def test_a_read_only_archive_is_enough(archive: Path, tmp_path: Path) -> None:
+    before = {path.relative_to(archive) for path in archive.rglob("*")}
+    RadGraphAnnotator(archive, device="cpu")
+    assert {path.relative_to(archive) for path in archive.rglob("*")} == before
