@@ -203,7 +203,7 @@ def start(verb: str, settings: Settings, tracking: TrackingSettings, *, output: 
         yield Run()
         return
     begun, resumable = time.monotonic(), output.exists()
-    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.resolve().parent / 'mlflow.db'}"
+    uri = _uri(tracking, output)
     with _translated(uri):
         client = _client(uri)
         experiment = _experiment(client, tracking.experiment, uri)
@@ -226,6 +226,11 @@ def start(verb: str, settings: Settings, tracking: TrackingSettings, *, output: 
     _end(run, "FINISHED", begun, leg)
 
 
+def store_uri(tracking: TrackingSettings, output: Path) -> str:
+    """URI of the store that a verb with this output logs to, without a password that it may hold."""
+    return _shown(_uri(tracking, output))
+
+
 def flatten(settings: Settings) -> dict[str, str]:
     """Settings as MLflow parameters: nested fields joined by dots, `tracking` left out, everything else complete.
 
@@ -246,6 +251,11 @@ def flatten(settings: Settings) -> dict[str, str]:
 
     walk("", settings.model_dump(mode="json", exclude={"tracking"}))
     return flat
+
+
+def _uri(tracking: TrackingSettings, output: Path) -> str:
+    beside = output.resolve().parent / "mlflow.db"
+    return tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside}"
 
 
 def _client(uri: str) -> MlflowClient:

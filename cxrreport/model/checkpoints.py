@@ -216,6 +216,18 @@ def load(settings: CheckpointSettings, *, resolution: int) -> LoadedModel:
     )
 
 
+def resolution_of(settings: CheckpointSettings) -> int:
+    """Side of the square images that a checkpoint takes, pixels; for images that are yet to be made for it.
+
+    Raises:
+        WeightsError: it is not there, cannot be had, or has no configuration that can be read.
+    """
+    entry = TABLE.get(settings.name)
+    if entry is not None:
+        return entry.resolution
+    return int(_read_config(locate(settings), settings.name).vision_config.image_size)
+
+
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """`auto` is CUDA where there is some.
 

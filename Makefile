@@ -1,0 +1,70 @@
+# Needs Python 3.11 or newer and make; everything else is set up here, once, and again when pyproject.toml changes.
+
+# 3.11 first: wheels that lie on disk for an air-gapped machine are most often built for the oldest version supported.
+CANDIDATES := python3.11 python3.13 python3.12 python3 python
+PYTHON ?= $(shell for each in $(CANDIDATES); do \
+	$$each -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$each; break; }; \
+	done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Constraints for reproducing CI: make test CONSTRAINTS=constraints.txt
+CONSTRAINTS ?=
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+
+# Small models on few cores: more threads than cores, or a pool per library, make them slower.
+export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2); [ $$n -lt 4 ] && echo $$n || echo 4)
+export TOKENIZERS_PARALLELISM ?= false
+export DO_NOT_TRACK = 1
+
+.PHONY: help demo test test-all lint bench docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo      the whole road on phantoms, into demo-out/'
+	@echo 'make test      the tests that take seconds'
+	@echo 'make test-all  all tests'
+	@echo 'make lint      style, types, import contracts'
+	@echo 'make bench     every benchmark, one table each'
+	@echo 'make docs      the documentation, into site/'
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer, with venv, is needed: install it, or give PYTHON=/path/to/python'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp for each set of extras; either can be made first.
+$(VENV)/.installed: $(BIN)/python pyproject.toml
+	@echo 'installing cxrreport into $(VENV)'
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(BIN)/python pyproject.toml
+	@echo 'installing cxrreport and what its tests need into $(VENV)'
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(BIN)/python pyproject.toml
+	$(PIP) --editable '.[docs]'
+	@touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	$(BIN)/cxrreport demo --out demo-out
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev
+	@set -e; for each in benchmarks/*.py; do echo "== $$each"; $(BIN)/python $$each; done
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf build dist site .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,5 @@
+"""`python -m cxrreport`."""
+
+from cxrreport.cli import app
+
+app(prog_name="cxrreport")

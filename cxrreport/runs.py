@@ -1,0 +1,370 @@
+"""The verbs, for the command line and for notebooks alike: open a tracked run, do the work, log it.
+
+    from pathlib import Path
+    from cxrreport import runs
+    from cxrreport.settings import IngestSettings
+
+    summary = runs.ingest(IngestSettings(input=Path("mimic-cxr"), output=Path("data")))
+
+Importing this module is quick: each verb loads its room when it is called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from cxrreport import tracking
+from cxrreport.errors import InputError, SettingsError
+from cxrreport.files import output_folder
+from cxrreport.settings import (
+    CheckpointSettings,
+    EvaluateSettings,
+    GenerateSettings,
+    IngestSettings,
+    PromptSettings,
+    ReviewSettings,
+    TrainSettings,
+    build,
+)
+
+if TYPE_CHECKING:
+    from cxrreport.evaluation.evaluate import Evaluation, Scorer
+    from cxrreport.inference.generate import GenerateSummary
+    from cxrreport.ingestion.manifest import Manifest
+    from cxrreport.ingestion.pipeline import IngestSummary
+    from cxrreport.model.adapters import AdapterCard
+    from cxrreport.training.train import TrainResult, Validate
+
+Progress = Callable[[int, int, str], None]
+"""`progress(done, total, label)`, called as the work goes on."""
+
+R = TypeVar("R")
+Verb = IngestSettings | TrainSettings | GenerateSettings | EvaluateSettings | ReviewSettings
+INGEST_FILES = ("manifest.parquet", "ingest.json")
+"""Files that tell an output folder of `ingest`, finished or not, from a folder of DICOM."""
+INGESTED = "ingested"
+"""Folder in the output of `generate` for the images of a folder of DICOM."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary(Generic[R]):
+    """What a verb came to.
+
+    Args:
+        verb: its name.
+        output: folder or file that it wrote.
+        seconds: wall time, tracking included.
+        run_id: MLflow's id of the run; empty when nothing was tracked.
+        tracking_uri: of the store that holds the run; empty when nothing was tracked.
+        facts: the numbers worth a look, as JSON values; scores as `{value, low, high}`.
+        warnings: what the reader must know to read the results rightly.
+        result: all that the verb itself returned.
+    """
+
+    verb: str
+    output: Path
+    seconds: float
+    run_id: str
+    tracking_uri: str
+    facts: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+    result: R = field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but `result`, as JSON values."""
+        return {
+            "verb": self.verb,
+            "output": str(self.output),
+            "seconds": round(self.seconds, 3),
+            "run_id": self.run_id,
+            "tracking_uri": self.tracking_uri,
+            **self.facts,
+            "warnings": list(self.warnings),
+        }
+
+
+def ingest(settings: IngestSettings, *, progress: Progress | None = None) -> Summary[IngestSummary]:
+    """DICOM (or PNG, JPEG) and reports to a manifest and model-ready images.
+
+    Raises:
+        CxrReportError: one of its kinds; see `ingestion.pipeline.ingest`.
+    """
+    from cxrreport.ingestion.manifest import Manifest
+    from cxrreport.ingestion.pipeline import ingest as work
+
+    with _tracked("ingest", settings) as (run, summarise):
+        result = work(settings, progress or _silent)
+        _log_data(run, Manifest.open(settings.output), "output")
+        facts = {"layout": result.layout} | _ingest_facts(result)
+        run.metrics(_flat(facts))
+        for name in ("ingest.json", "contact_sheet.png"):
+            run.artifact(settings.output / name)
+    return summarise(facts, result)
+
+
+def train(
+    settings: TrainSettings, *, progress: Progress | None = None, validate: Validate | None = None
+) -> Summary[TrainResult]:
+    """LoRA fine-tuning on the training split of an ingest folder.
+
+    Args:
+        settings: what to do.
+        progress: told about the steps.
+        validate: given the model while training, more metrics to log; see `training.train`.
+
+    Raises:
+        CxrReportError: one of its kinds; see `training.train.train`.
+    """
+    from cxrreport.ingestion.manifest import Manifest
+    from cxrreport.model import checkpoints
+    from cxrreport.training.train import train as work
+
+    with _tracked("train", settings) as (run, summarise):
+        manifest = Manifest.open(settings.data)
+        _log_data(run, manifest, "training")
+        result = work(settings, manifest, log=run.metrics, progress=progress or _silent, validate=validate)
+        facts = {
+            "steps": result.steps,
+            "loss": result.loss,
+            **result.validation,
+            "seconds_per_step": result.seconds_per_step,
+            "peak_memory_mb": result.peak_memory / 2**20,
+            "samples": result.samples,
+            "cut_reports": result.cut_reports,
+            "cut_prefixes": result.cut_prefixes,
+            "without_text": result.without_text,
+            "trained_parameters": result.trained_parameters,
+            "adapter": str(result.adapter),
+        }
+        run.metrics({f"final/{name}": value for name, value in _flat(facts).items()})
+        run.dataset(result.adapter.name, checkpoints.fingerprint(result.adapter), "output", steps=result.steps)
+        for name in ("train.json", "log.jsonl", "loss.png"):
+            run.artifact(settings.output / name)
+        if settings.lora is not None:  # after full fine-tuning it is gigabytes; its place is its folder
+            run.artifact(result.adapter)
+    return summarise(facts, result, _phantoms(result.synthetic))
+
+
+def generate(settings: GenerateSettings, *, progress: Progress | None = None) -> Summary[GenerateSummary]:
+    """Reports for the studies of an ingest folder, of a folder of DICOM, or for one DICOM file.
+
+    Where an adapter is given, its card says which checkpoint, prompt and preprocessing belong to it. A folder without
+    manifest is ingested first, into `ingested` of the output folder, and gets a report for every study.
+
+    Raises:
+        SettingsError: neither checkpoint nor adapter is given.
+        MismatchError: adapter, checkpoint, prompt and images do not belong together.
+        CxrReportError: another of its kinds; see `inference.generate.generate`.
+    """
+    from cxrreport.inference.generate import generate as work
+    from cxrreport.model import adapters, checkpoints
+    from cxrreport.model.prompt import PromptLayout
+
+    with (
+        _tracked("generate", settings) as (run, summarise),
+        output_folder(settings.output, verb="generate", settings=settings.model_dump(mode="json")) as folder,
+    ):
+        checkpoint, prompt, card = _what_belongs_together(settings)
+        manifest, settings, facts = _images(settings, checkpoint, card, progress or _silent)
+        if card is not None:
+            card.check_images(manifest.resolution, manifest.preprocessing)
+        loaded = checkpoints.load(checkpoint, resolution=manifest.resolution)
+        provenance: dict[str, Any] = {"run_id": run.run_id, "data_digest": manifest.digest}
+        _log_data(run, manifest, "inference")
+        run.dataset("checkpoint", loaded.fingerprint, "model", checkpoint=checkpoint.name)
+        if settings.adapter is not None:
+            loaded = adapters.load(settings.adapter, loaded)
+            provenance["adapter"] = checkpoints.fingerprint(settings.adapter)
+            run.dataset("adapter", provenance["adapter"], "model")
+        layout = PromptLayout(loaded.tokenizer, prompt, loaded.image_tokens)
+        result = work(settings, manifest, loaded, layout, provenance, progress or _silent, folder=folder)
+        facts |= {
+            "studies": result.studies,
+            "predictions": result.predictions,
+            "failed": result.failed,
+            "unfinished": result.unfinished,
+            "mean_logprob": result.mean_logprob,
+            "studies_per_second": (result.studies - result.resumed) / result.seconds if result.seconds else None,
+        }
+        run.metrics(_flat(facts))
+        run.dataset("predictions", _sha256(settings.output / "predictions.parquet"), "output")
+        run.artifact(settings.output / "generate.json")
+    return summarise(facts, result, (result.warning,) if result.warning else ())
+
+
+def evaluate(
+    settings: EvaluateSettings,
+    *,
+    progress: Progress | None = None,
+    extra_metrics: Mapping[str, Scorer] | None = None,
+) -> Summary[Evaluation]:
+    """Scores of predictions, with intervals, beside controls on the same studies.
+
+    Args:
+        settings: what to score, and how.
+        progress: told about the annotation.
+        extra_metrics: name to scorer, scored like the others; see `evaluation.evaluate`.
+
+    Raises:
+        CxrReportError: one of its kinds; see `evaluation.evaluate.evaluate`.
+    """
+    from cxrreport.evaluation.evaluate import HEADLINE, MAIN
+    from cxrreport.evaluation.evaluate import evaluate as work
+
+    with _tracked("evaluate", settings) as (run, summarise):
+        result = work(settings, progress=progress, extra_metrics=extra_metrics)
+        run.dataset("references", result.conditions["references"], "evaluation", studies=result.counts["scored"])
+        for system, digest in result.conditions["predictions"].items():
+            run.dataset("predictions" if system == MAIN else f"predictions of {system}", digest, "evaluation")
+        scores = {
+            f"{metric}/{system}": {"value": one.value, "low": one.low, "high": one.high}
+            for system, metrics in result.systems.items()
+            for metric, one in metrics.items()
+        }
+        run.metrics(_flat(scores) | _flat({"counts": dict(result.counts)}))
+        run.artifact(settings.output / "scores.json")
+        facts: dict[str, Any] = {"scored": result.counts["scored"], "excluded": result.counts["excluded"]}
+        facts |= {f"{HEADLINE}/{system}": scores[f"{HEADLINE}/{system}"] for system in result.systems}
+        facts |= {metric: scores[f"{metric}/{MAIN}"] for metric in result.systems[MAIN] if metric != HEADLINE}
+    return summarise(facts, result, _phantoms(bool(result.conditions["synthetic"])))
+
+
+def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Summary[int]:
+    """One HTML page to read generated against reference reports, worst first. Its result is the number of studies.
+
+    Raises:
+        CxrReportError: one of its kinds; see `review.page.write_page`.
+    """
+    from cxrreport.ingestion.manifest import Manifest
+    from cxrreport.review.page import write_page
+
+    with _tracked("review", settings) as (run, summarise):
+        report = progress or _silent
+        report(0, 1, "page")
+        manifest = Manifest.open(settings.data)
+        _log_data(run, manifest, "review")
+        studies = write_page(settings.evaluation, manifest, settings.output, settings.limit)
+        report(1, 1, "page")
+        facts = {"studies": studies, "megabytes": settings.output.stat().st_size / 1e6}
+        run.metrics(_flat(facts))  # the page itself is full of report text: it stays where it was written
+    return summarise(facts, studies)
+
+
+def _silent(_done: int, _total: int, _label: str) -> None:
+    """No one wants to know."""
+
+
+@contextmanager
+def _tracked(verb: str, settings: Verb) -> Iterator[tuple[tracking.Run, Callable[..., Summary[Any]]]]:
+    """The run of one verb, and what makes its summary from facts, result and warnings."""
+    begun = time.monotonic()
+    output = settings.output
+    with tracking.start(verb, settings, settings.tracking, output=output) as run:
+        uri = tracking.store_uri(settings.tracking, output) if run.run_id else ""
+
+        def summarise(facts: Mapping[str, Any], result: Any, warnings: tuple[str, ...] = ()) -> Summary[Any]:
+            return Summary(
+                verb=verb,
+                output=output,
+                seconds=time.monotonic() - begun,
+                run_id=run.run_id,
+                tracking_uri=uri,
+                facts=facts,
+                warnings=warnings,
+                result=result,
+            )
+
+        yield run, summarise
+
+
+def _log_data(run: tracking.Run, manifest: Manifest, context: str) -> None:
+    run.dataset("manifest", manifest.digest, context, studies=len(manifest.studies()), resolution=manifest.resolution)
+
+
+def _ingest_facts(result: IngestSummary) -> dict[str, Any]:
+    return {
+        "read": result.read,
+        "kept": result.kept,
+        "left_out": dict(result.left_out),
+        "notes": dict(result.notes),
+        "split": dict(result.studies),
+        "reports_in_several_splits": result.reports_in_several_splits,
+    }
+
+
+def _what_belongs_together(
+    settings: GenerateSettings,
+) -> tuple[CheckpointSettings, PromptSettings, AdapterCard | None]:
+    """Checkpoint and prompt of a generation, and the card that they come from where there is one."""
+    from cxrreport.model.adapters import CARD, AdapterCard
+
+    card = None
+    if settings.adapter is not None:
+        card = AdapterCard.read(settings.adapter)
+    elif settings.checkpoint is not None and (Path(settings.checkpoint.name) / CARD).is_file():
+        card = AdapterCard.read(Path(settings.checkpoint.name))  # a whole checkpoint, from full fine-tuning
+    checkpoint = settings.checkpoint or (card.checkpoint if card is not None else None)
+    if checkpoint is None:
+        raise SettingsError("generate: neither checkpoint nor adapter is given; name at least one of them")
+    if card is None:
+        return checkpoint, settings.prompt or PromptSettings(), None
+    if settings.prompt is not None:
+        card.check_prompt(settings.prompt)
+    return checkpoint, card.prompt, card
+
+
+def _images(
+    settings: GenerateSettings, checkpoint: CheckpointSettings, card: AdapterCard | None, progress: Progress
+) -> tuple[Manifest, GenerateSettings, dict[str, Any]]:
+    """The images to describe, ingested first where need be; settings and facts that go with them."""
+    from cxrreport.ingestion.manifest import Manifest
+    from cxrreport.ingestion.pipeline import ingest as work
+    from cxrreport.model import checkpoints
+
+    if any((settings.input / name).exists() for name in INGEST_FILES):
+        return Manifest.open(settings.input), settings, {}
+    values = {
+        "input": settings.input,
+        "output": settings.output / INGESTED,
+        "layout": "folder",
+        "resolution": card.resolution if card else checkpoints.resolution_of(checkpoint),
+        "require_report": False,
+    }
+    if card is not None:
+        values |= {name: card.preprocessing[name] for name in ("resize", "interpolation") if name in card.preprocessing}
+    ingested = build(IngestSettings, values, where=f"images for checkpoint '{checkpoint.name}'")
+    result = work(ingested, progress)
+    if not result.kept:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in result.left_out.items()) or "there is none"
+        ledger = ingested.output / "ledger.parquet"
+        raise InputError(f"{settings.input}: not one of {result.read} files becomes an image ({reasons}); see {ledger}")
+    facts = _ingest_facts(result)
+    return Manifest.open(ingested.output), settings.model_copy(update={"split": None}), facts
+
+
+def _phantoms(synthetic: bool) -> tuple[str, ...]:
+    return ("synthetic: made with models that have only seen phantoms",) if synthetic else ()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers of nested facts, names joined by `/`; the `value` of a score under the score's own name."""
+    flat: dict[str, float] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            below = _flat(value)
+            flat |= {name if inner == "value" else f"{name}/{inner}": number for inner, number in below.items()}
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            flat[name] = float(value)
+    return flat

@@ -1,0 +1,45 @@
+"""Every shipped configuration is its verb's settings model and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cxrreport.settings import (
+    EvaluateSettings,
+    GenerateSettings,
+    IngestSettings,
+    ReviewSettings,
+    Settings,
+    TrainSettings,
+)
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+MODELS: dict[str, type[Settings]] = {
+    "ingest": IngestSettings,
+    "train": TrainSettings,
+    "generate": GenerateSettings,
+    "evaluate": EvaluateSettings,
+    "review": ReviewSettings,
+}
+
+
+def verb_of(path: Path) -> str:
+    return path.stem.partition("-")[0]
+
+
+def test_every_verb_has_a_configuration() -> None:
+    assert {verb_of(path) for path in CONFIGS} == MODELS.keys()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_it_is_its_model(path: Path) -> None:
+    settings = MODELS[verb_of(path)].from_yaml(path)
+    assert type(settings).model_validate_json(settings.model_dump_json()) == settings
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_it_names_no_place_of_one_machine(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not any(place in text for place in ("/home/", "/root/", "/work/", "/tmp/", "C:\\"))
