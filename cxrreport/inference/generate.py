@@ -20,7 +20,7 @@ from cxrreport.errors import InputError, MismatchError, RefusedImage
 from cxrreport.files import OutputFolder, atomic_path, output_folder
 from cxrreport.inference.controls import other_patients
 from cxrreport.inference.engine import Engine, Generated, Request
-from cxrreport.inference.shards import Row, Shards, line
+from cxrreport.inference.shards import Shards, line
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import LeftOut, Prediction, Reason, Split, Study
@@ -72,7 +72,7 @@ class GenerateSummary:
         unfinished: reports that reached the limit of new tokens before EOS.
         resumed: studies that an earlier run of the same command had done.
         batch_size: in the end; smaller than asked for when memory ran out.
-        mean_logprob: mean over the predictions of their mean log-probability; None without predictions.
+        mean_logprob: mean over the predictions of their mean log-probability.
         seconds: of this run, loading of the model not counted.
         warning: to be shown with the reports, or None.
     """
@@ -83,7 +83,7 @@ class GenerateSummary:
     unfinished: int
     resumed: int
     batch_size: int
-    mean_logprob: float | None
+    mean_logprob: float
     seconds: float
     warning: str | None
 
@@ -194,20 +194,20 @@ def _generate(
         done += len(material)
         progress(done, len(plan), "studies")
 
-    predictions, failed = _collect(shards, folder.path, inputs)
-    if not predictions:
+    counts = _collect(shards, folder.path, inputs)
+    if not counts.predictions:
         raise InputError(
-            f"{settings.input}: none of the images of {len(failed)} studies could be read; "
+            f"{settings.input}: none of the images of {counts.failed} studies could be read; "
             f"see {folder.path / 'failed.parquet'} for the reasons"
         )
     summary = GenerateSummary(
         studies=len(plan),
-        predictions=len(predictions),
-        failed=len(failed),
-        unfinished=sum(not one.finished for one in predictions),
+        predictions=counts.predictions,
+        failed=counts.failed,
+        unfinished=counts.unfinished,
         resumed=resumed,
         batch_size=engine.batch_size,
-        mean_logprob=float(np.mean([one.mean_logprob for one in predictions])),
+        mean_logprob=counts.logprob / counts.predictions,
         seconds=round(time.monotonic() - start, 3),
         warning=PHANTOMS_ONLY if loaded.synthetic else None,
     )
@@ -244,7 +244,8 @@ def _image(manifest: Manifest, study: Study, image_id: str) -> npt.NDArray[np.ui
         return manifest.image(image_id)
     except InputError as error:
         reason = Reason(error.reason) if isinstance(error, RefusedImage) else Reason.IMAGE_MISSING
-        return LeftOut(source=image_id, study_id=study.study_id, reason=reason, detail=str(error))
+        source = manifest.images[image_id].source
+        return LeftOut(source=source, study_id=study.study_id, reason=reason, detail=str(error))
 
 
 def _ahead(load: Callable[[int], Any], indices: Sequence[int]) -> Iterator[Any]:
@@ -276,20 +277,37 @@ def _prediction(study: Study, image_ids: tuple[str, ...], one: Generated, layout
     )
 
 
-def _collect(shards: Shards, folder: Path, inputs: Mapping[str, Any]) -> tuple[list[Prediction], list[LeftOut]]:
-    """All shards to the tables that the next verb reads."""
-    rows: list[Row] = list(shards.rows())
-    predictions = [row for row in rows if isinstance(row, Prediction)]
-    failed = [row for row in rows if isinstance(row, LeftOut)]
-    with atomic_path(folder / "predictions.jsonl") as temporary:
-        temporary.write_text("".join(f"{line(row)}\n" for row in predictions), encoding="utf-8")
+@dataclass(slots=True)
+class _Counts:
+    """What the shards hold, added up."""
+
+    predictions: int = 0
+    failed: int = 0
+    unfinished: int = 0
+    logprob: float = 0.0
+    """Sum of the mean log-probabilities."""
+
+
+def _collect(shards: Shards, folder: Path, inputs: Mapping[str, Any]) -> _Counts:
+    """All shards to the tables that the next verb reads, one shard in memory at a time."""
     metadata = {"cxrreport.schema": "1", "cxrreport.inputs": json.dumps(dict(inputs))}
-    for name, schema, part in (
-        ("predictions.parquet", PREDICTIONS, predictions),
-        ("failed.parquet", FAILED, failed),
-    ):
-        with atomic_path(folder / name) as temporary:
-            pq.write_table(
-                pa.Table.from_pylist([asdict(row) for row in part], schema.with_metadata(metadata)), temporary
-            )
-    return predictions, failed
+    counts = _Counts()
+    with ExitStack() as stack:
+        # Renamed in reverse: the table of predictions, by which the next verb knows the folder, comes last.
+        table = stack.enter_context(atomic_path(folder / "predictions.parquet"))
+        text = stack.enter_context(atomic_path(folder / "predictions.jsonl"))
+        ledger = stack.enter_context(atomic_path(folder / "failed.parquet"))
+        lines = stack.enter_context(text.open("w", encoding="utf-8"))
+        good = stack.enter_context(pq.ParquetWriter(table, PREDICTIONS.with_metadata(metadata)))
+        bad = stack.enter_context(pq.ParquetWriter(ledger, FAILED.with_metadata(metadata)))
+        for rows in shards.finished():
+            predictions = [row for row in rows if isinstance(row, Prediction)]
+            failed = [row for row in rows if isinstance(row, LeftOut)]
+            lines.writelines(f"{line(row)}\n" for row in predictions)
+            good.write_table(pa.Table.from_pylist([asdict(row) for row in predictions], good.schema))
+            bad.write_table(pa.Table.from_pylist([asdict(row) for row in failed], bad.schema))
+            counts.predictions += len(predictions)
+            counts.failed += len(failed)
+            counts.unfinished += sum(not row.finished for row in predictions)
+            counts.logprob += sum(row.mean_logprob for row in predictions)
+    return counts

@@ -94,8 +94,8 @@ class Shards:
         with atomic_path(self._file(index)) as temporary:
             temporary.write_text("".join(f"{line(row)}\n" for row in rows), encoding="utf-8")
 
-    def rows(self) -> Iterator[Row]:
-        """All rows of all shards, in order.
+    def finished(self) -> Iterator[list[Row]]:
+        """The rows of every shard, in order.
 
         Raises:
             OutputError: a shard is missing or damaged.
@@ -104,7 +104,7 @@ class Shards:
             rows = self.read(index)
             if rows is None:
                 raise OutputError(f"{self._file(index)}: missing or damaged; give the same command again")
-            yield from rows
+            yield rows
 
     def _file(self, index: int) -> Path:
         return self.folder / f"{index:05d}.jsonl"

@@ -184,15 +184,27 @@ function fillReport(element, pieces) {
   element.scrollTop = 0;
 }
 
+const number = (value) => (typeof value === "number" ? value.toFixed(3) : "–");
+
 function fillScores(study) {
-  find("scores").replaceChildren(...Object.entries(study.scores).map(([name, value]) => {
+  // Precision and recall stand small under the F1 that they belong to.
+  const parts = /_(precision|recall)$/;
+  const names = Object.keys(study.scores).filter((name) => !parts.test(name) || !(name.replace(parts, "") in study.scores));
+  find("scores").replaceChildren(...names.map((name) => {
     const box = document.createElement("div");
     const term = document.createElement("dt");
     const text = document.createElement("dd");
     box.className = name === data.orderedBy ? "first" : "";
     term.textContent = name.replaceAll("_", " ");
-    text.textContent = value === null ? "–" : Number.isInteger(value) && value > 1 ? value : value.toFixed(3);
+    text.textContent = number(study.scores[name]);
     box.append(term, text);
+    if (`${name}_precision` in study.scores) {
+      const small = document.createElement("dd");
+      small.className = "parts";
+      const [precision, recall] = [study.scores[`${name}_precision`], study.scores[`${name}_recall`]];
+      small.textContent = `precision ${number(precision)}, recall ${number(recall)}`;
+      box.append(small);
+    }
     return box;
   }));
 }

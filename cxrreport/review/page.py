@@ -32,7 +32,7 @@ from cxrreport.review.studies import WORST_BY, Evaluated, Reviewed, read_evaluat
 if TYPE_CHECKING:
     from cxrreport.ingestion.manifest import Manifest
 
-_WEBP_QUALITY = 90
+_QUALITY = 90
 _FAR_SMALLER = 0.5
 """A lossy image replaces the lossless one below this part of its size: it decides how many studies can be opened."""
 
@@ -117,21 +117,26 @@ def _images(shown: Sequence[Reviewed], known: Mapping[str, Study], manifest: Man
 
 
 def image_uri(grey: npt.NDArray[np.uint8]) -> str:
-    """`uint8[H, W]` as a data URI: PNG, or WebP at quality 90 where that takes less than half the bytes."""
+    """`uint8[H, W]` as a data URI: PNG, or JPEG at quality 90 where that takes less than half the bytes."""
     image = PIL.Image.fromarray(grey)
-    png, webp = io.BytesIO(), io.BytesIO()
-    image.save(png, format="PNG", optimize=True)
-    image.save(webp, format="WEBP", quality=_WEBP_QUALITY)
-    kind, data = ("webp", webp) if webp.tell() < _FAR_SMALLER * png.tell() else ("png", png)
+    png, jpeg = io.BytesIO(), io.BytesIO()
+    image.save(png, format="PNG")
+    image.save(jpeg, format="JPEG", quality=_QUALITY)
+    kind, data = ("jpeg", jpeg) if jpeg.tell() < _FAR_SMALLER * png.tell() else ("png", png)
     return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
 
 
 def _conditions(evaluated: Evaluated) -> list[tuple[str, str]]:
-    return [
-        (name, ", ".join(str(part) for part in value) if isinstance(value, list) else str(value))
-        for name, value in evaluated.summary["conditions"].items()
-        if value is not None and not isinstance(value, dict)
-    ]
+    return list(_flat(evaluated.summary["conditions"]))
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name} ")
+        elif value not in (None, []):
+            text = ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)
+            yield f"{above}{name}".replace("_", " "), text
 
 
 def _systems(evaluated: Evaluated) -> list[tuple[str, list[tuple[str, str]]]]:

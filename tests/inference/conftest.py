@@ -19,7 +19,7 @@ from cxrreport.errors import ManifestError
 from cxrreport.inference.generate import GenerateSummary, generate
 from cxrreport.model.checkpoints import LoadedModel, load
 from cxrreport.model.prompt import PromptLayout
-from cxrreport.records import Report, Split, Study
+from cxrreport.records import Image, Report, Split, Study, View
 from cxrreport.settings import CheckpointSettings, GenerateSettings, PromptSettings
 
 SIDE = 56
@@ -38,6 +38,20 @@ class Studies:
         self.resolution = resolution
         self.digest = "digest-of-the-manifest"
         self.read: list[str] = []
+        self.images = {
+            image_id: Image(
+                image_id=image_id,
+                study_id=study.study_id,
+                patient_id=study.patient_id,
+                split=study.split,
+                view=View.PA,
+                source=f"files/{image_id}.dcm",
+                rows=SIDE,
+                columns=SIDE,
+            )
+            for study in studies
+            for image_id in study.image_ids
+        }
 
     def studies(self, split: Split | None = None) -> list[Study]:
         return [study for study in self._studies if split in (None, study.split)]

@@ -127,8 +127,8 @@ def test_an_image_that_fails_is_a_row_and_the_rest_goes_on(run, tmp_path: Path, 
     summary = run(tmp_path / "out", studies=make_studies(20, missing=("i003", "i011")))
     failed = pq.read_table(tmp_path / "out/failed.parquet").to_pylist()
     assert [(row["study_id"], row["source"], row["reason"]) for row in failed] == [
-        ("s003", "i003", "image-file-missing"),
-        ("s011", "i011", "image-file-missing"),
+        ("s003", "files/i003.dcm", "image-file-missing"),
+        ("s011", "files/i011.dcm", "image-file-missing"),
     ]
     assert (summary.studies, summary.predictions, summary.failed) == (18, 16, 2)
     assert set(predictions(tmp_path / "out")).isdisjoint({"s003", "s011"})

@@ -77,7 +77,7 @@ def test_collecting_with_a_shard_missing_is_an_error(tmp_path: Path) -> None:
     one = shards(tmp_path)
     one.write(0, [prediction("s0"), prediction("s1"), prediction("s2")])
     with pytest.raises(OutputError, match=r"00001\.jsonl: missing or damaged"):
-        list(one.rows())
+        list(one.finished())
 
 
 def test_other_inputs_are_refused_and_named(tmp_path: Path) -> None:

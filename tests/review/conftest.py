@@ -68,17 +68,19 @@ CASES = {
 def write_evaluation(folder: Path, cases: dict[str, tuple], *, synthetic: bool = True) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     rows, lines = [], []
-    for system in ("tuned", "shuffled"):
+    for system in ("model", "shuffled"):
         for study_id, (score, candidate, reference, _, _) in cases.items():
             rows.append(
                 {
                     "study_id": study_id,
                     "patient_id": f"patient-of-{study_id}",
                     "system": system,
-                    "candidate": candidate if system == "tuned" else "Not to be shown.",
+                    "candidate": candidate if system == "model" else "Not to be shown.",
                     "reference": reference,
                     "radgraph_simple": score,
                     "radgraph_partial": score,
+                    "radgraph_partial_precision": score,
+                    "radgraph_partial_recall": min(1.0, 2 * score),
                     "bleu4": None,
                 }
             )
@@ -89,8 +91,14 @@ def write_evaluation(folder: Path, cases: dict[str, tuple], *, synthetic: bool =
     (folder / "entities.jsonl").write_text("".join(lines), encoding="utf-8")
     interval = {"value": 0.41, "low": 0.38, "high": 0.44}
     summary = {
-        "conditions": {"level": "partial", "model": "tiny <b>", "synthetic": synthetic, "inputs": ["a", "b"]},
-        "systems": {"tuned": {"radgraph_partial": interval}, "shuffled": {"radgraph_partial": interval}},
+        "conditions": {
+            "level": "partial",
+            "model": "tiny <b>",
+            "synthetic": synthetic,
+            "splits": ["a", "b"],
+            "radgraph": {"model": "x"},
+        },
+        "systems": {"model": {"radgraph_partial": interval}, "shuffled": {"radgraph_partial": interval}},
         "differences": {},
         "counts": {},
     }
@@ -138,7 +146,7 @@ def big_review(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(2000)
     }
     evaluation = write_evaluation(folder / "evaluation", cases)
-    drawn = write_studies(cases).image("a")[:128, :128]
+    drawn = write_studies(cases).image("a")[:32, :32]
     images = write_studies(cases)
     images.image = lambda image_id: drawn  # type: ignore[method-assign]
     write_page(evaluation, images, folder / "review.html", None)  # type: ignore[arg-type]
