@@ -1,0 +1,359 @@
+"""The verbs one after the other on drawn images, with a random model of two layers: what they hand on and log."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run as StoredRun
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
+
+from cxrreport import runs
+from cxrreport.errors import InputError, ManifestError, MismatchError, OutputError, SettingsError
+from cxrreport.settings import (
+    CheckpointSettings,
+    EvaluateSettings,
+    GenerateSettings,
+    IngestSettings,
+    LoraSettings,
+    PromptSettings,
+    ReviewSettings,
+    TrackingSettings,
+    TrainSettings,
+)
+
+SECRET = "ZEBRAFISH"
+"""A word of every report: it must not be found in anything that MLflow holds."""
+REPORTS = (
+    f"The heart is enlarged. No pleural effusion. {SECRET}.",
+    f"Small left pleural effusion. The heart is normal. {SECRET}.",
+    f"Lungs are clear. No pneumothorax. {SECRET}.",
+)
+PROMPT = PromptSettings(max_suffix_tokens=24)
+
+
+def write_checkpoint(folder: Path) -> Path:
+    """A PaliGemma 2 of 224 px with random weights."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([*REPORTS, "generate the chest x-ray report FINDINGS: IMPRESSION: cough"], trainer)
+    tokenizer.add_tokens([AddedToken("\n", normalized=False)])
+    tokenizer.add_special_tokens([f"<loc{number:04d}>" for number in range(4)])
+    tokenizer.add_special_tokens(["<image>"])
+    image_id = tokenizer.token_to_id("<image>")
+    text = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    config = PaliGemmaConfig(
+        vision_config=text
+        | {
+            "model_type": "siglip_vision_model",
+            "num_attention_heads": 2,
+            "patch_size": 14,
+            "image_size": 224,
+            "vision_use_head": False,
+        },
+        text_config=text
+        | {
+            "model_type": "gemma2",
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "vocab_size": image_id + 8,
+        },
+        image_token_index=image_id,
+        vocab_size=image_id + 8,
+        projection_dim=16,
+        hidden_size=16,
+    )
+    torch.manual_seed(0)
+    PaliGemmaForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def write_studies(folder: Path) -> Path:
+    """Twelve studies of six patients as PNG files, with a table."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    with (folder / "studies.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "study_id", "patient_id", "split", "indication", "findings", "impression"])
+        for number in range(12):
+            name = f"{number:02}.png"
+            Image.fromarray(random.integers(0, 256, (60, 50), dtype=np.uint8)).save(folder / name)
+            split = ("train", "train", "train", "validate", "test", "test")[number // 2]
+            report = REPORTS[number % 3]
+            table.writerow([name, f"study{number:02}", f"SUBJECT{number // 2}", split, "cough", report, report])
+    return folder
+
+
+def write_dicom(path: Path, number: int) -> None:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(number)])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = Dataset()
+    data.file_meta = meta
+    data.SOPClassUID = meta.MediaStorageSOPClassUID
+    data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    data.StudyInstanceUID = generate_uid(entropy_srcs=["study", str(number)])
+    data.PatientID, data.PatientName = f"SUBJECT{number}", "Example^Person"
+    data.Modality, data.BodyPartExamined, data.ViewPosition = "DX", "CHEST", "PA"
+    data.Rows, data.Columns, data.SamplesPerPixel = 80, 64, 1
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
+    data.PhotometricInterpretation = "MONOCHROME2"
+    pixels = np.random.default_rng(number).integers(0, 4096, (80, 64), dtype=np.uint16)
+    data.PixelData = pixels.tobytes()
+    data.save_as(path, enforce_file_format=True)
+
+
+@dataclass(frozen=True)
+class Road:
+    """Everything from one end to the other, made once."""
+
+    folder: Path
+    checkpoint: CheckpointSettings
+    ingested: runs.Summary
+    trained: runs.Summary
+    generated: runs.Summary
+    bare: runs.Summary
+    evaluated: runs.Summary
+    reviewed: runs.Summary
+
+    def run(self, summary: runs.Summary) -> StoredRun:
+        return MlflowClient(summary.tracking_uri).get_run(summary.run_id)
+
+
+@pytest.fixture(scope="session")
+def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        folder = tmp_path_factory.mktemp("road")
+        checkpoint = CheckpointSettings(name=str(write_checkpoint(folder / "base")), precision="float32", device="cpu")
+        ingested = runs.ingest(
+            IngestSettings(input=write_studies(folder / "in") / "studies.csv", output=folder / "data", layout="table")
+        )
+        trained = runs.train(
+            TrainSettings(
+                data=folder / "data",
+                output=folder / "train",
+                checkpoint=checkpoint,
+                prompt=PROMPT,
+                lora=LoraSettings(rank=2, alpha=4),
+                max_steps=3,
+                batch_size=2,
+                accumulation=1,
+            )
+        )
+        adapter = folder / "train" / "adapter"
+        generated = runs.generate(
+            GenerateSettings(input=folder / "data", output=folder / "tuned", adapter=adapter, max_new_tokens=8)
+        )
+        bare = runs.generate(
+            GenerateSettings(
+                input=folder / "data", output=folder / "bare", checkpoint=checkpoint, prompt=PROMPT, max_new_tokens=8
+            )
+        )
+        evaluated = runs.evaluate(
+            EvaluateSettings(
+                predictions=folder / "tuned",
+                references=folder / "data",
+                output=folder / "scores",
+                controls={"no_adapter": folder / "bare"},
+                radgraph="tiny",
+                bootstrap_samples=50,
+            ),
+            extra_metrics={"length": lambda references, candidates: dict.fromkeys(references, 0.5)},
+        )
+        reviewed = runs.review(
+            ReviewSettings(evaluation=folder / "scores", data=folder / "data", output=folder / "review.html")
+        )
+        yield Road(folder, checkpoint, ingested, trained, generated, bare, evaluated, reviewed)
+
+
+def test_ingest_counts_what_it_kept(road: Road) -> None:
+    assert road.ingested.facts["read"] == road.ingested.facts["kept"] == 12
+    found = road.run(road.ingested)
+    assert found.data.metrics["kept"] == 12
+    assert found.data.metrics["split/test"] == 4
+    assert found.data.params["layout"] == "table"
+    assert {"contact_sheet.png", "ingest.json", "settings.json"} <= artifacts(road, road.ingested)
+
+
+def test_training_logs_its_curve_and_its_adapter(road: Road) -> None:
+    client = MlflowClient(road.trained.tracking_uri)
+    curve = client.get_metric_history(road.trained.run_id, "loss")
+    assert [point.step for point in curve] == [1, 2, 3]
+    assert road.run(road.trained).data.metrics["final/samples"] == 6
+    kept = artifacts(road, road.trained)
+    assert {"loss.png", "log.jsonl", "train.json", "adapter/adapter_model.safetensors"} <= kept
+
+
+def test_the_test_split_gets_reports(road: Road) -> None:
+    predictions = pq.read_table(road.folder / "tuned" / "predictions.parquet").to_pylist()
+    assert [row["study_id"] for row in predictions] == ["study08", "study09", "study10", "study11"]
+    assert road.run(road.generated).data.metrics["predictions"] == 4
+
+
+def test_scores_stand_beside_their_controls_with_intervals(road: Road) -> None:
+    assert {"model", "no_adapter", "most_frequent"} == road.evaluated.result.systems.keys()
+    score = road.evaluated.facts["radgraph_partial/most_frequent"]
+    assert score["low"] <= score["value"] <= score["high"]
+    found = road.run(road.evaluated).data.metrics
+    assert found["radgraph_partial/most_frequent"] == pytest.approx(score["value"])
+    assert found["radgraph_partial/most_frequent/low"] == pytest.approx(score["low"])
+    assert found["length/model"] == 0.5
+    assert any("synthetic" in warning for warning in road.evaluated.warnings)
+
+
+def test_the_page_is_written_and_stays_out_of_the_store(road: Road) -> None:
+    assert road.reviewed.result == 4
+    assert SECRET in (road.folder / "review.html").read_text(encoding="utf-8")
+    assert not any(name.endswith(".html") for name in artifacts(road, road.reviewed))
+
+
+def test_from_a_score_one_walks_back_to_the_data(road: Road) -> None:
+    scores, reports, adapter, data = (
+        road.run(summary).data.tags for summary in (road.evaluated, road.generated, road.trained, road.ingested)
+    )
+    assert scores["digest.evaluation.predictions"] == reports["digest.output.predictions"]
+    assert reports["digest.model.adapter"] == adapter["digest.output.adapter"]
+    assert adapter["digest.training.manifest"] == data["digest.output.manifest"]
+    assert scores["digest.evaluation.references"] == data["digest.output.manifest"]
+    client = MlflowClient(road.evaluated.tracking_uri)
+    wanted = f"tags.`digest.output.predictions` = '{scores['digest.evaluation.predictions']}'"
+    (made_by,) = client.search_runs([road.run(road.evaluated).info.experiment_id], wanted)
+    assert made_by.info.run_id == road.generated.run_id
+
+
+def test_no_report_and_no_patient_is_in_the_store(road: Road) -> None:
+    database = (road.folder / "mlflow.db").read_bytes()
+    for word in (SECRET, "SUBJECT"):
+        assert word.encode() not in database
+        for path in (road.folder / "mlartifacts").rglob("*"):
+            if path.is_file():
+                assert word.encode() not in path.read_bytes(), path
+
+
+def test_the_same_command_again_makes_no_second_run(road: Road) -> None:
+    settings = GenerateSettings(
+        input=road.folder / "data",
+        output=road.folder / "tuned",
+        adapter=road.folder / "train" / "adapter",
+        max_new_tokens=8,
+    )
+    again = runs.generate(settings)
+    assert again.run_id == road.generated.run_id
+    assert again.result.predictions == 4
+    with pytest.raises(OutputError, match="max_new_tokens"):
+        runs.generate(settings.model_copy(update={"max_new_tokens": 9}))
+
+
+def test_a_summary_is_json(road: Road) -> None:
+    for summary in (road.ingested, road.trained, road.generated, road.evaluated, road.reviewed):
+        values = json.loads(json.dumps(summary.as_dict(), allow_nan=False))
+        assert values["verb"] == summary.verb
+        assert values["run_id"] == summary.run_id
+
+
+def test_a_folder_of_dicom_gets_reports_and_its_misfits_are_counted(road: Road, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(3):
+        write_dicom(source / f"{number}.dcm", number)
+    (source / "notes.txt").write_text("hello", encoding="utf-8")
+    (source / "broken.dcm").write_bytes((source / "0.dcm").read_bytes()[:400])
+    settings = GenerateSettings(
+        input=source, output=tmp_path / "out", checkpoint=road.checkpoint, prompt=PROMPT, max_new_tokens=4
+    )
+    seen: list[str] = []
+    summary = runs.generate(settings, progress=lambda done, total, label: seen.append(label))
+    assert summary.facts["predictions"] == 3
+    assert summary.facts["read"] == 5
+    assert summary.facts["left_out"]["not-dicom"] >= 1
+    assert sum(summary.facts["left_out"].values()) == 2
+    assert pq.read_table(tmp_path / "out" / "predictions.parquet").num_rows == 3
+    assert len(set(seen)) >= 2
+    again = runs.generate(settings)
+    assert again.run_id == summary.run_id
+    assert again.facts["predictions"] == 3
+
+
+def test_one_dicom_file_is_enough(road: Road, tmp_path: Path) -> None:
+    write_dicom(tmp_path / "one.dcm", 1)
+    settings = GenerateSettings(
+        input=tmp_path / "one.dcm",
+        output=tmp_path / "out",
+        adapter=road.folder / "train" / "adapter",
+        max_new_tokens=4,
+        tracking=TrackingSettings(enabled=False),
+    )
+    summary = runs.generate(settings)
+    assert (summary.facts["predictions"], summary.run_id, summary.tracking_uri) == (1, "", "")
+
+
+def test_a_folder_without_any_image_is_an_error_with_its_reasons(road: Road, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_text("hello", encoding="utf-8")
+    settings = GenerateSettings(input=tmp_path / "in", output=tmp_path / "out", checkpoint=road.checkpoint)
+    with pytest.raises(InputError, match="not-dicom: 1"):
+        runs.generate(settings)
+    store = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (failed,) = store.search_runs([store.get_experiment_by_name("cxrreport").experiment_id])
+    assert failed.info.status == "FAILED"
+    assert failed.data.tags["cxrreport.error"].startswith("InputError")
+
+
+UNTRACKED = TrackingSettings(enabled=False)
+
+
+def test_an_ingest_that_has_not_finished_is_not_taken_for_a_folder_of_dicom(road: Road, tmp_path: Path) -> None:
+    shutil.copytree(road.folder / "data", tmp_path / "data")
+    (tmp_path / "data" / "manifest.parquet").unlink()
+    settings = GenerateSettings(
+        input=tmp_path / "data", output=tmp_path / "out", checkpoint=road.checkpoint, tracking=UNTRACKED
+    )
+    with pytest.raises(ManifestError, match="not finished"):
+        runs.generate(settings)
+
+
+def test_what_does_not_belong_together_is_refused(road: Road, tmp_path: Path) -> None:
+    adapter = road.folder / "train" / "adapter"
+    given = {"input": road.folder / "data", "tracking": UNTRACKED}
+    with pytest.raises(SettingsError, match="neither checkpoint nor adapter"):
+        runs.generate(GenerateSettings(output=tmp_path / "a", **given))
+    other = PromptSettings(instruction="describe")
+    with pytest.raises(MismatchError, match="instruction"):
+        runs.generate(GenerateSettings(output=tmp_path / "b", adapter=adapter, prompt=other, **given))
+    padded = runs.ingest(
+        IngestSettings(
+            input=road.folder / "in" / "studies.csv",
+            output=tmp_path / "padded",
+            layout="table",
+            resize="pad",
+            tracking=UNTRACKED,
+        )
+    )
+    with pytest.raises(MismatchError, match="resize"):
+        runs.generate(GenerateSettings(input=padded.output, output=tmp_path / "c", adapter=adapter, tracking=UNTRACKED))
+
+
+def artifacts(road: Road, summary: runs.Summary) -> set[str]:
+    root = road.folder / "mlartifacts" / summary.run_id / "artifacts"
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
