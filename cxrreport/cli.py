@@ -20,6 +20,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -109,6 +110,10 @@ def ingest(
     layout: Annotated[Layout | None, typer.Option(help="Layout of the studies.", show_default="auto")] = None,
     reports: Annotated[Path | None, typer.Option(metavar="FILE", help="Table of reports (CSV or Parquet).")] = None,
     resolution: Annotated[int | None, typer.Option(help="224, 448 or 896.", show_default="224")] = None,
+    require_report: Annotated[
+        bool | None,
+        typer.Option("--require-report/--no-require-report", help="Leave out studies without.", show_default="require"),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="1")] = None,
     track: Track = None,
     as_json: Json = False,
@@ -126,6 +131,7 @@ def ingest(
             layout=layout,
             reports=reports,
             resolution=resolution,
+            require_report=require_report,
             workers=workers,
             tracking={"enabled": track},
         )
@@ -301,9 +307,9 @@ def demo(
     Example: `cxrreport demo --out demo-out`
     """
     with _guarded():
+        settings = _settings(DemoSettings, None, output=out, resolution=resolution, patients=patients, seed=seed)
         from cxrreport.demo.walk import walk
 
-        settings = _settings(DemoSettings, None, output=out, resolution=resolution, patients=patients, seed=seed)
         with _bar() as progress:
             summary = walk(settings, progress)
         if as_json:
@@ -386,6 +392,8 @@ def _bar() -> Iterator[runs.Progress]:
         tasks: dict[str, TaskID] = {}
 
         def report(done: int, total: int, label: str) -> None:
+            if not total:
+                return  # nothing of this kind to do
             if label not in tasks:
                 tasks[label] = bar.add_task(label, total=total)
             bar.update(tasks[label], completed=done, total=total)
@@ -414,9 +422,9 @@ def _print(summary: runs.Summary[Any], as_json: bool) -> None:
         return
     table = _table(f"cxrreport {summary.verb}", "", "")
     for name, value in _rows(summary.facts):
-        table.add_row(name, value)
+        table.add_row(escape(name), escape(value))
     table.add_row("seconds", _shown(summary.seconds))
-    table.add_row("output", str(summary.output))
+    table.add_row("output", escape(str(summary.output)))
     out = _out()
     out.print(table)
     if summary.run_id:
@@ -437,7 +445,7 @@ def _print_demo(summary: Mapping[str, Any], settings: DemoSettings) -> None:
         steps.add_row(step, _shown(seconds))
     steps.add_row("peak memory", f"{summary['peak_memory_mb']:,.0f} MB")
     out.print(steps)
-    out.print(f"Everything lies in {settings.output}; summary.json holds these numbers. The runs:", highlight=False)
+    typer.echo(f"Everything lies in {settings.output}; summary.json holds these numbers. The runs:")
     uri = f"sqlite:///{settings.output / 'mlflow.db'}"
     typer.echo(f"  {mlflow_command(uri)}")
 

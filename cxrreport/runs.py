@@ -106,7 +106,8 @@ def ingest(settings: IngestSettings, *, progress: Progress | None = None) -> Sum
         run.metrics(_flat(facts))
         for name in ("ingest.json", "contact_sheet.png"):
             run.artifact(settings.output / name)
-    return summarise(facts, result)
+    nothing = f"nothing was kept; {settings.output / 'ledger.parquet'} says why, file by file"
+    return summarise(facts, result, () if result.kept else (nothing,))
 
 
 def train(

@@ -1,0 +1,249 @@
+"""The command line: help, options over YAML, one line for a mistake, exit codes, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from cxrreport import cli, runs
+from cxrreport.errors import CxrReportError, InputError, OutputError, TrainingError
+from cxrreport.settings import GenerateSettings, Settings, TrainSettings
+
+COMMANDS = sorted(get_command(cli.app).commands)  # type: ignore[attr-defined]
+VERBS = ("ingest", "train", "generate", "evaluate", "review")
+
+
+@pytest.fixture
+def runner() -> CliRunner:
+    return CliRunner(env={"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"})
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Settings]:
+    """Replaces the verbs by ones that remember their settings."""
+    seen: dict[str, Settings] = {}
+
+    def verb(name: str) -> Any:
+        def run(settings: Any, *, progress: runs.Progress) -> runs.Summary[None]:
+            seen[name] = settings
+            progress(1, 2, "studies")
+            return runs.Summary(
+                verb=name,
+                output=settings.output,
+                seconds=1.5,
+                run_id="ab" * 16,
+                tracking_uri="sqlite:///x/mlflow.db",
+                facts={
+                    "kept": 1234,
+                    "left_out": {"no-report": 2},
+                    "radgraph_partial/model": {"value": 0.25, "low": 0.2, "high": 0.3},
+                    "note": "[bold]kept as it is",
+                },
+                warnings=("only phantoms",),
+                result=None,
+            )
+
+        return run
+
+    for name in VERBS:
+        monkeypatch.setattr(runs, name, verb(name))
+    return seen
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def run(*_args: Any, **_kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(runs, "ingest", run)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_an_example(runner: CliRunner, name: str) -> None:
+    shown = runner.invoke(cli.app, [name, "--help"])
+    assert shown.exit_code == 0
+    text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", shown.output).split())
+    assert f"Example: cxrreport {name}" in text
+    assert max(len(line) for line in shown.output.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_the_examples_exists(name: str) -> None:
+    command = get_command(cli.app).commands[name]  # type: ignore[attr-defined]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    (example,) = re.findall(r"`cxrreport (.*?)`", command.help)
+    given = [word for word in example.split() if word.startswith("-")]
+    assert set(given) <= known
+
+
+def test_without_a_command_there_is_help(runner: CliRunner) -> None:
+    shown = runner.invoke(cli.app, [])
+    assert "Usage" in shown.output
+    assert "not a medical" in shown.output
+
+
+def test_generate_needs_no_configuration(runner: CliRunner, called: dict[str, Settings]) -> None:
+    done = runner.invoke(cli.app, ["generate", "--input", "dicom", "--checkpoint", "tiny"])
+    assert done.exit_code == 0, done.output
+    settings = called["generate"]
+    assert isinstance(settings, GenerateSettings)
+    assert settings.input == Path("dicom")
+    assert settings.output == Path("cxrreport-reports")
+    assert settings.checkpoint is not None
+    assert settings.checkpoint.name == "tiny"
+    assert settings.split == "test"
+
+
+def test_options_override_the_file_and_leave_the_rest(
+    runner: CliRunner, called: dict[str, Settings], tmp_path: Path
+) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text("data: d\noutput: o\nepochs: 7\ncheckpoint: {name: a, precision: float32}\n", encoding="utf-8")
+    done = runner.invoke(cli.app, ["train", str(path), "-c", "b", "--seed", "3", "--no-track"])
+    assert done.exit_code == 0, done.output
+    settings = called["train"]
+    assert isinstance(settings, TrainSettings)
+    assert (settings.checkpoint.name, settings.checkpoint.precision) == ("b", "float32")
+    assert (settings.epochs, settings.seed, settings.tracking.enabled) == (7, 3, False)
+
+
+def test_all_splits_can_be_asked_for(runner: CliRunner, called: dict[str, Settings], tmp_path: Path) -> None:
+    path = tmp_path / "generate.yaml"
+    path.write_text("input: d\noutput: o\nsplit: validate\n", encoding="utf-8")
+    for given, expected in ((["--split", "all"], None), (["--split", "train"], "train"), ([], "validate")):
+        runner.invoke(cli.app, ["generate", str(path), *given])
+        assert called["generate"].split == expected  # type: ignore[attr-defined]
+
+
+def test_controls_are_pairs(runner: CliRunner, called: dict[str, Settings]) -> None:
+    given = ["evaluate", "-p", "a", "-r", "b", "-o", "c", "--control", "blank=d", "--control", "bare=e=f"]
+    assert runner.invoke(cli.app, given).exit_code == 0
+    assert called["evaluate"].controls == {"blank": Path("d"), "bare": Path("e=f")}  # type: ignore[attr-defined]
+    wrong = runner.invoke(cli.app, [*given, "--control", "shuffled"])
+    assert wrong.exit_code == 2
+    assert "NAME=PATH" in wrong.stderr
+
+
+def test_the_summary_is_a_table_of_at_most_80_columns(runner: CliRunner, called: dict[str, Settings]) -> None:
+    done = runner.invoke(cli.app, ["ingest", "-i", "in", "-o", "/a" * 100])
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert max(len(line) for line in lines) <= 80
+    for text in ("kept", "1,234", "left out: no-report", "0.250 (0.200 to 0.300)", "[bold]kept as it is", "ab" * 16):
+        assert text in done.stdout
+    assert "mlflow ui --backend-store-uri sqlite:///x/mlflow.db" in done.stdout
+    assert "warning: only phantoms" in done.stderr
+
+
+def test_json_is_all_that_standard_output_gets(runner: CliRunner, called: dict[str, Settings]) -> None:
+    done = runner.invoke(cli.app, ["ingest", "-i", "in", "-o", "out", "--json"])
+    values = json.loads(done.stdout)
+    assert values["kept"] == 1234
+    assert values["radgraph_partial/model"]["low"] == 0.2
+    assert values["warnings"] == ["only phantoms"]
+
+
+def test_versions_can_be_read_by_a_program(runner: CliRunner) -> None:
+    from cxrreport import __version__
+
+    assert json.loads(runner.invoke(cli.app, ["version", "--json"]).stdout)["cxrreport"] == __version__
+    assert f"cxrreport {__version__}" in runner.invoke(cli.app, ["version"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError("in: no such folder; give another"), 2),
+        (OutputError("out: in use; give [another] folder"), 2),
+        (TrainingError("the loss is nan; take a lower rate"), 1),
+    ],
+)
+def test_an_error_of_ours_is_one_line(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, error: CxrReportError, code: int
+) -> None:
+    fail_with(monkeypatch, error)
+    done = runner.invoke(cli.app, ["ingest", "-i", "in", "-o", "out"])
+    assert done.exit_code == code
+    assert done.stderr.strip() == f"error: {error}"
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["ingest", "-o", "out"], "input"),
+        (["ingest", "-i", "in", "-o", "out", "--resolution", "300"], "resolution"),
+        (["ingest", "nowhere.yaml"], "nowhere.yaml"),
+        (["train", "-i", "in", "-o", "out"], "checkpoint"),
+        (["demo", "--resolution", "448"], "resolution"),
+    ],
+)
+def test_a_mistake_names_its_field(runner: CliRunner, given: list[str], named: str) -> None:
+    done = runner.invoke(cli.app, given)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: ")
+    assert named in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_real_verb_tells_what_is_missing(runner: CliRunner, tmp_path: Path) -> None:
+    given = ["ingest", "--input", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out"), "--no-track"]
+    done = runner.invoke(cli.app, given)
+    assert done.exit_code == 2
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bug_shows_its_traceback_but_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = (
+        "from cxrreport import cli, runs\n"
+        "def broken(settings, progress):\n"
+        "    report = ' '.join(['Mrs', 'Example'])\n"
+        "    raise RuntimeError('a bug')\n"
+        "runs.ingest = broken\n"
+        "cli.app(['ingest', '-i', 'in', '-o', 'out'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "RuntimeError" in done.stderr
+    assert "Mrs Example" not in done.stderr
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_says_that_the_same_command_goes_on(sent: signal.Signals, tmp_path: Path) -> None:
+    script = (
+        "import time\n"
+        "from cxrreport import cli, runs\n"
+        "def slow(settings, progress):\n"
+        "    print('begun', flush=True)\n"
+        "    time.sleep(60)\n"
+        "runs.ingest = slow\n"
+        "cli.app(['ingest', '-i', 'in', '-o', 'out'])\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(0.2)
+        os.kill(process.pid, sent)
+        assert process.wait(timeout=20) == 130
+        assert process.stderr.read().strip().splitlines()[-1] == "stopped; the same command goes on"
+
+
+def test_python_m_is_the_same_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cxrreport", "version", "--json"], capture_output=True, text=True, check=True
+    )
+    assert "torch" in json.loads(done.stdout)
