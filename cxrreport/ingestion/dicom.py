@@ -75,6 +75,7 @@ _NOT_CHEST_TERMS = """
     SPINE CSPINE TSPINE LSPINE SSPINE COCCYX SACRUM SIJOINT ABDOMEN
 """
 _NOT_CHEST = frozenset(_NOT_CHEST_TERMS.split())
+_PIXEL_TAGS = frozenset({b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"})  # (7FE0,0010) in either byte order
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _HEADER_TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "BodyPartExamined", "ViewPosition"),
@@ -152,8 +153,11 @@ def read_radiograph(path: Path, *, max_pixels: int) -> Radiograph:
     """
     with _opened(path, max_pixels) as file:
         header = _check(_parse(file, pixels=False), max_pixels)
+        begins_pixels = file.read(4) in _PIXEL_TAGS
         file.seek(0)
         dataset = _parse(file, pixels=True)
+        if begins_pixels and not any(keyword in dataset for keyword in _PIXELS):
+            raise PixelError(Reason.BAD_PIXELS, "the pixel data are cut off")
     with _translated(Reason.BAD_LUT, "the grey-scale transformations cannot be read", PixelError):
         scale, notes = _grey_scale(dataset)
     stored = _decode(dataset, header)

@@ -1,0 +1,124 @@
+"""Radiographs made by the tests, and where real ones lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.fixture
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the real material of ../shared/data is not here")
+    return SHARED
+
+
+@pytest.fixture
+def pydicom_file() -> Callable[[str], Path]:
+    """A file of pydicom or of the package pydicom-data by its name; never downloaded."""
+    from pydicom.data import get_testdata_file
+
+    def find(name: str) -> Path:
+        path = get_testdata_file(name, download=False)
+        if path is None:
+            pytest.skip(f"{name} is not installed (pydicom-data)")
+        return Path(str(path))
+
+    return find
+
+
+def ramp(rows: int = 48, columns: int = 40, low: int = 0, high: int = 4095) -> np.ndarray:
+    """A picture with every grey, and a bright square at the upper left by which its orientation is known."""
+    picture = np.linspace(low, high, rows * columns).reshape(rows, columns)
+    picture[4:10, 4:10] = high
+    return picture
+
+
+def make_dataset(pixels: np.ndarray | None = None, **elements: Any) -> Dataset:
+    """A 12-bit CR of the chest; `elements` replace elements by keyword, None removes one."""
+    pixels = ramp().astype(np.uint16) if pixels is None else pixels
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    values: dict[str, Any] = {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1",
+        "SOPInstanceUID": generate_uid(),
+        "StudyInstanceUID": generate_uid(),
+        "PatientID": "P1",
+        "PatientName": "CANARY^NAME",
+        "Modality": "CR",
+        "BodyPartExamined": "CHEST",
+        "ViewPosition": "PA",
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": pixels.shape[0],
+        "Columns": pixels.shape[1],
+        "BitsAllocated": 8 * pixels.dtype.itemsize,
+        "BitsStored": 12,
+        "HighBit": 11,
+        "PixelRepresentation": int(pixels.dtype.kind == "i"),
+        "WindowCenter": 2048,
+        "WindowWidth": 4096,
+        "PixelData": pixels.tobytes(),
+    }
+    for keyword, value in (values | elements).items():
+        if value is not None:
+            setattr(dataset, keyword, value)
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", "1.2.3")
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "1.2.3")
+    return dataset
+
+
+def write_dataset(path: Path, dataset: Dataset) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.fixture(name="ramp")
+def _ramp() -> Callable[..., np.ndarray]:
+    return ramp
+
+
+@pytest.fixture(name="make_dataset")
+def _make_dataset() -> Callable[..., Dataset]:
+    return make_dataset
+
+
+@pytest.fixture(name="write_dataset")
+def _write_dataset() -> Callable[[Path, Dataset], Path]:
+    return write_dataset
+
+
+@pytest.fixture
+def make_file(tmp_path: Path) -> Callable[..., Path]:
+    """Write `make_dataset(...)` to a file of `tmp_path` and give its path."""
+
+    def make(pixels: np.ndarray | None = None, *, name: str = "image.dcm", **elements: Any) -> Path:
+        return write_dataset(tmp_path / name, make_dataset(pixels, **elements))
+
+    return make
+
+
+@pytest.fixture
+def copy_with(tmp_path: Path) -> Callable[..., Path]:
+    """A copy of a real file in `tmp_path` with other values of some elements; pixel data are not touched."""
+
+    def copy(source: Path, **elements: Any) -> Path:
+        dataset = pydicom.dcmread(source)
+        for keyword, value in elements.items():
+            setattr(dataset, keyword, value)
+        target = tmp_path / f"copy-{source.name}"
+        dataset.save_as(target)
+        return target
+
+    return copy
