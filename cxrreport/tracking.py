@@ -9,6 +9,7 @@ or the text of a report.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrreport import telemetry
 from cxrreport.errors import CxrReportError, OutputError, TrackingError
+from cxrreport.files import PARTIAL, atomic_path
 from cxrreport.settings import Settings, TrackingSettings
 
 if TYPE_CHECKING:
@@ -268,9 +270,34 @@ def _client(uri: str) -> MlflowClient:
 
     for name in ("alembic", "mlflow.store", "mlflow.tracking"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).resolve().parent.mkdir(parents=True, exist_ok=True)
+    database = _database(uri)
+    if database is not None:
+        _make(database)
     return MlflowClient(tracking_uri=uri)
+
+
+def _database(uri: str) -> Path | None:
+    """File of an SQLite store; None for another kind of store."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).resolve()
+
+
+def _make(database: Path) -> None:
+    """Make an empty store where there is none. MLflow cannot open one again whose making was stopped half-way."""
+    from mlflow import MlflowClient
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(database.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # of two processes that begin together, one makes it
+        if not database.exists():
+            for leftover in database.parent.glob(f"{PARTIAL}*-{database.name}*"):
+                leftover.unlink()
+            with atomic_path(database) as temporary:
+                MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments(max_results=1)
+    finally:
+        os.close(folder)
 
 
 def _experiment(client: MlflowClient, name: str, uri: str) -> Experiment:
@@ -279,8 +306,8 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> Experiment:
     found = client.get_experiment_by_name(name)
     if found is None:
         # MLflow's own default for SQLite is `mlruns` in the working folder: it must lie beside the database instead.
-        beside = Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts"
-        location = beside.as_uri() if uri.startswith("sqlite:///") else None
+        database = _database(uri)
+        location = (database.parent / "mlartifacts").as_uri() if database is not None else None
         try:
             return client.get_experiment(client.create_experiment(name, artifact_location=location))
         except MlflowException:

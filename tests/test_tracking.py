@@ -108,7 +108,8 @@ def test_the_commit_is_known_in_a_checkout(settings: IngestSettings) -> None:
     assert stored(settings, run.run_id).data.tags["mlflow.source.git.commit"] == head.stdout.strip()
 
 
-def test_values_too_long_for_a_store_are_named_by_their_hash_and_kept_whole(tmp_path: Path) -> None:
+def test_values_too_long_for_a_store_are_named_by_their_hash_and_kept_whole(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     controls = {f"control {index}": tmp_path / ("x" * 600) for index in range(2)}
     settings = EvaluateSettings(predictions=tmp_path, references=tmp_path, output=tmp_path / "out", controls=controls)
     flat = tracking.flatten(settings)
@@ -231,12 +232,15 @@ def test_switched_off_writes_nothing_and_takes_everything(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.rglob("*")] == []
 
 
-def test_the_environment_names_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_the_store(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "central").mkdir()
+    shutil.copyfile(empty_store, tmp_path / "central" / "runs.db")
     settings = IngestSettings(input=tmp_path / "in", output=tmp_path / "work" / "out")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'central' / 'runs.db'}")
     with tracking.start("ingest", settings, ON, output=settings.output):
         pass
-    assert (tmp_path / "central" / "runs.db").exists()
+    store = MlflowClient(f"sqlite:///{tmp_path / 'central' / 'runs.db'}")
+    assert len(store.search_runs([store.get_experiment_by_name("cxrreport").experiment_id])) == 1
     assert (tmp_path / "central" / "mlartifacts").exists()
     assert not settings.output.parent.exists()
 
@@ -296,6 +300,51 @@ with tracking.start("ingest", settings, TrackingSettings(), output=settings.outp
         env={name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"},
     )
     assert done.stdout == "" and done.stderr == ""
+
+
+def test_a_stop_while_the_store_is_made_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from cxrreport import tracking
+from cxrreport.settings import IngestSettings, TrackingSettings
+tables = []
+@event.listens_for(Engine, "before_cursor_execute")
+def _(connection, cursor, statement, *rest):
+    tables.append(statement)
+    if sum("CREATE TABLE" in each for each in tables) == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+settings = IngestSettings(input=sys.argv[1], output=sys.argv[2])
+with tracking.start("ingest", settings, TrackingSettings(), output=settings.output) as run:
+    pass
+"""
+    settings = IngestSettings(input=tmp_path / "in", output=tmp_path / "work" / "out")
+    killed = subprocess.run([sys.executable, "-c", script, str(settings.input), str(settings.output)], check=False)
+    assert killed.returncode == -9
+    assert list((tmp_path / "work").iterdir()) != []
+    with tracking.start("ingest", settings, ON, output=settings.output) as run:
+        pass
+    assert stored(settings, run.run_id).info.status == "FINISHED"
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["mlartifacts", "mlflow.db"]
+
+
+def test_two_processes_that_begin_together_share_one_store(tmp_path: Path) -> None:
+    script = """
+import sys
+from cxrreport import tracking
+from cxrreport.settings import IngestSettings, TrackingSettings
+settings = IngestSettings(input=sys.argv[1], output=sys.argv[2])
+with tracking.start("ingest", settings, TrackingSettings(), output=settings.output) as run:
+    run.metrics({"kept": 1})
+"""
+    both = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "in"), str(tmp_path / "work" / name)])
+        for name in ("a", "b")
+    ]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert len(run_ids(IngestSettings(input=tmp_path / "in", output=tmp_path / "work" / "a"))) == 2
 
 
 def test_telemetry_is_off() -> None:
