@@ -1,0 +1,369 @@
+"""How the project's tiny PaliGemma 2 is made: `python -m cxrreport.demo.tiny_paligemma --out DIR --seed 0`.
+
+transformers' own classes (SigLIP tower, linear projector, Gemma 2 with grouped queries), a tokenizer trained here with
+the special tokens of the real one in miniature, and pre-training in two stages on phantoms that are drawn on the spot:
+the vision tower alone on the places of the findings, then the whole model on the terse texts of `captions`, the
+places kept as a second loss. Two cores and an hour and a half are enough.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch.nn import functional
+from transformers import (
+    GemmaTokenizer,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PaliGemmaProcessor,
+    SiglipImageProcessor,
+)
+
+from cxrreport import __version__
+from cxrreport.demo import captions
+from cxrreport.demo.findings import Finding, masked, sample_findings
+from cxrreport.demo.grammar import HOUSE_STYLES, sample_style, write_report
+from cxrreport.demo.phantom import draw, expose, sample_anatomy
+from cxrreport.model.attention import implementation, prepare_config
+
+RESOLUTION, PATCH = 224, 14
+GRID = RESOLUTION // PATCH
+VISION_WIDTH, TEXT_WIDTH = 128, 160
+TEXT_VOCABULARY = 768
+LOCATIONS, SEGMENTS = 1024, 128
+TABLE_MULTIPLE = 64
+INSTRUCTION = "generate the chest x-ray report indication"
+
+
+def train_tokenizer(seed: int) -> GemmaTokenizer:
+    """A byte-fallback BPE tokenizer on the project's own text, special tokens placed as in Gemma's.
+
+    pad 0, eos 1, bos 2, unk 3, mask 4, "\\n" and a merged "\\n\\n", bytes, words; then `<locNNNN>`, `<segNNN>`, `<image>`.
+    """
+    rng = np.random.default_rng(seed)
+    corpus = [INSTRUCTION, "FINDINGS: IMPRESSION: INDICATION: TECHNIQUE: COMPARISON:"] * 50
+    for _ in range(4000):
+        findings = masked(sample_findings(rng, normal=0.2))
+        written = write_report(findings, rng, style=sample_style(rng), prior=sample_findings(rng)).report
+        corpus += [written.indication, f"FINDINGS: {written.findings} IMPRESSION: {written.impression}"]
+        corpus += [captions.caption(findings), captions.describe(findings), *captions.question(findings, rng)]
+        corpus += [captions.CAPTION_PROMPT, captions.DESCRIBE_PROMPT, "detect effusion", written.indication.lower()]
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\n", "\n\n", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(
+        vocab_size=TEXT_VOCABULARY, special_tokens=special, initial_alphabet=[chr(c) for c in range(33, 127)] + ["▁"]
+    )
+    learner = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    learner.normalizer = normalizers.Replace(" ", "▁")
+    # Merges stay within words and apart from punctuation, as sentencepiece learns them; encoding needs no such split.
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex("▁"), "merged_with_next"), pre_tokenizers.Split(Regex(r"[^\w▁]"), "isolated")]
+    )
+    learner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    learner.train_from_iterator(corpus, trainer)
+    state = json.loads(learner.to_str())["model"]
+    merges = [("\n", "\n"), *(tuple(pair) for pair in state["merges"])]
+    tokenizer = GemmaTokenizer(
+        vocab=state["vocab"],
+        merges=merges,
+        add_bos_token=False,
+        extra_special_tokens={"image_token": "<image>"},
+        model_max_length=8192,
+    )
+    return _with_places(tokenizer, len(state["vocab"]))
+
+
+def _with_places(tokenizer: GemmaTokenizer, text_vocabulary: int) -> GemmaTokenizer:
+    """Number the location and segment tokens before `<image>`, where transformers has put it first."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    kept = [token for token in state["added_tokens"] if token["id"] < text_vocabulary]
+    image = next(token for token in state["added_tokens"] if token["content"] == "<image>")
+    names = [f"<loc{n:04d}>" for n in range(LOCATIONS)] + [f"<seg{n:03d}>" for n in range(SEGMENTS)]
+    template = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    places = [{"id": text_vocabulary + n, "content": name, **template} for n, name in enumerate(names)]
+    state["added_tokens"] = [*kept, *places, image | {"id": text_vocabulary + len(names)}]
+    renumbered = Tokenizer.from_str(json.dumps(state))
+    return GemmaTokenizer(
+        tokenizer_object=renumbered,
+        add_bos_token=False,
+        extra_special_tokens={"image_token": "<image>"},
+        model_max_length=8192,
+    )
+
+
+def build_processor(tokenizer: GemmaTokenizer) -> PaliGemmaProcessor:
+    """transformers' processor, bilinear and to [-1, 1] as the reference implementation."""
+    images = SiglipImageProcessor(size={"height": RESOLUTION, "width": RESOLUTION}, resample=2)
+    images.image_seq_length = GRID**2
+    return PaliGemmaProcessor(images, tokenizer)
+
+
+def build_config(tokenizer: GemmaTokenizer) -> PaliGemmaConfig:
+    """The published configuration with small numbers; the table of embeddings is padded past the last id."""
+    size = math.ceil((len(tokenizer) + 1) / TABLE_MULTIPLE) * TABLE_MULTIPLE
+    return PaliGemmaConfig(
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": VISION_WIDTH,
+            "intermediate_size": 4 * VISION_WIDTH,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "image_size": RESOLUTION,
+            "patch_size": PATCH,
+            "projection_dim": TEXT_WIDTH,
+            "vision_use_head": False,
+        },
+        text_config={
+            "model_type": "gemma2",
+            "vocab_size": size,
+            "hidden_size": TEXT_WIDTH,
+            "intermediate_size": 4 * TEXT_WIDTH,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+            "query_pre_attn_scalar": 32,
+            "max_position_embeddings": 8192,
+        },
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        projection_dim=TEXT_WIDTH,
+        hidden_size=TEXT_WIDTH,
+        bos_token_id=2,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+
+
+class Pool:
+    """Drawn phantoms in memory: images uint8[N, R, R], their findings, and where these are, patch by patch."""
+
+    def __init__(self, images: NDArray[np.uint8], places: NDArray[np.bool_], cases: list[Any]) -> None:
+        self.images, self.places, self.cases = images, places, cases
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def _draw_many(seed: int, count: int) -> Pool:
+    rng = np.random.default_rng(seed)
+    images = np.empty((count, RESOLUTION, RESOLUTION), np.uint8)
+    places = np.zeros((count, len(captions.VISIBLE), GRID, GRID), np.bool_)
+    cases = []
+    for index in range(count):
+        findings = masked(sample_findings(rng, normal=0.12))
+        drawing = draw(sample_anatomy(rng), findings, RESOLUTION, RESOLUTION, int(rng.integers(2**31)))
+        images[index] = np.rint(255 * expose(drawing.grey, rng, noise=0.012)).astype(np.uint8)
+        patches = {f: m.reshape(GRID, PATCH, GRID, PATCH).mean((1, 3)) > 0.2 for f, m in drawing.masks.items()}
+        for finding, cover in patches.items():
+            if finding.name in captions.VISIBLE:
+                places[index, captions.VISIBLE.index(finding.name)] |= cover
+        cases.append((findings, patches))
+    return Pool(images, places, cases)
+
+
+def draw_pool(count: int, seed: int, workers: int) -> Pool:
+    """Draw `count` phantoms in `workers` processes; the result does not depend on their number."""
+    chunk = 500
+    sizes = [min(chunk, count - start) for start in range(0, count, chunk)]
+    seeds = [seed * 1_000_003 + n for n in range(len(sizes))]
+    with ProcessPoolExecutor(workers) as pool:
+        parts = list(pool.map(_draw_many, seeds, sizes))
+    return Pool(
+        np.concatenate([p.images for p in parts]),
+        np.concatenate([p.places for p in parts]),
+        [case for p in parts for case in p.cases],
+    )
+
+
+def _task(findings: tuple[Finding, ...], patches: Any, rng: np.random.Generator) -> tuple[str, str]:
+    match rng.choice(["caption", "describe", "question", "detect"], p=[0.35, 0.25, 0.3, 0.1]):
+        case "caption":
+            return captions.CAPTION_PROMPT, captions.caption(findings)
+        case "describe":
+            return captions.DESCRIBE_PROMPT, captions.describe(findings)
+        case "question":
+            return captions.question(findings, rng)
+        case _:
+            return captions.detect(findings, patches, rng)
+
+
+def _pixels(images: NDArray[np.uint8], rng: np.random.Generator | None) -> torch.Tensor:
+    """float32[B, 3, R, R] in [-1, 1]; with `rng`, another gain, offset and contrast for each image."""
+    pixels = torch.from_numpy(images).float().div_(127.5).sub_(1.0)
+    if rng is not None:
+        gain = torch.from_numpy(rng.uniform(0.85, 1.15, (len(images), 1, 1))).float()
+        offset = torch.from_numpy(rng.uniform(-0.1, 0.1, (len(images), 1, 1))).float()
+        pixels = (pixels * gain + offset).clamp_(-1.0, 1.0)
+    return pixels.unsqueeze(1).expand(-1, 3, -1, -1)
+
+
+def _batch(pairs: list[tuple[str, str]], tokenizer: GemmaTokenizer, image_token: int) -> dict[str, torch.Tensor]:
+    """[image][BOS prefix]["\\n"][suffix EOS], right-padded; token types 1 and labels on the suffix alone."""
+    rows = []
+    for prefix, suffix in pairs:
+        head = [image_token] * GRID**2 + [2, *tokenizer.encode(prefix, add_special_tokens=False)]
+        head += tokenizer.encode("\n", add_special_tokens=False)
+        rows.append((head, [*tokenizer.encode(suffix, add_special_tokens=False), 1]))
+    longest = max(len(head) + len(tail) for head, tail in rows)
+    shape = (len(rows), longest)
+    ids, mask, types = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
+    labels = torch.full(shape, -100)
+    for row, (head, tail) in enumerate(rows):
+        end = len(head) + len(tail)
+        ids[row, :end] = torch.tensor(head + tail)
+        mask[row, :end] = 1
+        types[row, len(head) : end] = 1
+        labels[row, len(head) : end] = torch.tensor(tail)
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "labels": labels}
+
+
+def _optimizer(
+    parameters: Any, peak: float, steps: int, warmup: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+
+
+def pretrain(
+    out: Path, *, seed: int, pool_size: int, vision_steps: int, steps: int, batch: int, workers: int, save_every: int
+) -> None:
+    """Make the checkpoint in `out`: weights, configuration, tokenizer, processor, and `provenance.json`."""
+    started = time.time()
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    tokenizer = train_tokenizer(seed)
+    config = build_config(tokenizer)
+    processor = build_processor(tokenizer)
+    prepare_config(config, softcap=False)
+    model = PaliGemmaForConditionalGeneration._from_config(config, attn_implementation=implementation(softcap=False))
+    model.train()
+    pool = draw_pool(pool_size, seed + 1, workers)
+    log: list[dict[str, float]] = []
+    print(f"{len(pool)} phantoms in {time.time() - started:.0f} s; {model.num_parameters():,} parameters", flush=True)
+
+    head = torch.nn.Linear(VISION_WIDTH, len(captions.VISIBLE))
+    weight = torch.tensor(3.0)
+
+    def place_loss(features: torch.Tensor, chosen: NDArray[np.int64]) -> torch.Tensor:
+        target = torch.from_numpy(pool.places[chosen]).flatten(2).transpose(1, 2).float()
+        return functional.binary_cross_entropy_with_logits(head(features).float(), target, pos_weight=weight)
+
+    tower = model.model.vision_tower
+    optimizer, schedule = _optimizer([*tower.parameters(), *head.parameters()], 1e-3, vision_steps, 100)
+    for step in range(vision_steps):
+        chosen = rng.integers(len(pool), size=batch)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            features = tower(pixel_values=_pixels(pool.images[chosen], rng)).last_hidden_state
+        loss = place_loss(features, chosen)
+        _update(loss, optimizer, schedule, [*tower.parameters(), *head.parameters()])
+        if step % 50 == 0:
+            _record(log, "places", step, loss, started)
+
+    parameters = [*model.parameters(), *head.parameters()]
+    optimizer, schedule = _optimizer(parameters, 1e-3, steps, 200)
+    for step in range(steps):
+        chosen = rng.integers(len(pool), size=batch)
+        pairs = [_task(*pool.cases[i], rng) for i in chosen]
+        inputs = _batch(pairs, tokenizer, config.image_token_id)
+        labels = inputs.pop("labels")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            features = tower(pixel_values=_pixels(pool.images[chosen], rng)).last_hidden_state
+            projected = model.model.multi_modal_projector(features)
+            embedded = model.get_input_embeddings()(inputs["input_ids"])
+            embedded = embedded.masked_scatter(
+                (inputs["input_ids"] == config.image_token_id).unsqueeze(-1), projected.to(embedded.dtype)
+            )
+            hidden = model.model(
+                inputs_embeds=embedded,
+                attention_mask=inputs["attention_mask"],
+                token_type_ids=inputs["token_type_ids"],
+                use_cache=False,
+            ).last_hidden_state
+            on = labels[:, 1:] != -100
+            logits = model.lm_head(hidden[:, :-1][on])
+        text = functional.cross_entropy(logits.float(), labels[:, 1:][on])
+        loss = text + 0.5 * place_loss(features, chosen)
+        _update(loss, optimizer, schedule, parameters)
+        if step % 50 == 0:
+            _record(log, "texts", step, text, started)
+        if (step + 1) % save_every == 0 or step + 1 == steps:
+            _save(out, model, processor)
+            provenance = {
+                "script": "python -m cxrreport.demo.tiny_paligemma",
+                "version": __version__,
+                "seed": seed,
+                "phantoms": pool_size,
+                "vision_steps": vision_steps,
+                "steps": step + 1,
+                "planned_steps": steps,
+                "batch": batch,
+                "seconds": round(time.time() - started),
+                "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                "parameters": model.num_parameters(),
+                "house_styles_never_shown": list(HOUSE_STYLES),
+                "synthetic": True,
+            }
+            (out / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+            (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+
+
+def _update(loss: torch.Tensor, optimizer: Any, schedule: Any, parameters: list[torch.nn.Parameter]) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+    schedule.step()
+
+
+def _record(log: list[dict[str, Any]], stage: str, step: int, loss: torch.Tensor, started: float) -> None:
+    log.append({"stage": stage, "step": step, "loss": round(float(loss.detach()), 5), "s": round(time.time() - started)})
+    print(log[-1], flush=True)
+
+
+def _save(out: Path, model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor) -> None:
+    """bfloat16 safetensors, and the configuration with Gemma 2's soft-capping, which a transfer switches off."""
+    copy = PaliGemmaForConditionalGeneration._from_config(model.config).to(torch.bfloat16)
+    copy.load_state_dict(model.state_dict())
+    copy.config.text_config.attn_logit_softcapping = 50.0
+    copy.config.text_config.final_logit_softcapping = 30.0
+    copy.save_pretrained(out)
+    processor.save_pretrained(out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Pre-train the tiny PaliGemma 2 on phantoms.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--phantoms", type=int, default=30000)
+    parser.add_argument("--vision-steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--save-every", type=int, default=1000)
+    given = parser.parse_args()
+    pretrain(
+        given.out,
+        seed=given.seed,
+        pool_size=given.phantoms,
+        vision_steps=given.vision_steps,
+        steps=given.steps,
+        batch=given.batch,
+        workers=given.workers,
+        save_every=given.save_every,
+    )
