@@ -63,6 +63,7 @@ def write_page(evaluation: Path, manifest: Manifest, output: Path, limit: int | 
     script = (parts / "page.js").read_text(encoding="utf-8")
     style = (parts / "page.css").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # metrics in the order of the evaluation
     template = environment.from_string((parts / "template.html").read_text(encoding="utf-8"))
     stream = template.stream(
         script=Markup(script),  # noqa: S704

@@ -253,3 +253,21 @@ def test_an_adapted_model_runs_and_differs(checkpoint_folder, layout, requests, 
     suppressed = layout.suppressed(adapted.get_input_embeddings().weight.shape[0])
     theirs = adapted.generate(**batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1, suppress_tokens=suppressed)
     assert tuple(theirs[0, batch["input_ids"].shape[1] :].tolist()) == written[0].ids
+
+
+@pytest.mark.parametrize("changes", [{"softcap": True}, {"precision": "bfloat16"}])
+def test_tokens_equal_those_of_transformers_in_other_ways_to_run(checkpoint_folder, requests, changes) -> None:
+    from cxrreport.model.checkpoints import load
+    from cxrreport.settings import CheckpointSettings
+
+    given = {"name": str(checkpoint_folder), "precision": "float32", "device": "cpu"} | changes
+    loaded = load(CheckpointSettings(**given), resolution=56)
+    layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
+    written = engine(loaded, layout, batch_size=1).generate(requests)
+    suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
+    for request, ours in zip(requests, written, strict=True):
+        batch = layout.generation_batch([request.report], [request.image])
+        theirs = loaded.model.generate(
+            **batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1, suppress_tokens=suppressed
+        )
+        assert tuple(theirs[0, batch["input_ids"].shape[1] :].tolist()) == ours.ids
