@@ -93,16 +93,16 @@ def locate(name: str, root: Path, *, download: bool = False) -> Path:
     folder, packed = root / name, root / f"{name}.tar.gz"
     if not missing(folder):
         return folder
-    if not packed.is_file() and download:
-        packed = _fetch(packed.name, root)
+    failure = _fetch(packed.name, root) if download and not packed.is_file() else ""
     if packed.is_file():
         unpack(packed, folder)
-    if lacking := missing(folder):
+    if lacking := [str(folder / part) for part in missing(folder)]:
+        command = f"hf download {REPOSITORY} {packed.name} --local-dir {root}"
         raise WeightsError(
-            f"RadGraph {name!r} is not there: missing {', '.join(str(folder / part) for part in lacking)}. Get "
-            f"{name}.tar.gz from the Hugging Face repository {REPOSITORY} (`hf download {REPOSITORY} {name}.tar.gz "
-            f"--local-dir {root}`); it is unpacked from {root / f'{name}.tar.gz'}. Or set `download: true`, point "
-            "`weights` at a folder that has it, or take `radgraph: tiny` (the project's own, synthetic)"
+            f"RadGraph {name!r} is not there{failure}: missing {', '.join(lacking)}. Get {packed.name} from the "
+            f"Hugging Face repository {REPOSITORY} (`{command}`) and leave it at {packed}: it is unpacked there. Or set "
+            "`download: true`, point `weights` at a folder that has it, or take `radgraph: tiny` (the project's own, "
+            "synthetic)"
         )
     return folder
 
@@ -164,17 +164,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _fetch(filename: str, home: Path) -> Path:
+def _fetch(filename: str, root: Path) -> str:
+    """Download into `root`; what to say where that fails, or nothing."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(REPOSITORY, filename, local_dir=home))
+        hf_hub_download(REPOSITORY, filename, local_dir=root)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise WeightsError(
-            f"{filename}: cannot be fetched from the Hugging Face repository {REPOSITORY} ({type(error).__name__}); "
-            f"get it by hand and put it into {home}"
-        ) from error
+        return f" and the download failed ({type(error).__name__})"
+    return ""
 
 
 def unpack(packed: Path, folder: Path) -> None:

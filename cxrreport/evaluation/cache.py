@@ -55,19 +55,22 @@ class AnnotationCache:
         return hashlib.sha256(json.dumps([self._maker, text]).encode()).digest()
 
     def read(self, texts: Iterable[str]) -> dict[str, Graph]:
-        """The graphs that are there, by text."""
+        """The graphs that are there, by text. A cache that cannot be read costs time, not the run: it is logged."""
         keys = {self._key(text): text for text in texts}
         found: dict[str, Graph] = {}
         wanted = list(keys)
-        with closing(self._connect()) as connection:
-            for first in range(0, len(wanted), _ROWS):
-                part = wanted[first : first + _ROWS]
-                query = f"SELECT key, graph FROM graphs WHERE key IN ({','.join('?' * len(part))})"  # noqa: S608
-                found |= {keys[key]: json.loads(graph) for key, graph in connection.execute(query, part)}
+        try:
+            with closing(self._connect()) as connection:
+                for first in range(0, len(wanted), _ROWS):
+                    part = wanted[first : first + _ROWS]
+                    query = f"SELECT key, graph FROM graphs WHERE key IN ({','.join('?' * len(part))})"  # noqa: S608
+                    found |= {keys[key]: json.loads(graph) for key, graph in connection.execute(query, part)}
+        except sqlite3.Error as error:
+            logger.warning("%s: cannot be read, so texts are annotated again (%s)", self.path, error)
         return found
 
     def write(self, graphs: Mapping[str, Graph]) -> None:
-        """Add `graphs`, by text. A cache that cannot be written costs time, not the run: it is logged."""
+        """Add `graphs`, by text. As with `read`, a failure is logged."""
         rows = [(self._key(text), json.dumps(graph, separators=(",", ":"))) for text, graph in graphs.items()]
         try:
             with closing(self._connect()) as connection, connection:

@@ -124,10 +124,15 @@ def encoder_name(archive: Archive) -> str:
     In this order: a folder of that name inside the archive, a folder of that name, `encoder/` inside the archive (a
     copy of the hub's configuration and tokenizer, for machines without a network), the name on the hub.
     """
-    name: str = archive.config["model"]["embedder"]["token_embedders"]["bert"]["model_name"]
+    name = _model_name(archive)
     for folder in (archive.folder / name, Path(name), archive.folder / "encoder"):
         if (folder / "config.json").is_file():
             return str(folder)
+    return name
+
+
+def _model_name(archive: Archive) -> str:
+    name: str = archive.config["model"]["embedder"]["token_embedders"]["bert"]["model_name"]
     return name
 
 
@@ -202,9 +207,9 @@ class RadGraphAnnotator:
             raise WeightsError(f"{folder / 'config.json'}: not a RadGraph configuration ({error!r})") from error
         except (OSError, ValueError) as error:
             raise WeightsError(
-                f"{folder}: its encoder's configuration and tokenizer cannot be loaded ({type(error).__name__}). Put "
-                f"config.json and the tokenizer's files of the encoder that config.json names into "
-                f"{folder / 'encoder'}, or set `download: true`"
+                f"{folder}: configuration and tokenizer of its encoder {_model_name(self.archive)!r} cannot be loaded "
+                f"({type(error).__name__}). Put the encoder's config.json and its tokenizer's files (no weights) into "
+                f"{folder / 'encoder'}, or set `download: true` on a machine with a network"
             ) from error
         weights = folder / "weights.th"
         try:

@@ -223,6 +223,17 @@ def test_two_processes_share_a_cache(archive: Path, annotator: RadGraphAnnotator
         assert connection.execute("SELECT count(*) FROM graphs").fetchone() == (150,)
 
 
+def test_a_cache_that_breaks_while_in_use_costs_time_only(
+    archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "annotations.sqlite"
+    annotator = RadGraphAnnotator(archive, device="cpu", cache=file)
+    file.write_text("no data base " * 100)
+    assert annotator.annotate(["No pneumothorax."])[0].entities
+    assert "annotated again" in caplog.text and "not kept" in caplog.text
+    assert "pneumothorax" not in caplog.text.lower()
+
+
 def test_a_file_that_is_no_cache(archive: Path, tmp_path: Path) -> None:
     file = tmp_path / "annotations.sqlite"
     file.write_text("no data base " * 100)
