@@ -217,3 +217,15 @@ def expose(grey: Plane, rng: np.random.Generator, *, noise: float) -> Plane:
     gamma, gain, offset = rng.uniform(0.85, 1.2), rng.uniform(0.88, 1.05), rng.uniform(-0.02, 0.05)
     seen = gain * np.power(grey, gamma, dtype=np.float32) + offset
     return np.clip(seen + noise * rng.standard_normal(grey.shape, dtype=np.float32), 0.0, 1.0).astype(np.float32)
+
+
+def draw_lateral(anatomy: Anatomy, height: int, width: int) -> Plane:
+    """A side view without findings, for view choice to have something to leave out. float32[H, W] in [0, 1]."""
+    x = np.linspace(-1 + 1 / width, 1 - 1 / width, width, dtype=np.float32)[None, :]
+    y = np.linspace(-1 + 1 / height, 1 - 1 / height, height, dtype=np.float32)[:, None]
+    body = _soft(1 - _ellipse(x, y, 0.0, 0.1, 0.78 * anatomy.width, 1.2), 0.06)
+    lung = _soft(1 - _ellipse(x, y, -0.02, -0.1, 0.52, 0.66), 0.08) * _soft(0.42 + 0.2 * x - y, 0.03)
+    spine = np.exp(-(((x - 0.50 - 0.08 * np.cos(2 * y)) / 0.09) ** 2)) * (0.16 + 0.04 * np.sin(20 * y))
+    heart = _soft(1 - _ellipse(x, y, -0.22, 0.18, 0.26, 0.24), 0.1)
+    grey = body * (0.55 + anatomy.soft_tissue) - 0.33 * lung * body + spine * body + 0.22 * heart * lung
+    return np.clip(grey, 0.0, 1.0).astype(np.float32)
