@@ -141,7 +141,8 @@ def attach(model: Any, settings: LoraSettings) -> tuple[Any, tuple[str, ...]]:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    adapted = get_peft_model(model, config)
+    with _peft_warnings():
+        adapted = get_peft_model(model, config)
     found_names = {name for name, module in adapted.get_base_model().named_modules() if hasattr(module, "lora_A")}
     if found_names != set(names):
         raise MismatchError(f"lora.targets: peft adapted {len(found_names)} layers and not the {len(names)} asked for")
@@ -201,7 +202,7 @@ def load(folder: Path, loaded: LoadedModel) -> LoadedModel:
         reason = f"only {pickle.name}, a pickle, which is not loaded" if pickle.exists() else "it is not there"
         raise WeightsError(f"{folder / WEIGHTS}: {reason}")
     try:
-        with warnings.catch_warnings():
+        with _peft_warnings():
             # peft only warns when the file lacks matrices, and leaves fresh ones in their place.
             warnings.filterwarnings("error", message=".*missing adapter keys.*")
             model = PeftModel.from_pretrained(loaded.model, str(folder), is_trainable=False)
@@ -213,6 +214,14 @@ def load(folder: Path, loaded: LoadedModel) -> LoadedModel:
         ) from error
     model.eval()
     return replace(loaded, model=model)
+
+
+@contextmanager
+def _peft_warnings() -> Iterator[None]:
+    """Without the note that peft itself asks transformers in a way that is on its way out."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
 
 
 @contextmanager

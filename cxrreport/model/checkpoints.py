@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from safetensors import SafetensorError
 from transformers import (
     GenerationConfig,
     PaliGemmaConfig,
@@ -370,13 +371,10 @@ def _read_weights(folder: Path, config: Any, dtype: torch.dtype, softcap: bool) 
                 use_safetensors=True,
                 output_loading_info=True,
             )
+    except SafetensorError as error:
+        raise WeightsError(f"{folder}: a weight file is damaged ({error}); fetch it again") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{folder}: cannot load the weights ({' '.join(str(error).split())[:300]})") from error
-    except Exception as error:
-        # safetensors raises its own SafetensorError, which derives from Exception alone.
-        if type(error).__module__.partition(".")[0] != "safetensors_rust":
-            raise
-        raise WeightsError(f"{folder}: a weight file is damaged ({error}); fetch it again") from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise WeightsError(f"{folder}: {len(missing)} weights are missing, among them {missing[0]}")

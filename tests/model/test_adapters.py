@@ -1,0 +1,196 @@
+"""LoRA onto the right layers, exact after saving, refused elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cxrreport.errors import MismatchError, WeightsError
+from cxrreport.model import adapters
+from cxrreport.model.adapters import AdapterCard, attach, without_adapter
+from cxrreport.model.checkpoints import LoadedModel, load
+from cxrreport.model.prompt import PromptLayout
+from cxrreport.records import Report
+from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
+
+PREPROCESSING = {"resize": "squash", "interpolation": "bilinear"}
+
+
+@pytest.fixture
+def fresh(checkpoint_folder: Path) -> Callable[..., LoadedModel]:
+    def make(**values: Any) -> LoadedModel:
+        given = {"name": str(checkpoint_folder), "precision": "float32", "device": "cpu"} | values
+        return load(CheckpointSettings.model_validate(given), resolution=224)
+
+    return make
+
+
+def logits(loaded: LoadedModel) -> torch.Tensor:
+    layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
+    image = np.random.default_rng(1).integers(0, 256, (224, 224), dtype=np.uint8)
+    batch = layout.training_batch([Report(indication="cough", findings="The heart is enlarged.")], [image])
+    with torch.no_grad():
+        return loaded.model(**{k: v for k, v in batch.items() if k != "labels"}).logits
+
+
+def trained(loaded: LoadedModel, **values: Any) -> tuple[Any, AdapterCard]:
+    """An adapter whose B is not zero, as after some steps."""
+    lora = LoraSettings.model_validate({"rank": 4, "alpha": 8} | values)
+    model, names = attach(loaded.model, lora)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    model.eval()
+    card = AdapterCard(
+        checkpoint=CheckpointSettings(name=loaded.name, precision="float32"),
+        fingerprint=loaded.fingerprint,
+        resolution=loaded.resolution,
+        prompt=PromptSettings(),
+        lora=lora,
+        modules=names,
+        preprocessing=PREPROCESSING,
+        data_digest="0" * 64,
+        steps=3,
+        metrics={"validation_loss": 1.5},
+    )
+    return model, card
+
+
+@pytest.fixture
+def saved(fresh: Callable[..., LoadedModel], tmp_path: Path) -> Path:
+    model, card = trained(fresh())
+    adapters.save(tmp_path / "adapter", model, card)
+    return tmp_path / "adapter"
+
+
+@pytest.mark.parametrize(
+    ("targets", "count"), [("language", 14), ("language+projector", 15), ("language+projector+vision", 27)]
+)
+def test_adapted_layers_are_those_asked_for(fresh: Callable[..., LoadedModel], targets: str, count: int) -> None:
+    model, names = attach(fresh().model, LoraSettings.model_validate({"targets": targets}))
+    assert len(names) == count
+    assert any("vision_tower" in name for name in names) == ("vision" in targets)
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert {
+        re.sub(r"\.lora_[AB]\.default\.weight$", "", n).removeprefix("base_model.model.") for n in trainable
+    } == set(names)
+
+
+def test_lora_is_float32_on_a_bfloat16_checkpoint(fresh: Callable[..., LoadedModel]) -> None:
+    model, _ = attach(fresh(precision="bfloat16").model, LoraSettings())
+    for parameter in model.parameters():
+        assert parameter.dtype == (torch.float32 if parameter.requires_grad else torch.bfloat16)
+
+
+def test_a_model_without_the_layers(fresh: Callable[..., LoadedModel]) -> None:
+    loaded = fresh()
+    del loaded.model.model.language_model.layers[1].mlp.up_proj
+    with pytest.raises(MismatchError, match="13 layers of the language part found, 14 expected"):
+        attach(loaded.model, LoraSettings())
+
+
+def test_saving_and_loading_is_exact(fresh: Callable[..., LoadedModel], tmp_path: Path) -> None:
+    loaded = fresh()
+    bare = logits(loaded)
+    model, card = trained(loaded, targets="language+projector")
+    adapters.save(tmp_path / "a", model, card)
+    again = adapters.load(tmp_path / "a", fresh())
+    tuned = logits(again)
+    with torch.no_grad():
+        assert torch.equal(tuned, logits(loaded))
+    assert not torch.allclose(tuned, bare, atol=1e-2)
+    with without_adapter(again):
+        assert torch.equal(logits(again), bare)
+    assert torch.equal(logits(again), tuned)
+    assert AdapterCard.read(tmp_path / "a") == card
+
+
+def test_without_adapter_on_a_bare_checkpoint(fresh: Callable[..., LoadedModel]) -> None:
+    loaded = fresh()
+    with without_adapter(loaded) as same:
+        assert same is loaded
+
+
+def test_folder_holds_no_pickle_and_names_no_machine(saved: Path) -> None:
+    assert {path.name for path in saved.iterdir()} == {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "cxrreport.json",
+        "README.md",
+    }
+    assert json.loads((saved / "adapter_config.json").read_text())["inference_mode"] is True
+
+
+def test_model_card_states_terms_and_metrics(saved: Path) -> None:
+    text = (saved / "README.md").read_text()
+    for part in ("license: gemma", "Gemma Terms of Use", "credentialed access", "validation_loss: 1.5000"):
+        assert part in text
+    card = AdapterCard.read(saved).model_copy(update={"synthetic": True})
+    assert "phantoms" in adapters.model_card(card)
+    assert "license: gemma" not in adapters.model_card(card)
+
+
+def test_another_checkpoint(fresh: Callable[..., LoadedModel], saved: Path, checkpoint_folder: Path) -> None:
+    with pytest.raises(MismatchError, match="softcap was False in training and is True"):
+        adapters.load(saved, fresh(softcap=True))
+    other = saved.parent / "other"
+    shutil.copytree(checkpoint_folder, other)
+    weights = load_file(other / "model.safetensors")
+    save_file({n: t + 0.001 for n, t in weights.items()}, other / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(MismatchError, match="sha256"):
+        adapters.load(saved, fresh(name=str(other)))
+
+
+def test_other_images_and_prompts(saved: Path) -> None:
+    card = AdapterCard.read(saved)
+    card.check_images(224, PREPROCESSING)
+    with pytest.raises(MismatchError, match="resize was 'squash' in training and is 'pad'"):
+        card.check_images(224, PREPROCESSING | {"resize": "pad"})
+    with pytest.raises(MismatchError, match="resolution was 224 in training and is 448"):
+        card.check_images(448, PREPROCESSING)
+    card.check_prompt(PromptSettings())
+    with pytest.raises(MismatchError, match="indication was True"):
+        card.check_prompt(PromptSettings(indication=False))
+
+
+def test_incomplete_folders(fresh: Callable[..., LoadedModel], saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"cxrreport\.json is missing"):
+        adapters.load(tmp_path / "absent", fresh())
+    weights = saved / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    save_file(dict(list(tensors.items())[1:]), weights)
+    with pytest.raises(MismatchError, match="missing adapter keys"):
+        adapters.load(saved, fresh())
+    weights.write_bytes(b"\0" * 100)
+    with pytest.raises(WeightsError, match="damaged"):
+        adapters.load(saved, fresh())
+    weights.unlink()
+    torch.save(tensors, saved / "adapter_model.bin")
+    with pytest.raises(WeightsError, match="pickle"):
+        adapters.load(saved, fresh())
+    (saved / "cxrreport.json").write_text('{"schema_version": 1}')
+    with pytest.raises(WeightsError, match="fingerprint"):
+        AdapterCard.read(saved)
+
+
+def test_key_names_from_before_transformers_4_52_load(fresh: Callable[..., LoadedModel], saved: Path) -> None:
+    expected = logits(adapters.load(saved, fresh()))
+    path = saved / "adapter_model.safetensors"
+    old = {
+        name.replace("base_model.model.model.language_model.layers", "base_model.model.language_model.model.layers"): t
+        for name, t in load_file(path).items()
+    }
+    assert all(".language_model.model." in name for name in old)
+    save_file(old, path)
+    assert torch.equal(logits(adapters.load(saved, fresh())), expected)
