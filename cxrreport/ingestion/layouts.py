@@ -101,12 +101,16 @@ def detect(settings: IngestSettings) -> str:
         return "mimic-cxr"
     if any((root / "files").glob("p[0-9][0-9]/p[0-9]*/")):
         return "mimic-cxr"
-    if _openi_table(root, "reports") or (root / "ecgen-radiology").is_dir():
-        return "openi"
     if settings.reports is not None and is_table(settings.reports):
-        rows = read_table(settings.reports)
-        return "table" if rows and "image" in rows[0] else "folder"
+        return "table" if _has_column(settings.reports, "image") else "folder"
+    openi = _openi_table(root, "reports")
+    if (openi is not None and _has_column(openi, "uid")) or (root / "ecgen-radiology").is_dir():
+        return "openi"
     return "folder"
+
+
+def _has_column(table: Path, name: str) -> bool:
+    return any(name in row for row in read_table(table)[:1])
 
 
 def report_alone(study_id: str) -> LeftOut:
@@ -127,7 +131,7 @@ def _list_mimic_cxr(settings: IngestSettings) -> Listing:
     splits = _by_dicom_id(split_file, "dicom_id", "study_id", "subject_id", "split")
     metadata = _by_dicom_id(metadata_file, "dicom_id", "study_id", "subject_id", "viewposition")
     on_disk: dict[str, tuple[Path, str, str, str]] = {}
-    for path, source in _walk(root / "files", settings.output):
+    for path, source in _walk(root / "files", settings.output) if (root / "files").is_dir() else ():
         match = _MIMIC_IMAGE.search(f"files/{source}")
         if match and (match["image"] not in on_disk or path.suffix.lower() == ".dcm"):
             on_disk[match["image"]] = (path, f"files/{source}", match["study"], match["patient"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,3 +123,46 @@ def copy_with(tmp_path: Path) -> Callable[..., Path]:
         return target
 
     return copy
+
+
+REPORT = """                                 FINAL REPORT
+ INDICATION:  Study {study}.
+
+ FINDINGS:
+ Lungs of {study} are
+ clear.
+
+ IMPRESSION:
+ Normal {study}.
+"""
+
+
+@pytest.fixture
+def make_mimic(tmp_path: Path) -> Callable[..., Path]:
+    """A small MIMIC-CXR tree: patients of two studies each, with a PA and a lateral image per study."""
+
+    def make(patients: int = 6, *, tables: bool = True, name: str = "mimic") -> Path:
+        root = tmp_path / name
+        split_rows, metadata_rows = (
+            ["dicom_id,study_id,subject_id,split"],
+            ["dicom_id,subject_id,study_id,ViewPosition"],
+        )
+        for patient in range(10000001, 10000001 + patients):
+            split = ("train", "train", "validate", "test")[patient % 4]
+            for study in (50000000 + 2 * patient % 1000, 50000001 + 2 * patient % 1000):
+                folder = root / f"files/p{str(patient)[:2]}/p{patient}"
+                for view in ("PA", "LATERAL"):
+                    image = f"{study}-{view.lower()}"
+                    picture = np.roll(ramp(), study % 40, axis=1).astype(np.uint16)
+                    dataset = make_dataset(picture, ViewPosition=view, PatientID=str(patient))
+                    write_dataset(folder / f"s{study}" / f"{image}.dcm", dataset)
+                    split_rows.append(f"{image},{study},{patient},{split}")
+                    metadata_rows.append(f"{image},{patient},{study},{view}")
+                (folder / f"s{study}.txt").write_text(REPORT.format(study=study))
+        if tables:
+            with gzip.open(root / "mimic-cxr-2.0.0-split.csv.gz", "wt") as file:
+                file.write("\n".join(split_rows) + "\n")
+            (root / "mimic-cxr-2.0.0-metadata.csv").write_text("\n".join(metadata_rows) + "\n")
+        return root
+
+    return make
