@@ -14,6 +14,8 @@ from itertools import islice
 from multiprocessing import connection
 from typing import TypeVar
 
+from cxrreport.errors import SettingsError
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -33,6 +35,9 @@ def ordered_map(
         items: taken as they are needed; a few per worker are in flight.
         workers: number of processes.
         when_killed: gives the result for an item whose worker died, for example in a decoder written in C.
+
+    Raises:
+        SettingsError: no worker process can be started.
     """
     if workers == 1:
         yield from map(function, items)
@@ -80,7 +85,16 @@ def _one_by_one(function: Callable[[T], R], items: list[T], when_killed: Callabl
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start)
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start)
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenProcessPool:
+        # Without this, every item of the input would be taken for one that kills its worker.
+        raise SettingsError(
+            "workers: worker processes cannot be started; a script that calls this needs the line "
+            "'if __name__ == \"__main__\":' around its work, or workers: 1"
+        ) from None
+    return pool
 
 
 def _start() -> None:
