@@ -1,13 +1,11 @@
 """What the tiny PaliGemma 2 is pre-trained on: short texts about one phantom, all of them true of its image.
 
-The tasks are PaliGemma's own in miniature (arXiv 2407.07726, section 3.2.3): captions, answers to questions, boxes. None is written
-in the style of a report, so that fine-tuning on reports has something to teach. The fine nodule is left out: at 224
-pixels its image does not show it, and text that the image does not support teaches a model not to look.
+The tasks are PaliGemma's own in miniature (arXiv 2407.07726, section 3): captions, answers to questions, boxes. None
+is written in the style of a report, so that fine-tuning on reports has something to teach. The fine nodule is left out:
+at 224 pixels its image does not show it, and text that the image does not support teaches a model not to look.
 """
 
 from __future__ import annotations
-
-import re
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,10 +50,11 @@ def question(findings: tuple[Finding, ...], rng: np.random.Generator) -> tuple[s
     word = _WORD[name]
     kind = int(rng.integers(4))
     if kind == 0 and name is Name.CARDIOMEGALY:
-        degree = {"": "normal", "mild": "mildly enlarged", "severe": "severely enlarged"}[found[0].size if found else ""]
+        degree = {"mild": "mildly enlarged", "severe": "severely enlarged"}[found[0].size] if found else "normal"
         return "answer en how large is the heart ?", f"The heart is {degree}"
     if kind == 1 and name is Name.OPACITY:
-        return "answer en are the lungs clear ?", "No, there is an opacity in a lung" if found else "The lungs have no opacity"
+        answer = "No, there is an opacity in a lung" if found else "The lungs have no opacity"
+        return "answer en are the lungs clear ?", answer
     if kind == 2 and name in (Name.EFFUSION, Name.OPACITY, Name.PNEUMOTHORAX, Name.PACEMAKER):
         return f"answer en where is the {word} ?", " and ".join(f"{f.side} {f.zone}".strip() for f in found) or "none"
     if not found:
@@ -64,7 +63,9 @@ def question(findings: tuple[Finding, ...], rng: np.random.Generator) -> tuple[s
     return f"answer en is there {word} ?", f"{said[:1].upper()}{said[1:]} {word} is seen"
 
 
-def detect(findings: tuple[Finding, ...], masks: dict[Finding, NDArray[np.bool_]], rng: np.random.Generator) -> tuple[str, str]:
+def detect(
+    findings: tuple[Finding, ...], masks: dict[Finding, NDArray[np.bool_]], rng: np.random.Generator
+) -> tuple[str, str]:
     """A finding and its box as `<locNNNN>` tokens: y0, x0, y1, x1 in 1024ths, as PaliGemma writes them."""
     visible = [f for f in findings if f.name in VISIBLE and masks[f].any()]
     if not visible:
@@ -83,42 +84,3 @@ def detect(findings: tuple[Finding, ...], masks: dict[Finding, NDArray[np.bool_]
 def _adjectives(finding: Finding) -> list[str]:
     words = ("possible" if finding.doubtful else "", finding.size, finding.side, finding.zone)
     return [word for word in words if word]
-
-
-_NAMES = (
-    (Name.CARDIOMEGALY, re.compile(r"cardiomegaly|enlarge\w*")),
-    (Name.OEDEMA, re.compile(r"edema")),
-    (Name.OPACITY, re.compile(r"opacity")),
-    (Name.NODULE, re.compile(r"nodule")),
-    (Name.EFFUSION, re.compile(r"effusion")),
-    (Name.PNEUMOTHORAX, re.compile(r"pneumothorax")),
-    (Name.TUBE, re.compile(r"\btube")),
-    (Name.PACEMAKER, re.compile(r"pacemaker")),
-)
-_SIZES = {"small": "small", "large": "large", "mild": "mild", "mildly": "mild", "severe": "severe", "severely": "severe"}
-_COMPARED = re.compile(r"\b(?:unchanged|increased|decreased)\b")
-
-
-def read_findings(text: str) -> frozenset[tuple[str, str, str]]:
-    """Findings that a report or a caption of a phantom asserts, as `Finding.key`.
-
-    Sentences with `no` or `none` deny what they name, and sentences on the prior study only repeat what another one
-    says. A sentence that names a finding but no side, where there should be one, yields a key that matches nothing.
-    """
-    found = set()
-    for sentence in re.split(r"[.;]", text.lower()):
-        words = re.findall(r"[a-z]+", sentence)
-        if "no" in words or "none" in words or "nor" in words or _COMPARED.search(sentence):
-            continue
-        sizes = [_SIZES[w] for w in words if w in _SIZES]
-        sides = [w for w in words if w in ("left", "right")]
-        for name, pattern in _NAMES:
-            if pattern.search(sentence) is None:
-                continue
-            if name in (Name.TUBE, Name.CARDIOMEGALY, Name.OEDEMA):
-                sides = [""]
-            # `describe` may name two of a kind at once: "effusion small left and large right".
-            for index, side in enumerate(sides or ["?"]):
-                size = sizes[min(index, len(sizes) - 1)] if sizes else ""
-                found.add((name.value, side, "" if name in (Name.NODULE, Name.TUBE, Name.PACEMAKER) else size))
-    return frozenset(found)

@@ -66,6 +66,7 @@ def sample_findings(rng: np.random.Generator, *, normal: float = 0.4) -> tuple[F
     """Draw the findings of one study, sorted as reports mention them.
 
     Args:
+        rng: where chance comes from.
         normal: probability that there are none.
     """
     if rng.random() < normal:

@@ -124,7 +124,9 @@ _PLAIN: Style = {
     "no cardiomegaly": "Heart/A size/A>heart is normal/O@heart .",
     "oedema": "There is {size}/O>edema pulmonary/A edema/O@pulmonary .",
     "opacity": "There is a {size}/O>opacity opacity/O@lung in the {side}/A>lung {zone}/A>lung lung/A .",
-    "doubtful opacity": "There is a possible {size}/U>opacity opacity/U@lung in the {side}/A>lung {zone}/A>lung lung/A .",
+    "doubtful opacity": (
+        "There is a possible {size}/U>opacity opacity/U@lung in the {side}/A>lung {zone}/A>lung lung/A ."
+    ),
     "nodule": "There is a nodule/O@lung in the {side}/A>lung {zone}/A>lung lung/A .",
     "no lung": "The lungs/A are clear/O@lungs .",
     "effusion": "There is a {size}/O>effusion {side}/A>pleural pleural/A effusion/O@pleural .",
@@ -304,6 +306,8 @@ def write_report(
     """Write the report of a study.
 
     Args:
+        findings: what the study has.
+        rng: for the indication and the words on the prior study.
         style: one of `HOUSE_STYLES`.
         prior: findings of the patient's study before this one; None where there is none.
     """
@@ -337,7 +341,7 @@ def sample_annotated(rng: np.random.Generator, *, templates: Templates) -> Annot
     mixed = {key: styles[int(rng.integers(len(styles)))][key] for key in _PLAIN}
     sentences = findings_section(findings, mixed, prior, rng)
     if templates == "seen":
-        rng.shuffle(sentences)  # type: ignore[arg-type]
+        rng.shuffle(sentences)
     if rng.random() < 0.7:
         sentences += impression_section(findings, mixed)
     return join(sentences)

@@ -72,20 +72,25 @@ class Drawing:
     masks: dict[Finding, NDArray[np.bool_]]
 
 
-def _soft(distance: Plane, edge: float) -> Plane:
+def _soft(distance: NDArray[np.floating], edge: float) -> Plane:
     """Smooth step: 0 far below zero, 1 far above, over about `edge`. float32[H, W]."""
     return np.clip(distance / (2 * edge) + 0.5, 0.0, 1.0).astype(np.float32)
 
 
 def _ellipse(x: Plane, y: Plane, cx: float, cy: float, rx: float, ry: float) -> Plane:
     """Distance from the centre in radii: 1 on the outline. float32[H, W]."""
-    return np.sqrt(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2)
+    distance: Plane = np.sqrt(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2)
+    return distance
 
 
 def draw(anatomy: Anatomy, findings: tuple[Finding, ...], height: int, width: int, seed: int) -> Drawing:
     """Draw a phantom of `height` x `width` pixels.
 
     Args:
+        anatomy: the patient.
+        findings: what the patient has.
+        height: pixels.
+        width: pixels.
         seed: for the places of the findings within their zones; the same seed puts them at the same place at any size.
     """
     u = np.linspace(-1 + 1 / width, 1 - 1 / width, width, dtype=np.float32)[None, :]
@@ -201,7 +206,7 @@ def _paint(
             return (grey + 0.28 * line).astype(np.float32), line
         case Name.PACEMAKER:
             cx, cy = sign * rng.uniform(0.42, 0.50), rng.uniform(-0.60, -0.52)
-            box = _soft(1 - (((x - cx) / 0.115) ** 4 + ((y - cy) / 0.09) ** 4), 0.2)
+            box = _soft((1 - (((x - cx) / 0.115) ** 4 + ((y - cy) / 0.09) ** 4)).astype(np.float32), 0.2)
             t = np.clip((y - cy) / (0.40 - cy), 0, 1)
             path = cx + (0.16 - cx) * np.sin(0.5 * np.pi * t) ** 1.5
             lead = np.exp(-(((x - path) / 0.011) ** 2)).astype(np.float32) * _soft(y - cy, 0.01) * _soft(0.40 - y, 0.01)
@@ -212,6 +217,8 @@ def expose(grey: Plane, rng: np.random.Generator, *, noise: float) -> Plane:
     """What a detector makes of a drawing: another gamma and gain, and noise. float32[H, W] in [0, 1].
 
     Args:
+        grey: float32[H, W] in [0, 1].
+        rng: where chance comes from.
         noise: standard deviation per pixel, in grey.
     """
     gamma, gain, offset = rng.uniform(0.85, 1.2), rng.uniform(0.88, 1.05), rng.uniform(-0.02, 0.05)

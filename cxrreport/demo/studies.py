@@ -79,7 +79,8 @@ def plan_studies(patients: int, seed: int, *, smallest: int, full_size: int) -> 
     """Invent patients and their studies.
 
     Args:
-        patients: number of patients; a fifth is for testing, a twentieth for validation, whole patients each.
+        patients: how many; a fifth is for testing, a twentieth for validation, whole patients each.
+        seed: the same seed gives the same studies.
         smallest: least side of the bulk of the images, pixels.
         full_size: how many studies get the size of a real detector.
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import resource
 import time
@@ -43,13 +44,17 @@ VISION_WIDTH, TEXT_WIDTH = 128, 160
 TEXT_VOCABULARY = 768
 LOCATIONS, SEGMENTS = 1024, 128
 TABLE_MULTIPLE = 64
+logger = logging.getLogger(__name__)
+
 INSTRUCTION = "generate the chest x-ray report indication"
 
 
 def train_tokenizer(seed: int) -> GemmaTokenizer:
-    """A byte-fallback BPE tokenizer on the project's own text, special tokens placed as in Gemma's.
+    """Train a byte-fallback BPE tokenizer on the project's own text, special tokens placed as in Gemma's.
 
-    pad 0, eos 1, bos 2, unk 3, mask 4, "\\n" and a merged "\\n\\n", bytes, words; then `<locNNNN>`, `<segNNN>`, `<image>`.
+    pad 0, eos 1, bos 2, unk 3, mask 4, the newline and a merged double newline, bytes, words; then `<locNNNN>`,
+    `<segNNN>`, `<image>`. The library breaks ties between equally frequent merges by chance, so another run gives
+    the same words other numbers.
     """
     rng = np.random.default_rng(seed)
     corpus = [INSTRUCTION, "FINDINGS: IMPRESSION: INDICATION: TECHNIQUE: COMPARISON:"] * 50
@@ -63,7 +68,7 @@ def train_tokenizer(seed: int) -> GemmaTokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=TEXT_VOCABULARY, special_tokens=special, initial_alphabet=[chr(c) for c in range(33, 127)] + ["▁"]
     )
-    learner = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    learner = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))  # noqa: S106 - no password
     learner.normalizer = normalizers.Replace(" ", "▁")
     # Merges stay within words and apart from punctuation, as sentencepiece learns them; encoding needs no such split.
     learner.pre_tokenizer = pre_tokenizers.Sequence(
@@ -72,7 +77,7 @@ def train_tokenizer(seed: int) -> GemmaTokenizer:
     learner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     learner.train_from_iterator(corpus, trainer)
     state = json.loads(learner.to_str())["model"]
-    merges = [("\n", "\n"), *(tuple(pair) for pair in state["merges"])]
+    merges: Any = [("\n", "\n"), *(tuple(pair) for pair in state["merges"])]
     tokenizer = GemmaTokenizer(
         vocab=state["vocab"],
         merges=merges,
@@ -102,17 +107,17 @@ def _with_places(tokenizer: GemmaTokenizer, text_vocabulary: int) -> GemmaTokeni
 
 
 def build_processor(tokenizer: GemmaTokenizer) -> PaliGemmaProcessor:
-    """transformers' processor, bilinear and to [-1, 1] as the reference implementation."""
-    images = SiglipImageProcessor(size={"height": RESOLUTION, "width": RESOLUTION}, resample=2)
+    """Make the processor that transformers expects, bilinear and to [-1, 1] as the reference implementation."""
+    images: Any = SiglipImageProcessor(size={"height": RESOLUTION, "width": RESOLUTION}, resample=2)
     images.image_seq_length = GRID**2
-    return PaliGemmaProcessor(images, tokenizer)
+    return PaliGemmaProcessor(images, tokenizer)  # type: ignore[no-untyped-call]
 
 
 def build_config(tokenizer: GemmaTokenizer) -> PaliGemmaConfig:
     """The published configuration with small numbers; the table of embeddings is padded past the last id."""
     size = math.ceil((len(tokenizer) + 1) / TABLE_MULTIPLE) * TABLE_MULTIPLE
-    return PaliGemmaConfig(
-        vision_config={
+    values: dict[str, Any] = {
+        "vision_config": {
             "model_type": "siglip_vision_model",
             "hidden_size": VISION_WIDTH,
             "intermediate_size": 4 * VISION_WIDTH,
@@ -123,7 +128,7 @@ def build_config(tokenizer: GemmaTokenizer) -> PaliGemmaConfig:
             "projection_dim": TEXT_WIDTH,
             "vision_use_head": False,
         },
-        text_config={
+        "text_config": {
             "model_type": "gemma2",
             "vocab_size": size,
             "hidden_size": TEXT_WIDTH,
@@ -135,19 +140,24 @@ def build_config(tokenizer: GemmaTokenizer) -> PaliGemmaConfig:
             "query_pre_attn_scalar": 32,
             "max_position_embeddings": 8192,
         },
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        projection_dim=TEXT_WIDTH,
-        hidden_size=TEXT_WIDTH,
-        bos_token_id=2,
-        eos_token_id=1,
-        pad_token_id=0,
-    )
+        "image_token_index": tokenizer.convert_tokens_to_ids("<image>"),
+        "projection_dim": TEXT_WIDTH,
+        "hidden_size": TEXT_WIDTH,
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+    }
+    return PaliGemmaConfig(**values)
+
+
+Case = tuple[tuple[Finding, ...], dict[Finding, NDArray[np.bool_]]]
+"""The findings of a phantom, and the patches that each covers, bool[GRID, GRID]."""
 
 
 class Pool:
     """Drawn phantoms in memory: images uint8[N, R, R], their findings, and where these are, patch by patch."""
 
-    def __init__(self, images: NDArray[np.uint8], places: NDArray[np.bool_], cases: list[Any]) -> None:
+    def __init__(self, images: NDArray[np.uint8], places: NDArray[np.bool_], cases: list[Case]) -> None:
         self.images, self.places, self.cases = images, places, cases
 
     def __len__(self) -> int:
@@ -185,7 +195,8 @@ def draw_pool(count: int, seed: int, workers: int) -> Pool:
     )
 
 
-def _task(findings: tuple[Finding, ...], patches: Any, rng: np.random.Generator) -> tuple[str, str]:
+def _task(case: Case, rng: np.random.Generator) -> tuple[str, str]:
+    findings, patches = case
     match rng.choice(["caption", "describe", "question", "detect"], p=[0.35, 0.25, 0.3, 0.1]):
         case "caption":
             return captions.CAPTION_PROMPT, captions.caption(findings)
@@ -208,7 +219,7 @@ def _pixels(images: NDArray[np.uint8], rng: np.random.Generator | None) -> torch
 
 
 def _batch(pairs: list[tuple[str, str]], tokenizer: GemmaTokenizer, image_token: int) -> dict[str, torch.Tensor]:
-    """[image][BOS prefix]["\\n"][suffix EOS], right-padded; token types 1 and labels on the suffix alone."""
+    """[image][BOS prefix][newline][suffix EOS], right-padded; token types 1 and labels on the suffix alone."""
     rows = []
     for prefix, suffix in pairs:
         head = [image_token] * GRID**2 + [2, *tokenizer.encode(prefix, add_special_tokens=False)]
@@ -240,6 +251,11 @@ def _optimizer(
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
 
 
+def _build(config: PaliGemmaConfig) -> Any:
+    attention = implementation(softcap=False)
+    return PaliGemmaForConditionalGeneration._from_config(config, attn_implementation=attention)  # type: ignore[no-untyped-call]
+
+
 def pretrain(
     out: Path, *, seed: int, pool_size: int, vision_steps: int, steps: int, batch: int, workers: int, save_every: int
 ) -> None:
@@ -251,11 +267,11 @@ def pretrain(
     config = build_config(tokenizer)
     processor = build_processor(tokenizer)
     prepare_config(config, softcap=False)
-    model = PaliGemmaForConditionalGeneration._from_config(config, attn_implementation=implementation(softcap=False))
+    model = _build(config)
     model.train()
     pool = draw_pool(pool_size, seed + 1, workers)
     log: list[dict[str, float]] = []
-    print(f"{len(pool)} phantoms in {time.time() - started:.0f} s; {model.num_parameters():,} parameters", flush=True)
+    logger.info("%d phantoms in %.0f s; %d parameters", len(pool), time.time() - started, model.num_parameters())
 
     head = torch.nn.Linear(VISION_WIDTH, len(captions.VISIBLE))
     weight = torch.tensor(3.0)
@@ -279,7 +295,7 @@ def pretrain(
     optimizer, schedule = _optimizer(parameters, 1e-3, steps, 200)
     for step in range(steps):
         chosen = rng.integers(len(pool), size=batch)
-        pairs = [_task(*pool.cases[i], rng) for i in chosen]
+        pairs = [_task(pool.cases[i], rng) for i in chosen]
         inputs = _batch(pairs, tokenizer, config.image_token_id)
         labels = inputs.pop("labels")
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -325,20 +341,21 @@ def pretrain(
 
 def _update(loss: torch.Tensor, optimizer: Any, schedule: Any, parameters: list[torch.nn.Parameter]) -> None:
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     optimizer.step()
     schedule.step()
 
 
 def _record(log: list[dict[str, Any]], stage: str, step: int, loss: torch.Tensor, started: float) -> None:
-    log.append({"stage": stage, "step": step, "loss": round(float(loss.detach()), 5), "s": round(time.time() - started)})
-    print(log[-1], flush=True)
+    seconds = round(time.time() - started)
+    log.append({"stage": stage, "step": step, "loss": round(float(loss.detach()), 5), "s": seconds})
+    logger.info("%s", log[-1])
 
 
-def _save(out: Path, model: PaliGemmaForConditionalGeneration, processor: PaliGemmaProcessor) -> None:
+def _save(out: Path, model: Any, processor: PaliGemmaProcessor) -> None:
     """bfloat16 safetensors, and the configuration with Gemma 2's soft-capping, which a transfer switches off."""
-    copy = PaliGemmaForConditionalGeneration._from_config(model.config).to(torch.bfloat16)
+    copy = _build(model.config).to(torch.bfloat16)
     copy.load_state_dict(model.state_dict())
     copy.config.text_config.attn_logit_softcapping = 50.0
     copy.config.text_config.final_logit_softcapping = 30.0
@@ -347,6 +364,7 @@ def _save(out: Path, model: PaliGemmaForConditionalGeneration, processor: PaliGe
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Pre-train the tiny PaliGemma 2 on phantoms.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
