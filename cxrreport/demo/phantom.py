@@ -74,7 +74,8 @@ class Drawing:
 
 def _soft(distance: NDArray[np.floating], edge: float) -> Plane:
     """Smooth step: 0 far below zero, 1 far above, over about `edge`. float32[H, W]."""
-    return np.clip(distance / (2 * edge) + 0.5, 0.0, 1.0).astype(np.float32)
+    step: Plane = np.clip(distance / (2 * edge) + 0.5, 0.0, 1.0).astype(np.float32)
+    return step
 
 
 def _ellipse(x: Plane, y: Plane, cx: float, cy: float, rx: float, ry: float) -> Plane:

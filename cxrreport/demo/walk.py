@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +36,44 @@ SYSTEMS = ("tuned", "no_adapter", "most_frequent", "shuffled", "blank")
 HEADLINE = "radgraph_partial"
 TERSE = PromptSettings(instruction="cap en", indication=False)
 """The prompt of the base's own style, in which it has no report to learn."""
-_CHECKPOINT = CheckpointSettings(name="tiny")
 
 
-def train_settings(data: Path, output: Path, seed: int, tracked: TrackingSettings) -> TrainSettings:
-    """The recipe of the demo at 224 pixels; `configs/train-demo.yaml` is the same."""
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """What depends on the resolution: 4,096 image tokens cost a hundred times what 256 do."""
+
+    checkpoint: CheckpointSettings
+    patients: int
+    smallest: int
+    full_size: int
+    max_steps: int
+    batch_size: int
+
+
+SCALES = {
+    224: _Scale(CheckpointSettings(name="tiny"), 900, smallest=360, full_size=4, max_steps=600, batch_size=16),
+    896: _Scale(CheckpointSettings(name="tiny-896"), 120, smallest=1000, full_size=2, max_steps=60, batch_size=4),
+}
+
+
+def train_settings(
+    data: Path, output: Path, *, resolution: int = 224, seed: int = 0, tracked: TrackingSettings | None = None
+) -> TrainSettings:
+    """The recipe of the demo; `configs/train-demo.yaml` is the one at 224 pixels."""
+    scale = SCALES[resolution]
     return TrainSettings(
         data=data,
         output=output,
-        checkpoint=_CHECKPOINT,
+        checkpoint=scale.checkpoint,
         lora=LoraSettings(rank=16, alpha=32, dropout=0.0, targets="language+projector"),
-        max_steps=600,
+        max_steps=scale.max_steps,
         learning_rate=3e-3,
-        batch_size=16,
+        batch_size=scale.batch_size,
         accumulation=1,
         gradient_checkpointing=False,
-        eval_every=200,
+        eval_every=max(1, scale.max_steps // 3),
         seed=seed,
-        tracking=tracked,
+        tracking=tracked or TrackingSettings(),
     )
 
 
@@ -70,14 +91,14 @@ def walk(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
         own = TrackingSettings(uri=f"sqlite:///{(root / 'mlflow.db').resolve()}", experiment="cxrreport-demo")
         with tracking.start("demo", settings, own, output=root / "phantoms") as parent:
             tracked = own.model_copy(update={"parent_run_id": parent.run_id})
-            large = settings.resolution == 896
+            scale = SCALES[settings.resolution]
             with clock("phantoms"):
                 write_studies(
                     root / "phantoms",
-                    patients=settings.patients,
+                    patients=settings.patients or scale.patients,
                     seed=settings.seed,
-                    smallest=1000 if large else 360,
-                    full_size=2 if large else 4,
+                    smallest=scale.smallest,
+                    full_size=scale.full_size,
                     workers=2,
                     progress=progress,
                 )
@@ -124,8 +145,8 @@ class _Verbs:
         self.tracked = tracked
         self.progress = progress
         self.clock = clock
+        self.scale = SCALES[settings.resolution]
         self.run_ids: dict[str, str] = {}
-        self.steps = 0
 
     def learn(self) -> None:
         """Ingest and fine-tune."""
@@ -142,7 +163,13 @@ class _Verbs:
                 progress=self.progress,
             )
         with self.clock("train"):
-            recipe = train_settings(self.root / "ingest", self.root / "train", self.settings.seed, self.tracked)
+            recipe = train_settings(
+                self.root / "ingest",
+                self.root / "train",
+                resolution=self.settings.resolution,
+                seed=self.settings.seed,
+                tracked=self.tracked,
+            )
             trained = runs.train(recipe, progress=self.progress)
         self.run_ids |= {"ingest": ingested.run_id, "train": trained.run_id}
 
@@ -154,11 +181,11 @@ class _Verbs:
                 GenerateSettings(
                     input=self.root / "ingest",
                     output=self.predictions(name),
-                    checkpoint=None if tuned else _CHECKPOINT,
+                    checkpoint=None if tuned else self.scale.checkpoint,
                     adapter=self.root / "train" / "adapter" if tuned else None,
                     prompt=TERSE if name == "base_terse" else None,
                     control="shuffled" if name == "shuffled" else "blank" if name == "blank" else "none",
-                    batch_size=32,
+                    batch_size=2 * self.scale.batch_size,
                     max_new_tokens=128,
                     seed=self.settings.seed,
                     tracking=self.tracked,
