@@ -104,7 +104,7 @@ class IngestSettings(Settings):
     resolution: Resolution = 224
     """Side of the square image, pixels."""
     resize: Literal["squash", "pad"] = "squash"
-    """`squash`: to the square without keeping the aspect, as the reference implementation; `pad`: keep it, pad black."""
+    """`squash`: to the square, whatever the aspect, as the reference implementation; `pad`: keep it, pad black."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Antialiased in both cases."""
     views: Literal["best-frontal", "frontal", "all"] = "best-frontal"

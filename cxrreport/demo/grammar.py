@@ -120,7 +120,7 @@ _DEGREE = {"mild": "mildly", "severe": "severely"}
 Style = dict[str, str]
 
 _PLAIN: Style = {
-    "cardiomegaly": "The heart/A is {degree}/O>enlarged enlarged/O@heart .",
+    "cardiomegaly": "Heart/A size/A>heart is {degree}/O>enlarged enlarged/O@heart .",
     "no cardiomegaly": "Heart/A size/A>heart is normal/O@heart .",
     "oedema": "There is {size}/O>edema pulmonary/A edema/O@pulmonary .",
     "opacity": "There is a {size}/O>opacity opacity/O@lung in the {side}/A>lung {zone}/A>lung lung/A .",

@@ -15,8 +15,8 @@ from cxrreport.demo.findings import Finding, Name
 
 Plane = NDArray[np.float32]
 
-# Radius of the fine nodule in normalised units: 0.45 pixels at 224, 1.8 at 896.
-NODULE_RADIUS = 0.004
+# Radius of the fine nodule in normalised units: 0.28 pixels at 224, 1.1 at 896.
+NODULE_RADIUS = 0.0025
 _LUNG_X, _LUNG_RX, _LUNG_RY, _LUNG_Y = 0.40, 0.31, 0.66, -0.08
 _DIAPHRAGM_Y = 0.46
 
@@ -184,7 +184,7 @@ def _paint(
         case Name.NODULE:
             cx = sign * rng.uniform(0.30, 0.52)
             cy = rng.uniform(-0.48, -0.25) if finding.zone == "upper" else rng.uniform(0.0, 0.22)
-            disc = _soft(1 - _ellipse(x, y, cx, cy, NODULE_RADIUS, NODULE_RADIUS), 0.15)
+            disc = _soft(1 - _ellipse(x, y, cx, cy, NODULE_RADIUS, NODULE_RADIUS), 0.3)
             near = _soft(1 - _ellipse(x, y, cx, cy, 0.03, 0.03), 0.15)
             return (grey + 0.3 * disc).astype(np.float32), near
         case Name.PNEUMOTHORAX:

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cxrreport.demo import captions, grammar
+from cxrreport.demo.findings import Finding, Name, masked, sample_findings
+from cxrreport.demo.grammar import HOUSE_STYLES, annotate, join, sample_annotated, sample_style, write_report
+from cxrreport.demo.reader import contradicts, read_findings
+
+
+def words(graph: grammar.AnnotatedText, index: int) -> str:
+    entity = graph.entities[index]
+    return " ".join(graph.tokens[entity.start : entity.end + 1])
+
+
+def test_a_template_carries_its_graph():
+    graph = annotate("there is a small/O>effusion left/A>pleural pleural/A effusion/O@pleural .")
+    assert graph.text == "There is a small left pleural effusion."
+    assert [words(graph, i) for i in range(4)] == ["small", "left", "pleural", "effusion"]
+    assert {(words(graph, r.head), r.kind, words(graph, r.tail)) for r in graph.relations} == {
+        ("small", "modify", "effusion"),
+        ("left", "modify", "pleural"),
+        ("effusion", "located_at", "pleural"),
+    }
+
+
+def test_entities_of_several_words_and_joined_texts_keep_their_places():
+    one = annotate("endotracheal_tube/O is in place .")
+    both = join([one, annotate("no effusion/N .")])
+    assert words(both, 0).lower() == "endotracheal tube"
+    assert words(both, 1) == "effusion"
+    assert both.entities[1].label == "Observation::definitely absent"
+
+
+@pytest.mark.parametrize("templates", ["seen", "held-out"])
+def test_tokens_are_those_of_radgraph_xl(templates):
+    from radgraph.utils import radgraph_xl_preprocess_report
+
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        text = sample_annotated(rng, templates=templates)
+        assert radgraph_xl_preprocess_report(text.text).split() == list(text.tokens)
+
+
+def test_held_out_sentences_are_in_no_report():
+    seen = {template for _, style in HOUSE_STYLES.values() for template in style.values()}
+    seen |= set(grammar._TEACHING.values())
+    own = {key: t for key, t in grammar._HELD_OUT.items() if t != grammar._PLAIN[key]}
+    assert len(own) >= 15
+    assert not seen & set(own.values())
+
+
+def test_reports_say_what_the_phantom_has_and_nothing_else():
+    rng = np.random.default_rng(1)
+    for _ in range(1000):
+        findings = masked(sample_findings(rng))
+        report = write_report(findings, rng, style=sample_style(rng), prior=sample_findings(rng)).report
+        assert read_findings(report.findings) == {f.key for f in findings}
+        assert not contradicts(report.findings, report.impression)
+
+
+def test_captions_say_what_can_be_seen():
+    rng = np.random.default_rng(2)
+    for _ in range(1000):
+        findings = masked(sample_findings(rng))
+        visible = {f.key for f in findings if f.name is not Name.NODULE}
+        assert read_findings(captions.caption(findings)) == visible
+        assert read_findings(captions.describe(findings)) == visible
+
+
+def test_pre_training_never_sees_a_sentence_of_the_reports():
+    rng = np.random.default_rng(3)
+    shown = set()
+    for _ in range(3000):
+        findings = masked(sample_findings(rng))
+        texts = [captions.caption(findings), captions.describe(findings), captions.question(findings, rng)[1]]
+        shown |= {part.strip(" .").lower() for text in texts for part in text.split(";")}
+    reports = set()
+    for _ in range(3000):
+        report = write_report(masked(sample_findings(rng)), rng, style="plain").report
+        reports |= {part.strip().lower() for part in report.findings.split(".") if part.strip()}
+    assert not shown & reports
+
+
+@pytest.mark.parametrize(
+    ("findings", "impression", "clash"),
+    [
+        ("There is a small left pleural effusion.", "Small left pleural effusion.", False),
+        ("There is a small left pleural effusion.", "Small right pleural effusion.", True),
+        ("There is a small left pleural effusion.", "No acute cardiopulmonary process.", True),
+        ("There is no pleural effusion.", "Small right pleural effusion.", True),
+        ("A left pacemaker is in place.", "No acute cardiopulmonary process.", False),
+        ("The heart is mildly enlarged. There is a nodule in the left upper lung.", "Mild cardiomegaly.", False),
+    ],
+)
+def test_contradictions(findings, impression, clash):
+    assert contradicts(findings, impression) is clash
+
+
+def test_a_box_is_four_locations():
+    mask = np.zeros((16, 16), bool)
+    mask[4:8, 8:16] = True
+    finding = Finding(Name.EFFUSION, "left", "small")
+    prompt, answer = captions.detect((finding,), {finding: mask}, np.random.default_rng(0))
+    assert prompt == "detect effusion"
+    assert answer == "<loc0256><loc0512><loc0512><loc1023> effusion"
