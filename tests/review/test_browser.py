@@ -229,18 +229,20 @@ def test_nothing_is_wider_than_the_window(page: sync_api.Page, tmp_path: Path, w
     assert (kept / f"review-{width}.png").stat().st_size > 10_000
 
 
-def test_two_thousand_studies_stay_quick(browser: sync_api.Browser, tmp_path: Path, big_review: Path) -> None:
+def test_two_thousand_studies_stay_quick(browser: sync_api.Browser, big_review: Path) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 860})
-    start = time.monotonic()
+    begun = time.monotonic()
     page.goto(big_review.as_uri())
     assert page.locator("#position").inner_text() == "1 of 2000"
-    assert time.monotonic() - start < 15
-    assert page.locator("#rows li").count() < 60
-    start = time.monotonic()
     for _ in range(50):
         page.keyboard.press("j")
     assert page.locator("#position").inner_text() == "51 of 2000"
     page.locator("#query").fill("word1999")
     assert page.locator("#position").inner_text() == "1 of 1"
-    assert time.monotonic() - start < 15
+    # About two seconds on an idle machine; the bound leaves room for one that is busy with other tests.
+    assert time.monotonic() - begun < 60
+    # What keeps it so: one study and the rows in sight are in the document, whatever the number of studies.
+    page.locator("button[type=reset]").click()
+    assert page.locator("#rows li").count() < 60
+    assert page.locator("main *").count() < 600
     page.close()
