@@ -1,0 +1,94 @@
+"""The random checkpoint of tests/model, and an ingest folder that exists in memory alone."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cxrreport.errors import ManifestError
+from cxrreport.records import Report, Split, Study
+from cxrreport.settings import TrainSettings
+
+REPORTS = (
+    Report(indication="cough", findings="The heart is enlarged. No pneumothorax.", impression="Cardiomegaly."),
+    Report(findings="The lungs are clear.", impression="No acute process."),
+    Report(indication="fever", impression="Small left pleural effusion."),
+)
+
+
+class MemoryManifest:
+    """Images tell by their brightness which report they have."""
+
+    resolution = 224
+    preprocessing = {"resize": "squash", "interpolation": "bilinear"}  # noqa: RUF012
+    digest = "d" * 64
+
+    def __init__(self, train: int = 11, validate: int = 3) -> None:
+        self.sizes = {Split.TRAIN: train, Split.VALIDATE: validate, Split.TEST: 2}
+        self.asked: list[str] = []
+        self.gone: set[str] = set()
+        self.reports = REPORTS
+
+    def studies(self, split: Split | None = None) -> list[Study]:
+        assert split is not None, "training asks for one split"
+        return [
+            Study(
+                study_id=f"s{split.value}{i:03d}",
+                patient_id=f"p{split.value}{i:03d}",
+                split=split,
+                image_ids=(f"{split.value}-{i}",),
+                report=self.reports[i % len(self.reports)],
+            )
+            for i in range(self.sizes[split])
+        ]
+
+    def image(self, image_id: str) -> np.ndarray:
+        self.asked.append(image_id)
+        if image_id in self.gone:
+            raise ManifestError(f"{image_id}: gone")
+        number = int(image_id.split("-")[1])
+        noise = np.random.default_rng(number).integers(0, 60, (224, 224))
+        return (noise + 60 * (number % len(self.reports))).astype(np.uint8)
+
+
+@pytest.fixture
+def manifest() -> MemoryManifest:
+    return MemoryManifest()
+
+
+@pytest.fixture(scope="session")
+def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = Path(__file__).parents[1] / "model" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("model_conftest", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    folder: Path = module.write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    return folder
+
+
+@pytest.fixture
+def settings(checkpoint_folder: Path, tmp_path: Path) -> Callable[..., TrainSettings]:
+    def make(**values: Any) -> TrainSettings:
+        checkpoint = {"name": str(checkpoint_folder), "precision": "float32", "device": "cpu"}
+        given = {
+            "data": tmp_path / "ingest",
+            "output": tmp_path / "train",
+            "checkpoint": checkpoint | values.pop("checkpoint", {}),
+            "lora": {"rank": 4, "alpha": 8, "dropout": 0.1},
+            "learning_rate": 1e-2,
+            "max_steps": 8,
+            "batch_size": 2,
+            "accumulation": 2,
+            "eval_every": 4,
+            "save_every": 2,
+        }
+        return TrainSettings.model_validate(given | values)
+
+    return make

@@ -1,0 +1,107 @@
+"""The suffix-only loss and its gradients against the stock path: eager attention, logits for every position."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
+
+from cxrreport.model import attention
+from cxrreport.model.adapters import attach
+from cxrreport.model.checkpoints import load
+from cxrreport.model.prompt import IGNORED, PromptLayout
+from cxrreport.records import Report
+from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
+from cxrreport.training.loss import predicting, suffix_loss
+
+REPORTS = [
+    Report(
+        indication="cough and fever", findings="The heart is enlarged. No pneumothorax.", impression="Cardiomegaly."
+    ),
+    Report(findings="The lungs are clear."),
+    Report(indication="fever", impression="Small left pleural effusion."),
+]
+
+
+def test_predicting_marks_the_positions_before_suffix_tokens() -> None:
+    labels = torch.tensor([[IGNORED, IGNORED, 5, 6, IGNORED], [IGNORED, 7, IGNORED, IGNORED, IGNORED]])
+    expected = [[False, True, True, False, False], [True, False, False, False, False]]
+    assert predicting(labels).tolist() == expected
+
+
+def test_both_means_by_hand() -> None:
+    labels = torch.tensor([[IGNORED, 0, 1], [IGNORED, 1, IGNORED]])
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
+    losses = [np.log(1 + np.exp(-2)), np.log(1 + np.exp(-1)), np.log(1 + np.exp(-3))]
+    example = suffix_loss(logits, labels, reduction="per-example", normaliser=2)
+    token = suffix_loss(logits, labels, reduction="per-token", normaliser=3)
+    assert float(example) == pytest.approx(((losses[0] + losses[1]) / 2 + losses[2]) / 2, rel=1e-6)
+    assert float(token) == pytest.approx(sum(losses) / 3, rel=1e-6)
+
+
+def set_b(model: Any) -> None:
+    """At initialisation B is zero, so is every gradient of A, and a comparison of gradients passes for nothing."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_loss_and_gradients_equal_the_stock_path(checkpoint_folder: Path, checkpointing: bool) -> None:
+    loaded = load(CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu"), resolution=224)
+    layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (224, 224), dtype=np.uint8) for _ in REPORTS]
+    batch = layout.training_batch(REPORTS, images)
+    labels = batch["labels"]
+    assert len({int(row.sum()) for row in batch["attention_mask"]}) == 3
+
+    config = PaliGemmaConfig.from_pretrained(checkpoint_folder)
+    attention.prepare_config(config, softcap=False)
+    stock = PaliGemmaForConditionalGeneration.from_pretrained(
+        checkpoint_folder, config=config, attn_implementation="eager", dtype=torch.float32
+    )
+    ours, names = attach(loaded.model, LoraSettings(rank=4, dropout=0.0))
+    stock = get_peft_model(stock, LoraConfig(r=4, lora_alpha=32, target_modules=list(names)))
+    for model in (ours, stock):
+        set_b(model)
+        model.train()
+
+    stock_loss = stock(**batch).loss
+    stock_loss.backward()
+
+    if checkpointing:
+        ours.get_base_model().model.language_model.activation_checkpointing_enable({"use_reentrant": False})
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
+    with torch.no_grad():
+        image = ours.get_base_model().model.get_image_features(batch["pixel_values"])
+    outputs = ours(**inputs, mm_encoder_outputs={"image": image}, logits_to_keep=predicting(labels), use_cache=False)
+    assert outputs.logits.shape[0] == int((labels != IGNORED).sum())
+    loss = suffix_loss(outputs.logits, labels, reduction="per-token", normaliser=len(outputs.logits))
+    loss.backward()
+
+    assert float(loss.detach()) == pytest.approx(float(stock_loss.detach()), rel=1e-6)
+    theirs = {name: p.grad for name, p in stock.named_parameters() if p.requires_grad}
+    gradients = {name: p.grad for name, p in ours.named_parameters() if p.requires_grad}
+    assert gradients.keys() == theirs.keys()
+    assert len(gradients) == 28
+    for name, gradient in gradients.items():
+        assert gradient is not None
+        assert gradient.norm() > 1e-6, name
+        assert (gradient - theirs[name]).norm() / theirs[name].norm() < 1e-5, name
+
+
+def test_labels_of_padding_and_prefix_carry_no_loss() -> None:
+    labels = torch.tensor([[IGNORED, IGNORED, 1, 0]])
+    logits = torch.randn(2, 3, requires_grad=True)
+    padded = torch.cat([labels, torch.full((1, 3), IGNORED)], 1)
+    a = suffix_loss(logits, labels, reduction="per-example", normaliser=1)
+    b = suffix_loss(logits, padded, reduction="per-example", normaliser=1)
+    assert torch.equal(a, b)

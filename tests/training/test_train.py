@@ -1,0 +1,324 @@
+"""The whole verb on a model of two layers: it learns, goes on after a kill, and refuses what it must."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cxrreport.errors import ManifestError, MismatchError, OutputError, TrainingError
+from cxrreport.model import adapters
+from cxrreport.model.checkpoints import load
+from cxrreport.settings import CheckpointSettings, TrainSettings
+from cxrreport.training import features, trainer
+from cxrreport.training.log import read_log
+from cxrreport.training.train import TrainResult, train
+
+Settings = Callable[..., TrainSettings]
+
+
+def run(settings: TrainSettings, manifest: Any, log: list[Any] | None = None, **options: Any) -> TrainResult:
+    def keep(values: dict[str, float], step: int) -> None:
+        if log is not None:
+            log.append((step, dict(values)))
+
+    return train(settings, manifest, log=keep, progress=lambda done, total, label: None, **options)
+
+
+def losses(folder: Path) -> list[tuple[float, float]]:
+    lines = read_log(folder / "log.jsonl")
+    return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+
+
+def test_it_learns_and_writes_everything(settings: Settings, manifest: Any) -> None:
+    log: list[Any] = []
+    shown: list[tuple[int, int, str]] = []
+    given = settings(max_steps=30, eval_every=10, lora={"rank": 4, "alpha": 8, "dropout": 0.0})
+    result = train(
+        given,
+        manifest,
+        log=lambda values, step: log.append((step, values)),
+        progress=lambda *args: shown.append(args),
+        validate=lambda loaded, layout: {"training_mode": float(loaded.model.training)},
+    )
+    first = next(values["loss"] for step, values in log if step == 1)
+    assert result.loss < 0.6 * first
+    assert (result.steps, result.resumed_at, result.samples, result.cut_reports) == (30, 0, 11, 0)
+    assert len(result.adapted_modules) == 14
+    assert result.trained_parameters == sum(t.numel() for t in load_file(result.adapter / adapters.WEIGHTS).values())
+    assert result.peak_memory > 10**8
+    assert result.validation["validation_loss"] < first
+    assert result.validation["training_mode"] == 0.0
+    assert [step for step, values in log if "validation_loss" in values] == [10, 20, 30]
+    assert [step for step, values in log if "loss" in values] == list(range(1, 31))
+    assert shown[-1] == (30, 30, "training")
+    written = {path.name for path in given.output.iterdir()} - {".lock"}
+    assert written == {"adapter", "checkpoints", "log.jsonl", "loss.png", "train.json"}
+    assert (given.output / "loss.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((given.output / "train.json").read_text())
+    assert record["finished"]
+    assert record["data_digest"] == manifest.digest
+    assert "torch" in record["versions"]
+    card = adapters.AdapterCard.read(result.adapter)
+    assert card.preprocessing == manifest.preprocessing
+    assert card.modules == result.adapted_modules
+    assert card.metrics["validation_loss"] == result.validation["validation_loss"]
+    assert not [path for path in given.output.rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}]
+    assert not {image for image in manifest.asked if image.startswith("test")}
+
+
+def test_a_finished_folder_returns_its_result(settings: Settings, manifest: Any) -> None:
+    first = run(settings(max_steps=2), manifest)
+    log: list[Any] = []
+    assert run(settings(max_steps=2), manifest, log) == first
+    assert log == []
+    with pytest.raises(OutputError, match="learning_rate"):
+        run(settings(max_steps=2, learning_rate=1e-3), manifest)
+
+
+def test_the_adapter_gives_the_validation_loss_again(settings: Settings, manifest: Any) -> None:
+    given = settings()
+    result = run(given, manifest)
+    loaded = adapters.load(result.adapter, load(given.checkpoint, resolution=224))
+    again = run(settings(output=given.output.parent / "second"), manifest)
+    assert again.validation == result.validation
+    tensors = {n: p for n, p in loaded.model.named_parameters() if "lora_" in n}
+    checkpoint = load_file(trainer.checkpoints(given.output / "checkpoints")[-1] / trainer.WEIGHTS)
+    assert {n: t.tolist() for n, t in checkpoint.items()} == {n: p.tolist() for n, p in tensors.items()}
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_at(at: int) -> Callable[[dict[str, float], int], None]:
+    def log(values: dict[str, float], step: int) -> None:
+        if step == at and "loss" in values:
+            raise StoppedError
+
+    return log
+
+
+@pytest.mark.parametrize(
+    ("stops", "options"),
+    [((1, 3, 8), {"augment": True}), ((2, 5), {"loss": "per-token", "gradient_checkpointing": False})],
+)
+def test_a_stopped_run_goes_on_as_if_undisturbed(
+    settings: Settings, manifest: Any, tmp_path: Path, stops: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    whole = settings(output=tmp_path / "whole", **options)
+    run(whole, manifest)
+    expected = losses(whole.output)
+    weights = load_file(whole.output / "adapter" / adapters.WEIGHTS)
+    for at in stops:
+        parts = settings(output=tmp_path / f"parts-{at}", **options)
+        with pytest.raises(StoppedError):
+            train(parts, manifest, log=stop_at(at), progress=lambda *_: None)
+        # The step at which it was stopped stands in no line yet; a line that is cut off stands for a kill in writing.
+        with (parts.output / "log.jsonl").open("a") as file:
+            file.write('{"step": 9, "lo')
+        log: list[Any] = []
+        result = run(parts, manifest, log)
+        assert result.resumed_at == (at - 1) // 2 * 2
+        found = losses(parts.output)
+        assert [step for step, _ in found] == list(range(1, 9))
+        for (_, one), (_, other) in zip(expected, found, strict=True):
+            assert one == pytest.approx(other, abs=1e-6)
+        assert [step for step, values in log if "loss" in values] == list(range(at, 9))
+        for name, tensor in load_file(result.adapter / adapters.WEIGHTS).items():
+            torch.testing.assert_close(tensor, weights[name], rtol=0, atol=1e-6)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from conftest import MemoryManifest
+from cxrreport.settings import TrainSettings
+from cxrreport.training import trainer
+from cxrreport.training.train import train
+
+settings = TrainSettings.model_validate_json(sys.argv[2])
+write = trainer.save_file
+
+def save_file(tensors, path, *rest):
+    write(tensors, path, *rest)
+    if "0000004" in str(path) and trainer.OPTIMIZER in str(path):
+        os.kill(os.getpid(), signal.SIGKILL)  # in the middle of the second checkpoint
+
+trainer.save_file = save_file
+train(settings, MemoryManifest(), log=lambda values, step: None, progress=lambda *_: None)
+"""
+
+
+def test_sigkill_within_a_checkpoint(settings: Settings, manifest: Any, tmp_path: Path) -> None:
+    whole, killed = settings(output=tmp_path / "whole"), settings(output=tmp_path / "killed")
+    run(whole, manifest)
+    arguments = [sys.executable, "-c", KILLED, str(Path(__file__).parent), killed.model_dump_json()]
+    done = subprocess.run(arguments, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert [path.name for path in trainer.checkpoints(killed.output / "checkpoints")] == ["0000002"]
+    result = run(killed, manifest)
+    assert result.resumed_at == 2
+    for (_, one), (_, other) in zip(losses(whole.output), losses(killed.output), strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
+
+
+def test_killed_between_the_last_step_and_the_adapter(settings: Settings, manifest: Any) -> None:
+    given = settings()
+    result = run(given, manifest)
+    record = json.loads((given.output / "train.json").read_text())
+    (given.output / "train.json").write_text(
+        json.dumps({key: record[key] for key in ("verb", "settings", "data_digest")} | {"finished": False})
+    )
+    before = load_file(result.adapter / adapters.WEIGHTS)
+    shutil.rmtree(result.adapter)
+    again = run(given, manifest)
+    assert (again.resumed_at, again.loss) == (8, result.loss)
+    after = load_file(again.adapter / adapters.WEIGHTS)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_checkpoints_hold_what_is_trained_and_only_two_are_kept(settings: Settings, manifest: Any) -> None:
+    given = settings()
+    run(given, manifest)
+    kept = trainer.checkpoints(given.output / "checkpoints")
+    assert [path.name for path in kept] == ["0000006", "0000008"]
+    assert all("lora_" in name for name in load_file(kept[0] / trainer.WEIGHTS))
+    assert sum(file.stat().st_size for file in kept[0].iterdir()) < 200_000
+
+
+def test_a_damaged_checkpoint(settings: Settings, manifest: Any) -> None:
+    given = settings()
+    with pytest.raises(StoppedError):
+        train(given, manifest, log=stop_at(5), progress=lambda *_: None)
+    (trainer.checkpoints(given.output / "checkpoints")[-1] / trainer.WEIGHTS).write_bytes(b"\0" * 50)
+    with pytest.raises(TrainingError, match="0000004: cannot go on"):
+        run(given, manifest)
+    shutil.rmtree(given.output / "checkpoints" / "0000004")
+    assert run(given, manifest).resumed_at == 2
+
+
+def test_full_disk_at_a_checkpoint_loses_nothing(
+    settings: Settings, manifest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = settings()
+    write = trainer.save_file
+
+    def full(tensors: Any, path: Path) -> None:
+        if "0000004" in str(path):
+            raise OSError(28, "No space left on device")
+        write(tensors, path)
+
+    monkeypatch.setattr(trainer, "save_file", full)
+    with pytest.raises(OutputError, match="disk is full"):
+        run(given, manifest)
+    monkeypatch.setattr(trainer, "save_file", write)
+    assert run(given, manifest).resumed_at == 2
+
+
+def test_loss_that_is_not_finite(settings: Settings, manifest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = settings()
+    loss = trainer.suffix_loss
+    count = [0]
+
+    def spoiled(*args: Any, **options: Any) -> torch.Tensor:
+        count[0] += 1
+        return loss(*args, **options) * (math.nan if count[0] > 10 else 1.0)
+
+    monkeypatch.setattr(trainer, "suffix_loss", spoiled)
+    with pytest.raises(TrainingError, match=r"step 6: loss is nan.*learning_rate"):
+        run(given, manifest)
+    assert [path.name for path in trainer.checkpoints(given.output / "checkpoints")] == ["0000002", "0000004"]
+    assert [step for step, _ in losses(given.output)] == [1, 2, 3, 4, 5]
+
+
+def test_other_data_in_the_same_folder(settings: Settings, manifest: Any) -> None:
+    with pytest.raises(StoppedError):
+        train(settings(), manifest, log=stop_at(3), progress=lambda *_: None)
+    manifest.digest = "e" * 64
+    with pytest.raises(ManifestError, match="not the data that the run"):
+        run(settings(), manifest)
+
+
+def test_images_of_another_resolution(settings: Settings, manifest: Any) -> None:
+    manifest.resolution = 896
+    with pytest.raises(MismatchError, match="896"):
+        run(settings(), manifest)
+
+
+def test_kept_features_change_nothing(settings: Settings, manifest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = settings()
+    run(first, manifest)
+    monkeypatch.setattr(features, "CACHE_BYTES", 0)
+    second = settings(output=first.output.parent / "second")
+    run(second, manifest)
+    for (_, one), (_, other) in zip(losses(first.output), losses(second.output), strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_accumulation_equals_a_larger_batch(settings: Settings, manifest: Any, tmp_path: Path) -> None:
+    lora = {"rank": 4, "alpha": 8, "dropout": 0.0}
+    for loss in ("per-example", "per-token"):
+        curves = []
+        for batch, accumulation in ((4, 1), (1, 4)):
+            folder = tmp_path / f"{loss}-{batch}"
+            run(settings(output=folder, batch_size=batch, accumulation=accumulation, loss=loss, lora=lora), manifest)
+            curves.append([value for _, value in losses(folder)])
+        assert curves[0] == pytest.approx(curves[1], rel=2e-5)
+
+
+@pytest.mark.parametrize("targets", ["language+projector", "language+projector+vision"])
+def test_what_is_trained_beside_the_language_model_gets_gradients(
+    settings: Settings, manifest: Any, targets: str
+) -> None:
+    given = settings(max_steps=3, lora={"rank": 2, "alpha": 4, "targets": targets})
+    result = run(given, manifest)
+    moved = {name for name, t in load_file(result.adapter / adapters.WEIGHTS).items() if "lora_B" in name and t.any()}
+    assert any("multi_modal_projector" in name for name in moved)
+    assert any("vision_tower" in name for name in moved) == targets.endswith("vision")
+
+
+def test_bfloat16_learns_as_float32(settings: Settings, manifest: Any, tmp_path: Path) -> None:
+    lora = {"rank": 4, "alpha": 8, "dropout": 0.0}
+    single = run(settings(output=tmp_path / "a", lora=lora), manifest)
+    half = run(settings(output=tmp_path / "b", lora=lora, checkpoint={"precision": "bfloat16"}), manifest)
+    assert half.loss == pytest.approx(single.loss, rel=0.05)
+    assert all(t.dtype == torch.float32 for t in load_file(half.adapter / adapters.WEIGHTS).values())
+
+
+def test_full_fine_tuning_writes_a_checkpoint_that_loads(settings: Settings, manifest: Any) -> None:
+    given = settings(lora=None, learning_rate=1e-3, max_steps=4, checkpoint={"precision": "bfloat16"})
+    result = run(given, manifest)
+    assert result.adapter.name == "model"
+    assert result.adapted_modules == ()
+    loaded = load(CheckpointSettings(name=str(result.adapter), precision="float32", device="cpu"), resolution=224)
+    saved = load_file(trainer.checkpoints(given.output / "checkpoints")[-1] / trainer.WEIGHTS)
+    assert all(torch.equal(p, saved[name]) for name, p in loaded.model.named_parameters())
+    assert loaded.model.config.text_config.sliding_window > 10**6
+
+
+def test_no_validation_split(settings: Settings, manifest: Any) -> None:
+    manifest.sizes = {split: 0 if split.value == "validate" else n for split, n in manifest.sizes.items()}
+    assert run(settings(max_steps=2), manifest).validation == {}
+
+
+def test_steps_from_epochs(settings: Settings, manifest: Any) -> None:
+    assert run(settings(max_steps=None, epochs=1.5, eval_every=None, save_every=None), manifest).steps == 5
+
+
+def test_several_processes_are_refused(settings: Settings, manifest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="WORLD_SIZE"):
+        run(settings(), manifest)
