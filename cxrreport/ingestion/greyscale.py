@@ -23,7 +23,8 @@ Grey = NDArray[np.uint8]
 
 PERCENTILES = (0.5, 99.5)
 """Modality values that become black and white where a file gives no usable window."""
-_SAMPLE = 1 << 18  # pixels looked at for percentiles and for the check on blank windows
+_SAMPLE = 1 << 17  # pixels looked at for percentiles and for the check on blank windows
+_ROWS = 32  # rows taken from the table at a time
 _BLOCK = 1 << 20  # pixels per block where no table is possible: bounds the memory of the float arrays
 
 
@@ -212,9 +213,13 @@ def _map(stored: NDArray[np.integer], scale: GreyScale, curve: Curve) -> Grey:
             stored = stored.astype(np.int16)
         else:
             return _map_pixels(stored, scale, curve)
-    codes = stored.view(np.uint8 if stored.dtype.itemsize == 1 else np.uint16)
+    codes: NDArray[np.unsignedinteger] = stored.view(np.uint8 if stored.dtype.itemsize == 1 else np.uint16)
     every = np.arange(1 << (8 * codes.dtype.itemsize), dtype=codes.dtype).view(stored.dtype)
-    grey: Grey = _quantised(every, scale, curve)[codes]
+    table = _quantised(every, scale, curve)
+    grey = np.empty(codes.shape, dtype=np.uint8)
+    for start in range(0, len(codes), _ROWS):
+        # In blocks that stay in the cache: taking needs an index of 8 bytes per pixel.
+        np.take(table, codes[start : start + _ROWS], out=grey[start : start + _ROWS], mode="clip")
     return grey
 
 

@@ -49,11 +49,11 @@ _GOES_ON = """
     or our per previous prior see the their these this those to under was were when which with without
 """
 _WORDS_THAT_GO_ON = frozenset(_GOES_ON.split())
-_NAME = r"[A-Za-z][A-Za-z /&,()]*[A-Za-z)]"
+_NAME = r"[A-Za-z][A-Za-z /&,()]{0,48}[A-Za-z)]"  # bounded, so that long lines are not gone over again and again
 _AT_START = re.compile(rf"^[\s*#]*(?P<name>{_NAME})[\s*]*(?P<end>:|\s-{{1,2}}\s|\.?\s*$)[\s*]*")
-_INSIDE = re.compile(r"(?<=\S)\s+(?P<name>[A-Z][A-Z /&]*[A-Z])\s*:")
+_INSIDE = re.compile(r"(?<=\S)\s+(?P<name>[A-Z][A-Z /&]{0,48}[A-Z])\s*:")
 _RULE = re.compile(r"^[\s_\-=*]{8,}$")
-_FINAL_REPORT = re.compile(r"^\s*FINAL REPORT\s*:?\s*$", re.MULTILINE)
+_FINAL_REPORT = re.compile(r"^[ \t]*FINAL REPORT[ \t]*:?[ \t\r]*$", re.MULTILINE)
 
 
 def parse_report(text: str) -> Report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,12 @@ def test_open_i_reports_joined_and_parsed_back(shared: Path) -> None:
                 misses.append((row["uid"], name))
     assert count == 4 * 3365
     assert len(misses) <= 0.005 * count, misses
+
+
+@pytest.mark.parametrize(
+    "piece", ["A ", "word ", " ", "\n", "FINDINGS: ", "FINDINGS ", "A:", "(", " \t*#", "_", "A - "]
+)
+def test_long_texts_take_no_time(piece: str) -> None:
+    started = time.process_time()
+    parse_report(piece * 20_000)
+    assert time.process_time() - started < 2

@@ -1,0 +1,141 @@
+"""Mutated headers and bytes: never an exception outside our own tree, never more memory than the budget allows."""
+
+from __future__ import annotations
+
+import io
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+
+from cxrreport.errors import RefusedImage
+from cxrreport.ingestion.dicom import read_radiograph
+from cxrreport.ingestion.picture import read_picture
+from cxrreport.ingestion.sections import parse_report
+from cxrreport.records import Reason, Report
+
+BUDGET = 1_000_000  # pixels
+MEMORY = 64_000_000 + 60 * BUDGET  # bytes: what a file may hold beside its pixels, and the arrays of one picture
+EXAMPLES = 200
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@pytest.fixture
+def seeds(make_dataset: Callable[..., Dataset], ramp: Callable[..., np.ndarray]) -> list[bytes]:
+    """The same picture uncompressed, RLE, JPEG 2000 and JPEG."""
+    eight = ramp(high=255).astype(np.uint8)
+    found = []
+    for syntax, format_ in ((None, ""), (RLELossless, ""), (JPEG2000Lossless, "JPEG2000"), (JPEGBaseline8Bit, "JPEG")):
+        dataset = make_dataset() if not format_ else make_dataset(eight, BitsStored=8, HighBit=7, WindowWidth=None)
+        if syntax == RLELossless:
+            dataset.compress(RLELossless)
+        elif syntax is not None:
+            buffer = io.BytesIO()
+            Image.fromarray(eight).save(buffer, format_)
+            dataset.file_meta.TransferSyntaxUID = syntax
+            dataset.PixelData = encapsulate([buffer.getvalue()])
+            dataset["PixelData"].is_undefined_length = True
+        whole = io.BytesIO()
+        dataset.save_as(whole, enforce_file_format=True)
+        found.append(whole.getvalue())
+    return found
+
+
+def outcome(read: Callable[..., Any], path: Path) -> Any:
+    tracemalloc.start()
+    try:
+        return read(path, max_pixels=BUDGET).grey
+    except RefusedImage as error:
+        return Reason(error.reason)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < MEMORY
+
+
+def test_the_seeds_are_read(seeds: list[bytes], folder: Path) -> None:
+    for whole in seeds:
+        (folder / "seed.dcm").write_bytes(whole)
+        assert outcome(read_radiograph, folder / "seed.dcm").shape == (48, 40)
+
+
+def mutate_and_read(seeds: list[bytes], folder: Path, data: st.DataObject) -> None:
+    whole = bytearray(data.draw(st.sampled_from(seeds)))
+    for _ in range(data.draw(st.integers(1, 6))):
+        # Most of a file is pixels: the header gets its share.
+        at = data.draw(st.one_of(st.integers(132, 900), st.integers(132, len(whole) - 1)))
+        change = data.draw(st.sampled_from(["set", "cut", "insert", "length"]))
+        if change == "set":
+            whole[at : at + 1] = data.draw(st.binary(min_size=1, max_size=4))
+        elif change == "cut":
+            del whole[at : at + data.draw(st.integers(1, 200))]
+        elif change == "insert":
+            whole[at:at] = data.draw(st.binary(min_size=1, max_size=20))
+        else:
+            whole[at : at + 4] = data.draw(st.sampled_from([b"\xff" * 4, b"\0" * 4, b"\xff\xff\xff\x7f"]))
+    path = folder / "mutated.dcm"
+    path.write_bytes(whole)
+    found = outcome(read_radiograph, path)
+    assert isinstance(found, Reason) or (found.ndim == 2 and found.dtype == np.uint8 and found.size <= BUDGET)
+
+
+FIXTURES_ARE_FINE = [HealthCheck.function_scoped_fixture]
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=FIXTURES_ARE_FINE, derandomize=True)
+@given(data=st.data())
+def test_mutated_dicom(seeds: list[bytes], folder: Path, data: st.DataObject) -> None:
+    mutate_and_read(seeds, folder, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=25 * EXAMPLES, deadline=None, suppress_health_check=FIXTURES_ARE_FINE)
+@given(data=st.data())
+def test_mutated_dicom_for_long(seeds: list[bytes], folder: Path, data: st.DataObject) -> None:
+    mutate_and_read(seeds, folder, data)
+
+
+@settings(max_examples=EXAMPLES // 2, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_mutated_pictures(folder: Path, data: st.DataObject) -> None:
+    buffer = io.BytesIO()
+    format_ = data.draw(st.sampled_from(["PNG", "JPEG"]))
+    Image.fromarray(np.tile(np.arange(200, dtype=np.uint8), (90, 1))).save(buffer, format_)
+    whole = bytearray(buffer.getvalue())
+    for _ in range(data.draw(st.integers(1, 5))):
+        at = data.draw(st.integers(0, len(whole) - 1))
+        whole[at : at + 1] = data.draw(st.binary(max_size=3))
+    (folder / "mutated.png").write_bytes(whole)
+    found = outcome(read_picture, folder / "mutated.png")
+    assert isinstance(found, Reason) or found.dtype == np.uint8
+
+
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(
+                ["FINDINGS:", "IMPRESSION:", "\n", "\n\n", "findings", "FINAL REPORT", "ADDENDUM:", "___", ": "]
+            ),
+            st.text("aZ:. \n_é1", max_size=12),
+        ),
+        max_size=30,
+    )
+)
+def test_any_text_has_sections(parts: list[str]) -> None:
+    report = parse_report(" ".join(parts))
+    assert isinstance(report, Report)
+    assert "\n" not in report.findings + report.impression
