@@ -94,13 +94,14 @@ class IngestSettings(Settings):
     """DICOM (or PNG/JPEG) and reports to a manifest and model-ready images."""
 
     input: Path
-    """Folder that holds the studies."""
+    """Folder that holds the studies; also a table of images (layout `table`), or one DICOM file (layout `folder`)."""
     output: Path
     """Folder for manifest, ledger and images; must be new, or one that an interrupted run of the same settings left."""
     layout: Literal["auto", "mimic-cxr", "openi", "folder", "table"] = "auto"
     """How studies are laid out. `auto` looks for the layout's own files."""
     reports: Path | None = None
-    """Table of reports (CSV or Parquet with study_id and sections), for the layouts `folder` and `table`."""
+    """Table of reports (CSV or Parquet with study_id and sections), for the layouts `folder` and `table`; for
+    `mimic-cxr`, the folder that holds the reports where they lie apart from the images (MIMIC-CXR-JPG)."""
     resolution: Resolution = 224
     """Side of the square image, pixels."""
     resize: Literal["squash", "pad"] = "squash"

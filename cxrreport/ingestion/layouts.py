@@ -307,7 +307,7 @@ def _list_folder(settings: IngestSettings) -> Listing:
             raise InputError(f"{settings.reports}: no column of a section (findings, impression, ...) and no report")
     files = [(root, root.name)] if root.is_file() else _walk(root, settings.output)
     table = settings.reports.resolve() if settings.reports is not None else None
-    sources = [Source(path=path, source=source) for path, source in files if path.resolve() != table]
+    sources = [Source(path=path, source=source) for path, source in files if table is None or path.resolve() != table]
     if not sources:
         raise InputError(f"{root}: the folder holds no files")
     official = any(row.split is not None for row in by_study.values())

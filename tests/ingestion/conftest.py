@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,11 @@ def make_dataset(pixels: np.ndarray | None = None, **elements: Any) -> Dataset:
         "WindowWidth": 4096,
         "PixelData": pixels.tobytes(),
     }
-    for keyword, value in (values | elements).items():
-        if value is not None:
-            setattr(dataset, keyword, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is wrong here is wrong on purpose
+        for keyword, value in (values | elements).items():
+            if value is not None:
+                setattr(dataset, keyword, value)
     dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", "1.2.3")
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "1.2.3")
     return dataset
@@ -81,7 +84,9 @@ def make_dataset(pixels: np.ndarray | None = None, **elements: Any) -> Dataset:
 
 def write_dataset(path: Path, dataset: Dataset) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.save_as(path, enforce_file_format=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset.save_as(path, enforce_file_format=True)
     return path
 
 
