@@ -43,24 +43,97 @@ def describe(findings: tuple[Finding, ...]) -> str:
     return " ; ".join(parts)
 
 
-def question(findings: tuple[Finding, ...], rng: np.random.Generator) -> tuple[str, str]:
-    """A question about one finding and its short answer."""
-    name = VISIBLE[int(rng.integers(len(VISIBLE)))]
-    found = [f for f in findings if f.name is name]
-    word = _WORD[name]
-    kind = int(rng.integers(4))
-    if kind == 0 and name is Name.CARDIOMEGALY:
-        degree = {"mild": "mildly enlarged", "severe": "severely enlarged"}[found[0].size] if found else "normal"
-        return "answer en how large is the heart ?", f"The heart is {degree}"
-    if kind == 1 and name is Name.OPACITY:
-        answer = "No, there is an opacity in a lung" if found else "The lungs have no opacity"
-        return "answer en are the lungs clear ?", answer
-    if kind == 2 and name in (Name.EFFUSION, Name.OPACITY, Name.PNEUMOTHORAX, Name.PACEMAKER):
-        return f"answer en where is the {word} ?", " and ".join(f"{f.side} {f.zone}".strip() for f in found) or "none"
-    if not found:
-        return f"answer en is there {word} ?", f"No, there is no {word}"
-    said = ", ".join(" ".join(_adjectives(f)) or "in place" for f in found)
-    return f"answer en is there {word} ?", f"{said[:1].upper()}{said[1:]} {word} is seen"
+_TOPIC = {
+    Name.CARDIOMEGALY: "heart",
+    Name.OEDEMA: "edema",
+    Name.OPACITY: "opacity",
+    Name.EFFUSION: "pleural effusion",
+    Name.PNEUMOTHORAX: "pneumothorax",
+    Name.TUBE: "tube",
+    Name.PACEMAKER: "pacemaker",
+}
+_STATEMENTS: dict[Name, tuple[str, ...]] = {
+    Name.CARDIOMEGALY: (
+        "The heart is {degree} enlarged.",
+        "There is {size} cardiomegaly.",
+        "{size} cardiomegaly is seen.",
+        "The cardiac size is {degree} enlarged.",
+    ),
+    Name.OEDEMA: (
+        "Pulmonary edema is {size}.",
+        "There is {size} edema in the lungs.",
+        "{size} pulmonary edema is seen.",
+    ),
+    Name.OPACITY: (
+        "The {side} {zone} lung has a {doubt}{size} opacity.",
+        "There is a {doubt}{size} {side} {zone} opacity.",
+        "{doubt}{size} opacity is present in the {side} {zone} lung.",
+    ),
+    Name.EFFUSION: (
+        "A {size} pleural effusion is on the {side}.",
+        "There is a {size} effusion, {side}.",
+        "{side} pleural effusion, {size}.",
+    ),
+    Name.PNEUMOTHORAX: (
+        "A {size} pneumothorax is on the {side}.",
+        "There is a pneumothorax, {size}, {side}.",
+        "{side} pneumothorax, {size}.",
+    ),
+    Name.TUBE: (
+        "The endotracheal tube is in place.",
+        "An endotracheal tube is seen.",
+        "There is an endotracheal tube.",
+    ),
+    Name.PACEMAKER: (
+        "The pacemaker is on the {side}.",
+        "There is a {side} pacemaker in place.",
+        "A pacemaker is seen, {side}.",
+    ),
+}
+_DENIALS: dict[Name, tuple[str, ...]] = {
+    Name.CARDIOMEGALY: ("The heart is normal.", "There is no cardiomegaly.", "The cardiac size is normal."),
+    Name.OEDEMA: ("There is no pulmonary edema.", "No edema.", "No edema is seen in the lungs."),
+    Name.OPACITY: ("The lungs have no opacity.", "There is no opacity.", "No opacity is seen in the lungs."),
+    Name.EFFUSION: ("There is no effusion.", "No pleural effusion is present.", "No effusion is seen."),
+    Name.PNEUMOTHORAX: (
+        "No pneumothorax is present.",
+        "There is no pneumothorax on any side.",
+        "No pneumothorax is seen.",
+    ),
+    Name.TUBE: ("No tube is in place.", "There is no endotracheal tube."),
+    Name.PACEMAKER: ("No pacemaker is in place.", "There is no pacemaker."),
+}
+_NORMAL = ("The chest is normal.", "No acute process is seen.", "There is no cardiopulmonary abnormality or process.")
+
+
+def statements(findings: tuple[Finding, ...], rng: np.random.Generator) -> tuple[str, str]:
+    """A question that names one to four topics, and one sentence on each, in its order.
+
+    The sentences use the words of radiology in another order than any report of the demo does.
+    """
+    if not findings and rng.random() < 0.2:
+        return "answer en is the chest normal ?", _NORMAL[int(rng.integers(len(_NORMAL)))]
+    topics = [VISIBLE[i] for i in rng.permutation(len(VISIBLE))[: int(rng.integers(1, 5))]]
+    said = []
+    for name in topics:
+        found = [f for f in findings if f.name is name]
+        said.extend(_state(name, finding, rng) for finding in found or (None,))
+    return f"answer en {' , '.join(_TOPIC[name] for name in topics)} ?", " ".join(said)
+
+
+def _state(name: Name, finding: Finding | None, rng: np.random.Generator) -> str:
+    templates = _STATEMENTS[name] if finding is not None else _DENIALS[name]
+    template = templates[int(rng.integers(len(templates)))]
+    if finding is None:
+        return template
+    text = template.format(
+        size=finding.size,
+        degree=f"{finding.size}ly",
+        side=finding.side,
+        zone=finding.zone,
+        doubt="possible " if finding.doubtful else "",
+    )
+    return text[:1].upper() + text[1:]
 
 
 def detect(

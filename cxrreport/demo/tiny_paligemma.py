@@ -2,8 +2,8 @@
 
 transformers' own classes (SigLIP tower, linear projector, Gemma 2 with grouped queries), a tokenizer trained here with
 the special tokens of the real one in miniature, and pre-training in two stages on phantoms that are drawn on the spot:
-the vision tower alone on the places of the findings, then the whole model on the terse texts of `captions`, the
-places kept as a second loss. Two cores and an hour and a half are enough.
+the vision tower alone on the places and sizes of the findings, then projector and language model on the texts of
+`captions`, over the features that the tower has learned. One core and less than an hour are enough.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from transformers import (
 
 from cxrreport import __version__
 from cxrreport.demo import captions
-from cxrreport.demo.findings import Finding, masked, sample_findings
+from cxrreport.demo.findings import Finding, Name, masked, sample_findings
 from cxrreport.demo.grammar import HOUSE_STYLES, sample_style, write_report
 from cxrreport.demo.phantom import draw, expose, sample_anatomy
 from cxrreport.model.attention import implementation, prepare_config
@@ -62,7 +62,7 @@ def train_tokenizer(seed: int) -> GemmaTokenizer:
         findings = masked(sample_findings(rng, normal=0.2))
         written = write_report(findings, rng, style=sample_style(rng), prior=sample_findings(rng)).report
         corpus += [written.indication, f"FINDINGS: {written.findings} IMPRESSION: {written.impression}"]
-        corpus += [captions.caption(findings), captions.describe(findings), *captions.question(findings, rng)]
+        corpus += [captions.caption(findings), captions.describe(findings), *captions.statements(findings, rng)]
         corpus += [captions.CAPTION_PROMPT, captions.DESCRIBE_PROMPT, "detect effusion", written.indication.lower()]
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\n", "\n\n", *(f"<0x{byte:02X}>" for byte in range(256))]
     trainer = trainers.BpeTrainer(
@@ -150,6 +150,14 @@ def build_config(tokenizer: GemmaTokenizer) -> PaliGemmaConfig:
     return PaliGemmaConfig(**values)
 
 
+PLACES = (
+    *((name, size, False) for name in (Name.CARDIOMEGALY, Name.OEDEMA) for size in ("mild", "severe")),
+    *((name, size, False) for name in (Name.EFFUSION, Name.PNEUMOTHORAX) for size in ("small", "large")),
+    *((Name.OPACITY, size, doubtful) for size in ("small", "large") for doubtful in (False, True)),
+    *((name, "", False) for name in (Name.TUBE, Name.PACEMAKER)),
+)
+"""What the vision tower learns to find, patch by patch."""
+
 Case = tuple[tuple[Finding, ...], dict[Finding, NDArray[np.bool_]]]
 """The findings of a phantom, and the patches that each covers, bool[GRID, GRID]."""
 
@@ -167,7 +175,7 @@ class Pool:
 def _draw_many(seed: int, count: int) -> Pool:
     rng = np.random.default_rng(seed)
     images = np.empty((count, RESOLUTION, RESOLUTION), np.uint8)
-    places = np.zeros((count, len(captions.VISIBLE), GRID, GRID), np.bool_)
+    places = np.zeros((count, len(PLACES), GRID, GRID), np.bool_)
     cases = []
     for index in range(count):
         findings = masked(sample_findings(rng, normal=0.12))
@@ -176,7 +184,7 @@ def _draw_many(seed: int, count: int) -> Pool:
         patches = {f: m.reshape(GRID, PATCH, GRID, PATCH).mean((1, 3)) > 0.2 for f, m in drawing.masks.items()}
         for finding, cover in patches.items():
             if finding.name in captions.VISIBLE:
-                places[index, captions.VISIBLE.index(finding.name)] |= cover
+                places[index, PLACES.index((finding.name, finding.size, finding.doubtful))] |= cover
         cases.append((findings, patches))
     return Pool(images, places, cases)
 
@@ -197,13 +205,13 @@ def draw_pool(count: int, seed: int, workers: int) -> Pool:
 
 def _task(case: Case, rng: np.random.Generator) -> tuple[str, str]:
     findings, patches = case
-    match rng.choice(["caption", "describe", "question", "detect"], p=[0.35, 0.25, 0.3, 0.1]):
+    match rng.choice(["caption", "describe", "statements", "detect"], p=[0.25, 0.2, 0.5, 0.05]):
         case "caption":
             return captions.CAPTION_PROMPT, captions.caption(findings)
         case "describe":
             return captions.DESCRIBE_PROMPT, captions.describe(findings)
-        case "question":
-            return captions.question(findings, rng)
+        case "statements":
+            return captions.statements(findings, rng)
         case _:
             return captions.detect(findings, patches, rng)
 
@@ -273,7 +281,7 @@ def pretrain(
     log: list[dict[str, float]] = []
     logger.info("%d phantoms in %.0f s; %d parameters", len(pool), time.time() - started, model.num_parameters())
 
-    head = torch.nn.Linear(VISION_WIDTH, len(captions.VISIBLE))
+    head = torch.nn.Linear(VISION_WIDTH, len(PLACES))
     weight = torch.tensor(3.0)
 
     def place_loss(features: torch.Tensor, chosen: NDArray[np.int64]) -> torch.Tensor:
@@ -291,7 +299,10 @@ def pretrain(
         if step % 50 == 0:
             _record(log, "places", step, loss, started)
 
-    parameters = [*model.parameters(), *head.parameters()]
+    kept = _features(tower, pool)
+    logger.info("features of %d phantoms after %.0f s", len(pool), time.time() - started)
+    tower.requires_grad_(False)
+    parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer, schedule = _optimizer(parameters, 1e-3, steps, 200)
     for step in range(steps):
         chosen = rng.integers(len(pool), size=batch)
@@ -299,12 +310,9 @@ def pretrain(
         inputs = _batch(pairs, tokenizer, config.image_token_id)
         labels = inputs.pop("labels")
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            features = tower(pixel_values=_pixels(pool.images[chosen], rng)).last_hidden_state
-            projected = model.model.multi_modal_projector(features)
+            projected = model.model.multi_modal_projector(kept[chosen])
             embedded = model.get_input_embeddings()(inputs["input_ids"])
-            embedded = embedded.masked_scatter(
-                (inputs["input_ids"] == config.image_token_id).unsqueeze(-1), projected.to(embedded.dtype)
-            )
+            embedded = torch.cat([projected.to(embedded.dtype), embedded[:, GRID**2 :]], dim=1)
             hidden = model.model(
                 inputs_embeds=embedded,
                 attention_mask=inputs["attention_mask"],
@@ -313,11 +321,10 @@ def pretrain(
             ).last_hidden_state
             on = labels[:, 1:] != -100
             logits = model.lm_head(hidden[:, :-1][on])
-        text = functional.cross_entropy(logits.float(), labels[:, 1:][on])
-        loss = text + 0.5 * place_loss(features, chosen)
+        loss = functional.cross_entropy(logits.float(), labels[:, 1:][on])
         _update(loss, optimizer, schedule, parameters)
         if step % 50 == 0:
-            _record(log, "texts", step, text, started)
+            _record(log, "texts", step, loss, started)
         if (step + 1) % save_every == 0 or step + 1 == steps:
             _save(out, model, processor)
             provenance = {
@@ -337,6 +344,17 @@ def pretrain(
             }
             (out / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
             (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+
+
+@torch.no_grad()
+def _features(tower: Any, pool: Pool) -> torch.Tensor:
+    """What the tower says of every phantom: bfloat16[N, patches, width]. It is frozen by then."""
+    kept = torch.empty((len(pool), GRID**2, VISION_WIDTH), dtype=torch.bfloat16)
+    for start in range(0, len(pool), 32):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            pixels = _pixels(pool.images[start : start + 32], None)
+            kept[start : start + len(pixels)] = tower(pixel_values=pixels).last_hidden_state
+    return kept
 
 
 def _update(loss: torch.Tensor, optimizer: Any, schedule: Any, parameters: list[torch.nn.Parameter]) -> None:

@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import io
 import json
+import logging
 import math
 import re
 import string
@@ -41,6 +42,8 @@ from cxrreport.evaluation.radgraph import (
     transformers5,
 )
 from cxrreport.files import atomic_path, write_json
+
+logger = logging.getLogger(__name__)
 
 MODEL_TYPE = "radgraph-xl"
 WIDTH = 96
@@ -210,7 +213,7 @@ def fit(reader: Any, model: Any, *, steps: int, seed: int) -> list[float]:
     )
     model.train()
     losses = []
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         texts = [with_fillers(sample_annotated(rng, templates="seen"), rng) for _ in range(BATCH)]
         loss = model(**training_batch(reader, model, document(texts)))["loss"] / BATCH
         optimiser.zero_grad()
@@ -219,6 +222,8 @@ def fit(reader: Any, model: Any, *, steps: int, seed: int) -> list[float]:
         optimiser.step()
         schedule.step()
         losses.append(float(loss.detach()))
+        if step % 100 == 0:
+            logger.info("step %d of %d, loss %.3f", step, steps, np.mean(losses[-100:]))
     model.eval()
     return losses
 
@@ -284,6 +289,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps")
     given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)  # sums depend on the number of threads, and the weights with them
     sys.stdout.write(json.dumps(make(given.out, seed=given.seed, steps=given.steps), indent=2) + "\n")
 
