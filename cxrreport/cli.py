@@ -319,6 +319,22 @@ def demo(
 
 
 @app.command()
+def sync(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder in which the outputs of the runs lie.")
+    ] = Path(),
+    uri: Annotated[str | None, typer.Option(metavar="URI", help="Tracking URI.", show_default="as the runs'")] = None,
+) -> None:
+    """Send what MLflow did not take while runs were at work: its server was away, or the run was killed.
+
+    Example: `cxrreport sync --uri http://127.0.0.1:5000 results`
+    """
+    with _guarded():
+        sent = runs.sync(folder, uri)
+        _out().print(f"{sent} {'run' if sent == 1 else 'runs'} sent" if sent else "nothing to send", highlight=False)
+
+
+@app.command()
 def version(as_json: Json = False) -> None:
     """Print the versions of this package and of those that its results depend on.
 

@@ -258,6 +258,15 @@ def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Sum
     return summarise(facts, studies)
 
 
+def sync(folder: Path, uri: str | None = None) -> int:
+    """Send what runs with an output in `folder` could not send to MLflow; the number of runs.
+
+    Raises:
+        TrackingError: the store cannot be reached, or what lies here belongs to another one.
+    """
+    return tracking.sync(folder, uri)
+
+
 def _silent(_done: int, _total: int, _label: str) -> None:
     """No one wants to know."""
 

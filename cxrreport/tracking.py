@@ -1,15 +1,11 @@
 """One verb, one MLflow run.
 
-The only importer of mlflow, and only when a run is opened. Everything goes through `MlflowClient` and the run's id:
-there is no global active run, no autologging and no pickle, so two verbs never write into each other's run.
-
 What MLflow gets: settings, counts, scores, digests, versions, and the files that a verb hands over. Never a patient tag
 or the text of a report.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -25,14 +21,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrreport import telemetry
-from cxrreport.errors import CxrReportError, OutputError, TrackingError
-from cxrreport.files import PARTIAL, atomic_path
+from cxrreport import mlflow_store
+from cxrreport.errors import CxrReportError, OutputError
 from cxrreport.settings import Settings, TrackingSettings
+from cxrreport.spool import Send, Spool, resend
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, Metric
+    from mlflow.entities import Experiment
     from mlflow.entities import Run as StoredRun
 
 logger = logging.getLogger(__name__)
@@ -44,10 +40,7 @@ ELSEWHERE = frozenset({"tracking", "workers"})
 
 _LONGEST_PARAM = 500
 # Servers before MLflow 2.9 refuse longer values and newer ones cut them at 6000 characters without a word.
-_BATCH = 100  # params and tags per request: the limit of the REST API
-_METRICS = 500  # metrics per request; the limit is 1000 entities
-_FLUSH_SECONDS = 5.0
-_DIGEST = 32  # a dataset's digest has at most 36 characters
+_UNSENT = ".mlflow-unsent-{}.jsonl"  # beside the output
 _COMMAND = "cxrreport.command"
 _LEG = "cxrreport.leg"  # 1, and one more each time that the command goes on
 _ERROR = "cxrreport.error"
@@ -80,84 +73,48 @@ class Run:
 
 
 class _MlflowRun(Run):
-    """A run in an MLflow store.
+    """A run in an MLflow store: everything goes into a spool, from which a thread sends it."""
 
-    Metrics are gathered and sent in batches. A store that stops answering in mid-run does not stop the verb: what was
-    not taken is offered again with the next batch, and at the end a warning says what is missing.
-    """
-
-    def __init__(self, client: MlflowClient, run: StoredRun, *, resumed: bool) -> None:
+    def __init__(self, client: MlflowClient, run: StoredRun, spool: Spool, *, resumed: bool) -> None:
         self.run_id = run.info.run_id
         self._client = client
-        self._pending: list[Metric] = []
-        self._sent = time.monotonic()
+        self._spool = spool
         self._resumed = resumed
         self._known: dict[str, set[int]] = {}
-        self._unsent: list[str] = []
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        from mlflow.entities import Metric
-
         now = int(time.time() * 1000)
         for key, value in values.items():
             name = _clean(key)
-            if step is not None and self._already(name, step):
-                continue
-            self._pending.append(Metric(name, float(value), now, step or 0))
-        if len(self._pending) >= _METRICS or time.monotonic() - self._sent > _FLUSH_SECONDS:
-            self.flush()
+            if step is None or not self._already(name, step):
+                self._put("metrics", name=name, value=float(value), time=now, step=step or 0)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        send = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-        if path.is_dir():
-            folder = f"{folder}/{path.name}" if folder else path.name
-        self._try(f"artifact {path.name}", lambda: send(self.run_id, str(path), folder))
+        self._put("artifact", path=str(path.resolve()), folder=folder)
 
     def dataset(self, name: str, digest: str, context: str, **facts: str | int | float) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        data = Dataset(
-            name=name,
-            digest=digest[:_DIGEST],
-            source_type="local",
-            source=json.dumps({"digest": digest}),
-            profile=json.dumps(facts) if facts else None,
-        )
-        entry = DatasetInput(dataset=data, tags=[InputTag("mlflow.data.context", context)])
-        self._try(f"dataset {name}", lambda: self._client.log_inputs(self.run_id, datasets=[entry]))
+        self._put("dataset", name=name, digest=digest, context=context, facts=facts)
         # Datasets cannot be searched by digest; tags can, and they take the whole of it.
         self.tags({f"digest.{context}.{name}": digest})
 
     def tags(self, values: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        entries = [RunTag(_clean(key), value) for key, value in values.items()]
-        self._try("tags", lambda: self._client.log_batch(self.run_id, tags=entries))
-
-    def flush(self) -> None:
-        """Send the metrics that wait; those that the store does not take go on waiting."""
-        self._sent = time.monotonic()
-        while self._pending:
-            batch = self._pending[:_METRICS]
-            try:
-                self._client.log_batch(self.run_id, metrics=batch)
-            except Exception as error:
-                self._warn("metrics", error)
-                return
-            del self._pending[: len(batch)]
+        for key, value in values.items():
+            self._put("tags", name=_clean(key), value=value)
 
     def end(self, status: str) -> None:
-        """Send what waits and close the run with `status`."""
-        self.flush()
-        if self._pending:
-            self._unsent.append(f"{len(self._pending)} metrics")
-        self._try("status", lambda: self._client.set_terminated(self.run_id, status=status))
-        if self._unsent:
-            logger.warning("MLflow did not take: %s (run %s)", ", ".join(self._unsent), self.run_id)
+        """Close the run with `status`, once all is sent; or say where that lies which could not be sent."""
+        self._put("status", status=status)
+        if not self._spool.close():
+            logger.warning(
+                "MLflow run %s is not complete: what is missing lies in %s, and is sent by the next run "
+                "beside it or by 'cxrreport sync %s'",
+                self.run_id,
+                self._spool.path,
+                self._spool.path.parent,
+            )
 
-    def leave(self, status: str) -> None:
-        """Put back the status that the run had before this process took it up."""
-        self._try("status", lambda: self._client.update_run(self.run_id, status=status))
+    def _put(self, kind: str, **values: Any) -> None:
+        self._spool.put({"kind": kind, "run_id": self.run_id, **values})
 
     def _already(self, name: str, step: int) -> bool:
         # A verb that goes on from a checkpoint repeats the steps since; the curve shall hold each of them once.
@@ -165,19 +122,28 @@ class _MlflowRun(Run):
             return False
         if name not in self._known:
             self._known[name] = set()
-            with suppress(Exception):
+            with suppress(Exception):  # a step twice is better than none
                 self._known[name] = {point.step for point in self._client.get_metric_history(self.run_id, name)}
         return step in self._known[name]
 
-    def _try(self, what: str, send: Any) -> None:
-        try:
-            send()
-        except Exception as error:
-            self._unsent.append(what)
-            self._warn(what, error)
 
-    def _warn(self, what: str, error: Exception) -> None:
-        logger.warning("MLflow does not take %s (%s); the work goes on", what, type(error).__name__)
+def sync(folder: Path, uri: str | None = None) -> int:
+    """Send what runs with an output in `folder` could not send; the number of runs.
+
+    Args:
+        folder: the folder in which the outputs lie.
+        uri: tracking URI of the runs; None as in `TrackingSettings`.
+
+    Raises:
+        TrackingError: the store cannot be reached, or what lies here belongs to another one.
+    """
+    files = sorted(folder.glob(_UNSENT.format("*")))
+    if not files:
+        return 0
+    uri = _uri(TrackingSettings(uri=uri), folder / "any")
+    with mlflow_store.translated(uri):
+        send = mlflow_store.sender(mlflow_store.connect(uri), uri)
+        return sum(resend(path, send) > 0 for path in files)
 
 
 @contextmanager
@@ -206,31 +172,35 @@ def start(verb: str, settings: Settings, tracking: TrackingSettings, *, output: 
         return
     begun, resumable = time.monotonic(), output.exists()
     uri = _uri(tracking, output)
-    with _translated(uri):
-        client = _client(uri)
-        experiment = _experiment(client, tracking.experiment, uri)
+    with mlflow_store.translated(uri):
+        client = mlflow_store.connect(uri)
+        send = mlflow_store.sender(client, uri)
+        _send_leftovers(output.resolve().parent, send)
+        experiment = mlflow_store.experiment(client, tracking.experiment, uri)
         command = _command(verb, settings, output)
-        stored, before = _open(client, experiment, command, resumable)
-        run = _MlflowRun(client, stored, resumed=before is not None)
+        stored, resumed = _open(client, experiment, command, resumable)
+        try:
+            spool = Spool(output.resolve().parent / _UNSENT.format(stored.info.run_id), send)
+        except BlockingIOError as error:
+            raise OutputError(f"{output}: another process is at work on this very command; wait for it") from error
+        spool.put({"kind": "store", "uri": mlflow_store.shown_uri(uri)})
         leg = int(stored.data.tags.get(_LEG, "0")) + 1
-        _describe(client, stored, verb, settings, tracking, {_COMMAND: command, _LEG: str(leg)})
+        _describe(client, stored, verb, settings, tracking.parent_run_id, {_COMMAND: command, _LEG: str(leg)})
+    run = _MlflowRun(client, stored, spool, resumed=resumed)
     try:
         yield run
     except (KeyboardInterrupt, SystemExit):
         _end(run, "KILLED", begun, leg)
         raise
     except BaseException as error:
-        if before is not None and isinstance(error, OutputError) and isinstance(error.__cause__, BlockingIOError):
-            run.leave(before)  # another process works in this folder, on this very run: it stays as it was found
-        else:
-            _end(run, "FAILED", begun, leg, error)
+        _end(run, "FAILED", begun, leg, error)
         raise
     _end(run, "FINISHED", begun, leg)
 
 
 def store_uri(tracking: TrackingSettings, output: Path) -> str:
     """URI of the store that a verb with this output logs to, without a password that it may hold."""
-    return _shown(_uri(tracking, output))
+    return mlflow_store.shown_uri(_uri(tracking, output))
 
 
 def flatten(settings: Settings) -> dict[str, str]:
@@ -260,65 +230,6 @@ def _uri(tracking: TrackingSettings, output: Path) -> str:
     return tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside}"
 
 
-def _client(uri: str) -> MlflowClient:
-    telemetry.turn_off()
-    # Defaults of MLflow: 7 tries with growing pauses, 120 s each. A verb must not hang on its log book.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is the summary's
-    from mlflow import MlflowClient
-
-    for name in ("alembic", "mlflow.store", "mlflow.tracking"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    database = _database(uri)
-    if database is not None:
-        _make(database)
-    return MlflowClient(tracking_uri=uri)
-
-
-def _database(uri: str) -> Path | None:
-    """File of an SQLite store; None for another kind of store."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).resolve()
-
-
-def _make(database: Path) -> None:
-    """Make an empty store where there is none. MLflow cannot open one again whose making was stopped half-way."""
-    from mlflow import MlflowClient
-
-    database.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(database.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # of two processes that begin together, one makes it
-        if not database.exists():
-            for leftover in database.parent.glob(f"{PARTIAL}*-{database.name}*"):
-                leftover.unlink()
-            with atomic_path(database) as temporary:
-                MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments(max_results=1)
-    finally:
-        os.close(folder)
-
-
-def _experiment(client: MlflowClient, name: str, uri: str) -> Experiment:
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        # MLflow's own default for SQLite is `mlruns` in the working folder: it must lie beside the database instead.
-        database = _database(uri)
-        location = (database.parent / "mlartifacts").as_uri() if database is not None else None
-        try:
-            return client.get_experiment(client.create_experiment(name, artifact_location=location))
-        except MlflowException:
-            found = client.get_experiment_by_name(name)  # another process was quicker
-            if found is None:
-                raise
-    if found.lifecycle_stage != "active":
-        raise TrackingError(f"MLflow experiment {name!r} is deleted: restore it or name another (tracking.experiment)")
-    return found
-
-
 def _command(verb: str, settings: Settings, output: Path) -> str:
     """Fingerprint of what is being done; equal for the same command given again."""
     made = settings.model_dump(mode="json", exclude=set(ELSEWHERE))
@@ -326,17 +237,25 @@ def _command(verb: str, settings: Settings, output: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _open(client: MlflowClient, experiment: Experiment, command: str, resumable: bool) -> tuple[StoredRun, str | None]:
-    """The run to log into, and the status it had when it is one that goes on."""
+def _open(client: MlflowClient, experiment: Experiment, command: str, resumable: bool) -> tuple[StoredRun, bool]:
+    """The run to log into, and whether it is one that goes on."""
     found = client.search_runs(
         [experiment.experiment_id], f"tags.`{_COMMAND}` = '{command}'", max_results=1, order_by=["start_time DESC"]
     )
     if found and resumable:
         client.update_run(found[0].info.run_id, status="RUNNING")
-        return found[0], str(found[0].info.status)
+        return found[0], True
     if found and found[0].info.status == "RUNNING":
         client.set_terminated(found[0].info.run_id, status="KILLED")  # its output is gone: nobody goes on with it
-    return client.create_run(experiment.experiment_id), None
+    return client.create_run(experiment.experiment_id), False
+
+
+def _send_leftovers(folder: Path, send: Send) -> None:
+    for path in sorted(folder.glob(_UNSENT.format("*"))):
+        try:
+            resend(path, send)
+        except Exception as error:  # it stays for the next time; this run has nothing to do with it
+            logger.warning("%s: what an earlier run could not send still cannot be sent (%s)", path, error)
 
 
 def _describe(
@@ -344,24 +263,17 @@ def _describe(
     stored: StoredRun,
     verb: str,
     settings: Settings,
-    tracking: TrackingSettings,
+    parent: str | None,
     own: dict[str, str],
 ) -> None:
-    from mlflow.entities import Param, RunTag
-
     tags = {"mlflow.runName": verb, "cxrreport.verb": verb, "mlflow.source.type": "LOCAL"} | _versions() | _git() | own
-    if tracking.parent_run_id is not None:
-        client.get_run(tracking.parent_run_id)
-        tags["mlflow.parentRunId"] = tracking.parent_run_id
-    # Parameters cannot be changed: those of a run that goes on are there, and only `workers` could differ.
-    params = [Param(key, value) for key, value in flatten(settings).items() if key not in stored.data.params]
-    run_id = stored.info.run_id
+    if parent is not None:
+        client.get_run(parent)
+        tags["mlflow.parentRunId"] = parent
     if _ERROR in stored.data.tags:
-        client.delete_tag(run_id, _ERROR)
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-    for first in range(0, len(params), _BATCH):
-        client.log_batch(run_id, params=params[first : first + _BATCH])
-    client.log_text(run_id, settings.model_dump_json(indent=2, exclude={"tracking"}) + "\n", "settings.json")
+        client.delete_tag(stored.info.run_id, _ERROR)
+    whole = settings.model_dump_json(indent=2, exclude={"tracking"}) + "\n"
+    mlflow_store.describe(client, stored, tags=tags, params=flatten(settings), settings=whole)
 
 
 def _end(run: _MlflowRun, status: str, begun: float, leg: int, error: BaseException | None = None) -> None:
@@ -418,21 +330,3 @@ def _git() -> dict[str, str]:
 def _clean(name: str) -> str:
     """Keys in MLflow are letters, digits and `_-./: `; everything else becomes `_`."""
     return re.sub(r"[^\w\-./: ]", "_", name)[:250]
-
-
-def _shown(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", uri)  # a password in a URI stays out of messages
-
-
-@contextmanager
-def _translated(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except CxrReportError:
-        raise
-    except Exception as error:
-        first = _shown(" ".join(str(error).split()))[:300]
-        raise TrackingError(
-            f"MLflow at {_shown(uri)} cannot be used: {first}. Check tracking.uri or MLFLOW_TRACKING_URI, or switch it "
-            "off with tracking.enabled: false"
-        ) from error

@@ -153,6 +153,12 @@ def test_json_is_all_that_standard_output_gets(runner: CliRunner, called: dict[s
     assert values["warnings"] == ["only phantoms"]
 
 
+def test_sync_says_what_it_sent(runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert runner.invoke(cli.app, ["sync", str(tmp_path)]).stdout.strip() == "nothing to send"
+    monkeypatch.setattr(runs, "sync", lambda folder, uri: 2)
+    assert runner.invoke(cli.app, ["sync"]).stdout.strip() == "2 runs sent"
+
+
 def test_versions_can_be_read_by_a_program(runner: CliRunner) -> None:
     from cxrreport import __version__
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 
-from cxrreport import tracking
+from cxrreport import spool, tracking
 from cxrreport.errors import OutputError, TrackingError
-from cxrreport.files import output_folder
 from cxrreport.settings import EvaluateSettings, IngestSettings, TrackingSettings
 
 ON = TrackingSettings()
@@ -205,20 +203,19 @@ with tracking.start("ingest", settings, TrackingSettings(), output=settings.outp
     assert stored(settings, run_id).info.status == "FINISHED"
 
 
-def test_a_second_process_on_the_same_folder_leaves_the_first_ones_run_alone(settings: IngestSettings) -> None:
-    recorded = settings.model_dump(mode="json")
+def test_a_second_process_on_the_same_command_leaves_the_first_ones_run_alone(settings: IngestSettings) -> None:
     with tracking.start("ingest", settings, ON, output=settings.output) as first:
-        with output_folder(settings.output, verb="ingest", settings=recorded):
-            with (
-                pytest.raises(OutputError, match="another run"),
-                tracking.start("ingest", settings, ON, output=settings.output) as second,
-                output_folder(settings.output, verb="ingest", settings=recorded),
-            ):
-                pass
-        assert second.run_id == first.run_id
+        settings.output.mkdir()
+        with (
+            pytest.raises(OutputError, match="at work"),
+            tracking.start("ingest", settings, ON, output=settings.output),
+        ):
+            pass
         assert stored(settings, first.run_id).info.status == "RUNNING"
-    assert stored(settings, first.run_id).info.status == "FINISHED"
-    assert "cxrreport.error" not in stored(settings, first.run_id).data.tags
+    found = stored(settings, first.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.data.tags["cxrreport.leg"] == "1"
+    assert run_ids(settings) == [first.run_id]
 
 
 def test_switched_off_writes_nothing_and_takes_everything(tmp_path: Path) -> None:
@@ -242,7 +239,7 @@ def test_the_environment_names_the_store(tmp_path: Path, empty_store: Path, monk
     store = MlflowClient(f"sqlite:///{tmp_path / 'central' / 'runs.db'}")
     assert len(store.search_runs([store.get_experiment_by_name("cxrreport").experiment_id])) == 1
     assert (tmp_path / "central" / "mlartifacts").exists()
-    assert not settings.output.parent.exists()
+    assert not (settings.output.parent / "mlflow.db").exists()
 
 
 @pytest.mark.parametrize("uri", ["http://user:secret@127.0.0.1:9", "nonsense://here"])
@@ -265,27 +262,90 @@ def test_an_unknown_parent_is_refused(settings: IngestSettings) -> None:
         pass
 
 
-def test_a_store_that_fails_in_mid_run_does_not_stop_the_work(
+def test_what_the_store_refuses_is_said_and_holds_nothing_up(
+    settings: IngestSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracking.start("ingest", settings, ON, output=settings.output) as run:
+        run.artifact(settings.output / "nowhere.png")
+        run.metrics({"kept": 1.0})
+    found = stored(settings, run.run_id)
+    assert (found.info.status, found.data.metrics["kept"]) == ("FINISHED", 1.0)
+    assert "refuses artifact" in caplog.text
+    assert "nowhere.png is gone" in caplog.text
+
+
+def test_a_store_that_fails_in_mid_run_costs_nothing_and_gets_all_of_it_later(
     settings: IngestSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_args: Any, **_kwargs: Any) -> None:
         raise ConnectionError("gone")
 
-    with caplog.at_level(logging.WARNING), tracking.start("ingest", settings, ON, output=settings.output) as run:
-        run.metrics({"loss": 1.0}, step=0)
-        with monkeypatch.context() as patch:
-            patch.setattr(MlflowClient, "log_batch", refuse)
-            patch.setattr(MlflowClient, "log_artifact", refuse)
-            run.flush()  # type: ignore[attr-defined]
+    monkeypatch.setattr(spool, "PATIENCE", 0.5)
+    settings.output.mkdir()
+    with monkeypatch.context() as patch:
+        with tracking.start("ingest", settings, ON, output=settings.output) as run:
+            for name in ("log_batch", "log_artifact", "log_inputs", "set_terminated"):
+                patch.setattr(MlflowClient, name, refuse)
+            began = time.monotonic()
+            for step in range(1000):
+                run.metrics({"loss": 1.0 / (step + 1)}, step=step)
             run.artifact(Path(__file__))
-    assert stored(settings, run.run_id).data.metrics["loss"] == 1.0  # offered again, and taken
-    assert "did not take: artifact test_tracking.py" in caplog.text
+            run.dataset("manifest", "ab" * 32, "training")
+            assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10
+        assert caplog.text.count("does not answer") == 1
+        assert "cxrreport sync" in caplog.text
+        (left,) = settings.output.parent.glob(".mlflow-unsent-*")
+        assert stored(settings, run.run_id).info.status == "RUNNING"
+        copy = left.read_bytes()
+
+    assert tracking.sync(settings.output.parent) == 1
+    left.write_bytes(copy)  # as if it had been cut off after sending, and before the file was removed
+    assert tracking.sync(settings.output.parent) == 1
+    assert tracking.sync(settings.output.parent) == 0
+    found = stored(settings, run.run_id)
+    assert found.info.status == "FINISHED"
+    steps = [point.step for point in client(settings).get_metric_history(run.run_id, "loss")]
+    assert steps == list(range(1000))
+    assert len(found.inputs.dataset_inputs) == 1
+    assert (settings.output.parent / "mlartifacts" / run.run_id / "artifacts" / "test_tracking.py").is_file()
+
+
+def test_what_a_kill_left_unsent_is_sent_by_the_next_run(settings: IngestSettings) -> None:
+    script = """
+import os, signal, sys
+from cxrreport import tracking
+from cxrreport.settings import IngestSettings, TrackingSettings
+settings = IngestSettings(input=sys.argv[1], output=sys.argv[2])
+with tracking.start("ingest", settings, TrackingSettings(), output=settings.output) as run:
+    run.metrics({"loss": 0.5}, step=1)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", script, str(settings.input), str(settings.output)], check=False)
+    assert killed.returncode == -9
+    (run_id,) = run_ids(settings)
+    other = settings.model_copy(update={"output": settings.output.parent / "other"})
+    with tracking.start("ingest", other, ON, output=other.output):
+        pass
+    assert stored(settings, run_id).data.metrics["loss"] == 0.5
+    assert list(settings.output.parent.glob(".mlflow-unsent-*")) == []
+
+
+def test_unsent_events_go_to_their_own_store_only(settings: IngestSettings, tmp_path: Path) -> None:
+    left = settings.output.parent / f".mlflow-unsent-{'0' * 32}.jsonl"
+    left.write_text('{"kind": "store", "uri": "http://elsewhere"}\n{"kind": "cut off', encoding="utf-8")
+    with pytest.raises(TrackingError, match="elsewhere"):
+        tracking.sync(settings.output.parent)
+    with tracking.start("ingest", settings, ON, output=settings.output):
+        pass
+    assert left.exists()
 
 
 def test_making_a_store_says_nothing(tmp_path: Path) -> None:
     settings = IngestSettings(input=tmp_path / "in", output=tmp_path / "work" / "out")
     script = """
 import sys
+import time
 from cxrreport import tracking
 from cxrreport.settings import IngestSettings, TrackingSettings
 settings = IngestSettings(input=sys.argv[1], output=sys.argv[2])
@@ -333,6 +393,7 @@ with tracking.start("ingest", settings, TrackingSettings(), output=settings.outp
 def test_two_processes_that_begin_together_share_one_store(tmp_path: Path) -> None:
     script = """
 import sys
+import time
 from cxrreport import tracking
 from cxrreport.settings import IngestSettings, TrackingSettings
 settings = IngestSettings(input=sys.argv[1], output=sys.argv[2])
@@ -343,7 +404,7 @@ with tracking.start("ingest", settings, TrackingSettings(), output=settings.outp
         subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "in"), str(tmp_path / "work" / name)])
         for name in ("a", "b")
     ]
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert [process.wait(timeout=400) for process in both] == [0, 0]
     assert len(run_ids(IngestSettings(input=tmp_path / "in", output=tmp_path / "work" / "a"))) == 2
 
 
@@ -353,13 +414,3 @@ def test_telemetry_is_off() -> None:
     assert MLFLOW_DISABLE_TELEMETRY.get() is True
     assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
     assert os.environ["DO_NOT_TRACK"] == "1"
-
-
-def test_the_lock_that_names_a_folder_in_use_is_flock(tmp_path: Path) -> None:
-    # `tracking` tells "in use" from other output errors by its cause; this pins that `files` raises it from one.
-    handle = os.open(tmp_path / ".lock", os.O_RDWR | os.O_CREAT)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(OutputError) as caught, output_folder(tmp_path, verb="ingest", settings={}):
-        pass
-    os.close(handle)
-    assert isinstance(caught.value.__cause__, BlockingIOError)

@@ -1,0 +1,184 @@
+"""The door to mlflow, and the only importer of it: opens a store and hands it what a spool holds.
+
+Everything goes through `MlflowClient` and the id of a run: there is no global active run, no autologging, no pickle.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxrreport import telemetry
+from cxrreport.errors import CxrReportError, TrackingError
+from cxrreport.files import PARTIAL, atomic_path
+from cxrreport.spool import Event, RefusedEvent, Send
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+    from mlflow.entities import Run as StoredRun
+
+_BATCH = 100  # params and tags per request: the limit of the REST API
+_DIGEST = 32  # a dataset's digest has at most 36 characters
+_FINAL = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"})
+"""Answers after which asking again is of no use."""
+
+
+def connect(uri: str) -> MlflowClient:
+    """Open a store, quietly and without telemetry; an SQLite store is made where there is none."""
+    telemetry.turn_off()
+    # Defaults of MLflow: 7 tries with growing pauses, 120 s each. A verb must not hang on its log book.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "12")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is the summary's
+    from mlflow import MlflowClient
+
+    for name in ("alembic", "mlflow.store", "mlflow.tracking"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    database = _database(uri)
+    if database is not None:
+        _make(database)
+    return MlflowClient(tracking_uri=uri)
+
+
+def _database(uri: str) -> Path | None:
+    """File of an SQLite store; None for another kind of store."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).resolve()
+
+
+def _make(database: Path) -> None:
+    """Make an empty store where there is none. MLflow cannot open one again whose making was stopped half-way."""
+    from mlflow import MlflowClient
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(database.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # of two processes that begin together, one makes it
+        if not database.exists():
+            for leftover in database.parent.glob(f"{PARTIAL}*-{database.name}*"):
+                leftover.unlink()
+            with atomic_path(database) as temporary:
+                MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments(max_results=1)
+    finally:
+        os.close(folder)
+
+
+def experiment(client: MlflowClient, name: str, uri: str) -> Experiment:
+    """The experiment of this name, made where there is none.
+
+    Raises:
+        TrackingError: it is deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # MLflow's own default for SQLite is `mlruns` in the working folder: it must lie beside the database instead.
+        database = _database(uri)
+        location = (database.parent / "mlartifacts").as_uri() if database is not None else None
+        try:
+            return client.get_experiment(client.create_experiment(name, artifact_location=location))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process was quicker
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise TrackingError(f"MLflow experiment {name!r} is deleted: restore it or name another (tracking.experiment)")
+    return found
+
+
+def describe(
+    client: MlflowClient, stored: StoredRun, *, tags: Mapping[str, str], params: Mapping[str, str], settings: str
+) -> None:
+    """Set tags, log parameters, and keep `settings` as the artifact `settings.json`."""
+    from mlflow.entities import Param, RunTag
+
+    run_id = stored.info.run_id
+    # Parameters cannot be changed: those of a run that goes on are there, and only `workers` could differ.
+    entries = [Param(name, value) for name, value in params.items() if name not in stored.data.params]
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    for first in range(0, len(entries), _BATCH):
+        client.log_batch(run_id, params=entries[first : first + _BATCH])
+    client.log_text(run_id, settings, "settings.json")
+
+
+def sender(client: MlflowClient, uri: str) -> Send:
+    """What hands the events of a spool to the store; doing it twice leaves the store as doing it once."""
+    from mlflow.exceptions import MlflowException
+
+    shown = shown_uri(uri)
+
+    def send(events: Sequence[Event]) -> None:
+        try:
+            _send(client, shown, events)
+        except FileNotFoundError as error:
+            raise RefusedEvent(f"{error.filename} is gone") from error
+        except MlflowException as error:
+            if error.error_code in _FINAL:
+                raise RefusedEvent(f"{error.error_code}: {' '.join(error.message.split())[:200]}") from error
+            raise
+
+    return send
+
+
+def _send(client: MlflowClient, uri: str, events: Sequence[Event]) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, RunTag
+
+    kind, run_id = events[0]["kind"], events[0].get("run_id", "")
+    if kind == "metrics":
+        values = [Metric(event["name"], event["value"], event["time"], event["step"]) for event in events]
+        client.log_batch(run_id, metrics=values)
+        return
+    for event in events:
+        if kind == "store":
+            if event["uri"] != uri:
+                raise TrackingError(f"what is unsent belongs to MLflow at {event['uri']}, and not to {uri}")
+        elif kind == "tags":
+            client.log_batch(run_id, tags=[RunTag(event["name"], event["value"])])
+        elif kind == "dataset":
+            data = Dataset(
+                name=event["name"],
+                digest=event["digest"][:_DIGEST],
+                source_type="local",
+                source=json.dumps({"digest": event["digest"]}),
+                profile=json.dumps(event["facts"]),
+            )
+            entry = DatasetInput(dataset=data, tags=[InputTag("mlflow.data.context", event["context"])])
+            client.log_inputs(run_id, datasets=[entry])
+        elif kind == "artifact":
+            path, folder = Path(event["path"]), event["folder"]
+            if path.is_dir():
+                client.log_artifacts(run_id, str(path), f"{folder}/{path.name}" if folder else path.name)
+            else:
+                client.log_artifact(run_id, str(path), folder)
+        else:
+            client.set_terminated(run_id, status=event["status"])
+
+
+def shown_uri(uri: str) -> str:
+    """The URI without a password that it may hold, for messages and files."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+@contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """Whatever goes wrong with the store in the block becomes a `TrackingError`."""
+    try:
+        yield
+    except CxrReportError:
+        raise
+    except Exception as error:
+        first = shown_uri(" ".join(str(error).split()))[:300]
+        raise TrackingError(
+            f"MLflow at {shown_uri(uri)} cannot be used: {first}. Check tracking.uri or MLFLOW_TRACKING_URI, or switch "
+            "tracking off (tracking.enabled: false, --no-track)"
+        ) from error
