@@ -100,9 +100,9 @@ def locate(name: str, root: Path, *, download: bool = False) -> Path:
         command = f"hf download {REPOSITORY} {packed.name} --local-dir {root}"
         raise WeightsError(
             f"RadGraph {name!r} is not there{failure}: missing {', '.join(lacking)}. Get {packed.name} from the "
-            f"Hugging Face repository {REPOSITORY} (`{command}`) and leave it at {packed}: it is unpacked there. Or set "
-            "`download: true`, point `weights` at a folder that has it, or take `radgraph: tiny` (the project's own, "
-            "synthetic)"
+            f"Hugging Face repository {REPOSITORY} (`{command}`) and leave it at {packed}: it is unpacked there. Or "
+            "set `download: true`, point `weights` at a folder that has it, or take `radgraph: tiny` "
+            "(the project's own, synthetic)"
         )
     return folder
 

@@ -29,7 +29,7 @@ Section = Literal["findings", "impression", "findings+impression"]
 
 MANIFEST = "manifest.parquet"
 PREDICTIONS = "predictions.parquet"
-MAX_TOKENS = 1000
+MAX_TOKENS = 800
 """Longest text that is scored, words and runs of punctuation. The graph model needs memory by the square of it, and
 radiology reports stay far below; longer texts are left out and counted."""
 

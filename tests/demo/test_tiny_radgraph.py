@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from cxrreport.demo.findings import sample_findings
-from cxrreport.demo.grammar import HOUSE_STYLES, LABELS, RELATIONS, AnnotatedText, sample_annotated, write_report
+from cxrreport.demo.grammar import (
+    HOUSE_STYLES,
+    LABELS,
+    RELATIONS,
+    AnnotatedText,
+    impression_section,
+    join,
+    sample_annotated,
+    write_report,
+)
 from cxrreport.demo.tiny_radgraph import document, graph_f1, judge, make, with_fillers
 from cxrreport.evaluation.archives import tiny_folder
 from cxrreport.evaluation.graph import Annotation, Entity
@@ -36,6 +45,14 @@ def test_it_reads_whole_reports_of_every_house_style_in_any_case(annotator: RadG
     entity, relation = graph_f1(annotator.annotate(texts), truths)
     assert entity >= 0.98 and relation >= 0.95
     assert graph_f1(annotator.annotate([text.upper() for text in texts]), truths) == (entity, relation)
+
+
+@pytest.mark.parametrize("style", HOUSE_STYLES)
+def test_it_reads_an_impression_alone(annotator: RadGraphAnnotator, style: str) -> None:
+    rng = np.random.default_rng(6)
+    truths = [join(impression_section(sample_findings(rng), HOUSE_STYLES[style][1])) for _ in range(60)]
+    entity, relation = graph_f1(annotator.annotate([truth.text for truth in truths]), truths)
+    assert entity >= 0.95 and relation >= 0.90
 
 
 def test_texts_of_the_grammar_split_into_the_tokens_of_their_graph(annotator: RadGraphAnnotator) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,10 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def stock(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The package's own `RadGraph` on the same weights; it wants the encoder's folder as an absolute name."""
+def make_stock(archive: Path, root: Path) -> Any:
+    """The package's own `RadGraph` on the weights of `archive`; it wants the encoder's folder as an absolute name."""
     from cxrreport.evaluation.radgraph import transformers5
 
-    root = tmp_path_factory.mktemp("stock")
     shutil.copytree(archive, root / "radgraph-xl")
     config = json.loads((archive / "config.json").read_text())
     for part in (config["dataset_reader"]["token_indexers"], config["model"]["embedder"]["token_embedders"]):
@@ -33,3 +32,14 @@ def stock(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         from radgraph import RadGraph
 
         return RadGraph(model_type="radgraph-xl", model_cache_dir=str(root), cuda=-1)
+
+
+@pytest.fixture(scope="session")
+def stock(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return make_stock(archive, tmp_path_factory.mktemp("stock"))
+
+
+@pytest.fixture
+def stock_of(tmp_path: Path) -> Callable[[Path], Any]:
+    """The package's own `RadGraph` on another archive."""
+    return lambda archive: make_stock(archive, tmp_path / "stock")
