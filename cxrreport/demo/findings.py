@@ -72,7 +72,8 @@ def sample_findings(rng: np.random.Generator, *, normal: float = 0.4) -> tuple[F
     if rng.random() < normal:
         return ()
     while True:
-        present = {name for name, probability in _PREVALENCE.items() if rng.random() < probability}
+        # A list: the order of a set of strings, and with it the draws below, would differ from process to process.
+        present = [name for name, probability in _PREVALENCE.items() if rng.random() < probability]
         if present:
             return tuple(sorted((f for name in present for f in _detail(name, rng)), key=report_order))
 

@@ -3,6 +3,9 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pydicom
@@ -90,3 +93,18 @@ def test_truth_is_by_study(phantoms):
     truth = read_truth(folder)
     assert truth.keys() == {study.study_id for study in studies}
     assert truth[studies[0].study_id] == {f.key for f in studies[0].findings}
+
+
+def test_the_same_seed_plans_the_same_in_another_process():
+    """Hashes of strings differ between processes, and with them the order of sets."""
+    code = (
+        "from cxrreport.demo.studies import plan_studies; import hashlib; "
+        "print(hashlib.sha256(repr(plan_studies(40, 3, smallest=64, full_size=0)).encode()).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(digests) == 1
