@@ -156,8 +156,8 @@ def train(
 def generate(settings: GenerateSettings, *, progress: Progress | None = None) -> Summary[GenerateSummary]:
     """Reports for the studies of an ingest folder, of a folder of DICOM, or for one DICOM file.
 
-    Where an adapter is given, its card says which checkpoint, prompt and preprocessing belong to it. A folder without
-    manifest is ingested first, into `ingested` of the output folder, and gets a report for every study.
+    Where an adapter is given, its card says which checkpoint, prompt and preprocessing belong to it; an adapter's folder
+    given as the checkpoint is taken as the adapter. A folder without manifest is ingested first, into `ingested` of the output folder, and gets a report for every study.
 
     Raises:
         SettingsError: neither checkpoint nor adapter is given.
@@ -168,6 +168,7 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
     from cxrreport.model import adapters, checkpoints
     from cxrreport.model.prompt import PromptLayout
 
+    settings = _adapter_told_apart(settings)
     with (
         _tracked("generate", settings) as (run, summarise),
         output_folder(settings.output, verb="generate", settings=settings.model_dump(mode="json")) as folder,
@@ -307,6 +308,18 @@ def _ingest_facts(result: IngestSummary) -> dict[str, Any]:
         "split": dict(result.studies),
         "reports_in_several_splits": result.reports_in_several_splits,
     }
+
+
+def _adapter_told_apart(settings: GenerateSettings) -> GenerateSettings:
+    """With the folder of an adapter as `adapter`, where it was given as the checkpoint's."""
+    from cxrreport.model.adapters import CONFIG
+
+    if settings.adapter is not None or settings.checkpoint is None:
+        return settings
+    folder = Path(settings.checkpoint.name)
+    if not (folder / CONFIG).is_file():
+        return settings
+    return settings.model_copy(update={"adapter": folder, "checkpoint": None})
 
 
 def _what_belongs_together(
