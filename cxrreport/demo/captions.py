@@ -114,7 +114,7 @@ def statements(findings: tuple[Finding, ...], rng: np.random.Generator) -> tuple
     if not findings and rng.random() < 0.2:
         return "answer en is the chest normal ?", _NORMAL[int(rng.integers(len(_NORMAL)))]
     topics = [VISIBLE[i] for i in rng.permutation(len(VISIBLE))[: int(rng.integers(1, 5))]]
-    said = []
+    said: list[str] = []
     for name in topics:
         found = [f for f in findings if f.name is name]
         said.extend(_state(name, finding, rng) for finding in found or (None,))
