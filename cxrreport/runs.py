@@ -156,8 +156,9 @@ def train(
 def generate(settings: GenerateSettings, *, progress: Progress | None = None) -> Summary[GenerateSummary]:
     """Reports for the studies of an ingest folder, of a folder of DICOM, or for one DICOM file.
 
-    Where an adapter is given, its card says which checkpoint, prompt and preprocessing belong to it; an adapter's folder
-    given as the checkpoint is taken as the adapter. A folder without manifest is ingested first, into `ingested` of the output folder, and gets a report for every study.
+    Where an adapter is given, its card says which checkpoint, prompt and preprocessing belong to it; an adapter's
+    folder given as the checkpoint is taken as the adapter. A folder without manifest is ingested first, into `ingested`
+    of the output folder, and gets a report for every study.
 
     Raises:
         SettingsError: neither checkpoint nor adapter is given.
