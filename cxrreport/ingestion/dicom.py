@@ -7,18 +7,15 @@ names no value of the file, as those may be a patient's.
 
 from __future__ import annotations
 
-import io
 import logging
 import math
-import os
-import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, cast
 
 import numpy as np
 import pydicom
@@ -37,44 +34,14 @@ from pydicom.uid import (
 )
 
 from cxrreport.errors import PixelError, RefusedImage
+from cxrreport.ingestion.acceptance import check_body_part, check_modality
 from cxrreport.ingestion.codestream import frame_size
+from cxrreport.ingestion.decoder_process import DecoderProcess
+from cxrreport.ingestion.dicom_file import BoundedFile, opened
 from cxrreport.ingestion.greyscale import GreyScale, LookupTable, Window, WindowFunction, to_grey
 from cxrreport.ingestion.views import view_of
 from cxrreport.records import Reason, View
 
-try:  # it comes with the package, but its absence only means fewer transfer syntaxes
-    import gdcm
-except ImportError:
-    pass
-else:  # its messages go straight to stderr, past Python's logging
-    gdcm.Trace.WarningOff()
-    gdcm.Trace.ErrorOff()
-    gdcm.Trace.DebugOff()
-
-_SOP_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.1": "Computed Radiography",
-    "1.2.840.10008.5.1.4.1.1.1.1": "Digital X-Ray, for presentation",
-    "1.2.840.10008.5.1.4.1.1.1.1.1": "Digital X-Ray, for processing",
-    "1.2.840.10008.5.1.4.1.1.7": "Secondary Capture",
-    "1.2.840.10008.5.1.4.1.1.7.2": "Multi-frame Grayscale Byte Secondary Capture",
-    "1.2.840.10008.5.1.4.1.1.7.3": "Multi-frame Grayscale Word Secondary Capture",
-}
-_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
-_RADIOGRAPHS = frozenset({"CR", "DX", "DR", "RG"})
-_SAYS_NOTHING = frozenset({"", "OT", "SC"})
-_OTHER_MODALITIES = frozenset(
-    {"CT", "MR", "US", "NM", "PT", "MG", "XA", "RF", "IO", "PX", "ES", "XC", "ECG", "SR", "PR", "KO", "SEG", "OP", "SM"}
-    | {"RTIMAGE", "RTDOSE", "RTSTRUCT", "RTPLAN", "DOC", "BI", "IVUS", "OCT", "REG", "HD", "EPS", "BMD", "GM"}
-)
-_CHEST = ("CHEST", "THORAX", "LUNG", "TORAX", "CXR")
-# Defined terms of PS3.16 Annex L, and how they are commonly written, that name a part which is not the chest.
-_NOT_CHEST_TERMS = """
-    HIP PELVIS HEAD SKULL BRAIN NECK JAW FACE ORBIT SINUS NOSE NASAL EAR TEETH MANDIBLE MAXILLA ZYGOMA TMJ
-    KNEE LEG FOOT FEET TOE ANKLE HEEL CALCANEUS FEMUR THIGH TIBIA FIBULA PATELLA EXTREMITY CEXTREMITY
-    HAND FINGER THUMB WRIST ARM FOREARM ELBOW HUMERUS RADIUS ULNA SHOULDER CLAVICLE SCAPULA BREAST
-    SPINE CSPINE TSPINE LSPINE SSPINE COCCYX SACRUM SIJOINT ABDOMEN
-"""
-_NOT_CHEST = frozenset(_NOT_CHEST_TERMS.split())
 _PIXEL_TAGS = frozenset({b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"})  # (7FE0,0010) in either byte order
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _HEADER_TAGS = [
@@ -84,7 +51,9 @@ _HEADER_TAGS = [
     *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept"),
     *("ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
 ]
-_OTHER_BYTES = 1 << 26  # what a file may hold beside its pixels: overlays, icons, private data
+_IN_PROCESS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow")  # decoders that raise on corrupt data, preferred first
+_ISOLATED = "gdcm"  # ... and the one that aborts
+_HELPER = DecoderProcess()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +106,7 @@ def read_header(path: Path, *, max_pixels: int) -> Header:
     Raises:
         RefusedImage: with the reason that goes into the ledger. It is the only exception for a bad file.
     """
-    with _opened(path, max_pixels) as file:
+    with opened(path, max_pixels) as file:
         return _check(_parse(file, pixels=False), max_pixels)
 
 
@@ -151,7 +120,7 @@ def read_radiograph(path: Path, *, max_pixels: int) -> Radiograph:
     Raises:
         RefusedImage: the file is not an acceptable radiograph; PixelError where pixels or grey scale are the reason.
     """
-    with _opened(path, max_pixels) as file:
+    with opened(path, max_pixels) as file:
         header = _check(_parse(file, pixels=False), max_pixels)
         begins_pixels = file.read(4) in _PIXEL_TAGS
         file.seek(0)
@@ -204,60 +173,7 @@ def _translated(reason: Reason, detail: str, error: type[RefusedImage] = Refused
         pydicom.config.settings.reading_validation_mode = mode
 
 
-class _BoundedFile(io.RawIOBase):
-    """A file that never allocates more for a read than it has left, whatever length an element claims."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        super().__init__()
-        self._file = file
-        self._size = size
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self._size - self._file.tell())
-        return self._file.read(left if size is None or size < 0 else min(size, left))
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-
-@contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[_BoundedFile]:
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(160)
-            file.seek(0)
-            if not _looks_like_dicom(head, size):
-                raise RefusedImage(Reason.NOT_DICOM, "neither a DICOM preamble nor a DICOM data element at the start")
-            # 8 bytes per pixel: the widest that pixels are stored in.
-            if size > 8 * max_pixels + _OTHER_BYTES:
-                raise RefusedImage(Reason.TOO_LARGE, f"the file has {size} bytes, more than max_pixels allows")
-            yield _BoundedFile(file, size)
-    except OSError as error:
-        raise RefusedImage(Reason.NOT_READABLE, error.strerror or type(error).__name__) from None
-
-
-def _looks_like_dicom(head: bytes, size: int) -> bool:
-    """A preamble with `DICM`, or else a first element of group 2 or 8 that is plausible in one of the encodings."""
-    if head[128:132] == b"DICM":
-        return True
-    if len(head) < 12:
-        return False
-    for order in "<>":
-        group, element = struct.unpack(f"{order}2H", head[:4])
-        if group not in (0x0002, 0x0008) or element > 0x2000:
-            continue
-        if head[4:6].isalpha() and head[4:6].isupper():
-            return True
-        if struct.unpack(f"{order}I", head[4:8])[0] <= min(size, 256):
-            return True
-    return False
-
-
-def _parse(file: _BoundedFile, *, pixels: bool) -> Dataset:
+def _parse(file: BoundedFile, *, pixels: bool) -> Dataset:
     tags: list[Any] = [*_HEADER_TAGS, *(_PIXELS if pixels else ())]
     with _translated(Reason.NOT_READABLE, "the data set cannot be parsed"):
         _check_inflated_size(file)
@@ -266,7 +182,7 @@ def _parse(file: _BoundedFile, *, pixels: bool) -> Dataset:
         return pydicom.dcmread(source, stop_before_pixels=not pixels, force=True, specific_tags=tags)
 
 
-def _check_inflated_size(file: _BoundedFile) -> None:
+def _check_inflated_size(file: BoundedFile) -> None:
     """Refuse a deflated data set that would grow past any size a radiograph has (a compression bomb)."""
     source: Any = file
     if source.read(132)[128:] != b"DICM":
@@ -304,7 +220,13 @@ def _whole(dataset: Dataset, keyword: str) -> int | None:
 
 def _check(dataset: Dataset, max_pixels: int) -> Header:
     with _translated(Reason.NOT_READABLE, "a header element cannot be read"):
-        notes = (*_check_modality(dataset), *_check_body_part(dataset))
+        sop_class = UID(_text(dataset, "SOPClassUID"))
+        notes = check_modality(
+            sop_class=str(sop_class),
+            sop_class_name=sop_class.name if sop_class.name != str(sop_class) else "",
+            modality=_text(dataset, "Modality").upper(),
+            is_image=dataset.get("Rows") is not None,
+        ) + check_body_part(_text(dataset, "BodyPartExamined"))
         rows, columns = _check_shape(dataset, max_pixels)
         if _text(dataset, "BurnedInAnnotation").upper() == "YES":
             raise RefusedImage(Reason.BURNED_IN, "BurnedInAnnotation is YES")
@@ -323,37 +245,6 @@ def _check(dataset: Dataset, max_pixels: int) -> Header:
             columns=columns,
             notes=notes,
         )
-
-
-def _check_modality(dataset: Dataset) -> tuple[str, ...]:
-    modality, sop_class = _text(dataset, "Modality").upper(), _text(dataset, "SOPClassUID")
-    named = f"modality {modality}" if modality in _OTHER_MODALITIES else "a modality that is not radiography"
-    if not modality and not sop_class and dataset.get("Rows") is None:
-        # What was read by force has none of the elements that any image has.
-        raise RefusedImage(Reason.NOT_DICOM, "no SOP class, no modality and no rows")
-    if sop_class and sop_class not in _SOP_CLASSES:
-        known = UID(sop_class)
-        what = f"SOP class {known.name}" if known.name != sop_class else "an unknown SOP class"
-        if dataset.get("Rows") is None:
-            raise RefusedImage(Reason.NO_PIXELS, f"{what}, without an image")
-        raise RefusedImage(Reason.NOT_RADIOGRAPH, what)
-    if modality not in _RADIOGRAPHS and modality not in _SAYS_NOTHING:
-        raise RefusedImage(Reason.NOT_RADIOGRAPH, named)
-    notes = ("for-processing",) if sop_class == _FOR_PROCESSING else ()
-    return notes + (("modality-missing",) if modality in _SAYS_NOTHING else ())
-
-
-def _check_body_part(dataset: Dataset) -> tuple[str, ...]:
-    part = _text(dataset, "BodyPartExamined").upper()
-    if not part:
-        return ("bodypart-missing",)
-    if any(word in part for word in _CHEST):
-        return ()
-    words = "".join(letter if letter.isalpha() else " " for letter in part).split()
-    for word in words:
-        if word in _NOT_CHEST:
-            raise RefusedImage(Reason.NOT_CHEST, f"BodyPartExamined names {word}")
-    return ("bodypart-unclear",)
 
 
 def _check_shape(dataset: Dataset, max_pixels: int) -> tuple[int, int]:
@@ -528,6 +419,7 @@ def _decode(dataset: Dataset, header: Header) -> NDArray[np.integer]:
             raise PixelError(Reason.BAD_PIXELS, "floating point pixels")
         raise RefusedImage(Reason.NO_PIXELS, "no PixelData")
     allocated = _whole(dataset, "BitsAllocated") or 0
+    pixels: NDArray[np.integer]
     with _translated(Reason.BAD_PIXELS, "the pixel data cannot be decoded", PixelError):
         if not dataset.PixelData:
             raise RefusedImage(Reason.NO_PIXELS, "PixelData is empty")
@@ -535,9 +427,10 @@ def _decode(dataset: Dataset, header: Header) -> NDArray[np.integer]:
         if not hasattr(dataset, "file_meta"):
             dataset.file_meta = pydicom.dataset.FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = syntax
-        for keyword, value in (("BitsStored", allocated), ("PixelRepresentation", 0), ("SamplesPerPixel", 1)):
-            if dataset.get(keyword) is None:
-                setattr(dataset, keyword, value)
+        if dataset.get("BitsStored") is None:
+            dataset.BitsStored = allocated
+        dataset.PixelRepresentation = dataset.get("PixelRepresentation") or 0
+        dataset.SamplesPerPixel = 1
         name = syntax.name if syntax.name != str(syntax) else "an unknown transfer syntax"
         try:
             decoder = get_decoder(syntax)
@@ -548,12 +441,61 @@ def _decode(dataset: Dataset, header: Header) -> NDArray[np.integer]:
         needed = header.rows * header.columns * allocated // 8
         if syntax.is_encapsulated:
             _check_codestream(get_frame(dataset.PixelData, 0, number_of_frames=1), header, syntax, needed)
-        elif len(dataset.PixelData) < needed:
-            raise PixelError(Reason.BAD_PIXELS, f"{len(dataset.PixelData)} of {needed} bytes of pixels")
-        with _translated(Reason.BAD_PIXELS, f"{name} pixel data cannot be decoded", PixelError):
-            pixels: NDArray[np.integer] = decoder.as_array(dataset, raw=True)[0]
+            pixels = _decode_encapsulated(dataset, syntax, decoder.available_plugins, name)
+        else:
+            if len(dataset.PixelData) < needed:
+                raise PixelError(Reason.BAD_PIXELS, f"{len(dataset.PixelData)} of {needed} bytes of pixels")
+            pixels = decoder.as_array(dataset, raw=True)[0]
     if pixels.shape != (header.rows, header.columns) or pixels.dtype.kind not in "iu":
         raise PixelError(Reason.BAD_PIXELS, f"decoded to shape {pixels.shape} of {pixels.dtype}")
+    return pixels
+
+
+def _decode_encapsulated(dataset: Dataset, syntax: UID, plugins: Sequence[str], name: str) -> NDArray[np.integer]:
+    """Try the installed decoders in turn: each refuses some variants of what its transfer syntax allows."""
+    options = {
+        "rows": int(dataset.Rows),
+        "columns": int(dataset.Columns),
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": _text(dataset, "PhotometricInterpretation"),
+        "bits_allocated": int(dataset.BitsAllocated),
+        "bits_stored": int(dataset.BitsStored),
+        "pixel_representation": int(dataset.PixelRepresentation),
+        "pixel_keyword": "PixelData",
+    }
+    refused = PixelError(Reason.BAD_PIXELS, f"no installed decoder reads {name}")
+    for plugin in (*_IN_PROCESS, _ISOLATED):
+        if plugin not in plugins:
+            continue
+        try:
+            if plugin == _ISOLATED:
+                return _HELPER.decode(str(syntax), plugin, dataset.PixelData, options)
+            with _translated(Reason.BAD_PIXELS, f"{name} pixel data cannot be decoded", PixelError):
+                return decode_encapsulated(syntax, plugin, dataset.PixelData, options)
+        except PixelError as error:
+            refused = error
+    raise refused
+
+
+def decode_encapsulated(syntax: str, plugin: str, data: bytes, options: dict[str, Any]) -> NDArray[np.integer]:
+    """Decode the value of an encapsulated PixelData with one of pydicom's decoders.
+
+    Args:
+        syntax: UID of the transfer syntax.
+        plugin: name of the decoder in pydicom.
+        data: the value of PixelData.
+        options: pydicom's `DecodeOptions`.
+
+    Returns:
+        integer[rows, columns].
+
+    Raises:
+        Exception: of any type, as decoders raise it.
+    """
+    pixels: NDArray[np.integer] = get_decoder(UID(syntax)).as_array(
+        data, raw=True, decoding_plugin=plugin, **cast(Any, options)
+    )[0]
     return pixels
 
 

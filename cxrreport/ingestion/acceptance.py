@@ -1,0 +1,86 @@
+"""Which files are chest radiographs, by what their headers say: the policy, apart from how headers are read."""
+
+from __future__ import annotations
+
+from cxrreport.errors import RefusedImage
+from cxrreport.records import Reason
+
+_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"  # Digital X-Ray Image Storage - For Processing
+_SOP_CLASSES = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography Image Storage
+        "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray Image Storage - For Presentation
+        _FOR_PROCESSING,
+        "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture Image Storage
+        "1.2.840.10008.5.1.4.1.1.7.2",  # Multi-frame Grayscale Byte Secondary Capture Image Storage
+        "1.2.840.10008.5.1.4.1.1.7.3",  # Multi-frame Grayscale Word Secondary Capture Image Storage
+    }
+)
+_RADIOGRAPHS = frozenset({"CR", "DX", "DR", "RG"})
+_SAYS_NOTHING = frozenset({"", "OT", "SC"})
+_OTHER_MODALITIES = frozenset(
+    {"CT", "MR", "US", "NM", "PT", "MG", "XA", "RF", "IO", "PX", "ES", "XC", "ECG", "SR", "PR", "KO", "SEG", "OP", "SM"}
+    | {"RTIMAGE", "RTDOSE", "RTSTRUCT", "RTPLAN", "DOC", "BI", "IVUS", "OCT", "REG", "HD", "EPS", "BMD", "GM"}
+)
+_CHEST = ("CHEST", "THORAX", "LUNG", "TORAX", "CXR")
+# Defined terms of PS3.16 Annex L, and how they are commonly written, that name a part which is not the chest.
+_NOT_CHEST_TERMS = """
+    HIP PELVIS HEAD SKULL BRAIN NECK JAW FACE ORBIT SINUS NOSE NASAL EAR TEETH MANDIBLE MAXILLA ZYGOMA TMJ
+    KNEE LEG FOOT FEET TOE ANKLE HEEL CALCANEUS FEMUR THIGH TIBIA FIBULA PATELLA EXTREMITY CEXTREMITY
+    HAND FINGER THUMB WRIST ARM FOREARM ELBOW HUMERUS RADIUS ULNA SHOULDER CLAVICLE SCAPULA BREAST
+    SPINE CSPINE TSPINE LSPINE SSPINE COCCYX SACRUM SIJOINT ABDOMEN
+"""
+_NOT_CHEST = frozenset(_NOT_CHEST_TERMS.split())
+
+
+def check_modality(*, sop_class: str, sop_class_name: str, modality: str, is_image: bool) -> tuple[str, ...]:
+    """Accept radiographs, and captures that do not say what they are of.
+
+    Args:
+        sop_class: SOP Class UID, empty where missing.
+        sop_class_name: its name in the standard, empty where the standard does not know it.
+        modality: Modality (0008,0060) in capitals, empty where missing.
+        is_image: the header has rows.
+
+    Returns:
+        Notes: `for-processing`, `modality-missing`.
+
+    Raises:
+        RefusedImage: `not-a-radiograph`, `no-pixels` for objects without an image, or `not-dicom` where nothing of
+            all this is there.
+    """
+    if not modality and not sop_class and not is_image:
+        raise RefusedImage(Reason.NOT_DICOM, "no SOP class, no modality and no rows")
+    if sop_class and sop_class not in _SOP_CLASSES:
+        what = f"SOP class {sop_class_name}" if sop_class_name else "an unknown SOP class"
+        if not is_image:
+            raise RefusedImage(Reason.NO_PIXELS, f"{what}, without an image")
+        raise RefusedImage(Reason.NOT_RADIOGRAPH, what)
+    if modality not in _RADIOGRAPHS and modality not in _SAYS_NOTHING:
+        named = f"modality {modality}" if modality in _OTHER_MODALITIES else "a modality that is not radiography"
+        raise RefusedImage(Reason.NOT_RADIOGRAPH, named)
+    notes = ("for-processing",) if sop_class == _FOR_PROCESSING else ()
+    return notes + (("modality-missing",) if modality in _SAYS_NOTHING else ())
+
+
+def check_body_part(part: str) -> tuple[str, ...]:
+    """Refuse what is clearly not a chest; accept, with a note, what does not say.
+
+    Args:
+        part: Body Part Examined (0018,0015), empty where missing.
+
+    Returns:
+        Notes: `bodypart-missing`, `bodypart-unclear`.
+
+    Raises:
+        RefusedImage: `not-a-chest`.
+    """
+    part = part.upper()
+    if not part:
+        return ("bodypart-missing",)
+    if any(word in part for word in _CHEST):
+        return ()
+    for word in "".join(letter if letter.isalpha() else " " for letter in part).split():
+        if word in _NOT_CHEST:
+            raise RefusedImage(Reason.NOT_CHEST, f"BodyPartExamined names {word}")
+    return ("bodypart-unclear",)

@@ -1,0 +1,84 @@
+"""The bytes of a DICOM file, before anything is parsed: is it one, is it too large, and reads that stay within it."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from cxrreport.errors import RefusedImage
+from cxrreport.records import Reason
+
+_OTHER_BYTES = 1 << 26  # what a file may hold beside its pixels: overlays, icons, private data
+
+
+class BoundedFile(io.RawIOBase):
+    """A file that never allocates more for a read than it has left, whatever length an element claims.
+
+    It has what pydicom asks of a file: `read`, `seek` and `tell`.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        super().__init__()
+        self._file = file
+        self._size = size
+
+    def read(self, size: int | None = -1) -> bytes:
+        """At most `size` bytes, or the rest of the file."""
+        left = max(0, self._size - self._file.tell())
+        return self._file.read(left if size is None or size < 0 else min(size, left))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move, as `io.IOBase.seek` does."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The position from the start."""
+        return self._file.tell()
+
+
+@contextmanager
+def opened(path: Path, max_pixels: int) -> Iterator[BoundedFile]:
+    """Open a file that looks like DICOM and is not larger than a radiograph of `max_pixels` could be.
+
+    Args:
+        path: the file.
+        max_pixels: largest rows x columns.
+
+    Raises:
+        RefusedImage: `not-dicom`, `too-large`, or `not-readable`; also for errors of reading inside the block.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            head = file.read(160)
+            file.seek(0)
+            if not looks_like_dicom(head, size):
+                raise RefusedImage(Reason.NOT_DICOM, "neither a DICOM preamble nor a DICOM data element at the start")
+            # 8 bytes per pixel: the widest that pixels are stored in.
+            if size > 8 * max_pixels + _OTHER_BYTES:
+                raise RefusedImage(Reason.TOO_LARGE, f"the file has {size} bytes, more than max_pixels allows")
+            yield BoundedFile(file, size)
+    except OSError as error:
+        raise RefusedImage(Reason.NOT_READABLE, error.strerror or type(error).__name__) from None
+
+
+def looks_like_dicom(head: bytes, size: int) -> bool:
+    """A preamble with `DICM`, or else a first element of group 2 or 8 that is plausible in one of the encodings."""
+    if head[128:132] == b"DICM":
+        return True
+    if len(head) < 12:
+        return False
+    for order in "<>":
+        group, element = struct.unpack(f"{order}2H", head[:4])
+        if group not in (0x0002, 0x0008) or element > 0x2000:
+            continue
+        if head[4:6].isalpha() and head[4:6].isupper():
+            return True
+        if struct.unpack(f"{order}I", head[4:8])[0] <= min(size, 256):
+            return True
+    return False

@@ -1,0 +1,67 @@
+"""The decoder that may take its process down: it works, it says no, and it comes back after it has died."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from cxrreport.errors import PixelError
+from cxrreport.ingestion import decoder_process
+from cxrreport.ingestion.decoder_process import DecoderProcess
+from cxrreport.ingestion.dicom import decode_encapsulated
+
+OPTIONS = {
+    "number_of_frames": 1,
+    "samples_per_pixel": 1,
+    "photometric_interpretation": "MONOCHROME2",
+    "pixel_representation": 0,
+    "pixel_keyword": "PixelData",
+}
+
+
+def test_it_decodes_refuses_and_comes_back(
+    pydicom_file: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = pydicom.dcmread(pydicom_file("MR_small_jpeg_ls_lossless.dcm"))
+    syntax, data = str(dataset.file_meta.TransferSyntaxUID), dataset.PixelData
+    options = OPTIONS | {
+        "rows": dataset.Rows,
+        "columns": dataset.Columns,
+        "bits_allocated": dataset.BitsAllocated,
+        "bits_stored": dataset.BitsStored,
+        "pixel_representation": dataset.PixelRepresentation,
+    }
+    here = decode_encapsulated(syntax, "pyjpegls", data, options)
+    helper = DecoderProcess()
+    there = helper.decode(syntax, "gdcm", data, options)
+    assert np.array_equal(here, there) and there.dtype == here.dtype
+    with pytest.raises(PixelError, match="cannot be decoded"):
+        helper.decode(syntax, "gdcm", data[:60], options)
+    first = helper._process
+    assert first is not None and first.poll() is None
+
+    first.kill()  # as gdcm does to itself
+    assert np.array_equal(helper.decode(syntax, "gdcm", data, options), here)
+    assert helper._process is not None and helper._process.pid != first.pid
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder_process, "SECONDS", 0.0)
+        with pytest.raises(PixelError, match="crashed or took too long"):
+            for _ in range(100):
+                helper.decode(syntax, "gdcm", data, options)
+    assert np.array_equal(helper.decode(syntax, "gdcm", data, options), here)
+
+    child = os.fork()  # the pipes of the parent are not the child's
+    if child == 0:
+        same = np.array_equal(helper.decode(syntax, "gdcm", data, options), here)
+        helper.close()
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert np.array_equal(helper.decode(syntax, "gdcm", data, options), here)
+    helper.close()
+    helper.close()
