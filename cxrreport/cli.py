@@ -320,9 +320,7 @@ def demo(
 
 @app.command()
 def sync(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder in which the outputs of the runs lie.")
-    ] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that holds the outputs.")] = Path(),
     uri: Annotated[str | None, typer.Option(metavar="URI", help="Tracking URI.", show_default="as the runs'")] = None,
 ) -> None:
     """Send what MLflow did not take while runs were at work: its server was away, or the run was killed.

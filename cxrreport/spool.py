@@ -31,7 +31,7 @@ _BATCH = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 
 
-class RefusedEvent(Exception):  # noqa: N818 - a signal, not an error of ours
+class RefusedEvent(Exception):
     """The store has answered, and will not take this in any state: asking again is of no use."""
 
 
