@@ -106,28 +106,32 @@ class PromptLayout:
         )
 
     def collate_training(self, samples: Sequence[Encoded]) -> Batch:
-        """Samples to one batch, padded on the right.
+        """Samples to one batch, prefixes padded on the left and suffixes on the right: all suffixes begin together.
+
+        Where the suffix begins is then one number for the batch, and attention over the prefix needs no mask of its own
+        where no prefix is padded, see `attention.prefix_sdpa`.
 
         Returns:
-            `input_ids` int64[B, L]; `attention_mask` int64[B, L], 0 on padding; `token_type_ids` int64[B, L], 0 on
-            image, prefix and separator, 1 on suffix and padding; `labels` int64[B, L], the id on the suffix and
-            `IGNORED` elsewhere (not shifted).
+            `input_ids` int64[B, L]; `attention_mask` int64[B, L], 0 on padding; `position_ids` int64[B, L], from 1;
+            `token_type_ids` int64[B, L], 0 on image, prefix, separator and the padding before them, 1 on suffix and
+            the padding after it; `labels` int64[B, L], the id on the suffix and `IGNORED` elsewhere (not shifted).
         """
-        rows = [((self.image_id,) * self.image_tokens + s.prefix, s.suffix) for s in samples]
-        length = max(len(prefix) + len(suffix) for prefix, suffix in rows)
-        shape = (len(rows), length)
+        prefixes = [(self.image_id,) * self.image_tokens + s.prefix for s in samples]
+        border = max(map(len, prefixes))
+        shape = (len(samples), border + max(len(s.suffix) for s in samples))
         batch = {
             "input_ids": torch.full(shape, self.pad_id),
             "attention_mask": torch.zeros(shape, dtype=torch.int64),
             "token_type_ids": torch.ones(shape, dtype=torch.int64),
             "labels": torch.full(shape, IGNORED),
         }
-        for row, (prefix, suffix) in enumerate(rows):
-            start, end = len(prefix), len(prefix) + len(suffix)
-            batch["input_ids"][row, :end] = torch.tensor(prefix + suffix)
-            batch["attention_mask"][row, :end] = 1
-            batch["token_type_ids"][row, :start] = 0
-            batch["labels"][row, start:end] = torch.tensor(suffix)
+        batch["token_type_ids"][:, :border] = 0
+        for row, (prefix, sample) in enumerate(zip(prefixes, samples, strict=True)):
+            start, end = border - len(prefix), border + len(sample.suffix)
+            batch["input_ids"][row, start:end] = torch.tensor(prefix + sample.suffix)
+            batch["attention_mask"][row, start:end] = 1
+            batch["labels"][row, border:end] = torch.tensor(sample.suffix)
+        batch["position_ids"] = positions(batch["attention_mask"])
         return batch
 
     def collate_generation(self, samples: Sequence[Encoded]) -> Batch:

@@ -27,6 +27,7 @@ from cxrreport.model.prompt import to_pixels
 from cxrreport.settings import TrainSettings
 from cxrreport.training.data import Collator, RunOrder
 from cxrreport.training.features import VisionFeatures, autocast
+from cxrreport.training.fused import fused
 from cxrreport.training.loss import predicting, suffix_loss
 
 WEIGHTS, OPTIMIZER, SCHEDULE, STATE = (
@@ -35,6 +36,8 @@ WEIGHTS, OPTIMIZER, SCHEDULE, STATE = (
     "optimizer.json",
     "trainer_state.json",
 )
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 _KEPT_CHECKPOINTS = 2
 """The last one, and the one before it for the case that the last turns out to be bad."""
@@ -124,6 +127,7 @@ class ReportTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self._settings = settings
         self._device = loaded.device
+        self._softcap = loaded.softcap
         self._dtype = dtype
         self._features = features
         self._projector = core(loaded.model).multi_modal_projector
@@ -136,6 +140,11 @@ class ReportTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         order: Any = self.train_dataset if train_dataset is None else train_dataset
         return torch.utils.data.SequentialSampler(order)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the loop, with the model's parts in their fused forms."""
+        with fused(self.model, core(self.model).language_model, softcap=self._softcap):
+            return super().train(*args, **kwargs)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of one batch, with dropout seeded by the position in the run."""
@@ -161,7 +170,7 @@ class ReportTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def forward(self, model: Any, batch: dict[str, Any], features: VisionFeatures | None) -> tuple[Any, torch.Tensor]:
-        """One pass with logits on the predicting positions only.
+        """One pass with logits on the predicting positions only, while `train` runs.
 
         Args:
             model: the model, or what Trainer wrapped around it.
@@ -171,7 +180,7 @@ class ReportTrainer(Trainer):
         Returns:
             The model's output, and the labels int64[B, L] on its device.
         """
-        texts = {key: batch[key].to(self._device) for key in ("input_ids", "attention_mask", "token_type_ids")}
+        texts = {key: batch[key].to(self._device) for key in INPUTS}
         labels = batch["labels"].to(self._device)
         grey = batch.get("grey")
         with autocast(self._device, self._dtype):
@@ -182,7 +191,13 @@ class ReportTrainer(Trainer):
                 with torch.set_grad_enabled(torch.is_grad_enabled() and self._projector_trains):
                     projected = self._projector(hidden)
                 images = {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=projected)}}
-            outputs = model(**texts, **images, use_cache=False, logits_to_keep=predicting(labels))
+            keep, border = predicting(labels), {}
+            if not self._softcap:
+                # One number for the batch, see `PromptLayout.collate_training`.
+                length = int((batch["token_type_ids"][0] == 0).sum())
+                border = {"prefix_length": length, "prefix_padded": not bool(batch["attention_mask"][:, 0].all())}
+                keep = keep[:, length - 1 :]
+            outputs = model(**texts, **images, **border, use_cache=False, logits_to_keep=keep)
         return outputs, labels
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:

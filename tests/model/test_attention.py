@@ -139,8 +139,20 @@ def test_padding_changes_nothing(model: Any, images: list[np.ndarray]) -> None:
     both = logits(model, together)
     for row, report in enumerate(REPORTS):
         single = layout.training_batch([report], [images[row]])
-        length = single["input_ids"].shape[1]
-        torch.testing.assert_close(both[row, :length], logits(model, single)[0], rtol=1e-4, atol=2e-5)
+        present = together["attention_mask"][row].bool()
+        torch.testing.assert_close(both[row, present], logits(model, single)[0], rtol=1e-4, atol=2e-5)
+
+
+def test_queries_of_the_prefix_need_its_own_keys_alone(model: Any, images: list[np.ndarray]) -> None:
+    layout = PromptLayout(model.tokenizer, PromptSettings(), model.image_tokens)
+    for count in (1, 2):
+        batch = layout.training_batch(REPORTS[:count], images[:count])
+        length = int((batch["token_type_ids"][0] == 0).sum())
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        with torch.no_grad():
+            split = model.model(**inputs, prefix_length=length, prefix_padded=count > 1).logits
+        present = batch["attention_mask"].bool()
+        torch.testing.assert_close(split[present], logits(model, batch)[present], rtol=1e-4, atol=2e-5)
 
 
 def test_generation_of_a_batch_equals_one_by_one(model: Any, images: list[np.ndarray]) -> None:
@@ -159,6 +171,5 @@ def test_generation_sees_what_training_saw(model: Any, images: list[np.ndarray])
     training = layout.training_batch(REPORTS, images)
     generation = layout.generation_batch(REPORTS, images)
     generation["position_ids"] = positions(generation["attention_mask"])
-    ends = (training["token_type_ids"] == 0).sum(1) - 1
-    expected = logits(model, training)[torch.arange(2), ends]
+    expected = logits(model, training)[:, int((training["token_type_ids"][0] == 0).sum()) - 1]
     torch.testing.assert_close(logits(model, generation)[:, -1], expected, rtol=1e-4, atol=2e-5)

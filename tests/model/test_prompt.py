@@ -89,9 +89,15 @@ def test_padding_sides(layout: PromptLayout) -> None:
     long = Report(indication="fever and cough and cough and fever", findings=REPORT.findings)
     samples = [layout.encode(long), layout.encode(Report(findings="Clear."))]
     training = layout.collate_training(samples)
-    length = TOKENS + len(samples[1].prefix) + len(samples[1].suffix)
-    assert training["attention_mask"][1].tolist() == [1] * length + [0] * (training["input_ids"].shape[1] - length)
-    assert (training["labels"][1, length:] == IGNORED).all()
+    border, total = TOKENS + len(samples[0].prefix), training["input_ids"].shape[1]
+    left, right = len(samples[0].prefix) - len(samples[1].prefix), total - border - len(samples[1].suffix)
+    assert left > 0
+    assert right > 0
+    assert training["attention_mask"][1].tolist() == [0] * left + [1] * (total - left - right) + [0] * right
+    assert training["token_type_ids"].tolist() == [[0] * border + [1] * (total - border)] * 2
+    assert (training["labels"][:, :border] == IGNORED).all()
+    assert training["labels"][1, border:].tolist() == [*samples[1].suffix, *[IGNORED] * right]
+    assert training["position_ids"][1, left : total - right].tolist() == list(range(1, total - left - right + 1))
     generation = layout.collate_generation(samples)
     assert generation["attention_mask"][1, 0] == 0
     assert (generation["input_ids"][:, -1] == layout.tokenizer.convert_tokens_to_ids("\n")).all()

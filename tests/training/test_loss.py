@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
+from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 
 from cxrreport.model import attention
 from cxrreport.model.adapters import attach
@@ -17,7 +19,9 @@ from cxrreport.model.checkpoints import load
 from cxrreport.model.prompt import IGNORED, PromptLayout
 from cxrreport.records import Report
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
+from cxrreport.training.fused import fused
 from cxrreport.training.loss import predicting, suffix_loss
+from cxrreport.training.trainer import INPUTS, core
 
 REPORTS = [
     Report(
@@ -54,14 +58,20 @@ def set_b(model: Any) -> None:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_loss_and_gradients_equal_the_stock_path(checkpoint_folder: Path, checkpointing: bool) -> None:
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(0, 3)])
+def test_loss_and_gradients_equal_the_stock_path(
+    checkpoint_folder: Path, checkpointing: bool, fast: bool, rows: slice
+) -> None:
+    """On batches of different lengths; `fast` is the path of the trainer, else the single measures by themselves."""
     loaded = load(CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu"), resolution=224)
     layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (224, 224), dtype=np.uint8) for _ in REPORTS]
-    batch = layout.training_batch(REPORTS, images)
+    reports = REPORTS[rows]
+    images = [rng.integers(0, 256, (224, 224), dtype=np.uint8) for _ in reports]
+    batch = layout.training_batch(reports, images)
     labels = batch["labels"]
-    assert len({int(row.sum()) for row in batch["attention_mask"]}) == 3
+    assert len({int(row.sum()) for row in batch["attention_mask"]}) == len(reports)
 
     config = PaliGemmaConfig.from_pretrained(checkpoint_folder)
     attention.prepare_config(config, softcap=False)
@@ -79,13 +89,21 @@ def test_loss_and_gradients_equal_the_stock_path(checkpoint_folder: Path, checkp
 
     if checkpointing:
         ours.get_base_model().model.language_model.activation_checkpointing_enable({"use_reentrant": False})
-    inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
+    inputs: dict[str, Any] = {key: batch[key] for key in INPUTS}
+    keep = predicting(labels)
     with torch.no_grad():
         image = ours.get_base_model().model.get_image_features(batch["pixel_values"])
-    outputs = ours(**inputs, mm_encoder_outputs={"image": image}, logits_to_keep=predicting(labels), use_cache=False)
-    assert outputs.logits.shape[0] == int((labels != IGNORED).sum())
-    loss = suffix_loss(outputs.logits, labels, reduction="per-token", normaliser=len(outputs.logits))
-    loss.backward()
+    with fused(ours, core(ours).language_model, softcap=False) if fast else nullcontext():
+        if fast:
+            length = int((batch["token_type_ids"][0] == 0).sum())
+            padded = not bool(batch["attention_mask"][:, 0].all())
+            assert padded == (len(reports) > 1)
+            inputs |= {"prefix_length": length, "prefix_padded": padded}
+            keep = keep[:, length - 1 :]
+        outputs = ours(**inputs, mm_encoder_outputs={"image": image}, logits_to_keep=keep, use_cache=False)
+        assert outputs.logits.shape[0] == int((labels != IGNORED).sum())
+        loss = suffix_loss(outputs.logits, labels, reduction="per-token", normaliser=len(outputs.logits))
+        loss.backward()
 
     assert float(loss.detach()) == pytest.approx(float(stock_loss.detach()), rel=1e-6)
     theirs = {name: p.grad for name, p in stock.named_parameters() if p.requires_grad}
@@ -105,3 +123,45 @@ def test_labels_of_padding_and_prefix_carry_no_loss() -> None:
     a = suffix_loss(logits, labels, reduction="per-example", normaliser=1)
     b = suffix_loss(logits, padded, reduction="per-example", normaliser=1)
     assert torch.equal(a, b)
+
+
+def test_fused_forms_are_taken_back_and_leave_generation_alone(checkpoint_folder: Path) -> None:
+    loaded = load(CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu"), resolution=224)
+    layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
+    image = np.random.default_rng(0).integers(0, 256, (224, 224), dtype=np.uint8)
+    batch = layout.generation_batch(REPORTS[:2], [image, image])
+    model, _ = attach(loaded.model, LoraSettings(rank=4, dropout=0.0))
+    set_b(model)
+    model.eval()
+
+    def first_logits() -> torch.Tensor:
+        options = {"max_new_tokens": 4, "output_logits": True, "return_dict_in_generate": True}
+        return torch.stack(model.generate(**batch, **options).logits)
+
+    before = first_logits()
+    with model.disable_adapter():
+        bare = first_logits()
+    with fused(model, core(model).language_model, softcap=False):
+        torch.testing.assert_close(first_logits(), before, rtol=1e-4, atol=1e-4)
+        with model.disable_adapter():
+            torch.testing.assert_close(first_logits(), bare, rtol=1e-4, atol=1e-4)
+    assert not any("forward" in vars(module) for module in model.modules())
+    assert torch.equal(first_logits(), before)
+    assert not torch.allclose(before, bare, atol=1e-2)
+
+
+def test_fused_norm_is_the_norm() -> None:
+    norm = Gemma2RMSNorm(6).double()
+    x = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        norm.weight.normal_()
+    norm.requires_grad_(False)
+    expected = norm(x)
+    (expected * torch.arange(6)).sum().backward()
+    gradient = x.grad
+    x.grad = None
+    with fused(torch.nn.Sequential(norm), None, softcap=True):
+        found = norm(x)
+        (found * torch.arange(6)).sum().backward()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(x.grad, gradient, rtol=1e-5, atol=1e-6)
