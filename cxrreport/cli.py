@@ -393,9 +393,10 @@ def _guarded() -> Iterator[None]:
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        if not task.speed:
+        speed = task.finished_speed or task.speed
+        if not speed:
             return Text("")
-        return Text(f"{task.speed:.1f}/s" if task.speed >= 1 else f"{1 / task.speed:.1f} s each")
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
 
 
 @contextmanager

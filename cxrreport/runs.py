@@ -364,12 +364,16 @@ def _images(
     if card is not None:
         values |= {name: card.preprocessing[name] for name in ("resize", "interpolation") if name in card.preprocessing}
     ingested = build(IngestSettings, values, where=f"images for checkpoint '{checkpoint.name}'")
-    result = work(ingested, progress)
+
+    def ingesting(done: int, total: int, label: str) -> None:
+        progress(done, total, f"ingesting {label}")
+
+    result = work(ingested, ingesting)
     if not result.kept:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in result.left_out.items()) or "there is none"
         ledger = ingested.output / "ledger.parquet"
         raise InputError(f"{settings.input}: not one of {result.read} files becomes an image ({reasons}); see {ledger}")
-    facts = _ingest_facts(result)
+    facts = {name: value for name, value in _ingest_facts(result).items() if "split" not in name}
     return Manifest.open(ingested.output), settings.model_copy(update={"split": None}), facts
 
 
