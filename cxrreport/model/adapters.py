@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 
 from cxrreport.errors import MismatchError, WeightsError
 from cxrreport.files import atomic_path, write_json
-from cxrreport.model.checkpoints import TABLE, LoadedModel
+from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.table import TABLE
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
 
 WEIGHTS, CONFIG, CARD, README = "adapter_model.safetensors", "adapter_config.json", "cxrreport.json", "README.md"

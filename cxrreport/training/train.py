@@ -25,12 +25,11 @@ from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import IGNORED, PromptLayout
 from cxrreport.records import Split
 from cxrreport.settings import TrainSettings
-from cxrreport.training.augment import Augmentation
-from cxrreport.training.data import Collator, ImageSource, Progress, RunOrder, SplitSamples
+from cxrreport.training.data import Augment, Collator, ImageSource, Progress, RunOrder, SplitSamples
 from cxrreport.training.features import VisionFeatures
 from cxrreport.training.log import Log, StepLog, draw_loss, read_log
 from cxrreport.training.loss import suffix_loss
-from cxrreport.training.trainer import ReportTrainer, core, load_trained
+from cxrreport.training.trainer import ReportTrainer, core, discard_incomplete, load_trained
 from cxrreport.training.trainer import checkpoints as saved_checkpoints
 
 Validate = Callable[[LoadedModel, PromptLayout], dict[str, float]]
@@ -157,6 +156,7 @@ class _Run:
         self.eval_every = min(settings.eval_every or per_epoch, self.steps)
         self.save_every = min(settings.save_every or self.eval_every, self.steps)
         self.order = RunOrder(len(self.samples), self.steps * per_step, settings.seed)
+        discard_incomplete(folder.path / "checkpoints")
         found = saved_checkpoints(folder.path / "checkpoints")
         self.checkpoint = found[-1] if found else None
         self.resumed_at = int(self.checkpoint.name) if self.checkpoint else 0
@@ -223,7 +223,12 @@ class _Run:
             features = self._frozen(self.samples, keep=keep)
             if self.validation is not None:
                 self.validation_features = self._frozen(self.validation, keep=self.resumed_at < self.steps)
-        augment = Augmentation(self.manifest.resolution, settings.seed) if settings.augment else None
+        augment: Augment | None = None
+        if settings.augment:
+            # Loaded where it is used: MONAI takes seconds.
+            from cxrreport.training.augment import Augmentation
+
+            augment = Augmentation(self.manifest.resolution, settings.seed)
         self.trainer = ReportTrainer(
             self.loaded,
             settings,
@@ -247,9 +252,8 @@ class _Run:
         return VisionFeatures(tower, self.loaded, self.dtype, samples=kept, progress=self.progress)
 
     def _record(self, values: dict[str, float], step: int) -> None:
-        if self.trainer.is_world_process_zero():
-            self.log(values, step)
-            self.progress(step, self.steps, "training")
+        self.log(values, step)
+        self.progress(step, self.steps, "training")
 
     def _validate(self, step: int) -> None:
         if self.validation is None:
@@ -257,8 +261,7 @@ class _Run:
         metrics = {"validation_loss": self._validation_loss(self.validation)}
         if self.validate is not None:
             metrics |= self.validate(self.loaded, self.layout)
-        if self.trainer.is_world_process_zero():
-            self.log(metrics, step)
+        self.log(metrics, step)
 
     def _validation_loss(self, samples: SplitSamples) -> float:
         features = self.validation_features

@@ -230,8 +230,6 @@ class ReportTrainer(Trainer):
         self._last_log = now
 
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:  # noqa: ARG002
-        if not self.args.should_save:
-            return
         folder = self._folder / f"{self.state.global_step:07d}"
         with atomic_path(folder / WEIGHTS) as path:
             save_file(_trained(self.model), path)
@@ -273,6 +271,13 @@ class ReportTrainer(Trainer):
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints in a folder, oldest first."""
     return sorted(path.parent for path in folder.glob(f"*/{STATE}"))
+
+
+def discard_incomplete(folder: Path) -> None:
+    """Remove checkpoints that a kill left half written or half removed."""
+    for path in folder.glob("*"):
+        if path.is_dir() and not (path / STATE).exists():
+            shutil.rmtree(path)
 
 
 def load_trained(model: Any, checkpoint: Path) -> None:

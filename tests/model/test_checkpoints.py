@@ -16,7 +16,8 @@ from transformers import PaliGemmaForConditionalGeneration
 from cxrreport.errors import MismatchError, SettingsError, WeightsError
 from cxrreport.model import checkpoints
 from cxrreport.model.adapters import attach
-from cxrreport.model.checkpoints import TABLE, fingerprint, load, resize_position_embeddings
+from cxrreport.model.checkpoints import fingerprint, load, resize_position_embeddings
+from cxrreport.model.table import TABLE
 from cxrreport.settings import CheckpointSettings, LoraSettings
 
 

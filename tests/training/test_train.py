@@ -169,8 +169,10 @@ def test_sigkill_within_a_checkpoint(settings: Settings, manifest: Any, tmp_path
     done = subprocess.run(arguments, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert [path.name for path in trainer.checkpoints(killed.output / "checkpoints")] == ["0000002"]
+    (killed.output / "checkpoints" / "0000001").mkdir()
     result = run(killed, manifest)
     assert result.resumed_at == 2
+    assert len(list((killed.output / "checkpoints").iterdir())) == 2
     for (_, one), (_, other) in zip(losses(whole.output), losses(killed.output), strict=True):
         assert one == pytest.approx(other, abs=1e-6)
 
