@@ -192,14 +192,14 @@ def _from_hub(repository: str, revision: str | None) -> Path:
     except GatedRepoError as error:
         raise WeightsError(
             f"{where}: gated, and this machine has no access. Accept the licence at {page}, then log in with "
-            f"'huggingface-cli login' or set HF_TOKEN to a token of that account; {local}"
+            f"'hf auth login' or set HF_TOKEN to a token of that account; {local}"
         ) from error
     except RevisionNotFoundError as error:
         raise WeightsError(f"{where}: the repository has no such revision; see {page}/commits") from error
     except RepositoryNotFoundError as error:
         raise WeightsError(
             f"{where}: the hub knows no such repository, or not for this account. Check the name; where it is gated, "
-            f"accept the licence at {page} and log in with 'huggingface-cli login' or set HF_TOKEN; {local}"
+            f"accept the licence at {page} and log in with 'hf auth login' or set HF_TOKEN; {local}"
         ) from error
     except HFValidationError as error:
         raise WeightsError(f"{where}: not a valid hub id (owner/name); {local}") from error
@@ -207,7 +207,7 @@ def _from_hub(repository: str, revision: str | None) -> Path:
         # Also LocalEntryNotFoundError: no connection or offline mode, and not in the cache.
         raise WeightsError(
             f"{where}: not in the hub's cache on this machine, and the hub cannot be reached ({type(error).__name__}). "
-            f"With a connection: unset HF_HUB_OFFLINE, accept the licence at {page}, log in with 'huggingface-cli "
+            f"With a connection: unset HF_HUB_OFFLINE, accept the licence at {page}, log in with 'hf auth "
             f"login' or set HF_TOKEN; {local}"
         ) from error
 
