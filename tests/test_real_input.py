@@ -20,14 +20,14 @@ SHARED = Path(__file__).parents[2] / "shared" / "data" / "dicom"
 def folder(tmp_path_factory):
     """Two real chest radiographs among what a folder of DICOM may hold besides."""
     folder = tmp_path_factory.mktemp("dicom")
-    for name in ("RG1_UNCR.dcm", "RG1_J2KR.dcm"):
+    for number, name in enumerate(("RG1_UNCR.dcm", "RG1_J2KR.dcm")):
         path = get_testdata_file(name, download=False)
         if path is None:
             pytest.skip(f"{name} of the package pydicom-data is not installed")
         # One image in two transfer syntaxes has one id: told apart here, as a second study.
         dataset = pydicom.dcmread(path)
-        dataset.StudyInstanceUID += f".{len(name)}"
-        dataset.SOPInstanceUID += f".{len(name)}"
+        dataset.StudyInstanceUID += f".{number}"
+        dataset.SOPInstanceUID += f".{number}"
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         dataset.save_as(folder / name)
     shutil.copy(get_testdata_file("CT_small.dcm", download=False), folder / "ct.dcm")
@@ -47,7 +47,7 @@ def test_radiographs_get_a_report_and_the_rest_a_reason(folder, tmp_path):
     assert all(one["text"] for one in predictions)
     assert len({one["text"] for one in predictions}) == 1, "the same pixels in two transfer syntaxes"
     ledger = {row["source"]: row["reason"] for row in pq.read_table(output / "ingested" / "ledger.parquet").to_pylist()}
-    assert ledger == {"ct.dcm": "not-a-radiograph", "no-pixels.dcm": "not-a-radiograph", "notes.txt": "not-dicom"}
+    assert ledger == {"ct.dcm": "not-a-radiograph", "no-pixels.dcm": "no-pixels", "notes.txt": "not-dicom"}
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="../shared/data/dicom is not there")
