@@ -23,10 +23,14 @@ def silent(*_):
 def walked(tmp_path_factory):
     """The whole road with 20 patients and 3 steps: everything but the scores is as in the demo."""
     small = replace(walk_module.SCALES[224], patients=20, smallest=64, full_size=0, max_steps=3, batch_size=4)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(walk_module.SCALES, 224, small)
-        settings = DemoSettings(output=tmp_path_factory.mktemp("walk") / "demo")
-        yield settings, walk(settings, silent), lambda: walk(settings, silent)
+    settings = DemoSettings(output=tmp_path_factory.mktemp("walk") / "demo")
+
+    def walk_small():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(walk_module.SCALES, 224, small)
+            return walk(settings, silent)
+
+    return settings, walk_small(), walk_small
 
 
 def test_the_summary_has_every_system_with_its_interval(walked):
