@@ -42,7 +42,7 @@ class DecoderProcess:
         self._lock = threading.Lock()
 
     def decode(self, syntax: str, plugin: str, data: bytes, options: dict[str, Any]) -> NDArray[np.integer]:
-        """Decode encapsulated pixel data as `dicom.decode_encapsulated` does, but elsewhere.
+        """Decode encapsulated pixel data as `dicom_pixels.decode_encapsulated` does, but elsewhere.
 
         Args:
             syntax: UID of the transfer syntax.
@@ -119,7 +119,7 @@ def _ask(process: subprocess.Popen[bytes], request: dict[str, Any], data: bytes)
 
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     """Answer requests until their stream ends."""
-    from cxrreport.ingestion.dicom import decode_encapsulated
+    from cxrreport.ingestion.dicom_pixels import decode_encapsulated
 
     while line := requests.readline():
         request = json.loads(line)

@@ -64,6 +64,16 @@ class LookupTable:
     bits: int
     entries: NDArray[np.uint16]
 
+    @property
+    def narrow(self) -> bool:
+        """The entries use two or more bits fewer than `bits`: at its word, the table would give a dark picture."""
+        return 0 < int(self.entries.max()) < 1 << (self.bits - 2)
+
+    @property
+    def top(self) -> int:
+        """The entry that is white: what `bits` can hold, or what the bits in use can, where the table is `narrow`."""
+        return (1 << (int(self.entries.max()).bit_length() if self.narrow else self.bits)) - 1
+
     def __call__(self, values: Values) -> Values:
         """float64[...] to the entries, float64[...]."""
         index = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.intp)
@@ -173,7 +183,7 @@ Curve = Callable[[Values], Values]
 def _voi_curve(scale: GreyScale) -> Curve | None:
     lut, window = scale.voi_lut, scale.window
     if lut is not None:
-        return lambda values: np.minimum(lut(values) / ((1 << lut.bits) - 1), 1.0)
+        return lambda values: np.minimum(lut(values) / lut.top, 1.0)
     if window is not None:
         return lambda values: apply_window(values, window)
     return None

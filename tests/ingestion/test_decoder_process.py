@@ -13,7 +13,7 @@ import pytest
 from cxrreport.errors import PixelError
 from cxrreport.ingestion import decoder_process
 from cxrreport.ingestion.decoder_process import DecoderProcess
-from cxrreport.ingestion.dicom import decode_encapsulated
+from cxrreport.ingestion.dicom_pixels import decode_encapsulated
 
 OPTIONS = {
     "number_of_frames": 1,

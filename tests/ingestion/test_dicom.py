@@ -230,6 +230,57 @@ def test_empty_lut_sequences_are_as_none(make_file: Make) -> None:
     assert read(make_file(VOILUTSequence=Sequence([]), ModalityLUTSequence=Sequence([]))).notes == ()
 
 
+def test_a_window_is_chosen_by_index_or_explanation(make_file: Make) -> None:
+    def grey(choice: int | str, **elements: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+        found = read_radiograph(make_file(**elements), max_pixels=BUDGET, window=choice)
+        return found.grey, found.notes
+
+    two = {
+        "WindowCenter": [2048, 1000],
+        "WindowWidth": [4096, 500],
+        "WindowCenterWidthExplanation": ["NORMAL", "Harder"],
+    }
+    first, second = grey(0)[0], grey(0, WindowCenter=1000, WindowWidth=500)[0]
+    assert not np.array_equal(first, second)
+    for choice, expected, notes in (
+        (0, first, ()),
+        (1, second, ()),
+        (2, first, ("window-choice-missing",)),
+        ("normal", first, ()),
+        (" harder", second, ()),
+        ("SOFTER", first, ("window-choice-missing",)),
+    ):
+        found, said = grey(choice, **two)
+        assert np.array_equal(found, expected) and said == notes, choice
+    assert grey("NORMAL", WindowCenter=None, WindowWidth=None)[1] == ("window-missing",)
+
+
+def test_a_voi_lut_is_chosen_by_index_or_explanation(make_file: Make) -> None:
+    ramp16 = np.arange(4096, dtype="<u2")
+    items = []
+    for name, entries in (("SOFT", ramp16), ("HARD", np.minimum(4 * ramp16, 4095).astype("<u2"))):
+        item = lut_item("VOILUTSequence", [4096, 0, 12], entries.tobytes())["VOILUTSequence"][0]
+        item.LUTExplanation = name
+        items.append(item)
+    path = make_file(VOILUTSequence=Sequence(items), WindowCenterWidthExplanation="WINDOW")
+
+    def grey(choice: int | str) -> tuple[np.ndarray, tuple[str, ...]]:
+        found = read_radiograph(path, max_pixels=BUDGET, window=choice)
+        return found.grey, found.notes
+
+    assert np.array_equal(grey(1)[0], grey("HARD")[0]) and np.array_equal(grey(0)[0], grey("SOFT")[0])
+    assert not np.array_equal(grey(0)[0], grey(1)[0])
+    assert np.array_equal(grey("WINDOW")[0], read(make_file(name="plain.dcm")).grey)
+    assert grey(5)[1] == ("window-choice-missing",) == grey("NONE")[1]
+
+
+def test_a_voi_lut_that_promises_more_bits_than_it_has_is_not_dark(make_file: Make) -> None:
+    entries = np.arange(4096, dtype="<u2").tobytes()
+    found = read(make_file(**lut_item("VOILUTSequence", [4096, 0, 16], entries)))
+    assert found.notes == ("voi-lut-bits",)
+    assert np.array_equal(found.grey, read(make_file(**lut_item("VOILUTSequence", [4096, 0, 12], entries))).grey)
+
+
 def test_rescale_moves_the_values_under_the_window(make_file: Make) -> None:
     moved = read(make_file(RescaleSlope=2, RescaleIntercept=-100, WindowCenter=3996, WindowWidth=8191))
     assert np.abs(moved.grey.astype(int) - read(make_file()).grey).max() <= 1

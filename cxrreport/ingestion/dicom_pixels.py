@@ -1,0 +1,168 @@
+"""The pixel data of a DICOM file: from any transfer syntax to stored values, memory bounded by the header."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+    RLELossless,
+)
+
+from cxrreport.errors import PixelError, RefusedImage
+from cxrreport.ingestion.codestream import frame_size
+from cxrreport.ingestion.decoder_process import DecoderProcess
+from cxrreport.ingestion.dicom_rle import decode_rle
+from cxrreport.ingestion.dicom_values import text, translated, whole
+from cxrreport.records import Reason
+
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_IN_PROCESS = ("pylibjpeg", "pyjpegls", "pillow")  # decoders that raise on corrupt data, preferred first; gdcm aborts
+_HELPER = DecoderProcess()
+
+
+def _transfer_syntax(dataset: Dataset) -> UID:
+    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
+    if syntax:
+        return UID(str(syntax))
+    # A file without meta information: pydicom has found out how it is written.
+    implicit, little = dataset.original_encoding
+    if implicit:
+        return ImplicitVRLittleEndian
+    return ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+
+
+def decode(dataset: Dataset, rows: int, columns: int) -> NDArray[np.integer]:
+    """Decode the single frame of a file whose header was found acceptable.
+
+    Args:
+        dataset: with PixelData; missing elements that decoders ask for are filled in.
+        rows: of the header, pixels, as `columns`: what the memory for decoding is bounded by.
+        columns: see `rows`.
+
+    Returns:
+        integer[rows, columns].
+
+    Raises:
+        PixelError: `bad-pixel-data`.
+        RefusedImage: `no-pixels`.
+    """
+    if "PixelData" not in dataset:
+        if any(keyword in dataset for keyword in PIXELS):
+            raise PixelError(Reason.BAD_PIXELS, "floating point pixels")
+        raise RefusedImage(Reason.NO_PIXELS, "no PixelData")
+    allocated = whole(dataset, "BitsAllocated") or 0
+    pixels: NDArray[np.integer]
+    with translated(Reason.BAD_PIXELS, "the pixel data cannot be decoded", PixelError):
+        if not dataset.PixelData:
+            raise RefusedImage(Reason.NO_PIXELS, "PixelData is empty")
+        syntax = _transfer_syntax(dataset)
+        if not hasattr(dataset, "file_meta"):
+            dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = syntax
+        if dataset.get("BitsStored") is None:
+            dataset.BitsStored = allocated
+        dataset.PixelRepresentation = dataset.get("PixelRepresentation") or 0
+        dataset.SamplesPerPixel = 1
+        name = syntax.name if syntax.name != str(syntax) else "an unknown transfer syntax"
+        try:
+            decoder = get_decoder(syntax)
+        except NotImplementedError:
+            raise PixelError(Reason.BAD_PIXELS, f"{name} is not a transfer syntax of images") from None
+        if not decoder.is_available:
+            raise PixelError(Reason.BAD_PIXELS, f"no installed decoder reads {name}")
+        needed = rows * columns * allocated // 8
+        if syntax.is_encapsulated:
+            frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+            if syntax == RLELossless:
+                pixels = decode_rle(
+                    frame, rows, columns, allocated, dataset.BitsStored, signed=dataset.PixelRepresentation == 1
+                )
+            else:
+                _check_codestream(frame, rows, columns)
+                pixels = _decode_encapsulated(dataset, syntax, decoder.available_plugins, name)
+        else:
+            if len(dataset.PixelData) < needed:
+                raise PixelError(Reason.BAD_PIXELS, f"{len(dataset.PixelData)} of {needed} bytes of pixels")
+            pixels = decoder.as_array(dataset, raw=True)[0]
+    if pixels.shape != (rows, columns) or pixels.dtype.kind not in "iu":
+        raise PixelError(Reason.BAD_PIXELS, f"decoded to shape {pixels.shape} of {pixels.dtype}")
+    return pixels
+
+
+def _decode_encapsulated(dataset: Dataset, syntax: UID, plugins: Sequence[str], name: str) -> NDArray[np.integer]:
+    """Try the installed decoders in turn: each refuses some variants of what its transfer syntax allows."""
+    options = {
+        "rows": int(dataset.Rows),
+        "columns": int(dataset.Columns),
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": text(dataset, "PhotometricInterpretation"),
+        "bits_allocated": int(dataset.BitsAllocated),
+        "bits_stored": int(dataset.BitsStored),
+        "pixel_representation": int(dataset.PixelRepresentation),
+        "pixel_keyword": "PixelData",
+    }
+    refused = PixelError(Reason.BAD_PIXELS, f"no installed decoder reads {name}")
+    for plugin, isolated in _attempts(syntax, plugins):
+        try:
+            if isolated:
+                return _HELPER.decode(str(syntax), plugin, dataset.PixelData, options)
+            with translated(Reason.BAD_PIXELS, f"{name} pixel data cannot be decoded", PixelError):
+                return decode_encapsulated(syntax, plugin, dataset.PixelData, options)
+        except PixelError as error:
+            refused = error
+    raise refused
+
+
+def _attempts(syntax: UID, plugins: Sequence[str]) -> list[tuple[str, bool]]:
+    """Decoders in the order of trying, and whether each works in the helper process.
+
+    JPEG and JPEG-LS do not go to pylibjpeg as long as another reads them: there it is pylibjpeg-libjpeg, which need
+    not be installed, and an image shall not depend on that.
+    """
+    classic = syntax in JPEGTransferSyntaxes or syntax in JPEGLSTransferSyntaxes
+    here = [plugin for plugin in _IN_PROCESS if plugin in plugins and not (classic and plugin == "pylibjpeg")]
+    there = [plugin for plugin in ("gdcm", "pylibjpeg") if plugin in plugins and plugin not in here]
+    return [(plugin, False) for plugin in here] + [(plugin, True) for plugin in there]
+
+
+def decode_encapsulated(syntax: str, plugin: str, data: bytes, options: dict[str, Any]) -> NDArray[np.integer]:
+    """Decode the value of an encapsulated PixelData with one of pydicom's decoders.
+
+    Args:
+        syntax: UID of the transfer syntax.
+        plugin: name of the decoder in pydicom.
+        data: the value of PixelData.
+        options: pydicom's `DecodeOptions`.
+
+    Returns:
+        integer[rows, columns].
+
+    Raises:
+        Exception: of any type, as decoders raise it.
+    """
+    pixels: NDArray[np.integer] = get_decoder(UID(syntax)).as_array(
+        data, raw=True, decoding_plugin=plugin, **cast(Any, options)
+    )[0]
+    return pixels
+
+
+def _check_codestream(frame: bytes, rows: int, columns: int) -> None:
+    size = frame_size(frame)
+    if size is None:
+        raise PixelError(Reason.BAD_PIXELS, "no codestream at the start of the pixel data")
+    if size != (rows, columns):
+        raise PixelError(Reason.BAD_PIXELS, f"the codestream has {size[0]} x {size[1]} pixels, not {rows} x {columns}")
