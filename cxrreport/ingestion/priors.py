@@ -31,6 +31,7 @@ from cxrreport.ingestion.prior_words import (
     SEEN,
     SINCE,
     STUDY,
+    UNCLEAR,
     WHEREIN,
 )
 from cxrreport.ingestion.sentences import sentences
@@ -100,18 +101,18 @@ def edit_sentence(sentence: str) -> str | None:
     number, body, mark = _taken_apart(sentence)
     kept: list[tuple[str, str]] = []
     without = _without_comparison(body)
-    if _NOT_SINCE.search(_said_plainly(body)):
+    if _NOT_SINCE.search(_said_plainly(body)) or any(pattern.search(body) for pattern in _UNCLEAR):
         return None
     compared = without != body
     for link, clause in _clauses(without):
         edited = _edit_clause(clause) if compared or mentions_prior(clause) else clause
         if edited:
             kept.append((link, edited))
-    if not kept:
+    if not kept or (compared and any(_GROWN.search(clause) for _, clause in kept)):
         return None
-    joined = kept[0][1] + "".join(f"{link}{clause}" for link, clause in kept[1:])
+    joined = kept[0][1] + "".join(f"{link}{_lowered(clause)}" for link, clause in kept[1:])
     result = _polished(joined)
-    if not result or mentions_prior(result) or _says_nothing(result):
+    if _VERB.match(result) or mentions_prior(result) or _says_nothing(result):
         return None
     return f"{number}{result}{mark}"
 
@@ -121,9 +122,10 @@ def edit_sentence(sentence: str) -> str | None:
 _PARTS = re.compile(r"^(?P<number>\(?\d{1,2}[.)]\s+)?(?P<body>.*?)(?P<mark>[\s.?!]*)$", re.DOTALL)
 _LINK = re.compile(
     r"(?P<semicolon>\s*;\s*)"
-    r"|(?P<link>,?\s+(?:and|but|while|although|though|however)\s+)(?=(?:there|no|the [\w ]{1,40}? (?:is|are|has|have))\b)"
+    r"|(?P<link>,?\s+(?:and|but|while|although|though|however)\s+)"
+    r"(?=(?:there|no|the [\w ]{1,40}? (?:is|are|has|have))\b)"
     r"|(?P<stop>\.\s+)(?=[a-z])"
-    r"|(?P<comma>,\s+)(?=(?:there (?:is|are)|no(?!\s+chang| longer|t)|without (?!\w* ?chang))\b)",
+    r"|(?P<comma>,\s+)(?=(?:there (?:is|are)|no(?!\s+chang| longer|t))\b)",
     re.IGNORECASE,
 )
 
@@ -201,12 +203,15 @@ _NO_CHANGE = [
 ]
 _COMPARISON = [
     _rule(rf"^(?:in\s+)?{COMPARED}\s*,\s*"),
-    _rule(rf"^(?:since|from|on)\s+{STUDY}\s*,\s*"),
+    _rule(rf"^(?:since|from|on)\s+{SINCE}\s*,\s*"),
+    _rule(rf"^(?:as\s+)?(?:\w+ly\s+)?{SEEN}\s+(?:on|in|at)\s+{STUDY}\s*,\s*"),
+    _rule(rf"^(?:new|increased)(?:\s+(?:since|from)\s+{SINCE})?\s+(is|are)\b", r"there \1"),
+    _rule(rf"\s*,\s+(?:as\s+|not\s+)?{SEEN}\s+previously\s*$"),
     _rule(r"^(?:in the (?:interval|interim)|(?:once )?again|currently|now)\s*,\s*"),
     _rule(rf"\s*,?\s*\(?\b{COMPARED}\)?"),
     _rule(
-        rf"\s*,?\s+(?:(?:and|but)\s+)?(?:which|that)\s+(?:was|were|is|are|has been|have been)\s+(?:not\s+)?(?:\w+ly\s+)?"
-        rf"{SEEN}\s+(?:on|in|at)\s+{STUDY}"
+        r"\s*,?\s+(?:(?:and|but)\s+)?(?:which|that)\s+(?:was|were|is|are|has been|have been)\s+(?:not\s+)?"
+        rf"(?:\w+ly\s+)?{SEEN}\s+(?:on|in|at)\s+{STUDY}"
     ),
     _rule(rf"\s*,?\s+(?:which|that)\s+(?:has|have)\s+been\s+there\s+(?:on|in|at)\s+{STUDY}"),
     _rule(rf"\s*,\s+(?:not\s+)?(?:\w+ly\s+)?{SEEN}\s+(?:on|in|at)\s+{STUDY}"),
@@ -238,7 +243,7 @@ _REMAINS = [
     _rule(r"\bcontinues to (show|demonstrate)\b", r"\1s"),
     _rule(r"\bcontinue to (show|demonstrate)\b", r"\1"),
     _rule(r"^(?:the )?patient (?:has|had) (?:now )?received\s+(?:the\s+)?(?:new\s+)?"),
-    _rule(r"\s*,?\s*\b(?:once again|again|still|now|once more)\b"),
+    _rule(r"\s*\b(?:once again|again|still|now|once more)\b"),
     _rule(rf"\b(?:previously|prior|previous)\s+(?:\w+ly\s+)?{SEEN}\s+"),
     _rule(r"\b(?:has|have)\s+(?:interval(?:ly)?\s+|newly\s+)?(?:developed|appeared)\s*$"),
     _rule(
@@ -256,14 +261,18 @@ _POSITION = [
     ),
     _rule(
         rf",?\s+(?:in|with)\s+(?:an?\s+|the\s+)?{ADVERB}(?:{SAME}|same|similar)\s+"
-        r"(?:positions?|positioning|locations?|alignment|configuration)\b(?!\s+of\b)"
+        r"(?:positions?|positioning|locations?|alignment|configuration)\b"
+        r"(?=\s*(?:$|[,;)]|(?:with|without|and|as|on|in|at|terminat\w+|overly\w+|project\w+)\b))"
     ),
+    _rule(rf"\b{SAME}\s+position\s+(?=(?:right|left|dual|cardiac)\b)"),
+    _rule(r"^(?:increased|decreased)\s+(?:size|extent|conspicuity|number)\s+of\s+(?:the\s+)?"),
     _rule(
         rf"\b{ADVERB}{SAME}\s+(?:in\s+)?(?:appearance|position|positioning|size|extent|degree|configuration)\s+of\s+"
         r"(?:the\s+)?"
     ),
     _rule(
-        rf"^(?:overall\s+)?(?:{ADVERB}{SAME})\s+(?:(?:exam|examination|chest|appearance|study|radiographs?|chest x-\w+)\s+)"
+        rf"^(?:overall\s+)?(?:{ADVERB}{SAME})\s+"
+        r"(?:(?:exam|examination|chest|appearance|study|radiographs?|chest x-\w+)\s+)"
         r"with\s+(?=\w)"
     ),
 ]
@@ -292,9 +301,12 @@ _STATES = re.compile(
     r"(?:within|normal|enlarged|unremarkable|clear|top|borderline|upper|prominent|tortuous|elevated|intact)\b.*)$",
     _FLAGS,
 )
+_NOW = re.compile(
+    r"^\s*,?\s*(?:and|but)\s+(?P<state>(?:is|are|appears?|measures?|projects?|terminates?)\s+.+)$", _FLAGS
+)
 _MEANT = re.compile(r"^\s*,?\s*and\s+(?P<meaning>(?:may|could|might|likely|probably)\b.*)$", _FLAGS)
 _EXPLAINED = re.compile(
-    r"^(?:\s*,)?\s*(?:with|without|at|on|in|likely|probably|most|consistent|compatible|suggest\w+|represent\w+|"
+    r"^(?:\s*,)?\s*(?:X{3,}|___|with|without|at|on|in|likely|probably|most|consistent|compatible|suggest\w+|represent\w+|"
     r"(?:measur|terminat|end|project|overly|extend|involv|obscur)ing)\b",
     _FLAGS,
 )
@@ -309,6 +321,10 @@ _ATTRIBUTE = re.compile(
     r"(?:\s*,\s*(?:and\s+|but\s+)?|\s+(?:and|but)\s+(?=\w+ly\s+placed|mild|moder|small|large)|\s+|$)",
     _FLAGS,
 )
+_BESIDE = re.compile(
+    rf"\b(unremarkable|normal|clear|intact|enlarged|tortuous|small|mild|moderate)\s+(?:and|but)\s+{_ADJECTIVE}\s+",
+    _FLAGS,
+)
 _STAYS = re.compile(r"^(?:persist\w*|residual|remain\w*)$", _FLAGS)
 _HANGING = re.compile(
     r"(?:^|\s)(?:is|are|was|were|has|have|been|and|or|but|with|without|no|of|in|the|a|an|to|appears?|there|from|by|as|"
@@ -321,6 +337,10 @@ _HANGING = re.compile(
 _NOT_SINCE = re.compile(
     rf"{_NEGATION.pattern}(?:(?!\b{SAME}\b)[^,;])*?(?:\b{COMPARED}|\bsince\s+{SINCE}|\b(?:from|than)\s+{STUDY})", _FLAGS
 )
+
+
+_UNCLEAR = [re.compile(pattern, _FLAGS) for pattern in UNCLEAR]
+_GROWN = re.compile(rf"\b(?:{GROWN}|{GROWING}|changes? in)\b(?!\s+than\s+(?:the\s+)?(?:right|left))", _FLAGS)
 
 
 def _said_plainly(body: str) -> str:
@@ -346,21 +366,20 @@ def _edit_clause(clause: str) -> str:
     clause = _RELATIVE(clause)
     for rule in _POSITION + _REMAINS:
         clause = rule(clause).strip()
-    clause = _before_negated_change(clause)
+    clause = _before_negated_change(_APPOSITION(clause))
     changed = _THERE_CHANGED.match(clause)
     if changed:
         clause = re.sub(rf"\s+(?:from|since)\s+{SINCE}$", "", changed["what"], flags=_FLAGS)
         if _PRONOUN.match(clause) or re.match(r"(?:aeration|lung volumes?|inflation|visuali)", clause, _FLAGS):
             return ""
     clause = _without_predicate(clause)
-    clause = _APPOSITION(clause)
-    clause = _ATTRIBUTE.sub("", clause).strip()
+    clause = _ATTRIBUTE.sub("", _BESIDE.sub(r"\1 ", clause)).strip()
     clause = _without_empty_head(_polished(clause))
     return "" if _HANGING.search(clause) or _PRONOUN.fullmatch(clause) or _says_nothing(clause) else clause
 
 
 def _before_negated_change(clause: str) -> str:
-    """What stands before a negation that reaches a word of change ("without new opacity"); nothing where that is a part.
+    """What stands before a negation that reaches a word of change ("without new opacity"), or nothing.
 
     "No persistent pneumothorax" is no such case: what is not there any more is not there.
     """
@@ -387,13 +406,16 @@ def _without_predicate(clause: str) -> str:
     meant = _MEANT.match(rest)
     if meant and not (grown and _says_nothing(subject)):
         return f"{subject} {meant['meaning']}"
+    now = _NOW.match(rest)
+    if now and not _says_nothing(subject):
+        return f"{subject} {now['state']}"
     state = _STATES.match(rest)
     if state and not grown:
         verb = "are" if match["verb"].lower() in {"are", "have been", "have", "appear", "look", "seem"} else "is"
         return f"{subject} {verb} {state['state']}"
     if not rest.strip():
         return subject
-    if _EXPLAINED.match(rest) and not (grown and _says_nothing(subject)):
+    if _EXPLAINED.match(rest) and not (grown and (_says_nothing(subject) or _NEGATION.search(rest))):
         return f"{subject}{rest}"
     return ""
 
@@ -401,7 +423,11 @@ def _without_predicate(clause: str) -> str:
 # --- What is left ---
 
 _HEAD = re.compile(r"^(?P<head>[\w /-]+?)(?P<link>,\s+|\s+with(?:out|\s+no)?\s+)(?P<tail>.+)$", _FLAGS)
-_PLACE = re.compile(r"\b(?:right|left|upper|lower|mid|middle|bilateral|both|base|bases|lobe|hilar|hilum|apical)\b", _FLAGS)
+_PLACE = re.compile(
+    r"\b(?:right|left|upper|lower|mid|middle|bilateral|both|base|bases|lobe|hilar|hilum|apical)\b", _FLAGS
+)
+
+_OF_A_SIZE = re.compile(r"\b(?:heart|cardi\w+|size|silhouettes?|contours?|aorta|aortic)\b", _FLAGS)
 
 
 def _without_empty_head(text: str) -> str:
@@ -410,6 +436,8 @@ def _without_empty_head(text: str) -> str:
     if not match or not _says_nothing(match["head"]) or _PLACE.search(match["head"]) or _VERB.search(match["head"]):
         return text
     link = match["link"].lower().strip()
+    if re.search(r"X{3,}|_", match["head"]) or (link == "," and _OF_A_SIZE.search(match["head"])):
+        return text  # what follows may be said of it: "Heart size, moderately enlarged"
     if link in {"without", "with no"}:
         return f"No {match['tail']}"
     return _polished(match["tail"])
@@ -418,13 +446,17 @@ def _without_empty_head(text: str) -> str:
 def _polished(text: str) -> str:
     """Blanks, commas, articles and the capital at the start put right."""
     text = re.sub(r"\s+", " ", text).strip(" ,;")
-    text = re.sub(r"\s+([,;.])", r"\1", text)
+    text = re.sub(r"\s+([,;.])", r"\1", re.sub(r",(?:\s*,)+", ",", text))
     text = re.sub(r"^(?:and|but|while|although|however|with)\s+", "", text, flags=_FLAGS)
     if not _VERB.search(text):
         text = re.sub(r"^(?:the|an?)\s+", "", text, flags=_FLAGS)
     text = re.sub(r"\b([Aa])n (?=[b-df-gj-np-tv-z])", r"\1 ", text)
     text = re.sub(r"\b([Aa]) (?=(?:[aio]|e(?!u)|u(?!ni|s))[a-z])", r"\1n ", text)
     return text[:1].upper() + text[1:]
+
+
+def _lowered(clause: str) -> str:
+    return clause if clause[1:2].isupper() else clause[:1].lower() + clause[1:]
 
 
 def _says_nothing(text: str) -> bool:
