@@ -155,14 +155,14 @@ MENTIONS = (
     ),
     r"\b(?:better|less well|more poorly|less|more)\s+(?:aerated|inflated|expanded)\b(?!\s+(?:than|on the))",
     (
-        (
-            r"^(?:\d+\.\s*)?(?:overall\s+)?similar\b|\b(?:appear|are|is"
-            r"|appears)\s+similar\b(?!\s+to the)|\bsimilar\s+(?:in|to)\s+"
-        ),
-        r"(?:appearance|size|extent|the prior|prior|previous|before|position|that)",
+        r"^(?:\d+\.\s*)?(?:overall\s+)?similar\b|\b(?:appear|are|is|appears)\s+similar\b(?!\s+to the)|"
+        r"\bsimilar\s+(?:in|to)\s+(?:appearance|size|extent|the prior|prior|previous|before|position|that)"
     ),
     r"\b(?:has|have)\s+been\s+(?:interval\s+)?(?:removal|placement|insertion|removed|placed|extubat|intubat)",
-    r"\b(?:is|are)\s+(?:not\s+)?(?:\w+ly\s+)?(?:smaller|larger)\b(?!\s+(?:than\s+)?(?:on\s+)?(?:the\s+)?(?:right|left|normal))",
+    (
+        r"\b(?:is|are)\s+(?:not\s+)?(?:\w+ly\s+)?(?:smaller|larger)\b"
+        r"(?!\s+(?:than\s+)?(?:on\s+)?(?:the\s+)?(?:right|left|normal))"
+    ),
     r"\bno\s+(?:significant\s+|definite\s+)?(?:increase|decrease|enlargement|worsening|improvement)\b",
     (
         r"\bthere (?:has|have) been\s+(?:\w+\s+){0,2}(?:improvement|progression|increase"
@@ -175,7 +175,8 @@ MENTIONS = (
     ),
     r"\bsame (?:position|place|location|appearance|size)\b",
     r"\bno residual\b|\bresidual\s+(?:pneumothorax|effusion)",
-    r"\b(?:change|changes|difference)\s+(?:since|compared)\b|\bchanges?\s+from\s+(?:the\s+)?(?:prior|previous|X{3,}|___|\d)",
+    r"\b(?:change|changes|difference)\s+(?:since|compared)\b",
+    r"\bchanges?\s+from\s+(?:the\s+)?(?:prior|previous|X{3,}|___|\d)",
 )
 """Each is enough to say that a sentence mentions an earlier study."""
 
