@@ -58,6 +58,8 @@ _STATEMENTS: dict[Name, tuple[str, ...]] = {
         "There is {size} cardiomegaly.",
         "{size} cardiomegaly is seen.",
         "The cardiac size is {degree} enlarged.",
+        "Heart is {degree} enlarged.",
+        "The silhouette of the heart is {degree} enlarged.",
     ),
     Name.OEDEMA: (
         "Pulmonary edema is {size}.",
@@ -68,21 +70,24 @@ _STATEMENTS: dict[Name, tuple[str, ...]] = {
         "The {side} {zone} lung has a {doubt}{size} opacity.",
         "There is a {doubt}{size} {side} {zone} opacity.",
         "{doubt}{size} opacity is present in the {side} {zone} lung.",
+        "{side} {zone} lung: {doubt}{size} opacity.",
     ),
     Name.EFFUSION: (
         "A {size} pleural effusion is on the {side}.",
         "There is a {size} effusion, {side}.",
         "{side} pleural effusion, {size}.",
+        "{size} pleural effusion, {side}.",
     ),
     Name.PNEUMOTHORAX: (
         "A {size} pneumothorax is on the {side}.",
         "There is a pneumothorax, {size}, {side}.",
         "{side} pneumothorax, {size}.",
+        "{size} pneumothorax, {side}.",
     ),
     Name.TUBE: (
         "The endotracheal tube is in place.",
         "An endotracheal tube is seen.",
-        "There is an endotracheal tube.",
+        "Endotracheal tube is seen.",
     ),
     Name.PACEMAKER: (
         "The pacemaker is on the {side}.",
@@ -91,7 +96,13 @@ _STATEMENTS: dict[Name, tuple[str, ...]] = {
     ),
 }
 _DENIALS: dict[Name, tuple[str, ...]] = {
-    Name.CARDIOMEGALY: ("The heart is normal.", "There is no cardiomegaly.", "The cardiac size is normal."),
+    Name.CARDIOMEGALY: (
+        "The heart is normal.",
+        "Heart is normal.",
+        "Normal heart.",
+        "The cardiac size is normal.",
+        "The silhouette of the heart is normal.",
+    ),
     Name.OEDEMA: ("There is no pulmonary edema.", "No edema.", "No edema is seen in the lungs."),
     Name.OPACITY: ("The lungs have no opacity.", "There is no opacity.", "No opacity is seen in the lungs."),
     Name.EFFUSION: ("There is no effusion.", "No pleural effusion is present.", "No effusion is seen."),
@@ -103,30 +114,67 @@ _DENIALS: dict[Name, tuple[str, ...]] = {
     Name.TUBE: ("No tube is in place.", "There is no endotracheal tube."),
     Name.PACEMAKER: ("No pacemaker is in place.", "There is no pacemaker."),
 }
-_NORMAL = ("The chest is normal.", "No acute process is seen.", "There is no cardiopulmonary abnormality or process.")
+_CLEAR = ("Both lungs are clear.", "Clear lungs, both.", "Lungs are clear.")
+_NORMAL = (
+    "The chest is normal.",
+    "Normal chest on this image.",
+    "There is no acute process.",
+    "No acute abnormality or process is seen.",
+    "No cardiopulmonary process is present.",
+    "There is no acute cardiopulmonary abnormality.",
+)
+_DOUBTS = ("Possible {size} opacity, {side} {zone} lung.", "There may be a {size} opacity, {side} {zone}.")
+_NEITHER = ("There is no {0} or {1} on this image.", "No {1} or {0} is present.", "No {1} or {0} on any side.")
 
 
 def statements(findings: tuple[Finding, ...], rng: np.random.Generator) -> tuple[str, str]:
-    """A question that names one to four topics, and one sentence on each, in its order.
+    """A question that names topics, and one sentence on each, in its order.
 
-    The sentences use the words of radiology in another order than any report of the demo does.
+    The sentences use the words of radiology in another order than any report of the demo does, so that fine-tuning
+    finds the words known, as it would in a language model that has read the world, and has only the style to teach.
     """
-    if not findings and rng.random() < 0.2:
-        return "answer en is the chest normal ?", _NORMAL[int(rng.integers(len(_NORMAL)))]
+    kind = rng.random()
+    if kind < 0.15:
+        pathological = [f for f in findings if f.name not in (Name.TUBE, Name.PACEMAKER, Name.NODULE)]
+        answer = " ".join(_state(f.name, f, rng) for f in pathological) or _pick(_NORMAL, rng)
+        return "answer en is the chest normal ?", answer
+    if kind < 0.3:
+        first, second = (VISIBLE[i] for i in rng.permutation(len(VISIBLE))[:2])
+        if rng.random() < 0.4:
+            first, second = Name.OEDEMA, Name.OPACITY
+        return f"answer en {_TOPIC[first]} or {_TOPIC[second]} ?", _either(first, second, findings, rng)
     topics = [VISIBLE[i] for i in rng.permutation(len(VISIBLE))[: int(rng.integers(1, 5))]]
+    if kind < 0.65 and len(topics) > 1:
+        cut = int(rng.integers(1, len(topics)))
+        parts = {"findings": topics[:cut], "impression": topics[cut:]}
+        asked = " ; ".join(f"{head} : {' , '.join(_TOPIC[n] for n in names)}" for head, names in parts.items())
+        said = " ".join(f"{head.upper()}: {_each(names, findings, rng)}" for head, names in parts.items())
+        return f"answer en {asked} ?", said
+    return f"answer en {' , '.join(_TOPIC[name] for name in topics)} ?", _each(topics, findings, rng)
+
+
+def _each(topics: list[Name], findings: tuple[Finding, ...], rng: np.random.Generator) -> str:
     said: list[str] = []
     for name in topics:
         found = [f for f in findings if f.name is name]
         said.extend(_state(name, finding, rng) for finding in found or (None,))
-    return f"answer en {' , '.join(_TOPIC[name] for name in topics)} ?", " ".join(said)
+    return " ".join(said)
+
+
+def _either(first: Name, second: Name, findings: tuple[Finding, ...], rng: np.random.Generator) -> str:
+    """Both denied in one sentence where neither is there."""
+    if any(f.name in (first, second) for f in findings):
+        return _each([first, second], findings, rng)
+    if {first, second} == {Name.OEDEMA, Name.OPACITY}:
+        return _pick(_CLEAR, rng)
+    return _pick(_NEITHER, rng).format(_WORD[first], _WORD[second])
 
 
 def _state(name: Name, finding: Finding | None, rng: np.random.Generator) -> str:
-    templates = _STATEMENTS[name] if finding is not None else _DENIALS[name]
-    template = templates[int(rng.integers(len(templates)))]
     if finding is None:
-        return template
-    text = template.format(
+        return _pick(_DENIALS[name], rng)
+    templates = _DOUBTS if finding.doubtful and rng.random() < 0.5 else _STATEMENTS[name]
+    text = _pick(templates, rng).format(
         size=finding.size,
         degree=f"{finding.size}ly",
         side=finding.side,
@@ -134,6 +182,10 @@ def _state(name: Name, finding: Finding | None, rng: np.random.Generator) -> str
         doubt="possible " if finding.doubtful else "",
     )
     return text[:1].upper() + text[1:]
+
+
+def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
 
 
 def detect(

@@ -178,7 +178,7 @@ def _draw_many(seed: int, count: int) -> Pool:
     places = np.zeros((count, len(PLACES), GRID, GRID), np.bool_)
     cases = []
     for index in range(count):
-        findings = masked(sample_findings(rng, normal=0.12))
+        findings = masked(sample_findings(rng, normal=0.25))
         drawing = draw(sample_anatomy(rng), findings, RESOLUTION, RESOLUTION, int(rng.integers(2**31)))
         images[index] = np.rint(255 * expose(drawing.grey, rng, noise=0.012)).astype(np.uint8)
         patches = {f: m.reshape(GRID, PATCH, GRID, PATCH).mean((1, 3)) > 0.2 for f, m in drawing.masks.items()}
@@ -265,17 +265,32 @@ def _build(config: PaliGemmaConfig) -> Any:
 
 
 def pretrain(
-    out: Path, *, seed: int, pool_size: int, vision_steps: int, steps: int, batch: int, workers: int, save_every: int
+    out: Path,
+    *,
+    start: Path | None,
+    seed: int,
+    pool_size: int,
+    vision_steps: int,
+    steps: int,
+    batch: int,
+    workers: int,
+    save_every: int,
 ) -> None:
-    """Make the checkpoint in `out`: weights, configuration, tokenizer, processor, and `provenance.json`."""
+    """Make the checkpoint in `out`: weights, configuration, tokenizer, processor, log, and `provenance.json`.
+
+    With `start`, the folder of an earlier run, its tokenizer and weights are gone on with; the tower stays as it is.
+    """
     started = time.time()
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    tokenizer = train_tokenizer(seed)
+    tokenizer = train_tokenizer(seed) if start is None else GemmaTokenizer.from_pretrained(start)
     config = build_config(tokenizer)
     processor = build_processor(tokenizer)
     prepare_config(config, softcap=False)
     model = _build(config)
+    if start is not None:
+        model.load_state_dict(PaliGemmaForConditionalGeneration.from_pretrained(start).state_dict())
+        vision_steps = 0
     model.train()
     pool = draw_pool(pool_size, seed + 1, workers)
     log: list[dict[str, float]] = []
@@ -330,6 +345,7 @@ def pretrain(
             provenance = {
                 "script": "python -m cxrreport.demo.tiny_paligemma",
                 "version": __version__,
+                "start": None if start is None else json.loads((start / "provenance.json").read_text()),
                 "seed": seed,
                 "phantoms": pool_size,
                 "vision_steps": vision_steps,
@@ -385,6 +401,7 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Pre-train the tiny PaliGemma 2 on phantoms.")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="go on with the weights and the tokenizer of an earlier run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--phantoms", type=int, default=30000)
     parser.add_argument("--vision-steps", type=int, default=600)
@@ -395,6 +412,7 @@ if __name__ == "__main__":
     given = parser.parse_args()
     pretrain(
         given.out,
+        start=given.start,
         seed=given.seed,
         pool_size=given.phantoms,
         vision_steps=given.vision_steps,
