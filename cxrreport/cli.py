@@ -114,7 +114,15 @@ def ingest(
         bool | None,
         typer.Option("--require-report/--no-require-report", help="Leave out studies without.", show_default="require"),
     ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="Of several windows, the index or the explanation.", show_default="0")
+    ] = None,
+    covariates: Annotated[
+        bool | None,
+        typer.Option("--covariates/--no-covariates", help="Add sex, age band, AP/PA, maker.", show_default="no"),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="1")] = None,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts.")] = None,
     track: Track = None,
     as_json: Json = False,
 ) -> None:
@@ -132,7 +140,10 @@ def ingest(
             reports=reports,
             resolution=resolution,
             require_report=require_report,
+            window=int(window) if window and window.isdigit() else window,
+            covariates=covariates,
             workers=workers,
+            shard=shard,
             tracking={"enabled": track},
         )
         with _bar() as progress:
@@ -298,7 +309,9 @@ def review(
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for everything.")] = Path("demo-out"),
     resolution: Annotated[int, typer.Option(help="224 or 896.")] = 224,
-    patients: Annotated[int, typer.Option(min=12, help="Phantom patients.")] = 900,
+    patients: Annotated[
+        int | None, typer.Option(min=20, help="Phantom patients.", show_default="900; at 896 pixels 120")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of phantoms, training and intervals.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -452,15 +465,20 @@ def _print_demo(summary: Mapping[str, Any], settings: DemoSettings) -> None:
     table = _table("synthetic: phantoms and tiny models", "system", "RadGraph F1 (partial)", "finding F1")
     for system, score in summary["radgraph_f1"].items():
         table.add_row(system.replace("_", " "), _interval(score), _interval(summary["finding_f1"].get(system)))
-    for system in summary["finding_f1"].keys() - summary["radgraph_f1"].keys():
-        table.add_row(system.replace("_", " "), "", _interval(summary["finding_f1"][system]))
+    table.add_row("base, own style", "", _interval(summary["finding_f1"]["base_terse"]))
     out.print(table)
+    found = _table("findings of the tuned model", "finding", "F1")
+    for finding, score in summary["finding_f1_by_finding"].items():
+        found.add_row(finding, f"{score:.3f}")
+    found.add_row("reports that contradict themselves", f"{100 * summary['contradictions']:.1f}%")
+    out.print(found)
     steps = _table("", "step", "seconds")
     for step, seconds in summary["seconds"].items():
         steps.add_row(step, _shown(seconds))
     steps.add_row("peak memory", f"{summary['peak_memory_mb']:,.0f} MB")
     out.print(steps)
-    typer.echo(f"Everything lies in {settings.output}; summary.json holds these numbers. The runs:")
+    typer.echo(f"Everything lies in {settings.output}: summary.json holds these numbers, review.html the reports beside")
+    typer.echo("their images, ingest/contact_sheet.png what the model sees. The runs in MLflow:")
     uri = f"sqlite:///{settings.output / 'mlflow.db'}"
     typer.echo(f"  {mlflow_command(uri)}")
 
