@@ -477,8 +477,12 @@ def _print_demo(summary: Mapping[str, Any], settings: DemoSettings) -> None:
         steps.add_row(step, _shown(seconds))
     steps.add_row("peak memory", f"{summary['peak_memory_mb']:,.0f} MB")
     out.print(steps)
-    typer.echo(f"Everything lies in {settings.output}: summary.json holds these numbers, review.html the reports beside")
-    typer.echo("their images, ingest/contact_sheet.png what the model sees. The runs in MLflow:")
+    typer.echo(f"Everything lies in {settings.output}:")
+    typer.echo("  summary.json              these numbers")
+    typer.echo("  review.html               reports beside their images, worst first")
+    typer.echo("  ingest/contact_sheet.png  what the model sees")
+    typer.echo("  train/loss.png            how it learned")
+    typer.echo("The runs in MLflow:")
     uri = f"sqlite:///{settings.output / 'mlflow.db'}"
     typer.echo(f"  {mlflow_command(uri)}")
 
