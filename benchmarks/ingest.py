@@ -31,6 +31,7 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian,
 sys.path.insert(0, str(Path(__file__).parent))
 
 from baselines import ingest_recipe
+
 from cxrreport.ingestion.dicom import read_radiograph
 from cxrreport.ingestion.pipeline import ingest
 from cxrreport.ingestion.resample import to_square

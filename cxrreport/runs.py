@@ -101,11 +101,13 @@ def ingest(settings: IngestSettings, *, progress: Progress | None = None) -> Sum
 
     with _tracked("ingest", settings) as (run, summarise):
         result = work(settings, progress or _silent)
-        _log_data(run, Manifest.open(settings.output), "output")
         facts = {"layout": result.layout} | _ingest_facts(result)
         run.metrics(_flat(facts))
-        for name in ("ingest.json", "contact_sheet.png"):
-            run.artifact(settings.output / name)
+        run.artifact(result.folder / "ingest.json")
+        if settings.shard is not None:
+            return summarise(facts, result)
+        _log_data(run, Manifest.open(settings.output), "output")
+        run.artifact(settings.output / "contact_sheet.png")
     nothing = f"nothing was kept; {settings.output / 'ledger.parquet'} says why, file by file"
     return summarise(facts, result, () if result.kept else (nothing,))
 
@@ -308,6 +310,7 @@ def _ingest_facts(result: IngestSummary) -> dict[str, Any]:
         "notes": dict(result.notes),
         "split": dict(result.studies),
         "reports_in_several_splits": result.reports_in_several_splits,
+        "near_duplicate_reports": result.near_duplicate_reports,
     }
 
 

@@ -112,11 +112,45 @@ class IngestSettings(Settings):
     """`best-frontal`: one per study, PA before AP before unknown; `frontal`: every frontal; `all`: laterals too."""
     require_report: bool = True
     """Leave out studies without findings and impression."""
+    priors: Literal["training", "all", "keep"] = "training"
+    """Mentions of earlier studies ("stable", "new", "compared with") in findings and impression: `training` removes
+    them from the training and validation splits and leaves the references of the test split as they were written;
+    `all` removes them there too; `keep` removes none."""
+    priors_rewriter: str | None = None
+    """`module:function` that takes the place of the rules of removal: section in, section out. The function says with
+    its attribute `remote` whether it sends the text to another machine."""
+    allow_remote: bool = False
+    """Allow what sends reports to another machine."""
+    placeholders: Literal["keep", "remove", "underscores"] = "keep"
+    """Marks of text that was removed for privacy, `___` and `XXXX`: `keep` them, as published scores do (RadGraph
+    scores shift with them), `remove` them, or write all as `___`."""
+    pseudonymize: Path | None = None
+    """File with a secret key, of 16 bytes or more: ids, and names of files and folders, become keyed hashes."""
+    burned_in: Literal["mark", "exclude", "ignore"] = "mark"
+    """Images on which text is found near a border and whose header does not say that there is none: `mark` them with
+    the note `burned-in-text`, for a person to look at, `exclude` them, or do not look (`ignore`). Those whose header
+    says BurnedInAnnotation YES are left out in any case."""
     max_pixels: PositiveInt = 60_000_000
     """Largest rows x columns that is decoded; larger headers are refused before anything is allocated."""
+    window: Annotated[int, Field(ge=0)] | str = 0
+    """Of several windows or VOI LUTs in a file, the index from 0 or the explanation (`NORMAL`, `HARDER`); the first
+    where a file has none such, with a note."""
+    covariates: bool = False
+    """Add sex, age band (90 and over pooled), AP or PA, and manufacturer to the manifest, for subgroup analysis."""
     workers: PositiveInt = 1
     """Worker processes."""
+    shard: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None = None
+    """`i/n`: do only the i-th of n parts of the work, for arrays of jobs; the same settings without it, once all have
+    ended, put the parts together."""
     tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _shard_of_so_many(self) -> Self:
+        if self.shard is not None:
+            number, count = map(int, self.shard.split("/"))
+            if number > count:
+                raise ValueError(f"shard {self.shard}: there are only {count}")
+        return self
 
 
 class PromptSettings(Settings):
@@ -218,6 +252,8 @@ class GenerateSettings(Settings):
     """Adapter folder of `train`; None: the bare checkpoint."""
     prompt: PromptSettings | None = None
     """None: the adapter's, or the defaults where there is no adapter."""
+    pseudonymize: Path | None = None
+    """As in `ingest`, for a folder of DICOM or one file. Without meaning for an ingest folder."""
     split: Literal["train", "validate", "test"] | None = "test"
     """Part of the ingest folder; None: all. Without meaning for a folder of DICOM."""
     control: Literal["none", "shuffled", "blank"] = "none"
@@ -253,6 +289,8 @@ class EvaluateSettings(Settings):
     """Folder under which the RadGraph models lie; None: the radgraph package's cache."""
     download: bool = False
     """Fetch RadGraph's archive and its encoder's tokenizer from the hub when they are not there."""
+    allow_remote: bool = False
+    """Allow metrics that send reports to another machine."""
     annotation_cache: Path | None = None
     """SQLite file in which annotations are kept, without text; None: `annotations.sqlite` beside the output folder."""
     lower_case: bool = True

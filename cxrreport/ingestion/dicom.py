@@ -8,6 +8,7 @@ names no value of the file, as those may be a patient's.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from cxrreport.errors import PixelError, RefusedImage
 from cxrreport.ingestion.acceptance import check_body_part, check_modality
+from cxrreport.ingestion.covariates import Covariates, reduced
 from cxrreport.ingestion.dicom_file import BoundedFile, opened
 from cxrreport.ingestion.dicom_greyscale import grey_scale
 from cxrreport.ingestion.dicom_pixels import PIXELS, decode
@@ -38,6 +40,8 @@ _HEADER_TAGS = [
     *("ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
     "WindowCenterWidthExplanation",
 ]
+
+_COVARIATE_TAGS = ["PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +98,30 @@ def read_header(path: Path, *, max_pixels: int) -> Header:
         return _check(_parse(file, pixels=False), max_pixels)
 
 
+def read_covariates(path: Path, *, max_pixels: int, view: View) -> Covariates:
+    """Read sex, age and manufacturer from a header, reduced; asked for by users, and read by nothing else.
+
+    Args:
+        path: a file of which `read_header` thinks well.
+        max_pixels: as in `read_header`.
+        view: what was found on the projection.
+
+    Raises:
+        RefusedImage: `not-readable`.
+    """
+    with opened(path, max_pixels) as file:
+        dataset = _parse(file, pixels=False, tags=_COVARIATE_TAGS)
+    with translated(Reason.NOT_READABLE, "a header element cannot be read"):
+        return reduced(
+            sex=text(dataset, "PatientSex"),
+            age=text(dataset, "PatientAge"),
+            manufacturer=text(dataset, "Manufacturer"),
+            view=view,
+            birth_date=text(dataset, "PatientBirthDate"),
+            study_date=text(dataset, "StudyDate"),
+        )
+
+
 def read_radiograph(path: Path, *, max_pixels: int, window: int | str = 0) -> Radiograph:
     """Read one file: check its header, decode it, and take its values to display grey (`greyscale.to_grey`).
 
@@ -134,13 +162,13 @@ def read_radiograph(path: Path, *, max_pixels: int, window: int | str = 0) -> Ra
     )
 
 
-def _parse(file: BoundedFile, *, pixels: bool) -> Dataset:
-    tags: list[Any] = [*_HEADER_TAGS, *(PIXELS if pixels else ())]
+def _parse(file: BoundedFile, *, pixels: bool, tags: Sequence[Any] = _HEADER_TAGS) -> Dataset:
     with translated(Reason.NOT_READABLE, "the data set cannot be parsed"):
         _check_inflated_size(file)
         # pydicom asks for no more than read, seek and tell.
         source: Any = file
-        return pydicom.dcmread(source, stop_before_pixels=not pixels, force=True, specific_tags=tags)
+        wanted = [*tags, *(PIXELS if pixels else ())]
+        return pydicom.dcmread(source, stop_before_pixels=not pixels, force=True, specific_tags=wanted)
 
 
 def _check_inflated_size(file: BoundedFile) -> None:

@@ -5,7 +5,7 @@
 | `mimic-cxr` | `files/p10/p10000032/s50414267/<dicom_id>.dcm`, or `.jpg` (MIMIC-CXR-JPG) | `mimic-cxr-*-split.csv[.gz]`, `mimic-cxr-*-metadata.csv[.gz]`, else the path | `files/p10/p10000032/s50414267.txt` |
 | `openi` | any PNG or JPEG below, named as in Open-i or as in its copy on Kaggle | the name, `projections.csv` | `reports.csv`, or the XML files |
 | `folder` | every file below, or the one file given | the DICOM header | a table with `study_id` |
-| `table` | column `image` | columns `study_id`, `patient_id`, and where they are there `image_id`, `split`, `view` | columns of sections, or `report` |
+| `table` | column `image` | columns `study_id`, `patient_id`, and where they are there `image_id`, `split`, `view`, `sex`, `age`, `manufacturer` | columns of sections, or `report` |
 """  # noqa: E501 - a table
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from cxrreport.errors import InputError
+from cxrreport.ingestion.covariates import Covariates, reduced
 from cxrreport.ingestion.picture import is_picture
 from cxrreport.ingestion.sections import parse_report
 from cxrreport.ingestion.tables import is_table, read_table, report_of, split_of
@@ -35,6 +36,7 @@ class Source:
         path: the file.
         source: its path relative to the input folder, with `/`; what manifest and ledger show.
         report: None where the layout has none for this study.
+        covariates: what a table says on the patient, where it was asked for.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class Source:
     split: Split | None = None
     view: View | None = None
     report: Report | None = None
+    covariates: Covariates | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -314,6 +317,9 @@ def _list_folder(settings: IngestSettings) -> Listing:
     return Listing(layout="folder", sources=sources, official_split=official, by_study=by_study)
 
 
+_COVARIATE_COLUMNS = ("sex", "age", "manufacturer")
+
+
 def _list_table(settings: IngestSettings) -> Listing:
     table = settings.input if settings.input.is_file() else settings.reports
     if table is None or table.is_dir():
@@ -338,6 +344,9 @@ def _list_table(settings: IngestSettings) -> Listing:
                 split=split_of(row, str(table)),
                 view=None if view is View.UNKNOWN and not is_picture(path) else view,
                 report=report_of(row),
+                covariates=reduced(view=view, **{name: row.get(name, "") for name in _COVARIATE_COLUMNS})
+                if settings.covariates
+                else None,
             )
         )
     official = any(source.split is not None for source in sources)

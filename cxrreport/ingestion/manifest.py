@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cxrreport.errors import ManifestError
 from cxrreport.files import atomic_path
+from cxrreport.ingestion.covariates import NAMES, Covariates
 from cxrreport.ingestion.store import ImageStore
 from cxrreport.records import REPORT_SECTIONS, Image, LeftOut, Report, Split, Study, View
 
@@ -50,6 +51,7 @@ class ManifestRow:
     image: Image
     report: Report
     image_sha256: str
+    covariates: Covariates | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The columns of the manifest."""
@@ -65,7 +67,9 @@ class ManifestRow:
             "columns": image.columns,
             "notes": list(image.notes),
             "image_sha256": self.image_sha256,
-        } | {section: getattr(self.report, section) for section in REPORT_SECTIONS}
+            **{section: getattr(self.report, section) for section in REPORT_SECTIONS},
+            **(asdict(self.covariates) if self.covariates else {}),
+        }
 
 
 def content_digest(rows: Sequence[ManifestRow], preprocessing: dict[str, Any]) -> str:
@@ -92,7 +96,10 @@ def write_manifest(folder: Path, rows: Sequence[ManifestRow], preprocessing: dic
         "cxrreport.digest": digest,
         "cxrreport.preprocessing": json.dumps(preprocessing, sort_keys=True),
     }
-    table = pa.Table.from_pylist([row.as_dict() for row in rows], schema=_COLUMNS.with_metadata(metadata))
+    schema = _COLUMNS
+    if any(row.covariates for row in rows):
+        schema = pa.schema([*_COLUMNS, *((name, pa.string()) for name in NAMES)])
+    table = pa.Table.from_pylist([row.as_dict() for row in rows], schema=schema.with_metadata(metadata))
     with atomic_path(folder / MANIFEST) as temporary:
         pq.write_table(table, temporary)
     return digest
@@ -120,6 +127,7 @@ class Manifest:
         images: every kept image, keyed by image id, in the order of the manifest.
         preprocessing: `resolution` (pixels), `resize`, `interpolation`.
         digest: SHA-256 of the content (`content_digest`), hexadecimal.
+        covariates: keyed by image id; empty where `ingest` was not asked for them.
     """
 
     def __init__(
@@ -129,11 +137,13 @@ class Manifest:
         reports: dict[str, Report],
         preprocessing: dict[str, Any],
         digest: str,
+        covariates: dict[str, Covariates] | None = None,
     ) -> None:
         self.folder = folder
         self.images = images
         self.preprocessing = preprocessing
         self.digest = digest
+        self.covariates = covariates or {}
         self._store = ImageStore(folder / IMAGES)
         missing = [image_id for image_id in images if image_id not in self._store]
         if missing:
@@ -189,6 +199,7 @@ class Manifest:
             raise ManifestError(f"{path}: {', '.join(absent)} is missing; ingest into a new folder")
         images: dict[str, Image] = {}
         reports: dict[str, Report] = {}
+        covariates: dict[str, Covariates] = {}
         for row in table.to_pylist():
             try:
                 images[row["image_id"]] = Image(
@@ -200,8 +211,10 @@ class Manifest:
             except (TypeError, ValueError) as error:
                 raise ManifestError(f"{path}: the row of image {row['image_id']!r} is not valid") from error
             reports[row["study_id"]] = Report(**{section: row[section] or "" for section in REPORT_SECTIONS})
+            if NAMES[0] in row:
+                covariates[row["image_id"]] = Covariates(**{name: row.get(name) or "" for name in NAMES})
         preprocessing = json.loads(metadata["cxrreport.preprocessing"])
-        return cls(folder, images, reports, preprocessing, metadata["cxrreport.digest"])
+        return cls(folder, images, reports, preprocessing, metadata["cxrreport.digest"], covariates)
 
     @property
     def resolution(self) -> int:

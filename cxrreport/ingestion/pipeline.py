@@ -3,6 +3,9 @@
 Work goes study by study and is kept shard by shard: an image shard first, then a small file in `.parts/` that says
 what is in it. A run that is stopped anywhere goes on with the first shard that has no such file, and ends with the
 same manifest, byte for byte of content (`content_digest`), as one that was never stopped.
+
+An array of jobs uses the same parts: `shard: i/n` does every n-th of them in a folder of its own beside the output,
+and the run without `shard` takes what it finds there for its own, and does what it does not find.
 """
 
 from __future__ import annotations
@@ -19,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import cxrreport
-from cxrreport.errors import RefusedImage
-from cxrreport.files import OutputFolder, output_folder, write_json
+from cxrreport.errors import OutputError, RefusedImage
+from cxrreport.files import VOLATILE, OutputFolder, atomic_path, output_folder, write_json
 from cxrreport.ingestion.contact_sheet import spread, write_contact_sheet
-from cxrreport.ingestion.dicom import Header, read_radiograph
+from cxrreport.ingestion.covariates import Covariates, reduced
+from cxrreport.ingestion.dicom import Header, read_covariates, read_radiograph
 from cxrreport.ingestion.layouts import Listing, Source, list_sources
 from cxrreport.ingestion.manifest import (
     IMAGES,
@@ -32,6 +36,7 @@ from cxrreport.ingestion.manifest import (
     write_ledger,
     write_manifest,
 )
+from cxrreport.ingestion.near_duplicates import count_near_duplicates
 from cxrreport.ingestion.picture import is_picture, read_picture
 from cxrreport.ingestion.plan import StudyPlan, header_of, make_plan, needs_header, refused
 from cxrreport.ingestion.resample import to_square
@@ -49,7 +54,7 @@ _PARTS = ".parts"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestSummary:
-    """What came of an ingest; `read` = `kept` + the sum of `left_out`.
+    """What came of an ingest; `read` = `kept` + the sum of `left_out`. A shard counts the images of its studies.
 
     Args:
         folder: the output folder.
@@ -61,7 +66,9 @@ class IngestSummary:
         notes: number of kept images per note.
         studies: studies per split.
         reports_in_several_splits: reports of the training split whose very words are in another split too.
-        digest: SHA-256 of the content (`manifest.content_digest`).
+        near_duplicate_reports: reports for validation and test that are nearly the same as one for training
+            (`near_duplicates`).
+        digest: SHA-256 of the content (`manifest.content_digest`); empty for a shard.
         seconds: wall time of the run that finished.
         went_on: True where this call found the work done, or part of it.
     """
@@ -75,6 +82,7 @@ class IngestSummary:
     notes: dict[str, int]
     studies: dict[str, int]
     reports_in_several_splits: int
+    near_duplicate_reports: int
     digest: str
     seconds: float
     went_on: bool = False
@@ -103,32 +111,43 @@ def ingest(settings: IngestSettings, progress: Progress | None = None) -> Ingest
     """
     started = time.perf_counter()
     report = progress or _silent
-    with output_folder(settings.output, verb="ingest", settings=_recorded(settings)) as folder:
-        if folder.finished and (folder.path / MANIFEST).is_file():
-            shutil.rmtree(folder.path / _PARTS, ignore_errors=True)
+    with output_folder(_output(settings), verb="ingest", settings=_recorded(settings)) as folder:
+        if folder.finished and (settings.shard is not None or (folder.path / MANIFEST).is_file()):
+            if settings.shard is None:
+                shutil.rmtree(folder.path / _PARTS, ignore_errors=True)
             return _summary(folder, went_on=True)
         listing = list_sources(settings)
         plan = make_plan(settings, listing, _headers(settings, listing, report))
         went_on = (folder.path / _PARTS).is_dir()
         rows, left_out = _work(settings, folder.path, plan.studies, report)
-        left_out = sorted(plan.left_out + left_out, key=lambda row: (row.source, row.study_id, row.reason))
-        write_ledger(folder.path, left_out)
-        digest = write_manifest(folder.path, rows, _preprocessing(settings))
-        _write_sheet(folder.path)
+        read = plan.read
+        if settings.shard is None:
+            left_out += plan.left_out
+            left_out.sort(key=lambda row: (row.source, row.study_id, row.reason))
+            write_ledger(folder.path, left_out)
+            digest = write_manifest(folder.path, rows, _preprocessing(settings))
+            _write_sheet(folder.path)
+        else:
+            read, digest = len(rows) + len(left_out), ""
         folder.finish(
             version=cxrreport.__version__,
             layout=listing.layout,
             official_split=listing.official_split,
-            read=plan.read,
+            read=read,
             kept=len(rows),
             left_out=dict(sorted(Counter(row.reason.value for row in left_out).items())),
             notes=dict(sorted(Counter(note for row in rows for note in row.image.notes).items())),
             studies=_studies_per_split(rows),
             reports_in_several_splits=_shared_reports(rows),
+            near_duplicate_reports=_near_duplicates(rows),
             digest=digest,
             seconds=round(time.perf_counter() - started, 3),
         )
-        shutil.rmtree(folder.path / _PARTS, ignore_errors=True)
+        if settings.shard is None:
+            shutil.rmtree(folder.path / _PARTS, ignore_errors=True)
+            records = [json.loads(path.read_text(encoding="utf-8")) for path in _shards(settings).glob("*/ingest.json")]
+            if all(record["finished"] for record in records):  # else a job is still at work there
+                shutil.rmtree(_shards(settings), ignore_errors=True)
         return _summary(folder, went_on=went_on)
 
 
@@ -152,7 +171,7 @@ def _read_image(study: StudyPlan, source: Source, settings: IngestSettings) -> t
     if is_picture(source.path):
         radiograph = read_picture(source.path, max_pixels=settings.max_pixels)
     else:
-        radiograph = read_radiograph(source.path, max_pixels=settings.max_pixels)
+        radiograph = read_radiograph(source.path, max_pixels=settings.max_pixels, window=settings.window)
     square = to_square(
         radiograph.grey,
         resolution=settings.resolution,
@@ -171,7 +190,18 @@ def _read_image(study: StudyPlan, source: Source, settings: IngestSettings) -> t
         notes=radiograph.notes + source.notes,
     )
     sha256 = hashlib.sha256(square.tobytes()).hexdigest()
-    return ManifestRow(image=image, report=study.report, image_sha256=sha256), encode(square)
+    covariates = _covariates(source, settings) if settings.covariates else None
+    row = ManifestRow(image=image, report=study.report, image_sha256=sha256, covariates=covariates)
+    return row, encode(square)
+
+
+def _covariates(source: Source, settings: IngestSettings) -> Covariates:
+    """What the table says, and what the header says where the table does not."""
+    view, told = source.view or View.UNKNOWN, source.covariates or Covariates()
+    if is_picture(source.path):
+        return replace(told, projection=told.projection or reduced(view=view).projection)
+    header = read_covariates(source.path, max_pixels=settings.max_pixels, view=view)
+    return replace(header, **{name: value for name, value in asdict(told).items() if value})
 
 
 def _crashed(study: StudyPlan) -> StudyResult:
@@ -199,11 +229,15 @@ def _work(
 ) -> tuple[list[ManifestRow], list[LeftOut]]:
     """All studies, shard by shard; rows in the order of the studies."""
     shards = [studies[start : start + STUDIES_PER_SHARD] for start in range(0, len(studies), STUDIES_PER_SHARD)]
-    parts = {index: _load_part(folder, index, shard) for index, shard in enumerate(shards)}
+    mine = [index for index in range(len(shards)) if _is_mine(settings, index)]
+    if settings.shard is None:
+        _take_over(settings, folder, shards)
+    parts = {index: _load_part(folder, index, shards[index]) for index in mine}
     missing = [index for index, part in parts.items() if part is None]
     todo = [study for index in missing for study in shards[index]]
-    done = len(studies) - len(todo)
-    progress(done, len(studies), "studies")
+    total = sum(len(shards[index]) for index in mine)
+    done = total - len(todo)
+    progress(done, total, "studies")
     read = partial(read_study, settings=settings)
     results = ordered_map(read, todo, workers=settings.workers, when_killed=_crashed)
     for index in missing:
@@ -213,7 +247,7 @@ def _work(
             part.kept.extend(result.kept)
             part.left_out.extend(result.left_out)
             done += 1
-            progress(done, len(studies), "studies")
+            progress(done, total, "studies")
         parts[index] = _save_part(folder, index, shards[index], part)
     for path in (folder / IMAGES).glob("*.parquet"):
         if not path.stem.isdigit() or int(path.stem) >= len(shards):
@@ -224,6 +258,44 @@ def _work(
         rows += part_rows
         left_out += part_left_out
     return rows, left_out
+
+
+def _is_mine(settings: IngestSettings, index: int) -> bool:
+    if settings.shard is None:
+        return True
+    number, count = map(int, settings.shard.split("/"))
+    return index % count == number - 1
+
+
+def _output(settings: IngestSettings) -> Path:
+    if settings.shard is None:
+        return settings.output
+    number, count = settings.shard.split("/")
+    return _shards(settings) / f"{number}-of-{count}"
+
+
+def _shards(settings: IngestSettings) -> Path:
+    return settings.output.with_name(f"{settings.output.name}.shards")
+
+
+def _take_over(settings: IngestSettings, folder: Path, shards: list[list[StudyPlan]]) -> None:
+    """Take the parts that an array of jobs has made with these settings; those that are missing are done here."""
+    ours = {name: value for name, value in _recorded(settings).items() if name not in VOLATILE | {"shard"}}
+    for other in sorted(path.parent for path in _shards(settings).glob("*-of-*/ingest.json")):
+        record = json.loads((other / "ingest.json").read_text(encoding="utf-8"))
+        if any(record["settings"].get(name) != value for name, value in ours.items()):
+            raise OutputError(f"{other}: a shard that was made with other settings; remove it, or give another output")
+        for path in sorted((other / _PARTS).glob("*.json")):
+            index = int(path.stem)
+            if index >= len(shards) or _load_part(folder, index, shards[index]) is not None:
+                continue
+            if _load_part(other, index, shards[index]) is None:
+                continue  # the input has changed since
+            images = Path(IMAGES) / f"{index:05}.parquet"
+            for name in (images, Path(_PARTS) / path.name):  # the part last: it says that its images are there
+                if (other / name).is_file():
+                    with atomic_path(folder / name) as temporary:
+                        shutil.copyfile(other / name, temporary)
 
 
 Part = tuple[list[ManifestRow], list[LeftOut]]
@@ -239,7 +311,11 @@ def _save_part(folder: Path, index: int, studies: list[StudyPlan], result: Study
         folder / _PARTS / f"{index:05}.json",
         {
             "plan": _fingerprint(studies),
-            "kept": [asdict(row.image) | {"image_sha256": row.image_sha256} for row, _ in result.kept],
+            "kept": [
+                asdict(row.image)
+                | {"image_sha256": row.image_sha256, "covariates": asdict(row.covariates) if row.covariates else None}
+                for row, _ in result.kept
+            ],
             "left_out": [asdict(row) for row in result.left_out],
         },
     )
@@ -259,10 +335,12 @@ def _load_part(folder: Path, index: int, studies: list[StudyPlan]) -> Part | Non
     reports = {study.study_id: study.report for study in studies}
     rows = []
     for values in part["kept"]:
-        sha256 = values.pop("image_sha256")
+        sha256, known = values.pop("image_sha256"), values.pop("covariates")
+        covariates = Covariates(**known) if known else None
         image = Image(**values | {"split": Split(values["split"]), "view": View(values["view"])})
         image = replace(image, notes=tuple(image.notes))
-        rows.append(ManifestRow(image=image, report=reports[image.study_id], image_sha256=sha256))
+        report = reports[image.study_id]
+        rows.append(ManifestRow(image=image, report=report, image_sha256=sha256, covariates=covariates))
     return rows, [LeftOut(**values | {"reason": Reason(values["reason"])}) for values in part["left_out"]]
 
 
@@ -318,6 +396,15 @@ def _shared_reports(rows: list[ManifestRow]) -> int:
         if split is Split.TRAIN and text:
             training.append(text)
     return sum(len(texts[text]) > 1 for text in training)
+
+
+def _near_duplicates(rows: list[ManifestRow]) -> int:
+    reports = {row.image.study_id: (row.image.split, row.report) for row in rows}
+    texts = [(split, f"{report.findings} {report.impression}") for split, report in reports.values()]
+    return count_near_duplicates(
+        (text for split, text in texts if split is not Split.TRAIN),
+        (text for split, text in texts if split is Split.TRAIN),
+    )
 
 
 def _summary(folder: OutputFolder, *, went_on: bool) -> IngestSummary:

@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset
 
 from cxrreport.errors import InputError, ManifestError, OutputError
 from cxrreport.ingestion import pipeline
+from cxrreport.ingestion.covariates import Covariates
 from cxrreport.ingestion.manifest import Manifest, content_digest
 from cxrreport.ingestion.pipeline import IngestSummary, ingest
 from cxrreport.records import Split, View
@@ -397,6 +398,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from cxrreport.ingestion import pipeline
+from cxrreport.ingestion.covariates import Covariates
 from cxrreport.settings import IngestSettings
 if __name__ == "__main__":
     pipeline.STUDIES_PER_SHARD = 4
@@ -471,6 +473,118 @@ def test_same_reports_across_splits_are_counted(make_mimic: Make, tmp_path: Path
         path.write_text("FINDINGS: Clear.\nIMPRESSION: Normal.")
     summary = run(root, tmp_path / "out")
     assert summary.reports_in_several_splits == summary.studies["train"] > 0
+
+
+def test_nearly_the_same_reports_across_splits_are_counted(make_mimic: Make, tmp_path: Path) -> None:
+    root = make_mimic(4)
+    words = " ".join(f"word{number}" for number in range(40))
+    for number, path in enumerate(sorted(root.rglob("s*.txt"))):
+        path.write_text(f"FINDINGS: {words} end{number}.\nIMPRESSION: Normal.")
+    summary = run(root, tmp_path / "out")
+    assert summary.reports_in_several_splits == 0
+    assert summary.near_duplicate_reports == summary.studies["validate"] + summary.studies["test"] > 0
+
+
+# --- Arrays of jobs ---
+
+
+def test_shards_come_together_as_one_run(make_mimic: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_mimic()
+    monkeypatch.setattr(pipeline, "STUDIES_PER_SHARD", 2)
+    whole = run(root, tmp_path / "whole")
+    summaries = []
+    for shard in ("1/3", "3/3"):
+        settings = IngestSettings(input=root, output=tmp_path / "out", shard=shard)
+        summaries.append(ingest(settings))
+        assert ingest(settings).went_on
+    assert [summary.kept for summary in summaries] == [4, 4] and summaries[0].digest == ""
+    assert all(summary.read == summary.kept + sum(summary.left_out.values()) for summary in summaries)
+    assert not (tmp_path / "out").exists()
+    read, calls = pipeline.read_study, []
+    monkeypatch.setattr(pipeline, "read_study", lambda study, settings: calls.append(1) or read(study, settings))
+    summary = run(root, tmp_path / "out")
+    assert len(calls) == 4  # the shard 2/3 that never ran
+    assert (summary.digest, summary.read, summary.left_out) == (whole.digest, whole.read, whole.left_out)
+    assert not (tmp_path / "out.shards").exists()
+    one, two = Manifest.open(tmp_path / "whole"), Manifest.open(tmp_path / "out")
+    assert all(np.array_equal(one.image(image_id), two.image(image_id)) for image_id in one.images)
+
+
+def test_shards_of_other_settings_are_not_taken(make_mimic: Make, tmp_path: Path) -> None:
+    root = make_mimic(2)
+    ingest(IngestSettings(input=root, output=tmp_path / "out", shard="1/2", resolution=448))
+    with pytest.raises(OutputError, match="other settings"):
+        run(root, tmp_path / "out")
+
+
+def test_shards_of_an_input_that_has_changed_are_done_again(make_mimic: Make, tmp_path: Path) -> None:
+    root = make_mimic(2)
+    ingest(IngestSettings(input=root, output=tmp_path / "out", shard="1/1"))
+    report = next(root.rglob("s*.txt"))
+    report.write_text(report.read_text().replace("Normal", "Abnormal"))
+    assert run(root, tmp_path / "out").digest == run(root, tmp_path / "whole").digest
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0"])
+def test_shards_that_make_no_sense(shard: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shard"):
+        IngestSettings(input=tmp_path, output=tmp_path / "out", shard=shard)
+
+
+# --- What may be known of a patient ---
+
+
+def test_covariates_only_when_asked(make_file: Make, tmp_path: Path) -> None:
+    facts = {"PatientSex": "F", "Manufacturer": "FUJIFILM Corporation", "PatientAge": "093Y"}
+    make_file(name="in/1.dcm", StudyInstanceUID="1.1", PatientID="A", **facts)
+    make_file(
+        name="in/2.dcm",
+        StudyInstanceUID="1.2",
+        PatientID="B",
+        PatientBirthDate="19500601",
+        StudyDate="20200101",
+        ViewPosition="AP",
+    )
+    plain = run(tmp_path / "in", tmp_path / "plain", require_report=False)
+    assert Manifest.open(tmp_path / "plain").covariates == {}
+    assert "sex" not in pq.read_schema(tmp_path / "plain/manifest.parquet").names
+    asked = run(tmp_path / "in", tmp_path / "asked", require_report=False, covariates=True)
+    assert asked.digest != plain.digest
+    manifest = Manifest.open(tmp_path / "asked")
+    known = {manifest.images[image_id].study_id: facts for image_id, facts in manifest.covariates.items()}
+    assert known == {
+        "1.1": Covariates(sex="F", age_band="90+", projection="PA", manufacturer="Fujifilm"),
+        "1.2": Covariates(age_band="60-69", projection="AP"),
+    }
+    written = b"".join(path.read_bytes() for path in (tmp_path / "asked").rglob("*") if path.is_file())
+    assert b"093Y" not in written and b"19500601" not in written and b"Corporation" not in written
+
+
+def test_covariates_of_a_table(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.tile(np.arange(200, dtype=np.uint8), (90, 1))).save(tmp_path / "in/b.png")
+    row = {
+        "image": "b.png",
+        "study_id": "s",
+        "patient_id": "p",
+        "findings": "A.",
+        "sex": "male",
+        "age": "43",
+        "view": "AP",
+    }
+    write_table(tmp_path / "in/table.csv", [row])
+    run(tmp_path / "in/table.csv", tmp_path / "out", covariates=True)
+    assert Manifest.open(tmp_path / "out").covariates == {"b": Covariates(sex="M", age_band="40-49", projection="AP")}
+
+
+def test_covariates_go_on_after_a_stop(make_mimic: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_mimic(2)
+    monkeypatch.setattr(pipeline, "write_manifest", None)
+    with pytest.raises(TypeError):
+        run(root, tmp_path / "out", covariates=True)
+    monkeypatch.undo()
+    assert run(root, tmp_path / "out", covariates=True).went_on
+    assert {each.projection for each in Manifest.open(tmp_path / "out").covariates.values()} == {"PA"}
 
 
 def test_nothing_of_the_patient_is_written(
