@@ -87,3 +87,18 @@ def test_the_shipped_recipe_is_the_one_that_is_walked():
     shipped = yaml.safe_load((ROOT / "configs" / "train-demo.yaml").read_text())
     recipe = train_settings(Path(shipped["data"]), Path(shipped["output"]))
     assert type(recipe).model_validate(shipped).model_dump() == recipe.model_dump()
+
+
+def test_the_table_fits_a_terminal(walked, monkeypatch):
+    from typer.testing import CliRunner
+
+    from cxrreport.cli import app
+
+    settings, summary, _ = walked
+    monkeypatch.setattr(walk_module, "walk", lambda *_: summary)
+    result = CliRunner().invoke(app, ["demo", "--out", str(settings.output)], env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    assert "most frequent" in result.output
+    assert "mlflow ui" in result.output
+    table = [line for line in result.output.splitlines() if str(settings.output) not in line]
+    assert max(len(line) for line in table) <= 80
