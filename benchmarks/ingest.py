@@ -123,15 +123,18 @@ def measure_reading(folder: Path, rounds: int) -> dict[str, float | None]:
     else:
         sides["radreader"] = lambda: ingest_radreader.read(plain, RESOLUTION)
         sides["radreader, JPEG Lossless"] = lambda: ingest_radreader.read(packed, RESOLUTION)
+        sides["radreader without checks"] = lambda: ingest_radreader.read(plain, RESOLUTION, checks=False)
     if not np.array_equal(ours(plain), ours(packed)):
         raise SystemExit("the two files of one image do not give the same image")
     seconds = medians(sides, rounds)
     for name, value in seconds.items():
         print(f"{name:28} {1000 * value:8.1f} ms")
     other, compressed = seconds.get("radreader"), seconds.get("radreader, JPEG Lossless")
+    bare = seconds.get("radreader without checks")
     return {
         "vs_recipe": seconds["recipe"] / seconds["cxrreport"],
         "vs_radreader": other / seconds["cxrreport"] if other else None,
+        "vs_radreader_without_checks": bare / seconds["cxrreport"] if bare else None,
         "vs_radreader_compressed": compressed / seconds["cxrreport, JPEG Lossless"] if compressed else None,
     }
 

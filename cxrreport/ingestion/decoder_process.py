@@ -31,6 +31,7 @@ SECONDS = 60.0
 """Longest time for one image: JPEG Lossless takes about 0.02 s per million pixels."""
 MEMORY = 4 << 30
 """Largest address space of the helper, bytes."""
+_PIPE = 1 << 20  # bytes; Linux grants so much to all users, other systems have their own size
 
 
 class DecoderProcess:
@@ -74,7 +75,8 @@ class DecoderProcess:
                     timer.cancel()
         if "error" in reply:
             raise PixelError(Reason.BAD_PIXELS, f"the pixel data cannot be decoded ({reply['error']})")
-        return np.frombuffer(pixels, dtype=reply["dtype"]).reshape(reply["shape"])
+        decoded: NDArray[np.integer] = pixels.view(reply["dtype"]).reshape(reply["shape"])
+        return decoded
 
     def close(self) -> None:
         """End the helper, if there is one."""
@@ -97,22 +99,26 @@ class DecoderProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            pipesize=_PIPE,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
         return self._process, True
 
 
-def _ask(process: subprocess.Popen[bytes], request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+def _ask(
+    process: subprocess.Popen[bytes], request: dict[str, Any], data: bytes
+) -> tuple[dict[str, Any], NDArray[np.uint8]]:
     if process.stdin is None or process.stdout is None:
         raise EOFError
-    process.stdin.write(json.dumps(request).encode() + b"\n" + data)
+    process.stdin.write(json.dumps(request).encode() + b"\n")
+    process.stdin.write(data)
     process.stdin.flush()
     line = process.stdout.readline()
     if not line:
         raise EOFError
     reply: dict[str, Any] = json.loads(line)
-    pixels = process.stdout.read(reply["size"])
-    if len(pixels) != reply["size"]:
+    pixels = np.empty(reply["size"], np.uint8)
+    if process.stdout.readinto(pixels) != pixels.size:  # type: ignore[attr-defined] # of a buffered reader
         raise EOFError
     return reply, pixels
 
@@ -127,11 +133,12 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         try:
             pixels = decode_encapsulated(request["syntax"], request["plugin"], data, request["options"])
         except Exception as error:  # the decoder's, of any type; the text may quote the file
-            reply, content = {"error": type(error).__name__, "size": 0}, b""
+            reply, content = {"error": type(error).__name__, "size": 0}, memoryview(b"")
         else:
-            content = pixels.tobytes()
-            reply = {"shape": pixels.shape, "dtype": pixels.dtype.str, "size": len(content)}
-        replies.write(json.dumps(reply).encode() + b"\n" + content)
+            content = np.ascontiguousarray(pixels).data.cast("B")
+            reply = {"shape": pixels.shape, "dtype": pixels.dtype.str, "size": content.nbytes}
+        replies.write(json.dumps(reply).encode() + b"\n")
+        replies.write(content)
         replies.flush()
 
 

@@ -96,10 +96,25 @@ def decode(dataset: Dataset, rows: int, columns: int) -> NDArray[np.integer]:
         else:
             if len(dataset.PixelData) < needed:
                 raise PixelError(Reason.BAD_PIXELS, f"{len(dataset.PixelData)} of {needed} bytes of pixels")
-            pixels = decoder.as_array(dataset, raw=True)[0]
+            options: Any = {"view_only": True, "correct_unused_bits": False}
+            view = decoder.as_array(dataset, raw=True, **options)[0]
+            pixels = _without_unused_bits(view, allocated, dataset.BitsStored)
     if pixels.shape != (rows, columns) or pixels.dtype.kind not in "iu":
         raise PixelError(Reason.BAD_PIXELS, f"decoded to shape {pixels.shape} of {pixels.dtype}")
     return pixels
+
+
+def _without_unused_bits(pixels: NDArray[np.integer], allocated: int, stored: int) -> NDArray[np.integer]:
+    """In the machine's byte order, and without the bits above `stored`, which may hold anything (PS3.5 8.1.1).
+
+    Nearly always there is nothing to do: looking is quicker than a copy.
+    """
+    native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    least, most = (-(1 << (stored - 1)), 1 << (stored - 1)) if native.dtype.kind == "i" else (0, 1 << stored)
+    if stored == allocated or (int(native.max()) < most and int(native.min()) >= least):
+        return native
+    corrected: NDArray[np.integer] = (native << (allocated - stored)) >> (allocated - stored)
+    return corrected
 
 
 def _decode_encapsulated(dataset: Dataset, syntax: UID, plugins: Sequence[str], name: str) -> NDArray[np.integer]:

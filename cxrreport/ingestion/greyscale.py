@@ -23,7 +23,7 @@ Grey = NDArray[np.uint8]
 
 PERCENTILES = (0.5, 99.5)
 """Modality values that become black and white where a file gives no usable window."""
-_SAMPLE = 1 << 17  # pixels looked at for percentiles and for the check on blank windows
+_SAMPLE = 1 << 16  # pixels looked at for percentiles and for the check on blank windows
 _ROWS = 32  # rows taken from the table at a time
 _BLOCK = 1 << 20  # pixels per block where no table is possible: bounds the memory of the float arrays
 
