@@ -144,9 +144,17 @@ def statements(findings: tuple[Finding, ...], rng: np.random.Generator) -> tuple
             first, second = Name.OEDEMA, Name.OPACITY
         return f"answer en {_TOPIC[first]} or {_TOPIC[second]} ?", _either(first, second, findings, rng)
     topics = [VISIBLE[i] for i in rng.permutation(len(VISIBLE))[: int(rng.integers(1, 5))]]
-    if kind < 0.65 and len(topics) > 1:
+    if kind < 0.75 and len(topics) > 1:
         cut = int(rng.integers(1, len(topics)))
-        parts = {"findings": topics[:cut], "impression": topics[cut:]}
+        # Most impressions say again, in other words, what the findings said: to agree with itself is to be learned.
+        parts = (
+            {"findings": topics[:3], "impression": topics[:3]}
+            if rng.random() < 0.7
+            else {
+                "findings": topics[:cut],
+                "impression": topics[cut:],
+            }
+        )
         asked = " ; ".join(f"{head} : {' , '.join(_TOPIC[n] for n in names)}" for head, names in parts.items())
         said = " ".join(f"{head.upper()}: {_each(names, findings, rng)}" for head, names in parts.items())
         return f"answer en {asked} ?", said

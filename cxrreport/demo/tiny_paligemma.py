@@ -272,6 +272,7 @@ def pretrain(
     pool_size: int,
     vision_steps: int,
     steps: int,
+    rate: float,
     batch: int,
     workers: int,
     save_every: int,
@@ -318,7 +319,7 @@ def pretrain(
     logger.info("features of %d phantoms after %.0f s", len(pool), time.time() - started)
     tower.requires_grad_(False)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer, schedule = _optimizer(parameters, 1e-3, steps, 200)
+    optimizer, schedule = _optimizer(parameters, rate, steps, 200)
     for step in range(steps):
         chosen = rng.integers(len(pool), size=batch)
         pairs = [_task(pool.cases[i], rng) for i in chosen]
@@ -352,6 +353,7 @@ def pretrain(
                 "steps": step + 1,
                 "planned_steps": steps,
                 "batch": batch,
+                "rate": rate,
                 "seconds": round(time.time() - started),
                 "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
                 "parameters": model.num_parameters(),
@@ -403,10 +405,11 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="go on with the weights and the tokenizer of an earlier run")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--phantoms", type=int, default=30000)
-    parser.add_argument("--vision-steps", type=int, default=600)
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--phantoms", type=int, default=20000)
+    parser.add_argument("--vision-steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate of the second stage")
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--save-every", type=int, default=1000)
     given = parser.parse_args()
@@ -417,6 +420,7 @@ if __name__ == "__main__":
         pool_size=given.phantoms,
         vision_steps=given.vision_steps,
         steps=given.steps,
+        rate=given.rate,
         batch=given.batch,
         workers=given.workers,
         save_every=given.save_every,
