@@ -33,7 +33,7 @@ from transformers import (
 
 from cxrreport import __version__
 from cxrreport.demo import captions
-from cxrreport.demo.findings import Finding, Name, masked, sample_findings
+from cxrreport.demo.findings import Finding, Name, Side, Size, masked, sample_findings
 from cxrreport.demo.grammar import HOUSE_STYLES, sample_style, write_report
 from cxrreport.demo.phantom import draw, expose, sample_anatomy
 from cxrreport.model.attention import implementation, prepare_config
@@ -150,13 +150,26 @@ def build_config(tokenizer: GemmaTokenizer) -> PaliGemmaConfig:
     return PaliGemmaConfig(**values)
 
 
+_SIDES: tuple[Side, Side] = ("left", "right")
+_SIZES: tuple[Size, Size] = ("small", "large")
 PLACES = (
-    *((name, size, False) for name in (Name.CARDIOMEGALY, Name.OEDEMA) for size in ("mild", "severe")),
-    *((name, size, False) for name in (Name.EFFUSION, Name.PNEUMOTHORAX) for size in ("small", "large")),
-    *((Name.OPACITY, size, doubtful) for size in ("small", "large") for doubtful in (False, True)),
-    *((name, "", False) for name in (Name.TUBE, Name.PACEMAKER)),
+    *(Finding(name, size=size) for name in (Name.CARDIOMEGALY, Name.OEDEMA) for size in ("mild", "severe")),
+    *(Finding(name, side, size) for name in (Name.EFFUSION, Name.PNEUMOTHORAX) for side in _SIDES for size in _SIZES),
+    *(
+        Finding(Name.OPACITY, side, size, zone, doubtful)
+        for side in _SIDES
+        for size in _SIZES
+        for zone in ("upper", "lower")
+        for doubtful in (False, True)
+    ),
+    Finding(Name.TUBE),
+    *(Finding(Name.PACEMAKER, side) for side in _SIDES),
 )
-"""What the vision tower learns to find, patch by patch."""
+"""What the vision tower learns to find, patch by patch.
+
+Side and zone are part of it: a tower that is only asked where a finding is may forget, in its last layer, where the
+patch itself lies, and the language model then has nothing to tell left from right by.
+"""
 
 Case = tuple[tuple[Finding, ...], dict[Finding, NDArray[np.bool_]]]
 """The findings of a phantom, and the patches that each covers, bool[GRID, GRID]."""
@@ -184,7 +197,7 @@ def _draw_many(seed: int, count: int) -> Pool:
         patches = {f: m.reshape(GRID, PATCH, GRID, PATCH).mean((1, 3)) > 0.2 for f, m in drawing.masks.items()}
         for finding, cover in patches.items():
             if finding.name in captions.VISIBLE:
-                places[index, PLACES.index((finding.name, finding.size, finding.doubtful))] |= cover
+                places[index, PLACES.index(finding)] |= cover
         cases.append((findings, patches))
     return Pool(images, places, cases)
 
@@ -279,7 +292,7 @@ def pretrain(
 ) -> None:
     """Make the checkpoint in `out`: weights, configuration, tokenizer, processor, log, and `provenance.json`.
 
-    With `start`, the folder of an earlier run, its tokenizer and weights are gone on with; the tower stays as it is.
+    With `start`, the folder of an earlier run, its tokenizer and weights are gone on with.
     """
     started = time.time()
     torch.manual_seed(seed)
@@ -291,7 +304,6 @@ def pretrain(
     model = _build(config)
     if start is not None:
         model.load_state_dict(PaliGemmaForConditionalGeneration.from_pretrained(start).state_dict())
-        vision_steps = 0
     model.train()
     pool = draw_pool(pool_size, seed + 1, workers)
     log: list[dict[str, float]] = []
