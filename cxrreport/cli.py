@@ -90,6 +90,21 @@ class Section(StrEnum):
     BOTH = "findings+impression"
 
 
+class Priors(StrEnum):
+    """Reports from which mentions of earlier studies are removed."""
+
+    TRAINING = "training"
+    ALL = "all"
+    KEEP = "keep"
+
+
+Pseudonymize = Annotated[
+    Path | None, typer.Option(metavar="KEYFILE", help="Keyed hashes for ids and names of files.", show_default="none")
+]
+AllowRemote = Annotated[
+    bool | None,
+    typer.Option("--allow-remote", help="Allow what sends reports to another machine.", show_default="refuse"),
+]
 Config = Annotated[Path | None, typer.Argument(metavar="YAML", help="Settings; the options below override it.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for what is written.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
@@ -121,6 +136,11 @@ def ingest(
         bool | None,
         typer.Option("--covariates/--no-covariates", help="Add sex, age band, AP/PA, maker.", show_default="no"),
     ] = None,
+    priors: Annotated[
+        Priors | None, typer.Option(help="Where mentions of earlier studies are removed.", show_default="training")
+    ] = None,
+    pseudonymize: Pseudonymize = None,
+    allow_remote: AllowRemote = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="1")] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts.")] = None,
     track: Track = None,
@@ -142,6 +162,9 @@ def ingest(
             require_report=require_report,
             window=int(window) if window and window.isdigit() else window,
             covariates=covariates,
+            priors=priors,
+            pseudonymize=pseudonymize,
+            allow_remote=allow_remote,
             workers=workers,
             shard=shard,
             tracking={"enabled": track},
@@ -205,6 +228,7 @@ def generate(
     control: Annotated[Control | None, typer.Option(help="Other images.", show_default="none")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first studies.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Studies at a time.", show_default="8")] = None,
+    pseudonymize: Pseudonymize = None,
     track: Track = None,
     as_json: Json = False,
 ) -> None:
@@ -226,6 +250,7 @@ def generate(
             control=control,
             limit=limit,
             batch_size=batch_size,
+            pseudonymize=pseudonymize,
             tracking={"enabled": track},
         )
         if split is SplitName.ALL:
@@ -250,6 +275,7 @@ def evaluate(
     ] = None,
     radgraph: Annotated[str | None, typer.Option(help="RadGraph model or folder.", show_default="radgraph-xl")] = None,
     section: Annotated[Section | None, typer.Option(help="Scored part.", show_default="findings+impression")] = None,
+    allow_remote: AllowRemote = None,
     track: Track = None,
     as_json: Json = False,
 ) -> None:
@@ -267,6 +293,7 @@ def evaluate(
             controls=_pairs(controls) if controls else None,
             radgraph=radgraph,
             section=section,
+            allow_remote=allow_remote,
             tracking={"enabled": track},
         )
         with _bar() as progress:

@@ -90,8 +90,15 @@ class Summary(Generic[R]):
         }
 
 
-def ingest(settings: IngestSettings, *, progress: Progress | None = None) -> Summary[IngestSummary]:
+def ingest(
+    settings: IngestSettings, *, progress: Progress | None = None, rewriter: Callable[[str], str] | None = None
+) -> Summary[IngestSummary]:
     """DICOM (or PNG, JPEG) and reports to a manifest and model-ready images.
+
+    Args:
+        settings: what to read, and how.
+        progress: told about headers, reports and studies.
+        rewriter: takes mentions of earlier studies out of a section, in the place of the rules.
 
     Raises:
         CxrReportError: one of its kinds; see `ingestion.pipeline.ingest`.
@@ -100,7 +107,7 @@ def ingest(settings: IngestSettings, *, progress: Progress | None = None) -> Sum
     from cxrreport.ingestion.pipeline import ingest as work
 
     with _tracked("ingest", settings) as (run, summarise):
-        result = work(settings, progress or _silent)
+        result = work(settings, progress or _silent, rewriter=rewriter)
         facts = {"layout": result.layout} | _ingest_facts(result)
         run.metrics(_flat(facts))
         run.artifact(result.folder / "ingest.json")
@@ -168,13 +175,15 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
         CxrReportError: another of its kinds; see `inference.generate.generate`.
     """
     from cxrreport.inference.generate import generate as work
+    from cxrreport.ingestion.pseudonyms import unnamed_input
     from cxrreport.model import adapters, checkpoints
     from cxrreport.model.prompt import PromptLayout
 
     settings = _adapter_told_apart(settings)
     with (
         _tracked("generate", settings) as (run, summarise),
-        output_folder(settings.output, verb="generate", settings=settings.model_dump(mode="json")) as folder,
+        unnamed_input(settings),
+        output_folder(settings.output, verb="generate", settings=_shown(settings).model_dump(mode="json")) as folder,
     ):
         checkpoint, prompt, card = _what_belongs_together(settings)
         manifest, settings, facts = _images(settings, checkpoint, card, progress or _silent)
@@ -280,7 +289,7 @@ def _tracked(verb: str, settings: Verb) -> Iterator[tuple[tracking.Run, Callable
     """The run of one verb, and what makes its summary from facts, result and warnings."""
     begun = time.monotonic()
     output = settings.output
-    with tracking.start(verb, settings, settings.tracking, output=output) as run:
+    with tracking.start(verb, _shown(settings), settings.tracking, output=output) as run:
         uri = tracking.store_uri(settings.tracking, output) if run.run_id else ""
 
         def summarise(facts: Mapping[str, Any], result: Any, warnings: tuple[str, ...] = ()) -> Summary[Any]:
@@ -298,6 +307,16 @@ def _tracked(verb: str, settings: Verb) -> Iterator[tuple[tracking.Run, Callable
         yield run, summarise
 
 
+def _shown(settings: Verb) -> Verb:
+    """Settings as MLflow and state files may show them: where ids become pseudonyms, the input's name does too."""
+    if not isinstance(settings, (IngestSettings, GenerateSettings)) or settings.pseudonymize is None:
+        return settings
+    from cxrreport.ingestion.pseudonyms import recorded_input
+
+    hidden = {name: Path(value) for name, value in recorded_input(settings).items()}
+    return settings.model_copy(update=hidden)
+
+
 def _log_data(run: tracking.Run, manifest: Manifest, context: str) -> None:
     run.dataset("manifest", manifest.digest, context, studies=len(manifest.studies()), resolution=manifest.resolution)
 
@@ -311,6 +330,7 @@ def _ingest_facts(result: IngestSummary) -> dict[str, Any]:
         "split": dict(result.studies),
         "reports_in_several_splits": result.reports_in_several_splits,
         "near_duplicate_reports": result.near_duplicate_reports,
+        "mentions_of_earlier_studies": dict(result.texts),
     }
 
 
@@ -363,6 +383,7 @@ def _images(
         "layout": "folder",
         "resolution": card.resolution if card else checkpoints.resolution_of(checkpoint),
         "require_report": False,
+        "pseudonymize": settings.pseudonymize,
     }
     if card is not None:
         values |= {name: card.preprocessing[name] for name in ("resize", "interpolation") if name in card.preprocessing}

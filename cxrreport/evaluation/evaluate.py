@@ -24,6 +24,7 @@ from cxrreport.evaluation.statistics import CONFIDENCE, Measure, PatientBootstra
 from cxrreport.evaluation.text import CONVENTIONS, ROUGE, TEXT_METRICS, signature
 from cxrreport.files import VOLATILE, atomic_path, output_folder, write_json
 from cxrreport.records import Interval
+from cxrreport.remote import check_allowed
 from cxrreport.settings import EvaluateSettings
 
 logger = logging.getLogger(__name__)
@@ -84,12 +85,15 @@ def evaluate(
         extra_metrics: name to scorer, scored like the others.
 
     Raises:
+        SettingsError: a metric sends reports to another machine (`cxrreport.remote`), and that is not allowed.
         InputError: a table cannot be used.
         ScoreError: the tables do not belong together, or a name is taken twice.
         WeightsError: RadGraph's weights are missing or not usable.
         OutputError: the output folder is in use or holds something else.
     """
     extra = dict(extra_metrics or {})
+    for name, scorer in extra.items():
+        check_allowed(scorer, f"metric {name}", allow_remote=settings.allow_remote, declared=False)
     references = tables.read_references(settings.references, settings.section)
     systems = {MAIN: tables.read_predictions(settings.predictions, settings.section)}
     for name, path in settings.controls.items():

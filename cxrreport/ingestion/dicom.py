@@ -51,6 +51,7 @@ class Header:
     Args:
         patient_id: PatientID, study_id: StudyInstanceUID, image_id: SOPInstanceUID; an empty string where missing.
         rows: height, pixels; within the budget, as is `columns`.
+        says_no_text: True where Burned In Annotation (0028,0301) is NO; a missing one says nothing.
         notes: `bodypart-missing`, `bodypart-unclear`, `modality-missing`, `for-processing`.
     """
 
@@ -60,6 +61,7 @@ class Header:
     view: View
     rows: int
     columns: int
+    says_no_text: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -69,7 +71,7 @@ class Radiograph:
 
     Args:
         grey: uint8[rows, columns]; bright is dense, whatever the polarity of the file.
-        patient_id: as in `Header`, as are `study_id` and `image_id`.
+        patient_id: as in `Header`, as are `study_id`, `image_id` and `says_no_text`.
         notes: those of `Header`; those of `dicom_greyscale.grey_scale` and `greyscale.to_grey`; and
             `monochrome2-inverted`.
     """
@@ -81,6 +83,7 @@ class Radiograph:
     patient_id: str = ""
     study_id: str = ""
     image_id: str = ""
+    says_no_text: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -158,6 +161,7 @@ def read_radiograph(path: Path, *, max_pixels: int, window: int | str = 0) -> Ra
         patient_id=header.patient_id,
         study_id=header.study_id,
         image_id=header.image_id,
+        says_no_text=header.says_no_text,
         notes=header.notes + notes + more,
     )
 
@@ -216,6 +220,7 @@ def _check(dataset: Dataset, max_pixels: int) -> Header:
             ),
             rows=rows,
             columns=columns,
+            says_no_text=text(dataset, "BurnedInAnnotation").upper() == "NO",
             notes=notes,
         )
 

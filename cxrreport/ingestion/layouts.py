@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 from cxrreport.errors import InputError
 from cxrreport.ingestion.covariates import Covariates, reduced
 from cxrreport.ingestion.picture import is_picture
+from cxrreport.ingestion.pseudonyms import shown_id, shown_path
 from cxrreport.ingestion.sections import parse_report
 from cxrreport.ingestion.tables import is_table, read_table, report_of, split_of
 from cxrreport.ingestion.views import view_of
@@ -145,7 +146,8 @@ def _list_mimic_cxr(settings: IngestSettings) -> Listing:
     for image_id, (path, source, study_id, patient_id) in sorted(on_disk.items()):
         row = splits.get(image_id, {})
         if row and (row["study_id"], row["subject_id"]) != (study_id, patient_id):
-            raise InputError(f"{split_file}: image {image_id} is not in the study and patient that its path names")
+            named = shown_id("image", image_id)
+            raise InputError(f"{split_file}: image {named} is not in the study and patient that its path names")
         if study_id not in reports:
             reports[study_id] = _mimic_report(report_root, patient_id, study_id)
         sources.append(
@@ -181,7 +183,8 @@ def _mimic_report(root: Path, patient_id: str, study_id: str) -> Report | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InputError(f"the report of study {study_id} cannot be read ({error.strerror})") from error
+        shown = shown_id("study", study_id)
+        raise InputError(f"the report of study {shown} cannot be read ({error.strerror})") from error
     return parse_report(text)
 
 
@@ -260,7 +263,7 @@ def _openi_reports_of_table(path: Path) -> tuple[dict[str, Report], dict[str, st
         if not number.isdigit() or report is None:
             raise InputError(f"{path}: a uid is not of the form CXR123 or 123")
         if f"CXR{int(number)}" in reports:
-            raise InputError(f"{path}: report CXR{int(number)} is there twice")
+            raise InputError(f"{path}: report {shown_id('study', f'CXR{int(number)}')} is there twice")
         reports[f"CXR{int(number)}"] = report
         _add_listed(listed, row.get("images", "").split("|"))
     return reports, listed
@@ -303,7 +306,7 @@ def _list_folder(settings: IngestSettings) -> Listing:
     if settings.reports is not None:
         for row in read_table(settings.reports, required=("study_id",)):
             if row["study_id"] in by_study:
-                raise InputError(f"{settings.reports}: study {row['study_id']} is there twice")
+                raise InputError(f"{settings.reports}: study {shown_id('study', row['study_id'])} is there twice")
             split = split_of(row, str(settings.reports))
             by_study[row["study_id"]] = StudyRow(report=report_of(row), split=split)
         if by_study and all(row.report is None for row in by_study.values()):
@@ -328,10 +331,10 @@ def _list_table(settings: IngestSettings) -> Listing:
     sources = []
     for row in read_table(table, required=("image", "study_id", "patient_id")):
         if not row["image"]:
-            raise InputError(f"{table}: a row of study {row['study_id'] or '(none)'} has no image")
+            raise InputError(f"{table}: a row of study {shown_id('study', row['study_id']) or '(none)'} has no image")
         path = root / row["image"]
         if is_picture(path) and not (row["study_id"] and row["patient_id"]):
-            raise InputError(f"{table}: the row of image {row['image']} has no study_id or no patient_id")
+            raise InputError(f"{table}: the row of image {shown_path(row['image'])} has no study_id or no patient_id")
         inside = path.resolve().is_relative_to(root.resolve())
         view = view_of(row.get("view", ""))
         sources.append(
@@ -371,7 +374,8 @@ def _walk(root: Path, output: Path) -> Iterator[tuple[Path, str]]:
     skipped = output.resolve()
 
     def refuse(error: OSError) -> Any:
-        raise InputError(f"{error.filename}: the folder cannot be listed ({error.strerror})") from error
+        where = _shown_below(root, error.filename)
+        raise InputError(f"{where}: the folder cannot be listed ({error.strerror})") from error
 
     for folder, folders, names in os.walk(root, onerror=refuse):
         here = Path(folder)
@@ -380,3 +384,9 @@ def _walk(root: Path, output: Path) -> Iterator[tuple[Path, str]]:
             path = here / name
             # A name that is not UTF-8 must still go into tables.
             yield path, os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", errors="replace")
+
+
+def _shown_below(root: Path, path: str | bytes | None) -> str:
+    """A path as a message may show it: the root as it was given, what is below as names may be shown."""
+    below = os.path.relpath(os.fsdecode(path or b""), root)
+    return f"{root}/{shown_path(below)}"

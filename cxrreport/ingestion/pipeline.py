@@ -24,9 +24,11 @@ from typing import Any
 import cxrreport
 from cxrreport.errors import OutputError, RefusedImage
 from cxrreport.files import VOLATILE, OutputFolder, atomic_path, output_folder, write_json
+from cxrreport.ingestion.burned_in import text_near_border
 from cxrreport.ingestion.contact_sheet import spread, write_contact_sheet
 from cxrreport.ingestion.covariates import Covariates, reduced
 from cxrreport.ingestion.dicom import Header, read_covariates, read_radiograph
+from cxrreport.ingestion.hidden import hidden_header, hidden_listing
 from cxrreport.ingestion.layouts import Listing, Source, list_sources
 from cxrreport.ingestion.manifest import (
     IMAGES,
@@ -39,8 +41,10 @@ from cxrreport.ingestion.manifest import (
 from cxrreport.ingestion.near_duplicates import count_near_duplicates
 from cxrreport.ingestion.picture import is_picture, read_picture
 from cxrreport.ingestion.plan import StudyPlan, header_of, make_plan, needs_header, refused
+from cxrreport.ingestion.pseudonyms import Pseudonyms, active, recorded_input, unnamed_input
 from cxrreport.ingestion.resample import to_square
 from cxrreport.ingestion.store import encode, write_shard
+from cxrreport.ingestion.texts import Rewriter, allowed_rewriter, prepare_texts
 from cxrreport.ingestion.workers import ordered_map
 from cxrreport.records import Image, LeftOut, Reason, Split, View
 from cxrreport.settings import IngestSettings
@@ -49,6 +53,7 @@ Progress = Callable[[int, int, str], None]
 
 STUDIES_PER_SHARD = 128
 """What is done again at most when a run was stopped."""
+BURNED_IN_NOTE = "burned-in-text"
 _PARTS = ".parts"
 
 
@@ -68,6 +73,7 @@ class IngestSummary:
         reports_in_several_splits: reports of the training split whose very words are in another split too.
         near_duplicate_reports: reports for validation and test that are nearly the same as one for training
             (`near_duplicates`).
+        texts: what became of mentions of earlier studies (`texts.prepare_texts`).
         digest: SHA-256 of the content (`manifest.content_digest`); empty for a shard.
         seconds: wall time of the run that finished.
         went_on: True where this call found the work done, or part of it.
@@ -83,6 +89,7 @@ class IngestSummary:
     studies: dict[str, int]
     reports_in_several_splits: int
     near_duplicate_reports: int
+    texts: dict[str, int]
     digest: str
     seconds: float
     went_on: bool = False
@@ -96,7 +103,9 @@ class StudyResult:
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-def ingest(settings: IngestSettings, progress: Progress | None = None) -> IngestSummary:
+def ingest(
+    settings: IngestSettings, progress: Progress | None = None, *, rewriter: Rewriter | None = None
+) -> IngestSummary:
     """Read `settings.input`, and write manifest, images, ledger and contact sheet into `settings.output`.
 
     The same settings into the same folder go on where a stopped run ended, and do nothing where it had finished.
@@ -104,20 +113,30 @@ def ingest(settings: IngestSettings, progress: Progress | None = None) -> Ingest
     Args:
         settings: what to read and how; `input` may be a folder, a table, or a single DICOM file.
         progress: called with done, total and a label, in this process.
+        rewriter: takes mentions of earlier studies out of a section in the place of the rules (`texts.Rewriter`);
+            None: as `settings.priors_rewriter` says.
 
     Raises:
+        SettingsError: the key file cannot be used, or the rewriter is not there or not allowed.
         InputError: the input is missing, a table is wrong, or a patient is in two splits.
         OutputError: the folder is in use or holds something else, or the disk is full.
     """
     started = time.perf_counter()
     report = progress or _silent
-    with output_folder(_output(settings), verb="ingest", settings=_recorded(settings)) as folder:
+    rewriter = allowed_rewriter(settings, rewriter)
+    pseudonyms = Pseudonyms.from_file(settings.pseudonymize) if settings.pseudonymize is not None else None
+    with (
+        active(pseudonyms),
+        unnamed_input(settings),
+        output_folder(_output(settings), verb="ingest", settings=_recorded(settings)) as folder,
+    ):
         if folder.finished and (settings.shard is not None or (folder.path / MANIFEST).is_file()):
             if settings.shard is None:
                 shutil.rmtree(folder.path / _PARTS, ignore_errors=True)
             return _summary(folder, went_on=True)
-        listing = list_sources(settings)
-        plan = make_plan(settings, listing, _headers(settings, listing, report))
+        listing = hidden_listing(list_sources(settings), pseudonyms)
+        headers = (hidden_header(header, pseudonyms) for header in _headers(settings, listing, report))
+        plan, texts = prepare_texts(make_plan(settings, listing, headers), settings, rewriter, report)
         went_on = (folder.path / _PARTS).is_dir()
         rows, left_out = _work(settings, folder.path, plan.studies, report)
         read = plan.read
@@ -140,6 +159,7 @@ def ingest(settings: IngestSettings, progress: Progress | None = None) -> Ingest
             studies=_studies_per_split(rows),
             reports_in_several_splits=_shared_reports(rows),
             near_duplicate_reports=_near_duplicates(rows),
+            texts=texts,
             digest=digest,
             seconds=round(time.perf_counter() - started, 3),
         )
@@ -172,6 +192,11 @@ def _read_image(study: StudyPlan, source: Source, settings: IngestSettings) -> t
         radiograph = read_picture(source.path, max_pixels=settings.max_pixels)
     else:
         radiograph = read_radiograph(source.path, max_pixels=settings.max_pixels, window=settings.window)
+    notes = radiograph.notes + source.notes
+    if settings.burned_in != "ignore" and not radiograph.says_no_text and text_near_border(radiograph.grey):
+        if settings.burned_in == "exclude":
+            raise RefusedImage(Reason.BURNED_IN, "text seems to be burned in near a border")
+        notes += (BURNED_IN_NOTE,)
     square = to_square(
         radiograph.grey,
         resolution=settings.resolution,
@@ -187,7 +212,7 @@ def _read_image(study: StudyPlan, source: Source, settings: IngestSettings) -> t
         source=source.source,
         rows=radiograph.rows,
         columns=radiograph.columns,
-        notes=radiograph.notes + source.notes,
+        notes=notes,
     )
     sha256 = hashlib.sha256(square.tobytes()).hexdigest()
     covariates = _covariates(source, settings) if settings.covariates else None
@@ -359,7 +384,7 @@ def _recorded(settings: IngestSettings) -> dict[str, Any]:
     values = settings.model_dump(mode="json") | {"input": str(settings.input.resolve())}
     if settings.reports is not None:
         values["reports"] = str(settings.reports.resolve())
-    return values
+    return values | recorded_input(settings)
 
 
 def _preprocessing(settings: IngestSettings) -> dict[str, Any]:

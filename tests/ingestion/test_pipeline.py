@@ -131,7 +131,7 @@ def test_patient_in_two_splits_is_an_error(make_mimic: Make, tmp_path: Path) -> 
 
 
 def test_open_i_of_the_shared_material(shared: Path, tmp_path: Path) -> None:
-    summary = run(shared / "openi", tmp_path / "out")
+    summary = run(shared / "openi", tmp_path / "out", priors="keep")
     assert (summary.layout, summary.official_split) == ("openi", False)
     assert summary.kept + summary.left_out["not-frontal"] + summary.left_out["other-view-chosen"] == 9
     manifest = Manifest.open(tmp_path / "out")

@@ -1,0 +1,126 @@
+"""What becomes of reports on their way into the manifest: marks of removed text, mentions of earlier studies."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+from cxrreport.errors import InputError
+from cxrreport.ingestion.plan import Plan, StudyPlan
+from cxrreport.ingestion.priors import Edited, remove_priors
+from cxrreport.records import REPORT_SECTIONS, LeftOut, Reason, Report, Split
+from cxrreport.remote import check_allowed, load_function
+from cxrreport.settings import IngestSettings
+
+Progress = Callable[[int, int, str], None]
+Rewriter = Callable[[str], str]
+"""Takes a section and gives it without mentions of earlier studies; declares itself as `cxrreport.remote` says."""
+
+_EDITED_SECTIONS = ("findings", "impression")
+_MARK = re.compile(r"(?<!\w)(?:_{3,}|X{4,})(?:'s)?(?!\w)")
+_AROUND_NOTHING = re.compile(r"\(\s*\)|\[\s*\]")
+
+
+def allowed_rewriter(settings: IngestSettings, given: Rewriter | None = None) -> Rewriter | None:
+    """The rewriter that is given or that the settings name, or None.
+
+    Raises:
+        SettingsError: it cannot be imported, says not whether it is remote, or is and may not be.
+    """
+    name = "the rewriter"
+    if given is None:
+        if settings.priors_rewriter is None:
+            return None
+        name = f"priors_rewriter {settings.priors_rewriter}"
+        given = load_function(settings.priors_rewriter, "priors_rewriter")
+    check_allowed(given, name, allow_remote=settings.allow_remote)
+    return given
+
+
+def prepare_texts(
+    plan: Plan, settings: IngestSettings, rewriter: Rewriter | None, progress: Progress
+) -> tuple[Plan, dict[str, int]]:
+    """Take marks and mentions of earlier studies out of the reports, as the settings say.
+
+    Args:
+        plan: studies with their reports as they were read.
+        settings: `placeholders`, `priors`, `require_report`.
+        rewriter: takes the place of the rules.
+        progress: told about studies.
+
+    Returns:
+        The plan, where studies of whose report nothing is left are left out (if reports are required); and counts:
+        `sentences`, `mentioned`, `edited`, `dropped` (with a rewriter: `sections`, `edited`), `emptied` studies.
+
+    Raises:
+        InputError: the rewriter failed; its own message is not shown, as it may quote the report.
+    """
+    counts: Counter[str] = Counter()
+    studies, left_out = [], list(plan.left_out)
+    for done, study in enumerate(plan.studies, start=1):
+        report = _without_marks(study.report, settings.placeholders)
+        if settings.priors == "all" or (settings.priors == "training" and study.split is not Split.TEST):
+            had_text = bool(report.findings or report.impression)
+            report = _without_priors(study, report, rewriter, counts)
+            if had_text and not (report.findings or report.impression):
+                counts["emptied"] += 1
+                if settings.require_report:
+                    left_out += [_emptied(source.source, study.study_id) for source in study.candidates]
+                    continue
+        studies.append(replace(study, report=report))
+        progress(done, len(plan.studies), "reports")
+    return replace(plan, studies=studies, left_out=left_out), dict(sorted(counts.items()))
+
+
+def without_marks(text: str, placeholders: str) -> str:
+    """A section with its marks of removed text (`___`, `XXXX`) kept, removed, or all written `___`."""
+    if placeholders == "keep":
+        return text
+    if placeholders == "underscores":
+        return _MARK.sub("___", text)
+    text = _AROUND_NOTHING.sub("", _MARK.sub("", text))
+    text = re.sub(r"\s+([.,;:?!])", r"\1", " ".join(text.split()))
+    return re.sub(r"([,;])(?:\s*[,;])+", r"\1", text).strip()
+
+
+def _without_marks(report: Report, placeholders: str) -> Report:
+    return Report(**{section: without_marks(getattr(report, section), placeholders) for section in REPORT_SECTIONS})
+
+
+def _without_priors(study: StudyPlan, report: Report, rewriter: Rewriter | None, counts: Counter[str]) -> Report:
+    changed = {}
+    for section in _EDITED_SECTIONS:
+        text = getattr(report, section)
+        if not text:
+            continue
+        if rewriter is None:
+            edited = remove_priors(text)
+            _count(counts, edited)
+            changed[section] = edited.text
+        else:
+            changed[section] = _rewritten(rewriter, text, study.study_id, section)
+            counts["sections"] += 1
+            counts["edited"] += changed[section] != text
+    return replace(report, **changed)
+
+
+def _count(counts: Counter[str], edited: Edited) -> None:
+    for name in ("sentences", "mentioned", "edited", "dropped"):
+        counts[name] += getattr(edited, name)
+
+
+def _rewritten(rewriter: Rewriter, text: str, study_id: str, section: str) -> str:
+    try:
+        result = rewriter(text)
+    except Exception as error:  # whatever it is, its message may quote the report
+        raise InputError(f"the rewriter failed on the {section} of study {study_id} ({type(error).__name__})") from None
+    if not isinstance(result, str):
+        raise InputError(f"the rewriter gave {type(result).__name__} for the {section} of study {study_id}, not a text")
+    return " ".join(result.split())
+
+
+def _emptied(source: str, study_id: str) -> LeftOut:
+    detail = "nothing is left without mentions of earlier studies"
+    return LeftOut(source=source, reason=Reason.EMPTY_SECTIONS, detail=detail, study_id=study_id)
