@@ -1,8 +1,8 @@
 """Frontal chest radiographs that come with black and white exchanged, against what their header says.
 
 Outside of the patient there is air, and beside the spine there are the lungs: in a picture in which bright is dense,
-the upper corners are darker than the midline, and the lung fields too. Both are asked, each with a margin, so that a
-picture is only called inverted where nothing speaks against it.
+the upper corners are darker than the midline, and the lung fields too. Both are asked, on either side and each with a
+margin, so that a picture is only called inverted where nothing speaks against it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SIDE = 64  # pixels of the reduced picture
-CORNERS, LUNGS = 0.15, 0.08
+CORNERS, LUNGS = 0.1, 0.05
 """Margins, fractions of the grey range; `docs/ingestion.md` says what they catch and what they mistake."""
 
 
 def looks_inverted(grey: NDArray[np.uint8]) -> bool:
-    """True where the upper corners and the lung fields are clearly brighter than the midline.
+    """True where both upper corners and both lung fields are clearly brighter than the midline.
 
     Args:
         grey: uint8[H, W] as displayed, upright; smaller pictures than 64 x 64 are never called inverted.
@@ -26,7 +26,7 @@ def looks_inverted(grey: NDArray[np.uint8]) -> bool:
     rows, columns = (np.linspace(0, side - 1, 4 * _SIDE).astype(np.intp) for side in grey.shape)
     blocks = grey[np.ix_(rows, columns)].reshape(_SIDE, 4, _SIDE, 4)
     small = blocks.mean(axis=(1, 3)) / 255.0
-    corners = np.median(np.concatenate([small[:6, :8], small[:6, -8:]]))
     midline = small[8:56, 28:36]
-    lungs = np.concatenate([small[16:40, 12:24], small[16:40, 40:52]])
-    return bool(corners - np.median(midline) > CORNERS and lungs.mean() - midline.mean() > LUNGS)
+    corner = min(np.median(small[:6, :8]), np.median(small[:6, -8:]))
+    lung = min(small[16:40, 12:24].mean(), small[16:40, 40:52].mean())
+    return bool(corner - np.median(midline) > CORNERS and lung - midline.mean() > LUNGS)
