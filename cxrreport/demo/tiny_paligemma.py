@@ -407,6 +407,7 @@ def _save(out: Path, model: Any, processor: PaliGemmaProcessor) -> None:
     copy.load_state_dict(model.state_dict())
     copy.config.text_config.attn_logit_softcapping = 50.0
     copy.config.text_config.final_logit_softcapping = 30.0
+    copy.config.synthetic = True
     copy.save_pretrained(out)
     processor.save_pretrained(out)
 
