@@ -1,0 +1,207 @@
+"""Pseudonyms, marks of removed text, rewriters that declare themselves, text in the pixels, telemetry."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from cxrreport.errors import InputError, SettingsError
+from cxrreport.ingestion.burned_in import text_near_border
+from cxrreport.ingestion.plan import Plan, StudyPlan
+from cxrreport.ingestion.pseudonyms import Pseudonyms, active, shown_id, shown_path
+from cxrreport.ingestion.texts import allowed_rewriter, prepare_texts, without_marks
+from cxrreport.records import Report, Split
+from cxrreport.remote import check_allowed
+from cxrreport.settings import IngestSettings
+
+
+def key_file(folder: Path, content: bytes = b"a secret of enough bytes") -> Path:
+    path = folder / "key"
+    path.write_bytes(content)
+    return path
+
+
+def test_pseudonyms_depend_on_key_kind_and_id(tmp_path: Path) -> None:
+    one = Pseudonyms.from_file(key_file(tmp_path))
+    other = Pseudonyms.from_file(key_file(tmp_path, b"another secret of enough bytes"))
+    assert one.of("patient", "1") == Pseudonyms(b"a secret of enough bytes").of("patient", "1")
+    assert len({one.of("patient", "1"), one.of("study", "1"), one.of("patient", "2"), other.of("patient", "1")}) == 4
+    assert one.of("patient", "") == ""
+    assert "secret" not in repr(one)
+    assert one.check != other.check
+
+
+def test_pseudonyms_of_paths_keep_folders_together_and_the_kind_of_file(tmp_path: Path) -> None:
+    pseudonyms = Pseudonyms.from_file(key_file(tmp_path))
+    first, second = pseudonyms.path("SMITH^JOHN/1.dcm"), pseudonyms.path("SMITH^JOHN/DOE.2")
+    assert first.split("/")[0] == second.split("/")[0]
+    assert first.endswith(".dcm") and not second.endswith(".2")
+    assert "SMITH" not in first + second and "DOE" not in second
+
+
+@pytest.mark.parametrize("content", [b"", b"   short   \n"])
+def test_a_short_key_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(SettingsError, match="16 are needed"):
+        Pseudonyms.from_file(key_file(tmp_path, content))
+    with pytest.raises(SettingsError, match="cannot be read"):
+        Pseudonyms.from_file(tmp_path / "none")
+
+
+def test_messages_name_pseudonyms_while_they_are_active(tmp_path: Path) -> None:
+    pseudonyms = Pseudonyms.from_file(key_file(tmp_path))
+    assert (shown_id("study", "7"), shown_path("A/b.dcm")) == ("7", "A/b.dcm")
+    with active(pseudonyms):
+        assert shown_id("study", "7") == pseudonyms.of("study", "7")
+        assert "A" not in shown_path("A/b.dcm").split("/")
+    assert shown_id("study", "7") == "7"
+
+
+@pytest.mark.parametrize(
+    ("text", "removed"),
+    [
+        ("___ year old woman.", "year old woman."),
+        ("Compared to ___, clear.", "Compared to, clear."),
+        ("Seen by Dr. ___ (___).", "Seen by Dr.."),
+        ("XXXX sternotomy XXXX, XXXX, intact", "sternotomy, intact"),
+        ("chest x-XXXX", "chest x-XXXX"),
+        ("A_B and XXX stay.", "A_B and XXX stay."),
+    ],
+)
+def test_marks_of_removed_text(text: str, removed: str) -> None:
+    assert without_marks(text, "keep") == text
+    if "x-XXXX" not in text:
+        assert without_marks(text, "remove") == removed
+        assert "XXXX" not in without_marks(text, "underscores")
+
+
+def plan_of(*texts: str, split: Split = Split.TRAIN) -> Plan:
+    studies = [
+        StudyPlan(
+            study_id=f"s{index}",
+            patient_id=f"p{index}",
+            split=split,
+            report=Report(findings=text, indication="Stable angina."),
+            candidates=(),
+            only_first=True,
+        )
+        for index, text in enumerate(texts)
+    ]
+    return Plan(studies=studies, left_out=[], read=len(studies))
+
+
+def settings(**changes: object) -> IngestSettings:
+    return IngestSettings.model_validate({"input": "in", "output": "out"} | changes)
+
+
+def silent(_done: int, _total: int, _label: str) -> None:
+    """Nothing."""
+
+
+def test_priors_leave_training_texts_and_what_is_emptied_is_left_out() -> None:
+    plan = plan_of("Stable cardiomegaly. No new effusion. Clear lungs.", "Unchanged.")
+    prepared, counts = prepare_texts(plan, settings(), None, silent)
+    assert [study.report.findings for study in prepared.studies] == ["Cardiomegaly. Clear lungs."]
+    assert prepared.studies[0].report.indication == "Stable angina."
+    assert counts == {"sentences": 4, "mentioned": 3, "edited": 1, "dropped": 2, "emptied": 1}
+    kept, _ = prepare_texts(plan, settings(require_report=False), None, silent)
+    assert len(kept.studies) == 2
+
+
+def test_references_for_testing_stay_unless_all_are_asked_for() -> None:
+    plan = plan_of("Stable cardiomegaly.", split=Split.TEST)
+    assert prepare_texts(plan, settings(), None, silent)[0].studies[0].report.findings == "Stable cardiomegaly."
+    assert prepare_texts(plan, settings(priors="all"), None, silent)[0].studies[0].report.findings == "Cardiomegaly."
+    assert prepare_texts(plan_of("Stable."), settings(priors="keep"), None, silent)[0] == plan_of("Stable.")
+
+
+def local(text: str) -> str:
+    return text.replace("Stable ", "")
+
+
+def remote(text: str) -> str:
+    return text
+
+
+local.remote = False  # type: ignore[attr-defined]
+remote.remote = True  # type: ignore[attr-defined]
+
+
+def test_a_rewriter_takes_the_place_of_the_rules() -> None:
+    prepared, counts = prepare_texts(plan_of("Stable x. No new y."), settings(), local, silent)
+    assert prepared.studies[0].report.findings == "x. No new y."
+    assert counts == {"sections": 1, "edited": 1}
+
+
+def test_what_sends_text_away_is_refused_without_a_word_from_the_user() -> None:
+    assert allowed_rewriter(settings(), local) is local
+    with pytest.raises(SettingsError, match="--allow-remote"):
+        allowed_rewriter(settings(), remote)
+    assert allowed_rewriter(settings(allow_remote=True), remote) is remote
+    with pytest.raises(SettingsError, match="does not say"):
+        allowed_rewriter(settings(allow_remote=True), lambda text: text)
+    with pytest.raises(SettingsError, match="--allow-remote"):
+        check_allowed(remote, "metric x", allow_remote=False, declared=False)
+    check_allowed(len, "metric x", allow_remote=False, declared=False)
+
+
+@pytest.mark.parametrize("spec", ["nothing", "no.such.module:f", "os:no_such_function", "os:sep"])
+def test_a_rewriter_that_is_not_there(spec: str) -> None:
+    with pytest.raises(SettingsError, match="priors_rewriter"):
+        allowed_rewriter(settings(priors_rewriter=spec))
+
+
+def test_a_rewriter_that_fails_does_not_quote_the_report() -> None:
+    def broken(text: str) -> str:
+        raise ValueError(text)
+
+    broken.remote = False  # type: ignore[attr-defined]
+    with pytest.raises(InputError) as caught:
+        prepare_texts(plan_of("Secret words."), settings(), broken, silent)
+    assert "Secret" not in str(caught.value) and caught.value.__cause__ is None
+
+
+def phantom(side: int, seed: int) -> np.ndarray:
+    from cxrreport.demo.findings import masked, sample_findings
+    from cxrreport.demo.phantom import draw, expose, sample_anatomy
+
+    rng = np.random.default_rng(seed)
+    grey = draw(sample_anatomy(rng), masked(sample_findings(rng)), side, side + 60, seed).grey
+    return (np.clip(expose(grey, rng, noise=0.012 * side / 224), 0, 1) * 255).astype(np.uint8)
+
+
+def test_burned_in_text_is_found_on_phantoms_and_nothing_else() -> None:
+    found = 0
+    for seed in range(16):
+        grey = phantom(480, seed)
+        assert not text_near_border(grey)
+        picture = Image.fromarray(grey)
+        draw = ImageDraw.Draw(picture)
+        where = (12, 12) if seed % 2 else (12, 440)
+        draw.rectangle((8, where[1] - 4, 300, where[1] + 26), fill=0 if seed % 4 < 2 else 255)
+        font = ImageFont.load_default(size=14 + seed % 8)
+        draw.text(where, "SMITH^JOHN 1961-04-12", fill=255 if seed % 4 < 2 else 0, font=font)
+        found += text_near_border(np.asarray(picture))
+    assert found >= 15
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (30, 2000), (64, 64)])
+def test_small_and_flat_pictures_have_no_text(shape: tuple[int, int]) -> None:
+    assert not text_near_border(np.zeros(shape, dtype=np.uint8))
+
+
+def test_telemetry_is_off_before_anything_else_is_imported() -> None:
+    code = (
+        "import os, cxrreport, importlib.util\n"
+        "from cxrreport.telemetry import OFF\n"
+        "assert all(os.environ[name] == value for name, value in OFF.items())\n"
+        "try:\n    import openvino_telemetry\nexcept ImportError:\n    print('off')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PATH": ""})
+    assert done.stdout.strip() == "off", done.stderr
+    assert importlib.import_module("cxrreport.telemetry").OFF["MLFLOW_DISABLE_TELEMETRY"] == "true"
