@@ -40,6 +40,7 @@ _COLUMNS = pa.schema(
     ]
 )
 _LEDGER_COLUMNS = pa.schema([(name, pa.string()) for name in ("source", "study_id", "reason", "detail")])
+_ROWS_AT_A_TIME = 4096
 _NOT_CONTENT = frozenset({"source"})
 """What may differ between two copies of one data set: left out of the digest."""
 
@@ -99,9 +100,11 @@ def write_manifest(folder: Path, rows: Sequence[ManifestRow], preprocessing: dic
     schema = _COLUMNS
     if any(row.covariates for row in rows):
         schema = pa.schema([*_COLUMNS, *((name, pa.string()) for name in NAMES)])
-    table = pa.Table.from_pylist([row.as_dict() for row in rows], schema=schema.with_metadata(metadata))
-    with atomic_path(folder / MANIFEST) as temporary:
-        pq.write_table(table, temporary)
+    schema = schema.with_metadata(metadata)
+    with atomic_path(folder / MANIFEST) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for start in range(0, len(rows), _ROWS_AT_A_TIME):
+            some = [row.as_dict() for row in rows[start : start + _ROWS_AT_A_TIME]]
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
     return digest
 
 

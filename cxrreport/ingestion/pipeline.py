@@ -33,7 +33,6 @@ from cxrreport.ingestion.layouts import Listing, Source, list_sources
 from cxrreport.ingestion.manifest import (
     IMAGES,
     MANIFEST,
-    Manifest,
     ManifestRow,
     write_ledger,
     write_manifest,
@@ -43,7 +42,7 @@ from cxrreport.ingestion.picture import is_picture, read_picture
 from cxrreport.ingestion.plan import StudyPlan, header_of, make_plan, needs_header, refused
 from cxrreport.ingestion.pseudonyms import Pseudonyms, active, recorded_input, unnamed_input
 from cxrreport.ingestion.resample import to_square
-from cxrreport.ingestion.store import encode, write_shard
+from cxrreport.ingestion.store import ImageStore, encode, write_shard
 from cxrreport.ingestion.texts import Rewriter, allowed_rewriter, prepare_texts
 from cxrreport.ingestion.workers import ordered_map
 from cxrreport.records import Image, LeftOut, Reason, Split, View
@@ -145,7 +144,7 @@ def ingest(
             left_out.sort(key=lambda row: (row.source, row.study_id, row.reason))
             write_ledger(folder.path, left_out)
             digest = write_manifest(folder.path, rows, _preprocessing(settings))
-            _write_sheet(folder.path)
+            _write_sheet(folder.path, rows)
         else:
             read, digest = len(rows) + len(left_out), ""
         folder.finish(
@@ -395,12 +394,10 @@ def _preprocessing(settings: IngestSettings) -> dict[str, Any]:
     }
 
 
-def _write_sheet(folder: Path) -> None:
-    manifest = Manifest.open(folder)
-    images = list(manifest.images.values())
-    shown = [images[index] for index in spread(len(images))]
-    labels = [f"{image.view}  {image.rows} x {image.columns}" for image in shown]
-    tiles = [(manifest.image(image.image_id), label) for image, label in zip(shown, labels, strict=True)]
+def _write_sheet(folder: Path, rows: list[ManifestRow]) -> None:
+    store = ImageStore(folder / IMAGES)
+    shown = [rows[index].image for index in spread(len(rows))]
+    tiles = [(store[image.image_id], f"{image.view}  {image.rows} x {image.columns}") for image in shown]
     write_contact_sheet(folder / "contact_sheet.png", tiles)
 
 
