@@ -134,22 +134,22 @@ def statements(findings: tuple[Finding, ...], rng: np.random.Generator) -> tuple
     finds the words known, as it would in a language model that has read the world, and has only the style to teach.
     """
     kind = rng.random()
-    if kind < 0.15:
+    if kind < 0.1:
         pathological = [f for f in findings if f.name not in (Name.TUBE, Name.PACEMAKER, Name.NODULE)]
         answer = " ".join(_state(f.name, f, rng) for f in pathological) or _pick(_NORMAL, rng)
         return "answer en is the chest normal ?", answer
-    if kind < 0.3:
+    if kind < 0.2:
         first, second = (VISIBLE[i] for i in rng.permutation(len(VISIBLE))[:2])
         if rng.random() < 0.4:
             first, second = Name.OEDEMA, Name.OPACITY
         return f"answer en {_TOPIC[first]} or {_TOPIC[second]} ?", _either(first, second, findings, rng)
     topics = [VISIBLE[i] for i in rng.permutation(len(VISIBLE))[: int(rng.integers(1, 5))]]
-    if kind < 0.75 and len(topics) > 1:
+    if kind < 0.7 and len(topics) > 1:
         cut = int(rng.integers(1, len(topics)))
         # Most impressions say again, in other words, what the findings said: to agree with itself is to be learned.
         parts = (
             {"findings": topics[:3], "impression": topics[:3]}
-            if rng.random() < 0.7
+            if rng.random() < 0.8
             else {
                 "findings": topics[:cut],
                 "impression": topics[cut:],

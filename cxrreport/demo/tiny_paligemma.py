@@ -218,7 +218,7 @@ def draw_pool(count: int, seed: int, workers: int) -> Pool:
 
 def _task(case: Case, rng: np.random.Generator) -> tuple[str, str]:
     findings, patches = case
-    match rng.choice(["caption", "describe", "statements", "detect"], p=[0.25, 0.2, 0.5, 0.05]):
+    match rng.choice(["caption", "describe", "statements", "detect"], p=[0.2, 0.15, 0.6, 0.05]):
         case "caption":
             return captions.CAPTION_PROMPT, captions.caption(findings)
         case "describe":
