@@ -71,7 +71,7 @@ def test_tables_name_every_file(phantoms):
 
 def test_ingest_reads_them_all_with_their_reports(phantoms, tmp_path):
     folder, studies = phantoms
-    settings = IngestSettings(input=folder, output=tmp_path / "out", layout="mimic-cxr")
+    settings = IngestSettings(input=folder, output=tmp_path / "out", layout="mimic-cxr", priors="keep")
     summary = ingest(settings, silent)
     assert summary.kept == len(studies)
     assert set(summary.left_out) <= {"not-frontal"}

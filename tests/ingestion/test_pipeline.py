@@ -376,7 +376,8 @@ def test_going_on_redoes_only_what_is_missing(
     )
     assert len(calls) == 8 + 7  # five of the first shard are not read again
     assert summary.went_on and summary.digest == undisturbed.digest and summary.read == undisturbed.read
-    assert progress[0] == (5, 12, "studies") and progress[-1] == (12, 12, "studies")
+    studies = [step for step in progress if step[2] == "studies"]
+    assert studies[0] == (5, 12, "studies") and studies[-1] == (12, 12, "studies")
 
 
 def test_image_shard_that_was_lost_is_made_again(
