@@ -71,7 +71,11 @@ def main() -> None:
         page.screenshot(path=given.out / "review-full.png")
         with mlflow_server(given.demo / "mlflow.db") as address:
             page.goto(f"{address}/#/experiments/1/runs")
-            page.wait_for_timeout(15_000)
+            page.get_by_text("Expand rows").click(timeout=60_000)
+            assistant = page.get_by_role("button", name="close")
+            if assistant.count():
+                assistant.first.click()
+            page.wait_for_timeout(3_000)
             page.screenshot(path=given.out / "mlflow-full.png")
         browser.close()
     for name in ("review", "mlflow"):
