@@ -102,3 +102,14 @@ def test_the_table_fits_a_terminal(walked, monkeypatch):
     assert "mlflow ui" in result.output
     table = [line for line in result.output.splitlines() if str(settings.output) not in line]
     assert max(len(line) for line in table) <= 80
+
+
+@pytest.mark.slow
+def test_the_road_at_896_pixels(tmp_path, monkeypatch):
+    """4,096 image tokens: trains, generates and scores, with a step and a few patients."""
+    small = replace(walk_module.SCALES[896], patients=20, smallest=200, full_size=0, max_steps=1)
+    monkeypatch.setitem(walk_module.SCALES, 896, small)
+    summary = walk(DemoSettings(output=tmp_path / "demo", resolution=896), silent)
+    assert summary["resolution"] == 896
+    assert summary["studies"] >= 4
+    assert tuple(summary["radgraph_f1"]) == SYSTEMS
