@@ -25,7 +25,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
-from cxrreport import __version__, runs
+from cxrreport import __version__, records, runs
 from cxrreport.errors import CxrReportError, InferenceError, ScoreError, SettingsError, TrackingError, TrainingError
 from cxrreport.settings import (
     DemoSettings,
@@ -440,7 +440,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def _bar() -> Iterator[runs.Progress]:
+def _bar() -> Iterator[records.Progress]:
     """A progress bar per label on standard error, with rate and time left."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), _Rate())
     with Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=_err()) as bar:

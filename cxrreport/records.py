@@ -7,8 +7,12 @@ matched by their order.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+Progress = Callable[[int, int, str], None]
+"""`progress(done, total, label)`, called as the work goes on."""
 
 REPORT_SECTIONS = ("indication", "technique", "comparison", "findings", "impression")
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from cxrreport import tracking
 from cxrreport.errors import InputError, SettingsError
 from cxrreport.files import output_folder
+from cxrreport.records import Progress
 from cxrreport.settings import (
     CheckpointSettings,
     EvaluateSettings,
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from cxrreport.ingestion.pipeline import IngestSummary
     from cxrreport.model.adapters import AdapterCard
     from cxrreport.training.train import TrainResult, Validate
-
-Progress = Callable[[int, int, str], None]
-"""`progress(done, total, label)`, called as the work goes on."""
 
 R = TypeVar("R")
 Verb = IngestSettings | TrainSettings | GenerateSettings | EvaluateSettings | ReviewSettings

@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -38,9 +37,7 @@ from cxrreport.demo.findings import Finding, Name, masked, sample_findings
 from cxrreport.demo.grammar import WrittenReport, sample_style, write_report
 from cxrreport.demo.phantom import Anatomy, draw, draw_lateral, expose, sample_anatomy
 from cxrreport.files import atomic_path, write_json
-from cxrreport.records import Split, View
-
-Progress = Callable[[int, int, str], None]
+from cxrreport.records import Progress, Split, View
 
 TRUTH = "findings.json"
 GRAPHS = "graphs.jsonl"

@@ -8,7 +8,7 @@ given again, it goes on where it was.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from cxrreport import runs, tracking
 from cxrreport.demo.findings import Name
 from cxrreport.demo.reader import Keys, contradicts, read_findings
 from cxrreport.files import OutputFolder, output_folder, write_json
+from cxrreport.records import Progress
 from cxrreport.settings import (
     CheckpointSettings,
     DemoSettings,
@@ -29,8 +30,6 @@ from cxrreport.settings import (
     TrackingSettings,
     TrainSettings,
 )
-
-Progress = Callable[[int, int, str], None]
 
 SYSTEMS = ("tuned", "no_adapter", "most_frequent", "shuffled", "blank")
 HEADLINE = "radgraph_partial"

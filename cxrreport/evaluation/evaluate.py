@@ -19,11 +19,11 @@ from cxrreport.errors import ScoreError
 from cxrreport.evaluation import archives, tables
 from cxrreport.evaluation.findings import same_studies
 from cxrreport.evaluation.graph import NO_AGREEMENT, Agreement, Annotation, Level, agreement, statuses
-from cxrreport.evaluation.radgraph import PACKAGE_CACHE, Progress, RadGraphAnnotator
+from cxrreport.evaluation.radgraph import PACKAGE_CACHE, RadGraphAnnotator
 from cxrreport.evaluation.statistics import CONFIDENCE, Measure, PatientBootstrap, mean
 from cxrreport.evaluation.text import CONVENTIONS, ROUGE, TEXT_METRICS, signature
 from cxrreport.files import VOLATILE, atomic_path, output_folder, write_json
-from cxrreport.records import Interval
+from cxrreport.records import Interval, Progress
 from cxrreport.remote import check_allowed
 from cxrreport.settings import EvaluateSettings
 

@@ -25,6 +25,7 @@ from cxrreport.errors import SettingsError, WeightsError
 from cxrreport.evaluation.archives import Archive, package_version, read
 from cxrreport.evaluation.cache import AnnotationCache, Graph
 from cxrreport.evaluation.graph import Annotation, Entity
+from cxrreport.records import Progress
 
 with warnings.catch_warnings():
     # Importing the package resets the process's warning filters and deprecates itself; keep that to the import.
@@ -43,8 +44,6 @@ with warnings.catch_warnings():
     from radgraph.dygie.models.dygie import DyGIE
     from radgraph.radgraph import CACHE_DIR
     from radgraph.utils import batch_to_device, get_entity, preprocess_reports
-
-Progress = Callable[[int, int, str], None]
 
 NON_PADDED = "non_padded_namespaces.txt"
 PACKAGE_CACHE = Path(CACHE_DIR)

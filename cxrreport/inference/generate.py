@@ -23,13 +23,11 @@ from cxrreport.inference.engine import Engine, Generated, Request
 from cxrreport.inference.shards import Shards, line
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
-from cxrreport.records import LeftOut, Prediction, Reason, Split, Study
+from cxrreport.records import LeftOut, Prediction, Progress, Reason, Split, Study
 from cxrreport.settings import GenerateSettings
 
 if TYPE_CHECKING:
     from cxrreport.ingestion.manifest import Manifest
-
-Progress = Callable[[int, int, str], None]
 
 PHANTOMS_ONLY = (
     "This model has only seen phantoms, that is drawings made by this project. What it writes about a real radiograph "

@@ -15,7 +15,7 @@ import json
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -45,10 +45,8 @@ from cxrreport.ingestion.resample import to_square
 from cxrreport.ingestion.store import ImageStore, encode, write_shard
 from cxrreport.ingestion.texts import Rewriter, allowed_rewriter, prepare_texts
 from cxrreport.ingestion.workers import ordered_map
-from cxrreport.records import Image, LeftOut, Reason, Split, View
+from cxrreport.records import Image, LeftOut, Progress, Reason, Split, View
 from cxrreport.settings import IngestSettings
-
-Progress = Callable[[int, int, str], None]
 
 STUDIES_PER_SHARD = 128
 """What is done again at most when a run was stopped."""

@@ -10,11 +10,10 @@ from dataclasses import replace
 from cxrreport.errors import InputError
 from cxrreport.ingestion.plan import Plan, StudyPlan
 from cxrreport.ingestion.priors import Edited, remove_priors
-from cxrreport.records import REPORT_SECTIONS, LeftOut, Reason, Report, Split
+from cxrreport.records import REPORT_SECTIONS, LeftOut, Progress, Reason, Report, Split
 from cxrreport.remote import check_allowed, load_function
 from cxrreport.settings import IngestSettings
 
-Progress = Callable[[int, int, str], None]
 Rewriter = Callable[[str], str]
 """Takes a section and gives it without mentions of earlier studies; declares itself as `cxrreport.remote` says."""
 

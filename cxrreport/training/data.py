@@ -15,12 +15,11 @@ import torch
 
 from cxrreport.errors import TrainingError
 from cxrreport.model.prompt import Batch, Encoded, PromptLayout
-from cxrreport.records import Split, Study
+from cxrreport.records import Progress, Split, Study
 
 IN_MEMORY_BYTES = 512 * 2**20
 """Decoded images of a split up to this size are kept in memory; larger splits are read image by image."""
 
-Progress = Callable[[int, int, str], None]
 Augment = Callable[[npt.NDArray[np.uint8], int], npt.NDArray[np.uint8]]
 
 

@@ -16,7 +16,8 @@ import torch
 
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import to_pixels
-from cxrreport.training.data import Progress, SplitSamples
+from cxrreport.records import Progress
+from cxrreport.training.data import SplitSamples
 
 CACHE_BYTES = 2**30
 """Features of a split up to this size are kept in memory: 256 tokens of width 128 in bfloat16 are 64 KB per image, so

@@ -23,9 +23,9 @@ from cxrreport.files import OutputFolder, atomic_path, output_folder, write_json
 from cxrreport.model import adapters, checkpoints
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import IGNORED, PromptLayout
-from cxrreport.records import Split
+from cxrreport.records import Progress, Split
 from cxrreport.settings import TrainSettings
-from cxrreport.training.data import Augment, Collator, ImageSource, Progress, RunOrder, SplitSamples
+from cxrreport.training.data import Augment, Collator, ImageSource, RunOrder, SplitSamples
 from cxrreport.training.features import VisionFeatures
 from cxrreport.training.log import Log, StepLog, draw_loss, read_log
 from cxrreport.training.loss import suffix_loss
