@@ -1,0 +1,67 @@
+"""The demo, and what it says at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cxrreport.cli.app import app
+from cxrreport.cli.options import Json, settings_of
+from cxrreport.cli.output import guarded, interval, mlflow_command, print_json, progress_bar, shown, stdout, table_of
+from cxrreport.settings import DemoSettings
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for everything.")] = Path("demo-out"),
+    resolution: Annotated[int, typer.Option(help="224 or 896.")] = 224,
+    patients: Annotated[
+        int | None, typer.Option(min=20, help="Phantom patients.", show_default="900; at 896 pixels 120")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of phantoms, training and intervals.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Walk the whole road on phantoms: DICOM, fine-tuning, reports, scores, every step an MLflow run.
+
+    Example: `cxrreport demo --out demo-out`
+    """
+    with guarded():
+        settings = settings_of(DemoSettings, None, output=out, resolution=resolution, patients=patients, seed=seed)
+        from cxrreport.demo.walk import walk
+
+        with progress_bar() as progress:
+            summary = walk(settings, progress)
+        if as_json:
+            print_json(summary)
+        else:
+            _print_demo(summary, settings)
+
+
+def _print_demo(summary: Mapping[str, Any], settings: DemoSettings) -> None:
+    console = stdout()
+    table = table_of("synthetic: phantoms and tiny models", "system", "RadGraph F1 (partial)", "finding F1")
+    for system, score in summary["radgraph_f1"].items():
+        table.add_row(system.replace("_", " "), interval(score), interval(summary["finding_f1"].get(system)))
+    table.add_row("base, own style", "", interval(summary["finding_f1"]["base_terse"]))
+    console.print(table)
+    found = table_of("findings of the tuned model", "finding", "F1")
+    for finding, score in summary["finding_f1_by_finding"].items():
+        found.add_row(finding, f"{score:.3f}")
+    found.add_row("reports that contradict themselves", f"{100 * summary['contradictions']:.1f}%")
+    console.print(found)
+    steps = table_of("", "step", "seconds")
+    for step, seconds in summary["seconds"].items():
+        steps.add_row(step, shown(seconds))
+    steps.add_row("peak memory", f"{summary['peak_memory_mb']:,.0f} MB")
+    console.print(steps)
+    typer.echo(f"Everything lies in {settings.output}:")
+    typer.echo("  summary.json              these numbers")
+    typer.echo("  review.html               reports beside their images, worst first")
+    typer.echo("  ingest/contact_sheet.png  what the model sees")
+    typer.echo("  train/loss.png            how it learned")
+    typer.echo("The runs in MLflow:")
+    uri = f"sqlite:///{settings.output / 'mlflow.db'}"
+    typer.echo(f"  {mlflow_command(uri)}")

@@ -1,0 +1,154 @@
+"""How commands speak: summaries to standard output (a table, or JSON), progress, warnings and errors to standard error.
+
+Exit codes: 0 done, 1 the work failed, 2 something given cannot be used, 130 stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from cxrreport import records, runs
+from cxrreport.errors import CxrReportError, InferenceError, ScoreError, TrackingError, TrainingError
+
+WIDTH = 80
+"""Widest line of a summary, so that it can be pasted anywhere."""
+STOPPED = 130
+_FAILED = (TrainingError, InferenceError, ScoreError, TrackingError)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Turn what a user can cause into one line and an exit code; bugs keep their traceback."""
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=stderr(), show_time=False, show_path=False)],
+    )
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt  # a scheduler's SIGTERM ends a run as Ctrl-C does
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        stderr().print("stopped; the same command goes on", highlight=False)
+        raise typer.Exit(STOPPED) from None
+    except CxrReportError as error:
+        stderr().print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1 if isinstance(error, _FAILED) else 2) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
+
+
+@contextmanager
+def progress_bar() -> Iterator[records.Progress]:
+    """A progress bar per label on standard error, with rate and time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), _Rate())
+    with Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=stderr()) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def report(done: int, total: int, label: str) -> None:
+            if not total:
+                return  # nothing of this kind to do
+            if label not in tasks:
+                tasks[label] = bar.add_task(label, total=total)
+            bar.update(tasks[label], completed=done, total=total)
+
+        yield report
+
+
+def stdout() -> Console:
+    """Standard output, at most 80 columns wide."""
+    console = Console()
+    return Console(width=min(WIDTH, console.width))
+
+
+def stderr() -> Console:
+    """Standard error, as wide as the terminal."""
+    return Console(stderr=True)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object for a program to read."""
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def print_summary(summary: runs.Summary[Any], as_json: bool) -> None:
+    """What a verb did: warnings, facts, where it lies, and the command that shows the run."""
+    for warning in summary.warnings:
+        stderr().print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        print_json(summary.as_dict())
+        return
+    table = table_of(f"cxrreport {summary.verb}", "", "")
+    for name, value in rows(summary.facts):
+        table.add_row(escape(name), escape(value))
+    table.add_row("seconds", shown(summary.seconds))
+    table.add_row("output", escape(str(summary.output)))
+    console = stdout()
+    console.print(table)
+    if summary.run_id:
+        console.print(f"MLflow run {summary.run_id}; to see it:", highlight=False)
+        typer.echo(f"  {mlflow_command(summary.tracking_uri)}")
+
+
+def mlflow_command(uri: str) -> str:
+    """The command that opens the runs in a browser."""
+    return f"mlflow ui --backend-store-uri {uri}" if not uri.startswith("http") else f"open {uri}"
+
+
+def table_of(title: str, *columns: str) -> Table:
+    """An empty table that folds long cells rather than cutting them."""
+    table = Table(title=title or None, title_justify="left", show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def interval(score: Mapping[str, float] | None) -> str:
+    """A score with its interval, or nothing."""
+    if score is None:
+        return ""
+    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
+
+
+def rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Nested facts as rows of name and text."""
+    for key, value in facts.items():
+        name = key.replace("_", " ")
+        if not isinstance(value, Mapping):
+            yield name, shown(value)
+        elif {"value", "low", "high"} <= value.keys():
+            yield name, interval(value)
+        else:
+            yield from ((f"{name}: {below}", text) for below, text in rows(value))
+
+
+def shown(value: Any) -> str:
+    """A value with as many digits as a person reads."""
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

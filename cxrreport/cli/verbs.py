@@ -1,0 +1,246 @@
+"""The verbs: ingest, train, generate, evaluate, review."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrreport import runs
+from cxrreport.cli.app import app
+from cxrreport.cli.options import (
+    AllowRemote,
+    CheckpointOption,
+    Config,
+    Control,
+    Json,
+    Layout,
+    Output,
+    Priors,
+    Pseudonymize,
+    Section,
+    SplitName,
+    Track,
+    pairs,
+    settings_of,
+)
+from cxrreport.cli.output import guarded, print_summary, progress_bar
+from cxrreport.settings import EvaluateSettings, GenerateSettings, IngestSettings, ReviewSettings, TrainSettings
+
+
+@app.command()
+def ingest(
+    config: Config = None,
+    source: Annotated[
+        Path | None, typer.Option("--input", "-i", metavar="DIR", help="Folder that holds the studies.")
+    ] = None,
+    output: Output = None,
+    layout: Annotated[Layout | None, typer.Option(help="Layout of the studies.", show_default="auto")] = None,
+    reports: Annotated[Path | None, typer.Option(metavar="FILE", help="Table of reports (CSV or Parquet).")] = None,
+    resolution: Annotated[int | None, typer.Option(help="224, 448 or 896.", show_default="224")] = None,
+    require_report: Annotated[
+        bool | None,
+        typer.Option("--require-report/--no-require-report", help="Leave out studies without.", show_default="require"),
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="Of several windows, the index or the explanation.", show_default="0")
+    ] = None,
+    covariates: Annotated[
+        bool | None,
+        typer.Option("--covariates/--no-covariates", help="Add sex, age band, AP/PA, maker.", show_default="no"),
+    ] = None,
+    priors: Annotated[
+        Priors | None, typer.Option(help="Where mentions of earlier studies are removed.", show_default="training")
+    ] = None,
+    pseudonymize: Pseudonymize = None,
+    allow_remote: AllowRemote = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="1")] = None,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts.")] = None,
+    track: Track = None,
+    as_json: Json = False,
+) -> None:
+    """DICOM and reports to a manifest and model-ready images.
+
+    Example: `cxrreport ingest --input mimic-cxr --output data --workers 8`
+    """
+    with guarded():
+        settings = settings_of(
+            IngestSettings,
+            config,
+            input=source,
+            output=output,
+            layout=layout,
+            reports=reports,
+            resolution=resolution,
+            require_report=require_report,
+            window=int(window) if window and window.isdigit() else window,
+            covariates=covariates,
+            priors=priors,
+            pseudonymize=pseudonymize,
+            allow_remote=allow_remote,
+            workers=workers,
+            shard=shard,
+            tracking={"enabled": track},
+        )
+        with progress_bar() as progress:
+            summary = runs.ingest(settings, progress=progress)
+        print_summary(summary, as_json)
+
+
+@app.command()
+def train(
+    config: Config = None,
+    data: Annotated[Path | None, typer.Option("--input", "-i", metavar="DIR", help="Output folder of ingest.")] = None,
+    output: Output = None,
+    checkpoint: CheckpointOption = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data.", show_default="3")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; overrides --epochs.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate.", show_default="1e-4")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, show_default="0")] = None,
+    track: Track = None,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune with LoRA on the training split; give the same command again to go on after a stop.
+
+    Example: `cxrreport train configs/train-mimic-cxr.yaml --output adapter`
+    """
+    with guarded():
+        settings = settings_of(
+            TrainSettings,
+            config,
+            data=data,
+            output=output,
+            checkpoint={"name": checkpoint},
+            epochs=epochs,
+            max_steps=max_steps,
+            learning_rate=learning_rate,
+            seed=seed,
+            tracking={"enabled": track},
+        )
+        with progress_bar() as progress:
+            summary = runs.train(settings, progress=progress)
+        print_summary(summary, as_json)
+
+
+@app.command()
+def generate(
+    config: Config = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--input", "-i", metavar="PATH", help="Output folder of ingest, a folder of DICOM, or one file."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder.", show_default="cxrreport-reports"),
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    adapter: Annotated[
+        Path | None, typer.Option("--adapter", "-a", metavar="DIR", help="Adapter folder of train.")
+    ] = None,
+    split: Annotated[SplitName | None, typer.Option(help="Part of the ingest folder.", show_default="test")] = None,
+    control: Annotated[Control | None, typer.Option(help="Other images.", show_default="none")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first studies.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Studies at a time.", show_default="8")] = None,
+    pseudonymize: Pseudonymize = None,
+    track: Track = None,
+    as_json: Json = False,
+) -> None:
+    """Write a report for every study of an ingest folder, or for a folder of DICOM as it comes.
+
+    Example: `cxrreport generate --input dicom --checkpoint tiny --output reports`
+    """
+    with guarded():
+        if output is None and config is None:
+            output = Path("cxrreport-reports")
+        settings = settings_of(
+            GenerateSettings,
+            config,
+            input=source,
+            output=output,
+            checkpoint={"name": checkpoint},
+            adapter=adapter,
+            split=None if split is SplitName.ALL else split,
+            control=control,
+            limit=limit,
+            batch_size=batch_size,
+            pseudonymize=pseudonymize,
+            tracking={"enabled": track},
+        )
+        if split is SplitName.ALL:
+            settings = settings.model_copy(update={"split": None})
+        with progress_bar() as progress:
+            summary = runs.generate(settings, progress=progress)
+        print_summary(summary, as_json)
+
+
+@app.command()
+def evaluate(
+    config: Config = None,
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", "-p", metavar="PATH", help="Output folder of generate, or a table.")
+    ] = None,
+    references: Annotated[
+        Path | None, typer.Option("--references", "-r", metavar="PATH", help="Output folder of ingest, or a table.")
+    ] = None,
+    output: Output = None,
+    controls: Annotated[
+        list[str] | None, typer.Option("--control", metavar="NAME=PATH", help="Predictions of a control; repeatable.")
+    ] = None,
+    radgraph: Annotated[str | None, typer.Option(help="RadGraph model or folder.", show_default="radgraph-xl")] = None,
+    section: Annotated[Section | None, typer.Option(help="Scored part.", show_default="findings+impression")] = None,
+    allow_remote: AllowRemote = None,
+    track: Track = None,
+    as_json: Json = False,
+) -> None:
+    """Score reports: RadGraph F1, BLEU, ROUGE-L, with intervals by patient, beside controls.
+
+    Example: `cxrreport evaluate -p reports -r data --radgraph radgraph-xl --output scores`
+    """
+    with guarded():
+        settings = settings_of(
+            EvaluateSettings,
+            config,
+            predictions=predictions,
+            references=references,
+            output=output,
+            controls=pairs(controls) if controls else None,
+            radgraph=radgraph,
+            section=section,
+            allow_remote=allow_remote,
+            tracking={"enabled": track},
+        )
+        with progress_bar() as progress:
+            summary = runs.evaluate(settings, progress=progress)
+        print_summary(summary, as_json)
+
+
+@app.command()
+def review(
+    config: Config = None,
+    evaluation: Annotated[
+        Path | None, typer.Option("--evaluation", "-e", metavar="DIR", help="Output folder of evaluate.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--input", "-i", metavar="DIR", help="Output folder of ingest.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="The HTML file.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the worst studies.")] = None,
+    track: Track = None,
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page with images, generated and reference reports and their entities, worst first.
+
+    Example: `cxrreport review -e scores --input data --output review.html`
+    """
+    with guarded():
+        settings = settings_of(
+            ReviewSettings,
+            config,
+            evaluation=evaluation,
+            data=data,
+            output=output,
+            limit=limit,
+            tracking={"enabled": track},
+        )
+        with progress_bar() as progress:
+            summary = runs.review(settings, progress=progress)
+        print_summary(summary, as_json)
