@@ -1,0 +1,125 @@
+"""LoRA on PaliGemma 2 with transformers and peft as their documentation has it, on a CPU.
+
+`PaliGemmaProcessor` with `suffix`, `get_peft_model`, `labels`, `Trainer`. Documented options that may help it are
+options here: `--checkpointing` (less memory), `--bfloat16` (the type of the published examples). Attention is what
+transformers takes for Gemma 2, eager: it refuses SDPA for this model. The adapted layers are the language model's alone;
+the bare names of published examples would also adapt the vision tower, for more work and not for less.
+
+    python train_step_stock.py FOLDER STEPS    # of random_paligemma.py; prints one line of JSON
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from PIL import Image
+from transformers import (
+    AutoProcessor,
+    PaliGemmaForConditionalGeneration,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+IMPORTED = int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+
+
+class Clock(TrainerCallback):
+    """Seconds and loss of every step; reading the data is not in it."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.losses: list[float] = []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._begun = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seconds.append(time.perf_counter() - self._begun)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            self.losses.append(logs["loss"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("steps", type=int)
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--bfloat16", action="store_true")
+    options = parser.parse_args()
+
+    dtype = torch.bfloat16 if options.bfloat16 else torch.float32
+    processor = AutoProcessor.from_pretrained(options.folder, local_files_only=True)
+    model = PaliGemmaForConditionalGeneration.from_pretrained(options.folder, dtype=dtype, local_files_only=True)
+    set_seed(0)
+    layers = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+    lora = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=layers, task_type="CAUSAL_LM")
+    model = get_peft_model(model, lora)
+
+    def collate(rows: list[dict[str, str]]) -> Any:
+        return processor(
+            text=[f"<image>report indication: {row['indication']}" for row in rows],
+            images=[Image.open(options.folder / row["image"]).convert("RGB") for row in rows],
+            suffix=[f"IMPRESSION: {row['impression']}" for row in rows],
+            return_tensors="pt",
+            padding="longest",
+        ).to(dtype)
+
+    rows = json.loads((options.folder / "samples.json").read_text())
+    clock = Clock()
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(options.folder / "stock"),
+            max_steps=options.steps,
+            per_device_train_batch_size=1,
+            learning_rate=1e-3,
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            lr_scheduler_type="constant",
+            gradient_checkpointing=options.checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
+            bf16=options.bfloat16,
+            logging_steps=1,
+            save_strategy="no",
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+        ),
+        train_dataset=rows[: options.steps],
+        data_collator=collate,
+        callbacks=[clock],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(rows[: options.steps])
+    trainer.train()
+    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+    tokens = collate(rows[:1])["input_ids"].shape[1]
+    json.dump(
+        {
+            "seconds": clock.seconds,
+            "losses": clock.losses,
+            "imported_mb": IMPORTED,
+            "peak_mb": peak,
+            "tokens": tokens,
+            "attention": model.get_base_model().model.language_model.config._attn_implementation,
+        },
+        sys.stdout,
+    )
+
+
+if __name__ == "__main__":
+    main()
