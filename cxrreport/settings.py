@@ -15,6 +15,7 @@ from cxrreport.errors import SettingsError
 
 Resolution = Literal[224, 448, 896]
 PositiveInt = Annotated[int, Field(ge=1)]
+Kept = Literal["not-a-radiograph", "not-a-chest", "colour", "multi-frame", "burned-in-annotation"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -110,6 +111,9 @@ class IngestSettings(Settings):
     """Antialiased in both cases."""
     views: Literal["best-frontal", "frontal", "all"] = "best-frontal"
     """`best-frontal`: one per study, PA before AP before unknown; `frontal`: every frontal; `all`: laterals too."""
+    keep: tuple[Kept, ...] = ()
+    """Reasons for which an image is not left out: it is kept, with the reason as a note. Of several frames the first
+    is taken, of colours their luminance. Laterals are asked for with `views`."""
     require_report: bool = True
     """Leave out studies without findings and impression."""
     priors: Literal["training", "all", "keep"] = "training"
@@ -129,7 +133,7 @@ class IngestSettings(Settings):
     burned_in: Literal["mark", "exclude", "ignore"] = "mark"
     """Images on which text is found near a border and whose header does not say that there is none: `mark` them with
     the note `burned-in-text`, for a person to look at, `exclude` them, or do not look (`ignore`). Those whose header
-    says BurnedInAnnotation YES are left out in any case."""
+    says BurnedInAnnotation YES are left out, unless `keep` names the reason."""
     max_pixels: PositiveInt = 60_000_000
     """Largest rows x columns that is decoded; larger headers are refused before anything is allocated."""
     window: Annotated[int, Field(ge=0)] | str = 0
@@ -166,6 +170,9 @@ class PromptSettings(Settings):
     """Longest prefix, tokens, image tokens not counted; longer indications are cut and counted."""
     max_suffix_tokens: PositiveInt = 256
     """Longest suffix, tokens, EOS included; longer reports are cut, keeping EOS, and counted."""
+    max_images: PositiveInt = 1
+    """Images that the model sees at once. 1: every image of a study is a sample of its own, and a report is generated
+    from the study's best view; more: a study is one sample, with its first so many images, best view first."""
 
     @model_validator(mode="after")
     def _some_section(self) -> Self:
@@ -196,9 +203,26 @@ class CheckpointSettings(Settings):
     softcap: bool = False
     """Soft-capping of attention and logits. Off for transfer, as in the paper; the untouched `-pt-` and the `-mix-`
     checkpoints run with it."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """dtype in which the frozen weights are held and the matrix products run."""
+    precision: Literal["float32", "bfloat16", "nf4"] = "bfloat16"
+    """dtype in which the frozen weights are held and the matrix products run. `nf4`: the language model's linear layers
+    in 4 bits, products in bfloat16 (QLoRA, arXiv 2305.14314); CUDA and the extra `qlora` only."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class ValidationSettings(Settings):
+    """What is measured while training, beside the loss on the whole validation split, and what follows from it."""
+
+    radgraph: str | None = "radgraph-xl"
+    """Reports are generated and scored by this RadGraph, as in `evaluate`, and the step with the best F1 is kept; None:
+    the step with the least validation loss is."""
+    weights: Path | None = None
+    """As in `evaluate`."""
+    download: bool = False
+    """As in `evaluate`."""
+    studies: PositiveInt = 64
+    """Studies of the validation split that get a report, chosen by a hash of their ids: always the same ones."""
+    patience: PositiveInt | None = None
+    """Validations in a row without a better one after which training stops; None: it goes on to the last step."""
 
 
 class TrainSettings(Settings):
@@ -223,9 +247,13 @@ class TrainSettings(Settings):
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest global L2 norm of the gradient."""
     batch_size: PositiveInt = 1
-    """Samples per forward pass and device."""
+    """Samples per forward pass."""
     accumulation: PositiveInt = 16
-    """Forward passes per optimiser step."""
+    """Forward passes per optimiser step. Several processes share them, so that their number changes nothing else; it
+    must divide this one."""
+    sharding: Literal["none", "full"] = "none"
+    """Of several processes, each holds the whole model (`none`), or a part of every layer (`full`, FSDP2), for what
+    does not fit into one device."""
     loss: Literal["per-example", "per-token"] = "per-example"
     """Mean over each example's suffix and then over the batch, as the reference; or over all tokens of the batch."""
     gradient_checkpointing: bool = True
@@ -234,10 +262,18 @@ class TrainSettings(Settings):
     """Small rotations, shifts, scale, gamma and noise; never a left-right flip."""
     eval_every: PositiveInt | None = None
     """Optimiser steps between validations; None: once per epoch."""
+    validation: ValidationSettings = ValidationSettings()
     save_every: PositiveInt | None = None
     """Optimiser steps between checkpoints; None: as `eval_every`."""
     seed: Annotated[int, Field(ge=0)] = 0
     tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _four_bits_are_frozen(self) -> Self:
+        if self.checkpoint.precision == "nf4" and (self.lora is None or self.sharding == "full"):
+            field = "lora: null" if self.lora is None else "sharding: full"
+            raise ValueError(f"checkpoint.precision: nf4 does not go with {field}; take bfloat16, or leave that out")
+        return self
 
 
 class GenerateSettings(Settings):

@@ -5,8 +5,9 @@ r"""What the model reads and writes, token by token.
      no loss -------------------------   loss
 
 The layout of the reference implementation (big_vision, `paligemma`): the separator is tokenised on its own, the loss is
-on the suffix alone. It is built here and not by the processor of transformers: that one merges a newline at the end of
-the prefix with the separator, cuts off the prompt or the EOS when it truncates, and resizes images in another way.
+on the suffix alone; of several images, the tokens of each follow in their order. It is built here and not by the
+processor of transformers: that one merges a newline at the end of the prefix with the separator, cuts off the prompt or
+the EOS when it truncates, and resizes images in another way.
 """
 
 from __future__ import annotations
@@ -42,12 +43,14 @@ class Encoded:
         suffix: the report, EOS last; empty where the sample is there to generate.
         prefix_cut: the prefix was longer than its limit.
         suffix_cut: the report was longer than its limit.
+        images: number of images before the prefix.
     """
 
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
     prefix_cut: bool
     suffix_cut: bool
+    images: int = 1
 
 
 class PromptLayout:
@@ -56,7 +59,7 @@ class PromptLayout:
     Args:
         tokenizer: of the checkpoint.
         settings: travels with the adapter.
-        image_tokens: placeholders per image, 256, 1024 or 4096.
+        image_tokens: placeholders for each image, 256, 1024 or 4096.
     """
 
     def __init__(self, tokenizer: Any, settings: PromptSettings, image_tokens: int) -> None:
@@ -86,12 +89,13 @@ class PromptLayout:
         texts = ((name, _one_line(getattr(report, name))) for name in self.settings.sections)
         return " ".join(f"{name.upper()}: {text}" for name, text in texts if text)
 
-    def encode(self, report: Report, *, with_suffix: bool = True) -> Encoded:
+    def encode(self, report: Report, *, with_suffix: bool = True, images: int = 1) -> Encoded:
         """Token ids of one sample, cut to the limits of the settings; EOS survives the cut.
 
         Args:
             report: `indication` goes into the prefix, the sections into the suffix.
             with_suffix: False for generation.
+            images: number of images that the sample has.
         """
         prefix = self._ids(self.prefix(report))
         # BOS and separator count towards the limit: it bounds what the model sees beside the image.
@@ -103,7 +107,11 @@ class PromptLayout:
             suffix=(*suffix[:suffix_room], self.eos_id) if with_suffix else (),
             prefix_cut=len(prefix) > room,
             suffix_cut=len(suffix) > suffix_room,
+            images=images,
         )
+
+    def _rows(self, samples: Sequence[Encoded]) -> list[tuple[int, ...]]:
+        return [(self.image_id,) * (self.image_tokens * s.images) + s.prefix for s in samples]
 
     def collate_training(self, samples: Sequence[Encoded]) -> Batch:
         """Samples to one batch, prefixes padded on the left and suffixes on the right: all suffixes begin together.
@@ -116,7 +124,7 @@ class PromptLayout:
             `token_type_ids` int64[B, L], 0 on image, prefix, separator and the padding before them, 1 on suffix and
             the padding after it; `labels` int64[B, L], the id on the suffix and `IGNORED` elsewhere (not shifted).
         """
-        prefixes = [(self.image_id,) * self.image_tokens + s.prefix for s in samples]
+        prefixes = self._rows(samples)
         border = max(map(len, prefixes))
         shape = (len(samples), border + max(len(s.suffix) for s in samples))
         batch = {
@@ -143,7 +151,7 @@ class PromptLayout:
         Returns:
             `input_ids`, `attention_mask`, `token_type_ids`: int64[B, L], token types all 0.
         """
-        rows = [(self.image_id,) * self.image_tokens + s.prefix for s in samples]
+        rows = self._rows(samples)
         shape = (len(rows), max(map(len, rows)))
         batch = {
             "input_ids": torch.full(shape, self.pad_id),

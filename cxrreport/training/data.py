@@ -46,7 +46,9 @@ class ImageSource(Protocol):
 
 
 class SplitSamples:
-    """One sample per image of a split: its pixels, and its study's report as token ids.
+    """The samples of a split: one per image with its study's report as token ids, or one per study with several images.
+
+    `image_ids` are the images of all samples, one after the other; `images` says for each sample which of them it has.
 
     Args:
         source: the ingest folder.
@@ -65,15 +67,19 @@ class SplitSamples:
         self.split = split
         self.source = source
         self.image_ids: list[str] = []
+        self.images: list[range] = []
         self.encoded: list[Encoded] = []
+        most = layout.settings.max_images
         self.without_text = 0
         for study in source.studies(split):
             if not layout.suffix(study.report):
                 self.without_text += len(study.image_ids)
                 continue
-            encoded = layout.encode(study.report)
-            self.image_ids += study.image_ids
-            self.encoded += [encoded] * len(study.image_ids)
+            groups = [study.image_ids[:most]] if most > 1 else [(image_id,) for image_id in study.image_ids]
+            self.encoded += [layout.encode(study.report, images=len(groups[0]))] * len(groups)
+            for chosen in groups:
+                self.images.append(range(len(self.image_ids), len(self.image_ids) + len(chosen)))
+                self.image_ids += chosen
         if not self.encoded:
             sections = ", ".join(layout.settings.sections)
             raise TrainingError(
@@ -102,7 +108,7 @@ class SplitSamples:
         return sum(sample.prefix_cut for sample in self.encoded)
 
     def pixels(self, index: int) -> npt.NDArray[np.uint8]:
-        """uint8[R, R] of one sample."""
+        """uint8[R, R] of one of `image_ids`."""
         if self._pixels is not None:
             image: npt.NDArray[np.uint8] = self._pixels[index]
             return image
@@ -147,7 +153,7 @@ class Collator:
         samples: the split.
         layout: pads.
         images: put the pixels into the batch; False where cached features stand in for them.
-        augment: changes an image, given its position in the run, which seeds it.
+        augment: changes an image, given its place in the run, which seeds it.
     """
 
     def __init__(
@@ -157,21 +163,23 @@ class Collator:
         self.layout = layout
         self.images = images
         self.augment = augment
+        self._most = layout.settings.max_images
 
     def __call__(self, items: Sequence[tuple[int, int]]) -> Batch:
-        """The tensors of `PromptLayout.collate_training`, and `index` int64[B], `position` int64[B].
+        """The tensors of `PromptLayout.collate_training`, `position` int64[B], and `index` int64[N] of the N images.
 
-        With images also `grey` uint8[B, R, R]; pixels stay 8-bit until the model takes them, a quarter of float32.
+        With images also `grey` uint8[N, R, R]; pixels stay 8-bit until the model takes them, a quarter of float32.
         """
-        batch = self.layout.collate_training([self.samples.encoded[index] for _, index in items])
+        samples = self.samples
+        batch = self.layout.collate_training([samples.encoded[index] for _, index in items])
         batch["position"] = torch.tensor([position for position, _ in items])
-        batch["index"] = torch.tensor([index for _, index in items])
+        images = [
+            (image, position * self._most + place)
+            for position, index in items
+            for place, image in enumerate(samples.images[index])
+        ]
+        batch["index"] = torch.tensor([image for image, _ in images])
         if self.images:
-            grey = [
-                self.samples.pixels(index)
-                if self.augment is None
-                else self.augment(self.samples.pixels(index), position)
-                for position, index in items
-            ]
-            batch["grey"] = torch.from_numpy(np.stack(grey))
+            change = self.augment or (lambda image, _: image)
+            batch["grey"] = torch.from_numpy(np.stack([change(samples.pixels(image), at) for image, at in images]))
         return batch

@@ -59,19 +59,19 @@ class VisionFeatures:
         if samples is None:
             return
         width = tower.config.hidden_size
-        self._kept = torch.empty((len(samples), loaded.image_tokens, width), dtype=dtype)
-        for start in range(0, len(samples), _CACHE_BATCH):
-            indices = range(start, min(start + _CACHE_BATCH, len(samples)))
+        self._kept = torch.empty((len(samples.image_ids), loaded.image_tokens, width), dtype=dtype)
+        for start in range(0, len(samples.image_ids), _CACHE_BATCH):
+            indices = range(start, min(start + _CACHE_BATCH, len(samples.image_ids)))
             grey = torch.from_numpy(np.stack([samples.pixels(i) for i in indices]))
             self._kept[start : indices.stop] = self._compute(grey).cpu()
             if progress is not None:
-                progress(indices.stop, len(samples), f"{samples.split.value} features")
+                progress(indices.stop, len(samples.image_ids), f"{samples.split.value} features")
 
     @staticmethod
     def fits(tower: Any, samples: SplitSamples, image_tokens: int, dtype: torch.dtype) -> bool:
         """True where the features of the whole split stay within `CACHE_BYTES`."""
         size = torch.finfo(dtype).bits // 8
-        return len(samples) * image_tokens * int(tower.config.hidden_size) * size <= CACHE_BYTES
+        return len(samples.image_ids) * image_tokens * int(tower.config.hidden_size) * size <= CACHE_BYTES
 
     @property
     def kept(self) -> bool:
@@ -82,11 +82,11 @@ class VisionFeatures:
         """Features of one batch.
 
         Args:
-            index: samples of the split, used where features are kept.
-            grey: uint8[B, R, R], used where they are not.
+            index: images of the split, used where features are kept.
+            grey: uint8[N, R, R], used where they are not.
 
         Returns:
-            real[B, image tokens, width of the tower] on the model's device, without gradient.
+            real[N, image tokens, width of the tower] on the model's device, without gradient.
         """
         if self._kept is not None:
             return self._kept[torch.as_tensor(index).cpu()].to(self._device)
