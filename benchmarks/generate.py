@@ -1,0 +1,177 @@
+"""Reports per minute and peak memory of `generate`, beside a stock loop; the last line is a JSON object.
+
+    python benchmarks/generate.py                # 32 studies, about a quarter of an hour on two cores
+    python benchmarks/generate.py --studies 8    # a quarter of it
+
+Random weights (vision 192 wide, 4 layers; language model 256 wide, 6 layers; the real vocabulary of 257,216) at 896
+pixels; CR of 3056 x 2544 pixels and 12 bits, made here, with indications of 5 to 60 words. Random weights end where
+they like, so the number of new tokens, 24 to 96, is drawn per study and forced alike on both sides: stock by a stopping
+criterion, ours by a limit per request; no token of the vocabulary can end a text before.
+
+Every side is a process of its own, with the same threads: the stock loop with 1, 2 and 4 studies at a time, of which
+the quickest counts, and ours after each of them, of which the median counts. Timed is what lies between the folder of
+DICOM and the last text (ours: the files of predictions), with the model loaded before. Memory is the peak of the whole
+process, interpreter, libraries and weights included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+RESOLUTION = 896
+FEWEST, MOST = 24, 96
+INSTRUCTION = "w200 w201 w202"
+
+
+def make(folder: Path, count: int) -> None:
+    """Model, DICOM, and what both sides know of the studies, in `folder`."""
+    import pydicom
+    import random_paligemma
+    from ingest import make_cr
+    from transformers import PaliGemmaForConditionalGeneration
+
+    random_paligemma.write(folder / "model", random_paligemma.small_config(RESOLUTION))
+    model = PaliGemmaForConditionalGeneration.from_pretrained(folder / "model", local_files_only=True)
+    table = model.get_input_embeddings().weight.data
+    # The head is the same table: a row of zeros is never the largest. Padding, EOS, BOS, and all beyond the text.
+    table[:3] = 0
+    table[random_paligemma.WORDS :] = 0
+    model.save_pretrained(folder / "model")
+    draw = np.random.default_rng(0)
+    (folder / "dicom").mkdir()
+    rows = []
+    for number in range(count):
+        file = folder / f"dicom/{number:03d}.dcm"
+        make_cr(file, 3056, 2544, seed=number)
+        indication = " ".join(f"w{i}" for i in draw.integers(300, random_paligemma.WORDS, draw.integers(5, 61)))
+        rows.append(
+            {
+                "study_id": str(pydicom.dcmread(file, stop_before_pixels=True).StudyInstanceUID),
+                "file": file.name,
+                "indication": indication,
+                "prompt": f"{INSTRUCTION} indication: {indication}",
+                "tokens": int(draw.integers(FEWEST, MOST + 1)),
+            }
+        )
+    (folder / "studies.json").write_text(json.dumps(rows))
+    with (folder / "reports.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["study_id", "indication"])
+        table.writerows((row["study_id"], row["indication"]) for row in rows)
+
+
+def ours(folder: Path) -> dict[str, Any]:
+    """Ingest and generate, as `cxrreport generate` does with a folder of DICOM."""
+    from cxrreport.inference import engine
+    from cxrreport.inference.generate import generate
+    from cxrreport.ingestion.manifest import Manifest
+    from cxrreport.ingestion.pipeline import ingest
+    from cxrreport.model import checkpoints
+    from cxrreport.model.prompt import PromptLayout
+    from cxrreport.settings import CheckpointSettings, GenerateSettings, IngestSettings, PromptSettings
+
+    imported = _memory("VmRSS")
+    checkpoint = CheckpointSettings(name=str(folder / "model"), precision="float32")
+    loaded = checkpoints.load(checkpoint, resolution=RESOLUTION)
+    layout = PromptLayout(loaded.tokenizer, PromptSettings(instruction=INSTRUCTION), loaded.image_tokens)
+    rows = json.loads((folder / "studies.json").read_text())
+    limits = {row["study_id"]: row["tokens"] for row in rows}
+    unforced = engine.Engine.generate
+
+    def forced(self: Any, requests: Any, *rest: Any) -> Any:
+        limited = [dataclasses.replace(one, max_new_tokens=limits[one.study_id]) for one in requests]
+        return unforced(self, limited, *rest)
+
+    engine.Engine.generate = forced  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        work = Path(name)
+        begun = time.perf_counter()
+        ingest(
+            IngestSettings(
+                input=folder / "dicom",
+                output=work / "data",
+                layout="folder",
+                reports=folder / "reports.csv",
+                resolution=RESOLUTION,
+                interpolation="bicubic",  # as the processor
+                require_report=False,
+            )
+        )
+        manifest = Manifest.open(work / "data")
+        settings = GenerateSettings(input=work / "data", output=work / "reports", split=None)
+        generate(settings, manifest, loaded, layout, {}, lambda done, total, label: None)
+        seconds = time.perf_counter() - begun
+        lines = (work / "reports/predictions.jsonl").read_text().splitlines()
+    predictions = [json.loads(line) for line in lines]
+    if any(one["tokens"] != limits[one["study_id"]] for one in predictions):
+        raise SystemExit("a text of ours has another length than was to be")
+    texts = {one["study_id"]: one["text"] for one in predictions}
+    return {"seconds": seconds, "imported_mb": imported, "peak_mb": _memory("VmHWM"), "texts": texts}
+
+
+def _memory(field: str) -> float:
+    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) / 1024
+
+
+def run(command: list[str], threads: int) -> dict[str, Any]:
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, *command], env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of both sides")
+    parser.add_argument("--stock", type=int, nargs="+", default=[1, 2, 4], help="batch sizes of the stock loop")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(ours(options.child)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make(folder, options.studies)
+        stock: dict[int, dict[str, Any]] = {}
+        own: list[dict[str, Any]] = []
+
+        def say(side: str, result: dict[str, Any]) -> None:
+            rate = 60 * options.studies / result["seconds"]
+            print(f"{side:22} {rate:6.2f} studies/min {result['peak_mb']:7.0f} MB peak", flush=True)
+
+        for size in options.stock:
+            stock[size] = run([str(HERE / "baselines/generate_stock.py"), str(folder), str(size)], options.threads)
+            say(f"stock, batch of {size}", stock[size])
+            own.append(run([__file__, "--child", str(folder)], options.threads))
+            say("cxrreport", own[-1])
+    best = min(stock.values(), key=lambda one: float(one["seconds"]))
+    different = sum(best["texts"][study] != text for study, text in own[0]["texts"].items())
+    if different:
+        print(f"{different} of {options.studies} texts differ")
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {options.threads} threads each")
+    result = {
+        "speedup": round(best["seconds"] / statistics.median(one["seconds"] for one in own), 3),
+        "memory_ratio": round(statistics.median(one["peak_mb"] for one in own) / best["peak_mb"], 3),
+        "identical": all(one["texts"] == best["texts"] for one in own),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
