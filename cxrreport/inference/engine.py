@@ -36,11 +36,18 @@ class Request:
         study_id: for messages; results come in the order of the requests.
         image: uint8[R, R], R the resolution of the checkpoint.
         report: goes into the prefix (its indication); its sections are not read.
+        further: more images of the study, like `image`, where the model sees several at once.
     """
 
     study_id: str
     image: npt.NDArray[np.uint8]
     report: Report
+    further: tuple[npt.NDArray[np.uint8], ...] = ()
+
+    @property
+    def images(self) -> tuple[npt.NDArray[np.uint8], ...]:
+        """All images, in the order in which the model sees them."""
+        return (self.image, *self.further)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,15 +120,18 @@ class Engine:
                 or the model gives numbers that are not finite.
         """
         for request in requests:
-            if request.image.dtype != np.uint8 or request.image.shape != (self._loaded.resolution,) * 2:
-                raise InferenceError(
-                    f"study {request.study_id}: the image is {request.image.dtype}{list(request.image.shape)}, the "
-                    f"checkpoint takes uint8[{self._loaded.resolution}, {self._loaded.resolution}]; ingest again with "
-                    f"resolution: {self._loaded.resolution}"
-                )
-        encoded = [self._layout.encode(request.report, with_suffix=False) for request in requests]
+            for image in request.images:
+                if image.dtype != np.uint8 or image.shape != (self._loaded.resolution,) * 2:
+                    raise InferenceError(
+                        f"study {request.study_id}: the image is {image.dtype}{list(image.shape)}, the checkpoint "
+                        f"takes uint8[{self._loaded.resolution}, {self._loaded.resolution}]; ingest again with "
+                        f"resolution: {self._loaded.resolution}"
+                    )
+        encoded = [
+            self._layout.encode(request.report, with_suffix=False, images=len(request.images)) for request in requests
+        ]
         results: dict[int, Generated] = {}
-        waiting = deque(sorted(range(len(requests)), key=lambda index: len(encoded[index].prefix)))
+        waiting = deque(sorted(range(len(requests)), key=lambda i: (encoded[i].images, len(encoded[i].prefix))))
         while waiting:
             batch = [waiting[place] for place in range(min(self.batch_size, len(waiting)))]
             try:
@@ -213,9 +223,10 @@ class Engine:
         ]
 
     def _encode(self, requests: Sequence[Request]) -> torch.Tensor:
-        """Image features, real[B, image tokens, width]; images that are equal, or were in the last batch, once."""
-        keys = [hashlib.sha256(request.image.tobytes()).digest() for request in requests]
-        new = {key: request.image for key, request in zip(keys, requests, strict=True) if key not in self._features}
+        """Image features, real[N, image tokens, width]; images that are equal, or were in the last batch, once."""
+        images = [image for request in requests for image in request.images]
+        keys = [hashlib.sha256(image.tobytes()).digest() for image in images]
+        new = {key: image for key, image in zip(keys, images, strict=True) if key not in self._features}
         if new:
             pixels = pixel_values(list(new.values())).to(self._loaded.device)
             features = self._loaded.model.get_image_features(pixels).pooler_output
@@ -223,7 +234,7 @@ class Engine:
         together = torch.stack([self._features[key] for key in keys])
         for key in keys:
             self._features.move_to_end(key)
-        while len(self._features) > self.batch_size:
+        while len(self._features) > max(self.batch_size, len(images)):
             self._features.popitem(last=False)
         return together
 

@@ -37,6 +37,9 @@ PHANTOMS_ONLY = (
 
 VERB = "generate"
 
+Images = tuple[npt.NDArray[np.uint8], ...]
+"""uint8[R, R] each, of one study."""
+
 PREDICTIONS = pa.schema(
     [
         ("study_id", pa.string()),
@@ -99,7 +102,7 @@ def generate(
     """Write `predictions.parquet`, `predictions.jsonl`, `failed.parquet` and `generate.json` into the output folder.
 
     The same command goes on where an earlier one was stopped, and does nothing where it was done. A study whose image
-    cannot be read is a row of `failed.parquet`. A study of several images is described from its first.
+    cannot be read is a row of `failed.parquet`. A study is described from its first images, as many as the prompt says.
 
     Args:
         settings: `input`, `checkpoint` and `adapter` are not opened here; they are in `manifest` and `loaded`.
@@ -140,7 +143,7 @@ def _generate(
     folder: OutputFolder,
 ) -> GenerateSummary:
     start = time.monotonic()
-    plan = _plan(settings, manifest)
+    plan = _plan(settings, manifest, layout.settings.max_images)
     inputs = {
         "data": manifest.digest,
         "base": loaded.fingerprint,
@@ -162,18 +165,18 @@ def _generate(
     done = resumed
     progress(done, len(plan), "studies")
 
-    def load(index: int) -> list[tuple[Study, str, npt.NDArray[np.uint8] | LeftOut]]:
+    def load(index: int) -> list[tuple[Study, tuple[str, ...], Images | LeftOut]]:
         first = index * settings.shard_size
         return [
-            (study, image_id, blank if blank is not None else _image(manifest, study, image_id))
-            for study, image_id in plan[first : first + settings.shard_size]
+            (study, ids, (blank,) * len(ids) if blank is not None else _images(manifest, study, ids))
+            for study, ids in plan[first : first + settings.shard_size]
         ]
 
     for index, material in zip(todo, _ahead(load, todo), strict=True):
         requests = [
-            Request(study_id=study.study_id, image=image, report=study.report)
-            for study, _, image in material
-            if not isinstance(image, LeftOut)
+            Request(study_id=study.study_id, image=images[0], further=images[1:], report=study.report)
+            for study, _, images in material
+            if not isinstance(images, LeftOut)
         ]
 
         def tell(count: int, before: int = done) -> None:
@@ -183,10 +186,10 @@ def _generate(
         shards.write(
             index,
             [
-                image
-                if isinstance(image, LeftOut)
-                else _prediction(study, () if blank is not None else (image_id,), written[study.study_id], layout)
-                for study, image_id, image in material
+                images
+                if isinstance(images, LeftOut)
+                else _prediction(study, () if blank is not None else ids, written[study.study_id], layout)
+                for study, ids, images in material
             ],
         )
         done += len(material)
@@ -220,30 +223,33 @@ def _generate(
     return summary
 
 
-def _plan(settings: GenerateSettings, manifest: Manifest) -> list[tuple[Study, str]]:
-    """Studies in the order of their ids, each with the id of the image that it is to be described from."""
+def _plan(settings: GenerateSettings, manifest: Manifest, most: int) -> list[tuple[Study, tuple[str, ...]]]:
+    """Studies in the order of their ids, each with the ids of the images that it is to be described from."""
     studies = manifest.studies(Split(settings.split) if settings.split else None)
     if not studies:
         where = f"split '{settings.split}'" if settings.split else "any split"
         raise InputError(
             f"{settings.input}: no study in {where}; set split to one that the data have, or to null for all"
         )
-    image_of = {study.study_id: study.image_ids[0] for study in studies}
-    source = {study_id: study_id for study_id in image_of}
+    images_of = {study.study_id: study.image_ids[:most] for study in studies}
+    source = {study_id: study_id for study_id in images_of}
     if settings.control == "shuffled":
         # Over all studies of the split and before the limit, so that the limit does not change who gets which image.
         source = other_patients(studies, seed=settings.seed)
     ordered = sorted(studies, key=lambda study: study.study_id)[: settings.limit]
-    return [(study, image_of[source[study.study_id]]) for study in ordered]
+    return [(study, images_of[source[study.study_id]]) for study in ordered]
 
 
-def _image(manifest: Manifest, study: Study, image_id: str) -> npt.NDArray[np.uint8] | LeftOut:
-    try:
-        return manifest.image(image_id)
-    except InputError as error:
-        reason = Reason(error.reason) if isinstance(error, RefusedImage) else Reason.IMAGE_MISSING
-        source = manifest.images[image_id].source
-        return LeftOut(source=source, study_id=study.study_id, reason=reason, detail=str(error))
+def _images(manifest: Manifest, study: Study, image_ids: Sequence[str]) -> Images | LeftOut:
+    images: Images = ()
+    for image_id in image_ids:
+        try:
+            images += (manifest.image(image_id),)
+        except InputError as error:
+            reason = Reason(error.reason) if isinstance(error, RefusedImage) else Reason.IMAGE_MISSING
+            source = manifest.images[image_id].source
+            return LeftOut(source=source, study_id=study.study_id, reason=reason, detail=str(error))
+    return images
 
 
 def _ahead(load: Callable[[int], Any], indices: Sequence[int]) -> Iterator[Any]:

@@ -57,6 +57,30 @@ def test_tokens_equal_those_of_transformers(loaded, layout, requests, batched) -
         assert tuple(new) == ours.ids
 
 
+def test_several_images_of_a_study_equal_transformers(loaded, layout, requests) -> None:
+    images = [request.image for request in requests]
+    three = dataclasses.replace(requests[0], further=(images[1], images[2]))
+    turned = dataclasses.replace(requests[0], image=images[2], further=(images[1], images[0]))
+    pair = dataclasses.replace(requests[1], further=(images[3],))
+    given = [three, requests[0], turned, pair]
+    together = engine(loaded, layout, batch_size=3).generate(given)
+    suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
+    for request, ours in zip(given, together, strict=True):
+        encoded = layout.encode(request.report, with_suffix=False, images=len(request.images))
+        batch = layout.collate_generation([encoded])
+        assert int((batch["input_ids"] == layout.image_id).sum()) == len(request.images) * loaded.image_tokens
+        theirs = loaded.model.generate(
+            **batch,
+            pixel_values=pixel_values(request.images),
+            do_sample=False,
+            max_new_tokens=NEW,
+            eos_token_id=1,
+            suppress_tokens=suppressed,
+        )
+        assert tuple(theirs[0, batch["input_ids"].shape[1] :].tolist()) == ours.ids
+    assert together[0].mean_logprob != together[2].mean_logprob  # the order of the images counts
+
+
 def test_logprobs_equal_those_of_one_forward_pass(loaded, layout, requests, batched) -> None:
     suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
     for request, ours in zip(requests[:6], batched[:6], strict=True):

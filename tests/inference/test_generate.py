@@ -14,8 +14,9 @@ from cxrreport.errors import InferenceError, InputError, MismatchError, OutputEr
 from cxrreport.files import output_folder
 from cxrreport.inference import generate as module
 from cxrreport.inference.generate import PHANTOMS_ONLY, VERB, generate
+from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Prediction
-from cxrreport.settings import GenerateSettings
+from cxrreport.settings import GenerateSettings, PromptSettings
 
 CONFTEST = Path(__file__).with_name("conftest.py")
 
@@ -29,7 +30,19 @@ def settings(output: Path, **changes: object) -> GenerateSettings:
 def run(loaded, layout, make_studies):
     """Run `generate` on 20 studies, 18 of them of the test split."""
 
-    def running(output: Path, *, studies=None, progress=None, provenance=None, model=loaded, folder=None, **changes):
+    default = layout
+
+    def running(
+        output: Path,
+        *,
+        studies=None,
+        progress=None,
+        provenance=None,
+        model=loaded,
+        layout=default,
+        folder=None,
+        **changes,
+    ):
         return generate(
             settings(output, **changes),
             studies if studies is not None else make_studies(20),
@@ -66,6 +79,22 @@ def test_every_study_of_the_split_gets_its_report(run, layout, tmp_path: Path, m
     lines = (tmp_path / "out/predictions.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["study_id"] for line in lines] == list(found)
     assert pq.read_table(tmp_path / "out/failed.parquet").num_rows == 0
+
+
+def test_as_many_images_of_a_study_as_the_prompt_says(run, loaded, make_studies, tmp_path: Path) -> None:
+    studies = make_studies(20)
+    first = dataclasses.replace(studies._studies[0], image_ids=("i000", "i001", "i002"))
+    studies._studies[0] = first
+    layout = PromptLayout(loaded.tokenizer, PromptSettings(max_images=2), loaded.image_tokens)
+    run(tmp_path / "two", studies=studies, layout=layout)
+    run(tmp_path / "one", studies=studies)
+    two, one = predictions(tmp_path / "two"), predictions(tmp_path / "one")
+    assert two["s000"].image_ids == ("i000", "i001")
+    assert one["s000"].image_ids == ("i000",)
+    assert two["s000"].mean_logprob != one["s000"].mean_logprob
+    assert (two["s001"].image_ids, two["s001"].text) == (one["s001"].image_ids, one["s001"].text)
+    studies.missing = ("i001",)
+    assert run(tmp_path / "gone", studies=studies, layout=layout).failed == 2  # s001 is of this image alone
 
 
 def test_the_record_says_what_made_the_predictions(run, loaded, tmp_path: Path) -> None:
