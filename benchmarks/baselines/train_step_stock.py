@@ -2,10 +2,10 @@
 
 `PaliGemmaProcessor` with `suffix`, `get_peft_model`, `labels`, `Trainer`. Documented options that may help it are
 options here: `--checkpointing` (less memory), `--bfloat16` (the type of the published examples). Attention is what
-transformers takes for Gemma 2, eager: it refuses SDPA for this model. The adapted layers are the language model's alone;
-the bare names of published examples would also adapt the vision tower, for more work and not for less.
+transformers takes for Gemma 2, eager: it refuses SDPA for this model. The adapted layers are the language model's
+alone; the bare names of published examples would also adapt the vision tower, for more work and not for less.
 
-    python train_step_stock.py FOLDER STEPS    # of random_paligemma.py; prints one line of JSON
+    python train_step_stock.py FOLDER 0,3,1    # folder of random_paligemma.py and order of samples; one line of JSON
 """
 
 from __future__ import annotations
@@ -34,19 +34,21 @@ IMPORTED = int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[
 
 
 class Clock(TrainerCallback):
-    """Seconds and loss of every step; reading the data is not in it."""
+    """Wall and processor seconds and loss of every step; reading the data is not in it."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.processor: list[float] = []
         self.losses: list[float] = []
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._begun = time.perf_counter()
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._begun = time.perf_counter(), time.process_time()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.seconds.append(time.perf_counter() - self._begun)
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds.append(time.perf_counter() - self._begun[0])
+        self.processor.append(time.process_time() - self._begun[1])
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:
         if logs and "loss" in logs:
             self.losses.append(logs["loss"])
 
@@ -54,7 +56,7 @@ class Clock(TrainerCallback):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("steps", type=int)
+    parser.add_argument("order", help="index of the sample of every step, joined by commas")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--bfloat16", action="store_true")
     options = parser.parse_args()
@@ -76,18 +78,19 @@ def main() -> None:
             padding="longest",
         ).to(dtype)
 
-    rows = json.loads((options.folder / "samples.json").read_text())
+    samples = json.loads((options.folder / "samples.json").read_text())
+    rows = [samples[int(index)] for index in options.order.split(",")]
     clock = Clock()
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
             output_dir=str(options.folder / "stock"),
-            max_steps=options.steps,
+            max_steps=len(rows),
             per_device_train_batch_size=1,
             learning_rate=1e-3,
             weight_decay=0.0,
             max_grad_norm=1.0,
-            lr_scheduler_type="constant",
+            lr_scheduler_type="cosine",
             gradient_checkpointing=options.checkpointing,
             gradient_checkpointing_kwargs={"use_reentrant": False},
             bf16=options.bfloat16,
@@ -99,18 +102,19 @@ def main() -> None:
             disable_tqdm=True,
             use_cpu=True,
         ),
-        train_dataset=rows[: options.steps],
+        train_dataset=rows,
         data_collator=collate,
         callbacks=[clock],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(rows[: options.steps])
+    trainer._get_train_sampler = lambda *_: torch.utils.data.SequentialSampler(rows)
     trainer.train()
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
     tokens = collate(rows[:1])["input_ids"].shape[1]
     json.dump(
         {
             "seconds": clock.seconds,
+            "processor": clock.processor,
             "losses": clock.losses,
             "imported_mb": IMPORTED,
             "peak_mb": peak,

@@ -1,0 +1,197 @@
+"""One training step at 896 px beside stock transformers and peft; the last line is a JSON object.
+
+    python benchmarks/train_step.py                 # some ten minutes on two idle cores
+    python benchmarks/train_step.py --more          # also gradient checkpointing on either side, and stock in bfloat16
+    python benchmarks/train_step.py --resolution 224 --rounds 1    # a minute
+
+The model is small and random, with the real vocabulary of 257,216: vision 192 wide, 4 layers; language model 256 wide,
+6 layers; LoRA r=8; batch 1; 128 tokens of suffix. Every run is a process of its own; the sides take turns, the first
+step of a process is left out, and medians are compared. Ours is the verb itself, `training.train.train`, reading its
+images included; of stock's step only what lies between its beginning and its end is counted. Peak memory is the
+largest resident size of the process, imports and all (`memory_ratio`), or above what the imports left (`rise_ratio`).
+`speedup` is of wall time, `cpu_speedup` of processor time, which other work on the machine disturbs less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+HERE = Path(__file__).parent
+STOCK = HERE / "baselines" / "train_step_stock.py"
+SAMPLES = 8
+"""More than steps, so that no side sees an image twice and ours cannot keep what the vision tower said about it."""
+
+
+def status(field: str) -> float:
+    """A line of this process's memory, MB. Not getrusage: its peak begins with that of the process that started it."""
+    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) / 1024
+
+
+class Samples:
+    """The samples of `random_paligemma.write_samples` as an ingest folder."""
+
+    preprocessing = {"resize": "squash", "interpolation": "bilinear"}  # noqa: RUF012
+    digest = "0" * 64
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows = json.loads((folder / "samples.json").read_text())
+        self.resolution = self.image(self.rows[0]["image"]).shape[0]
+
+    def studies(self, split: Any = None) -> list[Any]:
+        from cxrreport.records import Report, Split, Study
+
+        if split is not Split.TRAIN:
+            return []
+        return [
+            Study(
+                study_id=str(number),
+                patient_id=str(number),
+                split=split,
+                image_ids=(row["image"],),
+                report=Report(indication=row["indication"], impression=row["impression"]),
+            )
+            for number, row in enumerate(self.rows)
+        ]
+
+    def image(self, image_id: str) -> Any:
+        return np.asarray(Image.open(self.folder / image_id))
+
+
+def ours(folder: Path, steps: int, checkpointing: bool) -> None:
+    """The child process of our side."""
+    from cxrreport.settings import TrainSettings
+    from cxrreport.training.train import train
+
+    imported = status("VmRSS")
+    lines: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as output:
+        settings = TrainSettings.model_validate(
+            {
+                "data": folder,
+                "output": output + "/train",
+                "checkpoint": {"name": str(folder), "precision": "float32", "device": "cpu"},
+                "prompt": {"instruction": "report", "sections": ["impression"]},
+                "lora": {"rank": 8, "alpha": 16, "dropout": 0.0},
+                "learning_rate": 1e-3,
+                "warmup_fraction": 0.0,
+                "max_steps": steps,
+                "batch_size": 1,
+                "accumulation": 1,
+                "gradient_checkpointing": checkpointing,
+            }
+        )
+        train(
+            settings,
+            Samples(folder),
+            log=lambda values, _: lines.append(values | {"processor": time.process_time()}),
+            progress=lambda *_: None,
+        )
+    steps_only = [line for line in lines if "loss" in line]
+    clock = [line["processor"] for line in steps_only]
+    found = {
+        "seconds": [line["seconds"] for line in steps_only],
+        "processor": [after - before for before, after in zip(clock[:1] + clock, clock, strict=False)],
+        "losses": [line["loss"] for line in steps_only],
+    }
+    print(json.dumps(found | {"imported_mb": imported, "peak_mb": status("VmHWM")}))
+
+
+def run(command: list[str]) -> dict[str, Any]:
+    """The JSON that a child process printed last."""
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Medians over the runs of one side."""
+    return {
+        "seconds": statistics.median(second for one in runs for second in one["seconds"][1:]),
+        "processor": statistics.median(second for one in runs for second in one["processor"][1:]),
+        "peak": statistics.median(one["peak_mb"] for one in runs),
+        "rise": statistics.median(one["peak_mb"] - one["imported_mb"] for one in runs),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each side, in turns")
+    parser.add_argument("--steps", type=int, default=3, help=f"of each process, 2 to {SAMPLES - 1}")
+    parser.add_argument("--resolution", type=int, choices=(224, 448, 896), default=896)
+    parser.add_argument("--more", action="store_true", help="other settings of both sides")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        folder, steps, checkpointing = options.child
+        ours(Path(folder), int(steps), checkpointing == "True")
+        return
+    if not 2 <= options.steps < SAMPLES:
+        parser.error(f"--steps: 2 to {SAMPLES - 1}")
+
+    import random_paligemma
+
+    from cxrreport.training.data import RunOrder
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        random_paligemma.write(folder, random_paligemma.small_config(options.resolution))
+        random_paligemma.write_samples(folder, SAMPLES, options.resolution)
+        order = RunOrder(SAMPLES, options.steps, 0)
+        indices = ",".join(str(order[position][1]) for position in range(options.steps))
+        child = [str(Path(__file__)), "--child", name, str(options.steps)]
+        sides = {"stock": [str(STOCK), name, indices], "ours": [*child, "False"]}
+        if options.more:
+            sides |= {
+                "stock, checkpointing": [*sides["stock"], "--checkpointing"],
+                "stock, bfloat16": [*sides["stock"], "--bfloat16"],
+                "ours, checkpointing": [*child, "True"],
+            }
+        runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+        for turn in range(options.rounds):
+            for side, command in sides.items():
+                runs[side].append(run(command))
+                seconds = ", ".join(f"{second:.2f}" for second in runs[side][-1]["seconds"])
+                print(f"round {turn + 1}, {side}: {seconds} s", flush=True)
+
+    found = {side: summary(each) for side, each in runs.items()}
+    print(f"{'':22}{'s / step':>10}{'CPU s':>10}{'peak MB':>10}{'rise MB':>10}")
+    for side, values in found.items():
+        print(
+            f"{side:22}{values['seconds']:10.2f}{values['processor']:10.2f}{values['peak']:10.0f}{values['rise']:10.0f}"
+        )
+    stock, own = found["stock"], found["ours"]
+    first, second = runs["stock"][0]["losses"], runs["ours"][0]["losses"]
+    result = {
+        "speedup": stock["seconds"] / own["seconds"],
+        "cpu_speedup": stock["processor"] / own["processor"],
+        "memory_ratio": own["peak"] / stock["peak"],
+        "rise_ratio": own["rise"] / stock["rise"],
+        "loss_difference": max(abs(a - b) for a, b in zip(first, second, strict=True)),
+    }
+    if options.more:
+        rivals = [values for side, values in found.items() if side.startswith("stock")]
+        small = found["ours, checkpointing"]
+        result |= {
+            "speedup_over_quickest_stock": min(values["seconds"] for values in rivals) / own["seconds"],
+            "memory_ratio_of_smallest": small["peak"] / min(values["peak"] for values in rivals),
+        }
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(json.dumps({key: float(f"{value:.4g}") for key, value in result.items()}))
+
+
+if __name__ == "__main__":
+    main()
