@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from cxrreport.demo.grammar import AnnotatedText, annotate
 from cxrreport.evaluation.archives import tiny_folder
+from cxrreport.evaluation.graph import Annotation, Entity
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +45,21 @@ def stock(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 def stock_of(tmp_path: Path) -> Callable[[Path], Any]:
     """The package's own `RadGraph` on another archive."""
     return lambda archive: make_stock(archive, tmp_path / "stock")
+
+
+def annotation(text: AnnotatedText) -> Annotation:
+    """The grammar's graph as RadGraph would give it."""
+    relations: dict[int, list[tuple[str, int]]] = {}
+    for one in text.relations:
+        relations.setdefault(one.head, []).append((one.kind, one.tail))
+    entities = tuple(
+        Entity(" ".join(text.tokens[e.start : e.end + 1]), e.label, e.start, e.end, tuple(relations.get(place, ())))
+        for place, e in enumerate(text.entities)
+    )
+    return Annotation(text.tokens, entities)
+
+
+@pytest.fixture(scope="session")
+def graph_of() -> Callable[[AnnotatedText | str], Annotation]:
+    """RadGraph's annotation of a text that carries its own, or of a template in the grammar's notation."""
+    return lambda text: annotation(annotate(text) if isinstance(text, str) else text)
