@@ -13,21 +13,18 @@ from typing import Any
 from cxrreport.errors import SettingsError
 
 
-def check_allowed(function: Callable[..., Any], what: str, *, allow_remote: bool, declared: bool = True) -> None:
+def check_allowed(function: Callable[..., Any], what: str, *, allow_remote: bool) -> None:
     """Refuse a function that sends text away, unless that is allowed.
 
     Args:
         function: what will be given the text of reports.
         what: its name in messages.
         allow_remote: the user's word, `--allow-remote`.
-        declared: True where a declaration is required; otherwise a function without one is taken as local.
 
     Raises:
         SettingsError: it is remote and not allowed, or has to say whether it is and does not.
     """
     remote = getattr(function, "remote", None)
-    if remote is None and not declared:
-        return
     if not isinstance(remote, bool):
         raise SettingsError(
             f"{what} does not say whether it sends reports to another machine: set its attribute 'remote' to True or "

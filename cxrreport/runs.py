@@ -12,9 +12,10 @@ Importing this module is quick: each verb loads its room when it is called.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,8 @@ from cxrreport.settings import (
 )
 
 if TYPE_CHECKING:
-    from cxrreport.evaluation.evaluate import Evaluation, Scorer
+    from cxrreport.evaluation.evaluate import Evaluation
+    from cxrreport.evaluation.metrics import Metric
     from cxrreport.inference.generate import GenerateSummary
     from cxrreport.ingestion.manifest import Manifest
     from cxrreport.ingestion.pipeline import IngestSummary
@@ -215,19 +217,20 @@ def evaluate(
     settings: EvaluateSettings,
     *,
     progress: Progress | None = None,
-    extra_metrics: Mapping[str, Scorer] | None = None,
+    extra_metrics: Sequence[Metric] = (),
 ) -> Summary[Evaluation]:
     """Scores of predictions, with intervals, beside controls on the same studies.
 
     Args:
         settings: what to score, and how.
         progress: told about the annotation.
-        extra_metrics: name to scorer, scored like the others; see `evaluation.evaluate`.
+        extra_metrics: computed beside those that the settings name; see `evaluation.metrics`.
 
     Raises:
         CxrReportError: one of its kinds; see `evaluation.evaluate.evaluate`.
     """
-    from cxrreport.evaluation.evaluate import HEADLINE, MAIN
+    from cxrreport.evaluation.conditions import of_number
+    from cxrreport.evaluation.evaluate import MAIN
     from cxrreport.evaluation.evaluate import evaluate as work
 
     with _tracked("evaluate", settings) as (run, summarise):
@@ -241,10 +244,18 @@ def evaluate(
             for metric, one in metrics.items()
         }
         run.metrics(_flat(scores) | _flat({"counts": dict(result.counts)}))
+        numbers = {name: one["numbers"][0] for name, one in result.conditions["metrics"].items()}
+        run.tags(
+            {
+                f"conditions.{name}": json.dumps(of_number(result.conditions, number, MAIN))
+                for name, number in numbers.items()
+            }
+        )
         run.artifact(settings.output / "scores.json")
         facts: dict[str, Any] = {"scored": result.counts["scored"], "excluded": result.counts["excluded"]}
-        facts |= {f"{HEADLINE}/{system}": scores[f"{HEADLINE}/{system}"] for system in result.systems}
-        facts |= {metric: scores[f"{metric}/{MAIN}"] for metric in result.systems[MAIN] if metric != HEADLINE}
+        headline, *others = result.systems[MAIN]
+        facts |= {f"{headline}/{system}": scores[f"{headline}/{system}"] for system in result.systems}
+        facts |= {number: scores[f"{number}/{MAIN}"] for number in others}
     return summarise(facts, result, _phantoms(bool(result.conditions["synthetic"])))
 
 

@@ -318,6 +318,11 @@ class EvaluateSettings(Settings):
     most_frequent: bool = True
     """Add the control that answers every study with the most frequent report of the training split."""
     section: Literal["findings", "impression", "findings+impression"] = "findings+impression"
+    metrics: tuple[str, ...] = ("radgraph", "bleu", "rouge_l")
+    """Names of metrics: of this package, of an installed one, or `module:metric`; see `evaluation.metrics`."""
+    inputs: str | None = None
+    """What the system was given ("frontal image and indication"), where its predictions are a table. A condition of
+    every number; predictions of `generate` bring it along."""
     radgraph: str = "radgraph-xl"
     """`radgraph`, `radgraph-xl`, `modern-radgraph-xl`, `tiny` (the project's own, synthetic), or a folder that holds
     config.json, weights.th and vocabulary/."""

@@ -23,6 +23,7 @@ from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from cxrreport import runs
 from cxrreport.errors import InputError, ManifestError, MismatchError, OutputError, SettingsError
+from cxrreport.evaluation.metrics import metric
 from cxrreport.settings import (
     CheckpointSettings,
     EvaluateSettings,
@@ -179,7 +180,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
                 radgraph="tiny",
                 bootstrap_samples=50,
             ),
-            extra_metrics={"length": lambda references, candidates: dict.fromkeys(references, 0.5)},
+            extra_metrics=[metric("length")(lambda pairs: dict.fromkeys(pairs.references, 0.5))],
         )
         reviewed = runs.review(
             ReviewSettings(evaluation=folder / "scores", data=folder / "data", output=folder / "review.html")

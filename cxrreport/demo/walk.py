@@ -200,7 +200,9 @@ class _Verbs:
     def judge(self, truth: Mapping[str, Keys]) -> Any:
         """Scores and the page to read."""
         from cxrreport.evaluation.findings import finding_scorer
+        from cxrreport.evaluation.metrics import metric
 
+        known_findings = metric("finding_f1", conditions={"findings": "the phantoms' own", "reader": "demo.reader"})
         controls = ("no_adapter", "shuffled", "blank", "base_terse")
         with self.clock("evaluate"):
             judged = runs.evaluate(
@@ -214,7 +216,7 @@ class _Verbs:
                     tracking=self.tracked,
                 ),
                 progress=self.progress,
-                extra_metrics={"finding_f1": finding_scorer(read_findings, truth)},
+                extra_metrics=[known_findings(finding_scorer(read_findings, truth))],
             )
         with self.clock("review"):
             page = runs.review(

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Set
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cxrreport.errors import ScoreError
 from cxrreport.evaluation.statistics import Measure, f1_of_counts
+
+if TYPE_CHECKING:
+    from cxrreport.evaluation.metrics import Pairs
 
 Findings = Mapping[str, Set[Hashable]]
 """Study id to its findings."""
@@ -87,10 +91,8 @@ def finding_scores(
     return FindingScores(total, by_finding, Measure(terms, f1_of_counts, values))
 
 
-def finding_scorer(
-    read: Callable[[str], Set[Hashable]], known: Findings | None = None
-) -> Callable[[Mapping[str, str], Mapping[str, str]], Measure]:
-    """An extra metric for `evaluate`: micro F1 of the findings that `read` finds in a candidate's text.
+def finding_scorer(read: Callable[[str], Set[Hashable]], known: Findings | None = None) -> Callable[[Pairs], Measure]:
+    """What `evaluation.metrics.metric` makes a metric of: micro F1 of the findings that `read` finds in a text.
 
     Args:
         read: from a text to its findings.
@@ -100,7 +102,8 @@ def finding_scorer(
         ScoreError: `known` lacks a study.
     """
 
-    def score(references: Mapping[str, str], candidates: Mapping[str, str]) -> Measure:
+    def score(pairs: Pairs) -> Measure:
+        references, candidates = pairs.references, pairs.candidates
         if known is None:
             truth = {study_id: read(text) for study_id, text in references.items()}
         else:

@@ -29,6 +29,7 @@ Section = Literal["findings", "impression", "findings+impression"]
 
 MANIFEST = "manifest.parquet"
 PREDICTIONS = "predictions.parquet"
+GENERATED = "generate.json"
 MAX_TOKENS = 800
 """Longest text that is scored, words and runs of punctuation. The graph model needs memory by the square of it, and
 radiology reports stay far below; longer texts are left out and counted."""
@@ -51,12 +52,16 @@ class Predictions:
         without_headers: studies whose text has no section headers and is taken as the chosen section.
         source: the file that was read.
         sha256: of that file, hex.
+        inputs: what the system was given, in words; empty where `generate` has not left it beside the predictions.
+        synthetic: written by a model that this project has made.
     """
 
     texts: Mapping[str, str | None]
     without_headers: int
     source: Path
     sha256: str
+    inputs: str = ""
+    synthetic: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +122,15 @@ def read_predictions(path: Path, section: Section) -> Predictions:
             text = whole.strip()
             without_headers += bool(text)
         _add(texts, study_id, text, table)
-    return Predictions(texts=texts, without_headers=without_headers, source=table.path, sha256=table.sha256)
+    made = _made(path / GENERATED) if path.is_dir() else {}
+    return Predictions(
+        texts=texts,
+        without_headers=without_headers,
+        source=table.path,
+        sha256=table.sha256,
+        inputs=_inputs(made) if made else "",
+        synthetic=bool(made.get("warning")),
+    )
 
 
 def read_references(path: Path, section: Section) -> References:
@@ -194,6 +207,28 @@ def split_sections(text: str) -> dict[str, str]:
 def too_long(text: str) -> bool:
     """True for texts of more than `MAX_TOKENS` words and runs of punctuation."""
     return sum(1 for _ in _TOKEN.finditer(text)) > MAX_TOKENS
+
+
+def _made(path: Path) -> dict[str, Any]:
+    """What `generate` says of its predictions; nothing where they were copied without it."""
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON; generate again") from error
+    return made if isinstance(made, dict) else {}
+
+
+def _inputs(made: Mapping[str, Any]) -> str:
+    """The inputs of `generate` in words: how many images of what size, other images, and the indication."""
+    try:
+        prompt, resolution, control = made["inputs"]["prompt"], made["checkpoint"]["resolution"], made["control"]
+        images = f"{prompt.get('max_images', 1)} image of {resolution} pixels"
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{made.get('verb')}.json lacks {error}: the run is not finished; generate again") from error
+    given = [images if control == "none" else f"{images} ({control})"]
+    return " and ".join([*given, *(["indication"] if prompt["indication"] else [])])
 
 
 def _add(texts: dict[str, str | None], study_id: str, text: str | None, table: _Table) -> None:

@@ -15,8 +15,10 @@ import pytest
 from cxrreport.demo.findings import sample_findings
 from cxrreport.demo.grammar import write_report
 from cxrreport.errors import InputError, OutputError, ScoreError, WeightsError
+from cxrreport.evaluation.conditions import differing, of_number
 from cxrreport.evaluation.evaluate import Evaluation, evaluate
 from cxrreport.evaluation.findings import finding_scorer
+from cxrreport.evaluation.metrics import Metric, Pairs, metric
 from cxrreport.evaluation.statistics import mean
 from cxrreport.review.studies import read_evaluation
 from cxrreport.settings import EvaluateSettings
@@ -74,7 +76,7 @@ def turned(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
 
 def run(tmp_path: Path, data: Path, predictions: Path, **given: Any) -> Evaluation:
     settings = {"output": tmp_path / "scores", "radgraph": "tiny", "bootstrap_samples": 200} | given
-    extra = settings.pop("extra_metrics", None)
+    extra = settings.pop("extra_metrics", ())
     progress = settings.pop("progress", None)
     return evaluate(
         EvaluateSettings(predictions=predictions, references=data, **settings), extra_metrics=extra, progress=progress
@@ -93,11 +95,14 @@ def test_a_perfect_system_beside_its_controls(tmp_path: Path, data: Path, report
     )
     assert list(found.systems) == ["model", "shuffled", "most_frequent"]
     assert list(found.differences) == ["shuffled", "most_frequent"]
-    for metric, one in found.systems["model"].items():
-        assert (one.value, one.low, one.high) == pytest.approx((1, 1, 1)), metric
+    looks = found.systems["model"]["looks"]
+    assert looks == found.differences["shuffled"]["radgraph_partial"]
+    assert found.conditions["metrics"]["looks"]["level"] == "partial"
+    for number, one in found.systems["model"].items():
+        assert (one.value, one.low, one.high) == pytest.approx((1, 1, 1)) or number == "looks", number
     for name, differences in found.differences.items():
-        for metric, difference in differences.items():
-            control = found.systems[name][metric]
+        for number, difference in differences.items():
+            control = found.systems[name][number]
             assert control.low <= control.value <= control.high
             assert difference.value == pytest.approx(1 - control.value)
             assert 0 <= difference.low <= difference.value <= difference.high
@@ -119,9 +124,9 @@ def test_files_say_the_same_and_the_review_page_can_read_them(
     assert len(studies) == 2 * STUDIES and studies[0]["system"] == "model"
     for system, metrics in found.systems.items():
         rows = [row for row in studies if row["system"] == system]
-        for metric in ("radgraph_simple", "radgraph_partial_recall", "rouge_l"):
-            assert scores["systems"][system][metric]["value"] == metrics[metric].value
-            assert np.mean([row[metric] for row in rows]) == pytest.approx(metrics[metric].value)
+        for number in ("radgraph_simple", "radgraph_partial_recall", "rouge_l"):
+            assert scores["systems"][system][number]["value"] == metrics[number].value
+            assert np.mean([row[number] for row in rows]) == pytest.approx(metrics[number].value)
     row = next(row for row in studies if row["study_id"] == "s05")
     assert row["reference"] == f"{reports['s05']['findings']} {reports['s05']['impression']}"
     assert row["patient_id"] == "p02" and not row["candidate"].startswith("FINDINGS")
@@ -142,13 +147,21 @@ def test_conditions(tmp_path: Path, data: Path, reports: dict[str, dict[str, Any
     predictions = predict(tmp_path / "p", perfect(reports))
     found = run(tmp_path, data, predictions, section="findings", lower_case=False).conditions
     assert found["synthetic"] is True and found["section"] == "findings" and found["splits"] == ["test"]
-    assert found["radgraph"]["model"] == "radgraph-xl" and len(found["radgraph"]["weights_sha256"]) == 64
-    assert found["radgraph"]["package"] == "0.1.18" and "as written" in found["radgraph"]["case"]
-    assert "tok:13a" in found["bleu4"] and "tok:none" in found["bleu4_radeval"]
+    assert found["inputs"] == {"model": "not declared"}
+    partial = of_number(found, "radgraph_partial_recall", "model")
+    assert partial["model"] == "radgraph-xl" and partial["level"] == "partial" and len(partial["weights_sha256"]) == 64
+    assert partial["package"] == "radgraph 0.1.18" and "as written" in partial["case"] and partial["synthetic"]
+    assert of_number(found, "radgraph_rexrank", "model")["level"] != "partial"
+    assert "tok:13a" in of_number(found, "bleu4", "model")["bleu"]
+    assert "tok:none" in of_number(found, "bleu1_radeval", "model")["bleu"]
     assert found["intervals"]["samples"] == 200 and "patients" in found["intervals"]["method"]
     fewer = dict(list(perfect(reports).items())[:-1])
     other = run(tmp_path, data, predict(tmp_path / "q", fewer), output=tmp_path / "other").conditions
-    assert other["cohort"] != found["cohort"] and "lower-cased" in other["radgraph"]["case"]
+    differing_names = differing(*(of_number(one, "radgraph_simple", "model") for one in (found, other)))
+    assert list(differing_names) == ["case", "section", "cohort"]
+    assert "lower-cased" in differing_names["case"][1]
+    with pytest.raises(ScoreError, match="'cider' is not among the numbers"):
+        of_number(found, "cider", "model")
 
 
 def test_what_is_left_out_is_counted_and_listed(
@@ -179,6 +192,7 @@ def test_what_is_left_out_is_counted_and_listed(
     assert counts["empty_predictions"]["model"] == 1 and counts["texts_without_headers"]["model"] == 3
     listed = pq.read_table(tmp_path / "scores" / "excluded.parquet").to_pylist()
     assert {row["study_id"]: (row["system"], row["reason"]) for row in listed} == {
+        "x1": ("model", "no-reference"),
         "s00": ("reference", "empty-reference"),
         "s01": ("reference", "too-long"),
         "s02": ("model", "no-prediction"),
@@ -196,34 +210,38 @@ def test_extra_metrics_of_both_kinds(tmp_path: Path, data: Path, reports: dict[s
     def read(text: str) -> set[str]:
         return {word for word in ("effusion", "pneumothorax") if f"no {word}" not in text.lower() and word in text}
 
-    def length(references: Mapping[str, str], candidates: Mapping[str, str]) -> dict[str, float]:
-        return {study: len(candidates[study]) / len(references[study]) for study in reversed(references)}
+    @metric("length", conditions={"unit": "characters"})
+    def length(pairs: Pairs) -> dict[str, float]:
+        texts = pairs.references
+        return {study: len(pairs.candidates[study]) / len(texts[study]) for study in reversed(texts)}
 
     found = run(
         tmp_path,
         data,
         predict(tmp_path / "p", perfect(reports)),
-        extra_metrics={"finding_f1": finding_scorer(read), "length": length},
+        extra_metrics=[metric("finding_f1")(finding_scorer(read)), length],
     )
     assert found.systems["model"]["finding_f1"].value == 1 > found.systems["most_frequent"]["finding_f1"].value
     assert found.systems["model"]["length"].value == 1
-    assert found.conditions["extra_metrics"] == ["finding_f1", "length"]
+    assert found.conditions["metrics"]["length"] == {"numbers": ["length"], "synthetic": False, "unit": "characters"}
     assert "finding_f1" in pq.read_table(tmp_path / "scores" / "studies.parquet").column_names
 
 
 @pytest.mark.parametrize(
-    ("metrics", "message"),
+    ("one", "message"),
     [
-        ({"rouge_l": lambda r, c: dict.fromkeys(r, 0.0)}, "rouge_l is taken"),
-        ({"mine": lambda r, c: {"s00": 1.0}}, "'mine': no candidate for studies s01"),
-        ({"mine": lambda r, c: mean([1.0, 0.0, 0.0])}, "'mine': 3 rows for 24 studies"),
+        (metric("rouge_l")(lambda pairs: dict.fromkeys(pairs.references, 0.0)), "'rouge_l': the name is taken"),
+        (metric("study_id")(lambda pairs: dict.fromkeys(pairs.references, 0.0)), "study_id is something else's"),
+        (metric("mine")(lambda pairs: {"s00": 1.0}), "'mine': no candidate for studies s01"),
+        (metric("mine")(lambda pairs: mean([1.0, 0.0, 0.0])), "'mine': 3 rows for 24 studies"),
+        (metric("mine")(lambda pairs: {"bleu4": mean([0.0] * 24)}), "'mine': the number bleu4 is something else's"),
     ],
 )
 def test_extra_metrics_that_do_not_fit(
-    tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]], metrics: Any, message: str
+    tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]], one: Metric, message: str
 ) -> None:
     with pytest.raises(ScoreError, match=message):
-        run(tmp_path, data, predict(tmp_path / "p", perfect(reports)), extra_metrics=metrics)
+        run(tmp_path, data, predict(tmp_path / "p", perfect(reports)), extra_metrics=[one])
 
 
 def test_one_patient_and_no_training_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

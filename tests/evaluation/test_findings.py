@@ -6,6 +6,7 @@ import pytest
 
 from cxrreport.errors import ScoreError
 from cxrreport.evaluation.findings import Counts, finding_scorer, finding_scores
+from cxrreport.evaluation.metrics import Pairs
 
 REFERENCE = {"1": {("effusion", "left")}, "2": {("effusion", "left"), ("tube", "")}, "3": set()}
 CANDIDATE = {"1": {("effusion", "left")}, "2": {("effusion", "right")}, "3": {("tube", "")}}
@@ -52,9 +53,9 @@ def test_scorer_reads_texts_and_takes_the_truth_where_it_is_known() -> None:
     def read(text: str) -> set[str]:
         return {word for word in ("effusion", "tube") if word in text}
 
-    references, candidates = {"1": "tube", "2": "clear"}, {"1": "tube", "2": "effusion"}
-    assert finding_scorer(read)(references, candidates).value == pytest.approx(2 / 3)
+    pairs = Pairs(references={"1": "tube", "2": "clear"}, candidates={"1": "tube", "2": "effusion"})
+    assert finding_scorer(read)(pairs).value == pytest.approx(2 / 3)
     known = {"1": set(), "2": {"effusion"}, "7": set()}
-    assert finding_scorer(read, known)(references, candidates).value == pytest.approx(2 / 3)
+    assert finding_scorer(read, known)(pairs).value == pytest.approx(2 / 3)
     with pytest.raises(ScoreError, match="study 2"):
-        finding_scorer(read, {"1": set()})(references, candidates)
+        finding_scorer(read, {"1": set()})(pairs)

@@ -1,0 +1,36 @@
+"""What a number depends on beside the system that it is about: what must agree before two are put side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cxrreport.errors import ScoreError
+
+_SHARED = ("section", "cohort", "splits", "references")
+
+
+def of_number(conditions: Mapping[str, Any], number: str, system: str) -> dict[str, Any]:
+    """The conditions of one number of an evaluation, flat.
+
+    Args:
+        conditions: `conditions` of `scores.json`.
+        number: e.g. `radgraph_partial`.
+        system: whose it is; decides on `inputs`.
+
+    Raises:
+        ScoreError: there is no such number.
+    """
+    for metric, one in conditions["metrics"].items():
+        if number in one["numbers"]:
+            own = {name: value for name, value in one.items() if name != "numbers"}
+            shared = {name: conditions[name] for name in _SHARED}
+            return {"metric": metric, **own, **shared, "inputs": conditions["inputs"][system]}
+    known = [number for one in conditions["metrics"].values() for number in one["numbers"]]
+    raise ScoreError(f"{number!r} is not among the numbers of this evaluation: {', '.join(known)}")
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The conditions that are not the same on both sides, with both values; None where a side does not say."""
+    names = [*one, *(name for name in other if name not in one)]
+    return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}

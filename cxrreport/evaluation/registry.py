@@ -1,0 +1,69 @@
+"""The metrics that this package brings, and the list of those that a run computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from cxrreport.evaluation import metrics, text
+from cxrreport.evaluation.graph import Level, agreement, rexrank_f1
+from cxrreport.evaluation.metrics import Metric, Pairs
+from cxrreport.evaluation.statistics import Measure, mean
+from cxrreport.settings import EvaluateSettings
+
+
+def _radgraph(settings: EvaluateSettings) -> Sequence[Metric]:
+    """RadGraph F1 with precision and recall, one metric per level, and ReXrank's mean of two F1."""
+    lower_case = settings.lower_case
+
+    def of_level(level: Level) -> Metric:
+        def score(pairs: Pairs) -> Mapping[str, Measure]:
+            found = [
+                agreement(pairs.candidate_graphs[study], graph, level, lower_case=lower_case)
+                for study, graph in pairs.reference_graphs.items()
+            ]
+            return {
+                f"radgraph_{level}": mean([one.f1 for one in found]),
+                f"radgraph_{level}_precision": mean([one.precision for one in found]),
+                f"radgraph_{level}_recall": mean([one.recall for one in found]),
+            }
+
+        return Metric(name=f"radgraph_{level}", score=score, conditions={"level": level.value}, graphs=True)
+
+    def rexrank(pairs: Pairs) -> dict[str, float]:
+        return {
+            study: rexrank_f1(pairs.candidate_graphs[study], graph, lower_case=lower_case)
+            for study, graph in pairs.reference_graphs.items()
+        }
+
+    mean_of_two = Metric(
+        name="radgraph_rexrank",
+        score=rexrank,
+        conditions={"level": "mean of entity F1 and relation F1 (ReXrank)"},
+        graphs=True,
+    )
+    return [*(of_level(level) for level in (Level.PARTIAL, Level.SIMPLE, Level.COMPLETE)), mean_of_two]
+
+
+BUILT_IN: Mapping[str, Callable[[EvaluateSettings], Sequence[Metric]]] = {
+    "radgraph": _radgraph,
+    "bleu": lambda _: text.bleu_metrics(),
+    "rouge_l": lambda _: text.rouge_metrics(),
+}
+"""Name to what makes the metrics of that name."""
+
+
+def chosen(settings: EvaluateSettings, extra: Sequence[Metric]) -> list[Metric]:
+    """The metrics of a run: those that `settings.metrics` names, and `extra`.
+
+    Raises:
+        ScoreError: a name is taken twice.
+        SettingsError: a metric is not known or cannot be loaded, or sends reports to another machine and that is not
+            allowed.
+        WeightsError: a metric's weights are missing or not usable.
+    """
+    found: list[Metric] = []
+    for name in settings.metrics:
+        found += BUILT_IN[name](settings) if name in BUILT_IN else [metrics.load(name, BUILT_IN)]
+    found += extra
+    metrics.check(found, allow_remote=settings.allow_remote)
+    return found

@@ -1,0 +1,105 @@
+"""The files of an evaluation, beside `scores.json`: studies, terms, entities, and what was left out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrreport.evaluation.cohort import Cohort
+from cxrreport.evaluation.graph import statuses
+from cxrreport.evaluation.metrics import Pairs
+from cxrreport.evaluation.statistics import FORMS, Measure
+from cxrreport.files import atomic_path
+from cxrreport.records import Interval
+
+IDENTITY = ("study_id", "patient_id", "system", "candidate", "reference")
+"""Columns of `studies.parquet` that are no number."""
+
+
+def plain(scores: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Scores as JSON values; what is undefined becomes null."""
+    return {
+        system: {
+            metric: {name: _number(getattr(one, name)) for name in ("value", "low", "high")}
+            for metric, one in metrics.items()
+        }
+        for system, metrics in scores.items()
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def write_studies(
+    path: Path,
+    patients: Sequence[str],
+    systems: Mapping[str, Pairs],
+    measures: Mapping[str, Mapping[str, Measure]],
+) -> None:
+    """One row per study and system: texts, and one column per metric."""
+    parts = []
+    for name, ones in measures.items():
+        pairs = systems[name]
+        columns: dict[str, Any] = {
+            "study_id": pa.array(pairs.references.keys(), pa.string()),
+            "patient_id": pa.array(patients, pa.string()),
+            "system": pa.array([name] * len(patients), pa.string()),
+            "candidate": pa.array(pairs.candidates.values(), pa.string()),
+            "reference": pa.array(pairs.references.values(), pa.string()),
+        }
+        columns |= {metric: pa.array(one.values, pa.float64(), from_pandas=True) for metric, one in ones.items()}
+        parts.append(pa.table(columns))
+    _write(path, pa.concat_tables(parts))
+
+
+def write_terms(path: Path, measures: Mapping[str, Measure]) -> None:
+    """What corpus scores are computed from, for `compare`: one row per metric, with the name of its form (see
+    `statistics.FORMS`; empty where it has none) and its terms, one list per study in the order of `studies.parquet`.
+    """
+    names = {score: name for name, score in FORMS.items()}
+    table = {
+        "metric": pa.array(measures.keys(), pa.string()),
+        "form": pa.array(
+            [names.get(one.score, "") if one.resampled is None else "" for one in measures.values()], pa.string()
+        ),
+        "terms": pa.array([one.terms.tolist() for one in measures.values()], pa.list_(pa.list_(pa.float64()))),
+    }
+    _write(path, pa.table(table))
+
+
+def write_entities(path: Path, pairs: Pairs, *, lower_case: bool) -> None:
+    """Per study, the entities of both sides with whether the other side has them."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for study, wanted in pairs.reference_graphs.items():
+            graphs = {"candidate": pairs.candidate_graphs[study], "reference": wanted}
+            record: dict[str, Any] = {"study_id": study}
+            for (side, graph), marks in zip(
+                graphs.items(), statuses(*graphs.values(), lower_case=lower_case), strict=True
+            ):
+                record[side] = {
+                    "tokens": graph.tokens,
+                    "entities": [
+                        {"tokens": e.words, "label": e.label, "start": e.start, "end": e.end, "status": mark.value}
+                        for e, mark in zip(graph.entities, marks, strict=True)
+                    ],
+                }
+            file.write(json.dumps(record) + "\n")
+
+
+def write_excluded(path: Path, cohort: Cohort) -> None:
+    """Every study that is not scored, and every prediction without a reference."""
+    rows = [*cohort.left_out, *cohort.strangers]
+    names = ("study_id", "system", "reason")
+    _write(path, pa.table({name: pa.array([row[n] for row in rows], pa.string()) for n, name in enumerate(names)}))
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
