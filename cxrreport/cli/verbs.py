@@ -43,6 +43,9 @@ def ingest(
         bool | None,
         typer.Option("--require-report/--no-require-report", help="Leave out studies without.", show_default="require"),
     ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="REASON", help="Keep what is left out for it; repeatable.")
+    ] = None,
     window: Annotated[
         str | None, typer.Option(help="Of several windows, the index or the explanation.", show_default="0")
     ] = None,
@@ -74,6 +77,7 @@ def ingest(
             reports=reports,
             resolution=resolution,
             require_report=require_report,
+            keep=keep or None,
             window=int(window) if window and window.isdigit() else window,
             covariates=covariates,
             priors=priors,

@@ -1,6 +1,11 @@
-"""Which files are chest radiographs, by what their headers say: the policy, apart from how headers are read."""
+"""Which files are chest radiographs, by what their headers say: the policy, apart from how headers are read.
+
+What is refused by policy and not because it cannot be read is kept where the user says so, with its reason as a note.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from cxrreport.errors import RefusedImage
 from cxrreport.records import Reason
@@ -33,7 +38,20 @@ _NOT_CHEST_TERMS = """
 _NOT_CHEST = frozenset(_NOT_CHEST_TERMS.split())
 
 
-def check_modality(*, sop_class: str, sop_class_name: str, modality: str, is_image: bool) -> tuple[str, ...]:
+def refused_unless(kept: Collection[str], reason: Reason, detail: str) -> tuple[str, ...]:
+    """A note of the name of the reason where it is among those `kept`.
+
+    Raises:
+        RefusedImage: it is not.
+    """
+    if reason in kept:
+        return (reason.value,)
+    raise RefusedImage(reason, detail)
+
+
+def check_modality(
+    *, sop_class: str, sop_class_name: str, modality: str, is_image: bool, keep: Collection[str] = ()
+) -> tuple[str, ...]:
     """Accept radiographs, and captures that do not say what they are of.
 
     Args:
@@ -41,9 +59,10 @@ def check_modality(*, sop_class: str, sop_class_name: str, modality: str, is_ima
         sop_class_name: its name in the standard, empty where the standard does not know it.
         modality: Modality (0008,0060) in capitals, empty where missing.
         is_image: the header has rows.
+        keep: reasons that are notes here.
 
     Returns:
-        Notes: `for-processing`, `modality-missing`.
+        Notes: `for-processing`, `modality-missing`, `not-a-radiograph`.
 
     Raises:
         RefusedImage: `not-a-radiograph`, `no-pixels` for objects without an image, or `not-dicom` where nothing of
@@ -55,22 +74,23 @@ def check_modality(*, sop_class: str, sop_class_name: str, modality: str, is_ima
         what = f"SOP class {sop_class_name}" if sop_class_name else "an unknown SOP class"
         if not is_image:
             raise RefusedImage(Reason.NO_PIXELS, f"{what}, without an image")
-        raise RefusedImage(Reason.NOT_RADIOGRAPH, what)
+        return refused_unless(keep, Reason.NOT_RADIOGRAPH, what)
     if modality not in _RADIOGRAPHS and modality not in _SAYS_NOTHING:
         named = f"modality {modality}" if modality in _OTHER_MODALITIES else "a modality that is not radiography"
-        raise RefusedImage(Reason.NOT_RADIOGRAPH, named)
+        return refused_unless(keep, Reason.NOT_RADIOGRAPH, named)
     notes = ("for-processing",) if sop_class == _FOR_PROCESSING else ()
     return notes + (("modality-missing",) if modality in _SAYS_NOTHING else ())
 
 
-def check_body_part(part: str) -> tuple[str, ...]:
+def check_body_part(part: str, keep: Collection[str] = ()) -> tuple[str, ...]:
     """Refuse what is clearly not a chest; accept, with a note, what does not say.
 
     Args:
         part: Body Part Examined (0018,0015), empty where missing.
+        keep: reasons that are notes here.
 
     Returns:
-        Notes: `bodypart-missing`, `bodypart-unclear`.
+        Notes: `bodypart-missing`, `bodypart-unclear`, `not-a-chest`.
 
     Raises:
         RefusedImage: `not-a-chest`.
@@ -82,5 +102,5 @@ def check_body_part(part: str) -> tuple[str, ...]:
         return ()
     for word in "".join(letter if letter.isalpha() else " " for letter in part).split():
         if word in _NOT_CHEST:
-            raise RefusedImage(Reason.NOT_CHEST, f"BodyPartExamined names {word}")
+            return refused_unless(keep, Reason.NOT_CHEST, f"BodyPartExamined names {word}")
     return ("bodypart-unclear",)

@@ -8,7 +8,7 @@ names no value of the file, as those may be a patient's.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from cxrreport.errors import PixelError, RefusedImage
-from cxrreport.ingestion.acceptance import check_body_part, check_modality
+from cxrreport.ingestion.acceptance import check_body_part, check_modality, refused_unless
 from cxrreport.ingestion.covariates import Covariates, reduced
+from cxrreport.ingestion.dicom_colour import PALETTE_TAGS, SAMPLES
 from cxrreport.ingestion.dicom_file import BoundedFile, opened
 from cxrreport.ingestion.dicom_greyscale import grey_scale
 from cxrreport.ingestion.dicom_pixels import PIXELS, decode
@@ -52,7 +53,7 @@ class Header:
         patient_id: PatientID, study_id: StudyInstanceUID, image_id: SOPInstanceUID; an empty string where missing.
         rows: height, pixels; within the budget, as is `columns`.
         says_no_text: True where Burned In Annotation (0028,0301) is NO; a missing one says nothing.
-        notes: `bodypart-missing`, `bodypart-unclear`, `modality-missing`, `for-processing`.
+        notes: `bodypart-missing`, `bodypart-unclear`, `modality-missing`, `for-processing`, and reasons that were kept.
     """
 
     patient_id: str
@@ -87,18 +88,19 @@ class Radiograph:
     notes: tuple[str, ...] = ()
 
 
-def read_header(path: Path, *, max_pixels: int) -> Header:
+def read_header(path: Path, *, max_pixels: int, keep: Collection[str] = ()) -> Header:
     """Check the header of a DICOM file; no pixel is read.
 
     Args:
         path: the file.
-        max_pixels: largest Rows x Columns.
+        max_pixels: largest Rows x Columns x SamplesPerPixel.
+        keep: reasons for which nothing is refused: each becomes a note (`settings.IngestSettings.keep`).
 
     Raises:
         RefusedImage: with the reason that goes into the ledger. It is the only exception for a bad file.
     """
     with opened(path, max_pixels) as file:
-        return _check(_parse(file, pixels=False), max_pixels)
+        return _check(_parse(file, pixels=False), max_pixels, keep)
 
 
 def read_covariates(path: Path, *, max_pixels: int, view: View) -> Covariates:
@@ -125,21 +127,23 @@ def read_covariates(path: Path, *, max_pixels: int, view: View) -> Covariates:
         )
 
 
-def read_radiograph(path: Path, *, max_pixels: int, window: int | str = 0) -> Radiograph:
+def read_radiograph(path: Path, *, max_pixels: int, window: int | str = 0, keep: Collection[str] = ()) -> Radiograph:
     """Read one file: check its header, decode it, and take its values to display grey (`greyscale.to_grey`).
 
-    A frontal that says MONOCHROME2 and plainly is not (`polarity.looks_inverted`) is inverted, and noted.
+    A frontal that says MONOCHROME2 and plainly is not (`polarity.looks_inverted`) is inverted, and noted. Of several
+    frames the first is read, of colours their luminance.
 
     Args:
         path: the file.
-        max_pixels: largest Rows x Columns; checked before pixels are read or decoded.
+        max_pixels: largest Rows x Columns x SamplesPerPixel; checked before pixels are read or decoded.
         window: of several windows or VOI LUTs, the index from 0 or the explanation.
+        keep: as in `read_header`.
 
     Raises:
         RefusedImage: the file is not an acceptable radiograph; PixelError where pixels or grey scale are the reason.
     """
     with opened(path, max_pixels) as file:
-        header = _check(_parse(file, pixels=False), max_pixels)
+        header = _check(_parse(file, pixels=False), max_pixels, keep)
         begins_pixels = file.read(4) in _PIXEL_TAGS
         file.seek(0)
         dataset = _parse(file, pixels=True)
@@ -171,7 +175,7 @@ def _parse(file: BoundedFile, *, pixels: bool, tags: Sequence[Any] = _HEADER_TAG
         _check_inflated_size(file)
         # pydicom asks for no more than read, seek and tell.
         source: Any = file
-        wanted = [*tags, *(PIXELS if pixels else ())]
+        wanted = [*tags, *((*PIXELS, *PALETTE_TAGS) if pixels else ())]
         return pydicom.dcmread(source, stop_before_pixels=not pixels, force=True, specific_tags=wanted)
 
 
@@ -195,7 +199,7 @@ def _check_inflated_size(file: BoundedFile) -> None:
 # --- The header ---
 
 
-def _check(dataset: Dataset, max_pixels: int) -> Header:
+def _check(dataset: Dataset, max_pixels: int, keep: Collection[str]) -> Header:
     with translated(Reason.NOT_READABLE, "a header element cannot be read"):
         sop_class = UID(text(dataset, "SOPClassUID"))
         notes = check_modality(
@@ -203,10 +207,11 @@ def _check(dataset: Dataset, max_pixels: int) -> Header:
             sop_class_name=sop_class.name if sop_class.name != str(sop_class) else "",
             modality=text(dataset, "Modality").upper(),
             is_image=dataset.get("Rows") is not None,
-        ) + check_body_part(text(dataset, "BodyPartExamined"))
-        rows, columns = _check_shape(dataset, max_pixels)
+            keep=keep,
+        ) + check_body_part(text(dataset, "BodyPartExamined"), keep)
+        rows, columns, more = _check_shape(dataset, max_pixels, keep)
         if text(dataset, "BurnedInAnnotation").upper() == "YES":
-            raise RefusedImage(Reason.BURNED_IN, "BurnedInAnnotation is YES")
+            more += refused_unless(keep, Reason.BURNED_IN, "BurnedInAnnotation is YES")
         codes = dataset.get("ViewCodeSequence") or [Dataset()]
         orientation = dataset.get("PatientOrientation") or []
         return Header(
@@ -221,11 +226,12 @@ def _check(dataset: Dataset, max_pixels: int) -> Header:
             rows=rows,
             columns=columns,
             says_no_text=text(dataset, "BurnedInAnnotation").upper() == "NO",
-            notes=notes,
+            notes=notes + more,
         )
 
 
-def _check_shape(dataset: Dataset, max_pixels: int) -> tuple[int, int]:
+def _check_shape(dataset: Dataset, max_pixels: int, keep: Collection[str]) -> tuple[int, int, tuple[str, ...]]:
+    """Rows, columns, and notes on reasons that were kept."""
     rows, columns = whole(dataset, "Rows"), whole(dataset, "Columns")
     if rows is None or columns is None:
         raise RefusedImage(Reason.NO_PIXELS, "no Rows or no Columns")
@@ -233,15 +239,20 @@ def _check_shape(dataset: Dataset, max_pixels: int) -> tuple[int, int]:
         raise PixelError(Reason.BAD_PIXELS, f"{rows} rows and {columns} columns")
     photometric = text(dataset, "PhotometricInterpretation").upper()
     samples = whole(dataset, "SamplesPerPixel") or 1
+    notes: tuple[str, ...] = ()
     if samples != 1 or photometric not in {"MONOCHROME1", "MONOCHROME2", ""}:
-        raise RefusedImage(Reason.COLOUR, f"{samples} samples per pixel, not MONOCHROME1 or MONOCHROME2")
+        detail = f"{samples} samples per pixel, not MONOCHROME1 or MONOCHROME2"
+        notes = refused_unless(keep, Reason.COLOUR, detail)
+        if SAMPLES.get(photometric) != samples:
+            raise PixelError(Reason.BAD_PIXELS, f"{samples} samples per pixel, of colours that are not read")
     if not photometric:
         raise PixelError(Reason.BAD_PIXELS, "PhotometricInterpretation is missing: black and white cannot be told")
     frames = whole(dataset, "NumberOfFrames") or 1
     if frames > 1:
-        raise RefusedImage(Reason.MULTI_FRAME, f"{frames} frames")
-    if rows * columns > max_pixels:
-        raise RefusedImage(Reason.TOO_LARGE, f"{rows} x {columns} pixels, and max_pixels is {max_pixels}")
+        notes += refused_unless(keep, Reason.MULTI_FRAME, f"{frames} frames")
+    if rows * columns * samples > max_pixels:
+        what = f"{rows} x {columns} pixels" + (f" of {samples} samples" if samples > 1 else "")
+        raise RefusedImage(Reason.TOO_LARGE, f"{what}, and max_pixels is {max_pixels}")
     allocated = whole(dataset, "BitsAllocated") or 0
     stored = whole(dataset, "BitsStored") or allocated
     high = whole(dataset, "HighBit")
@@ -249,4 +260,4 @@ def _check_shape(dataset: Dataset, max_pixels: int) -> tuple[int, int]:
         raise PixelError(Reason.BAD_PIXELS, f"{allocated} bits allocated, {stored} stored, high bit {high}")
     if min(rows, columns) < 2:
         raise PixelError(Reason.BAD_PIXELS, f"{rows} rows and {columns} columns are no picture")
-    return rows, columns
+    return rows, columns, notes

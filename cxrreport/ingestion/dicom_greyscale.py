@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
@@ -27,11 +29,16 @@ def grey_scale(dataset: Dataset, choice: int | str = 0) -> tuple[GreyScale, tupl
     Raises:
         PixelError: `bad-lut`.
     """
-    bits = whole(dataset, "BitsStored") or whole(dataset, "BitsAllocated") or 0
+    allocated = whole(dataset, "BitsAllocated") or 0
+    bits = whole(dataset, "BitsStored") or allocated
+    photometric = text(dataset, "PhotometricInterpretation").upper()
+    if not photometric.startswith("MONOCHROME"):
+        # Of colours their luminance is taken, and no transformation means anything for them (C.11.2.1.2.1).
+        return GreyScale(bits_stored=8 if photometric == "PALETTE COLOR" else allocated), ()
     signed = whole(dataset, "PixelRepresentation") == 1
     modality_lut, slope, intercept = None, 1.0, 0.0
     if dataset.get("ModalityLUTSequence"):
-        modality_lut = _lookup_table(dataset.ModalityLUTSequence[0], dataset, "ModalityLUTSequence", signed=signed)
+        modality_lut = _table_of_item(dataset.ModalityLUTSequence[0], dataset, "ModalityLUTSequence", signed=signed)
     elif "RescaleSlope" in dataset or "RescaleIntercept" in dataset:
         slope = _rescale(dataset, "RescaleSlope", 1.0)
         intercept = _rescale(dataset, "RescaleIntercept", 0.0)
@@ -39,7 +46,7 @@ def grey_scale(dataset: Dataset, choice: int | str = 0) -> tuple[GreyScale, tupl
             raise PixelError(Reason.BAD_LUT, "RescaleSlope is 0")
     # The input of a VOI LUT is the output of the modality transformation: signed only where that is (C.11.2.1.1).
     window, voi_lut, notes = _voi(dataset, choice, signed_input=modality_lut is None and (signed or intercept < 0))
-    monochrome1 = text(dataset, "PhotometricInterpretation").upper() == "MONOCHROME1"
+    monochrome1 = photometric == "MONOCHROME1"
     inverse = text(dataset, "PresentationLUTShape").upper() == "INVERSE"
     if inverse and not monochrome1:
         # A MONOCHROME1 image of the DX module has to carry INVERSE (PS3.3 C.8.11.3.1.2): one inversion, not two.
@@ -91,7 +98,7 @@ def _voi(
             index = 0
             notes.append("window-choice-missing")
         try:
-            table = _lookup_table(tables[index], dataset, "VOILUTSequence", signed=signed_input)
+            table = _table_of_item(tables[index], dataset, "VOILUTSequence", signed=signed_input)
         except PixelError:
             if window is None:
                 raise
@@ -114,12 +121,28 @@ def _window(dataset: Dataset, index: int) -> tuple[Window | None, list[str]]:
         return None, [*notes, "window-invalid"]
 
 
-def _lookup_table(item: Dataset, dataset: Dataset, keyword: str, *, signed: bool) -> LookupTable:
-    """One item of a LUT sequence (PS3.3 C.11.1.1.1): descriptor entries, first value, bits; and its data."""
+def _table_of_item(item: Dataset, dataset: Dataset, keyword: str, *, signed: bool) -> LookupTable:
     with translated(Reason.BAD_LUT, f"{keyword} cannot be read", PixelError):
-        descriptor = [int(value) for value in item["LUTDescriptor"].value]
+        return lookup_table(item["LUTDescriptor"].value, item["LUTData"].value, dataset, keyword, signed=signed)
+
+
+def lookup_table(described: Any, data: Any, dataset: Dataset, keyword: str, *, signed: bool) -> LookupTable:
+    """A lookup table (PS3.3 C.11.1.1.1, C.7.6.3.1.5) of what its elements hold.
+
+    Args:
+        described: number of entries, first value, bits per entry.
+        data: the entries, as pydicom gives OW or US.
+        dataset: whose byte order they have.
+        keyword: names the table in errors.
+        signed: the values that go in may be negative.
+
+    Raises:
+        PixelError: `bad-lut`.
+    """
+    with translated(Reason.BAD_LUT, f"{keyword} cannot be read", PixelError):
+        descriptor = [int(value) for value in described]
         if len(descriptor) != 3:
-            raise PixelError(Reason.BAD_LUT, f"{keyword}: LUTDescriptor has {len(descriptor)} values, not 3")
+            raise PixelError(Reason.BAD_LUT, f"{keyword}: the descriptor has {len(descriptor)} values, not 3")
         count, first, bits = descriptor
         count %= 1 << 16  # 0 stands for 65536, and readers of SS make large counts negative
         count = count or 1 << 16
@@ -127,7 +150,6 @@ def _lookup_table(item: Dataset, dataset: Dataset, keyword: str, *, signed: bool
         first = (first + (1 << 15)) % (1 << 16) - (1 << 15) if signed else first % (1 << 16)
         if not 8 <= bits <= 16:
             raise PixelError(Reason.BAD_LUT, f"{keyword}: {bits} bits per entry, outside 8 to 16")
-        data = item["LUTData"].value
         if isinstance(data, bytes):
             entries = _entries_of_bytes(data, count, bits, little=dataset.original_encoding[1] is not False)
         else:
@@ -135,7 +157,7 @@ def _lookup_table(item: Dataset, dataset: Dataset, keyword: str, *, signed: bool
             packed = words.astype("<u2").tobytes()
             entries = _entries_of_bytes(packed, count, bits, little=True)
         if entries is None:
-            raise PixelError(Reason.BAD_LUT, f"{keyword}: LUTData does not hold {count} entries")
+            raise PixelError(Reason.BAD_LUT, f"{keyword}: the data do not hold {count} entries")
         return LookupTable(first, bits, entries)
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
-from pydicom.pixels.decoders.base import get_decoder
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.uid import (
     UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGExtended12Bit,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
     RLELossless,
@@ -24,6 +25,7 @@ from pydicom.uid import (
 from cxrreport.errors import PixelError, RefusedImage
 from cxrreport.ingestion.codestream import frame_size
 from cxrreport.ingestion.decoder_process import DecoderProcess
+from cxrreport.ingestion.dicom_colour import PALETTE, grey_of_palette, luminance
 from cxrreport.ingestion.dicom_rle import decode_rle
 from cxrreport.ingestion.dicom_values import text, translated, whole
 from cxrreport.records import Reason
@@ -45,15 +47,15 @@ def _transfer_syntax(dataset: Dataset) -> UID:
 
 
 def decode(dataset: Dataset, rows: int, columns: int) -> NDArray[np.integer]:
-    """Decode the single frame of a file whose header was found acceptable.
+    """Decode the first frame of a file whose header was found acceptable.
 
     Args:
-        dataset: with PixelData; missing elements that decoders ask for are filled in.
+        dataset: with PixelData; missing elements that decoders ask for are filled in, and further frames dropped.
         rows: of the header, pixels, as `columns`: what the memory for decoding is bounded by.
         columns: see `rows`.
 
     Returns:
-        integer[rows, columns].
+        integer[rows, columns], for colours their luminance.
 
     Raises:
         PixelError: `bad-pixel-data`.
@@ -63,19 +65,12 @@ def decode(dataset: Dataset, rows: int, columns: int) -> NDArray[np.integer]:
         if any(keyword in dataset for keyword in PIXELS):
             raise PixelError(Reason.BAD_PIXELS, "floating point pixels")
         raise RefusedImage(Reason.NO_PIXELS, "no PixelData")
-    allocated = whole(dataset, "BitsAllocated") or 0
     pixels: NDArray[np.integer]
     with translated(Reason.BAD_PIXELS, "the pixel data cannot be decoded", PixelError):
         if not dataset.PixelData:
             raise RefusedImage(Reason.NO_PIXELS, "PixelData is empty")
         syntax = _transfer_syntax(dataset)
-        if not hasattr(dataset, "file_meta"):
-            dataset.file_meta = pydicom.dataset.FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = syntax
-        if dataset.get("BitsStored") is None:
-            dataset.BitsStored = allocated
-        dataset.PixelRepresentation = dataset.get("PixelRepresentation") or 0
-        dataset.SamplesPerPixel = 1
+        _fill_in(dataset, syntax)
         name = syntax.name if syntax.name != str(syntax) else "an unknown transfer syntax"
         try:
             decoder = get_decoder(syntax)
@@ -83,25 +78,43 @@ def decode(dataset: Dataset, rows: int, columns: int) -> NDArray[np.integer]:
             raise PixelError(Reason.BAD_PIXELS, f"{name} is not a transfer syntax of images") from None
         if not decoder.is_available:
             raise PixelError(Reason.BAD_PIXELS, f"no installed decoder reads {name}")
-        needed = rows * columns * allocated // 8
         if syntax.is_encapsulated:
-            frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-            if syntax == RLELossless:
-                pixels = decode_rle(
-                    frame, rows, columns, allocated, dataset.BitsStored, signed=dataset.PixelRepresentation == 1
-                )
-            else:
-                _check_codestream(frame, rows, columns)
-                pixels = _decode_encapsulated(dataset, syntax, decoder.available_plugins, name)
+            pixels = _decode_encapsulated(dataset, syntax, decoder.available_plugins, name)
         else:
-            if len(dataset.PixelData) < needed:
-                raise PixelError(Reason.BAD_PIXELS, f"{len(dataset.PixelData)} of {needed} bytes of pixels")
-            options: Any = {"view_only": True, "correct_unused_bits": False}
-            view = decoder.as_array(dataset, raw=True, **options)[0]
-            pixels = _without_unused_bits(view, allocated, dataset.BitsStored)
+            pixels = _decode_native(dataset, decoder)
+        if dataset.PhotometricInterpretation == PALETTE:
+            pixels = grey_of_palette(pixels, dataset)
     if pixels.shape != (rows, columns) or pixels.dtype.kind not in "iu":
         raise PixelError(Reason.BAD_PIXELS, f"decoded to shape {pixels.shape} of {pixels.dtype}")
     return pixels
+
+
+def _fill_in(dataset: Dataset, syntax: UID) -> None:
+    """What decoders ask for and files lack."""
+    if not hasattr(dataset, "file_meta"):
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    if dataset.get("BitsStored") is None:
+        dataset.BitsStored = dataset.BitsAllocated
+    dataset.PhotometricInterpretation = text(dataset, "PhotometricInterpretation").upper()
+    for keyword, default in (("PixelRepresentation", 0), ("SamplesPerPixel", 1), ("NumberOfFrames", 1)):
+        setattr(dataset, keyword, whole(dataset, keyword) or default)
+
+
+def _decode_native(dataset: Dataset, decoder: Decoder) -> NDArray[np.integer]:
+    allocated, colour = int(dataset.BitsAllocated), dataset.SamplesPerPixel > 1
+    # Two pixels of YBR_FULL_422 share their colours (PS3.3 C.7.6.3.1.2).
+    samples = 2 if dataset.PhotometricInterpretation == "YBR_FULL_422" else dataset.SamplesPerPixel
+    needed = dataset.Rows * dataset.Columns * samples * allocated // 8
+    if len(dataset.PixelData) < needed:
+        raise PixelError(Reason.BAD_PIXELS, f"{len(dataset.PixelData)} of {needed} bytes of pixels")
+    if len(dataset.PixelData) > needed + 1:  # further frames, or what pydicom would take for some
+        dataset.PixelData, dataset.NumberOfFrames = dataset.PixelData[:needed], 1
+    options: Any = {"view_only": True, "correct_unused_bits": False}
+    pixels, said = decoder.as_array(dataset, raw=True, **options)
+    if colour:
+        pixels = luminance(pixels, str(said["photometric_interpretation"]))
+    return _without_unused_bits(pixels, allocated, int(dataset.BitsStored))
 
 
 def _without_unused_bits(pixels: NDArray[np.integer], allocated: int, stored: int) -> NDArray[np.integer]:
@@ -119,12 +132,18 @@ def _without_unused_bits(pixels: NDArray[np.integer], allocated: int, stored: in
 
 def _decode_encapsulated(dataset: Dataset, syntax: UID, plugins: Sequence[str], name: str) -> NDArray[np.integer]:
     """Try the installed decoders in turn: each refuses some variants of what its transfer syntax allows."""
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=dataset.NumberOfFrames)
+    if syntax == RLELossless:
+        return _decode_rle(dataset, frame)
+    _check_codestream(frame, dataset)
+    data = encapsulate([frame]) if dataset.NumberOfFrames > 1 else dataset.PixelData
     options = {
         "rows": int(dataset.Rows),
         "columns": int(dataset.Columns),
         "number_of_frames": 1,
-        "samples_per_pixel": 1,
-        "photometric_interpretation": text(dataset, "PhotometricInterpretation"),
+        "samples_per_pixel": int(dataset.SamplesPerPixel),
+        "planar_configuration": whole(dataset, "PlanarConfiguration") or 0,
+        "photometric_interpretation": dataset.PhotometricInterpretation,
         "bits_allocated": int(dataset.BitsAllocated),
         "bits_stored": int(dataset.BitsStored),
         "pixel_representation": int(dataset.PixelRepresentation),
@@ -134,12 +153,25 @@ def _decode_encapsulated(dataset: Dataset, syntax: UID, plugins: Sequence[str], 
     for plugin, isolated in _attempts(syntax, plugins):
         try:
             if isolated:
-                return _HELPER.decode(str(syntax), plugin, dataset.PixelData, options)
+                return _HELPER.decode(str(syntax), plugin, data, options)
             with translated(Reason.BAD_PIXELS, f"{name} pixel data cannot be decoded", PixelError):
-                return decode_encapsulated(syntax, plugin, dataset.PixelData, options)
+                return decode_encapsulated(syntax, plugin, data, options)
         except PixelError as error:
             refused = error
     raise refused
+
+
+def _decode_rle(dataset: Dataset, frame: bytes) -> NDArray[np.integer]:
+    pixels = decode_rle(
+        frame,
+        int(dataset.Rows),
+        int(dataset.Columns),
+        int(dataset.BitsAllocated),
+        int(dataset.BitsStored),
+        signed=dataset.PixelRepresentation == 1,
+        samples=dataset.SamplesPerPixel,
+    )
+    return luminance(pixels, dataset.PhotometricInterpretation) if pixels.ndim > 2 else pixels
 
 
 def _attempts(syntax: UID, plugins: Sequence[str]) -> list[tuple[str, bool]]:
@@ -164,20 +196,26 @@ def decode_encapsulated(syntax: str, plugin: str, data: bytes, options: dict[str
         options: pydicom's `DecodeOptions`.
 
     Returns:
-        integer[rows, columns].
+        integer[rows, columns], for colours their luminance.
 
     Raises:
         Exception: of any type, as decoders raise it.
     """
-    pixels: NDArray[np.integer] = get_decoder(UID(syntax)).as_array(
-        data, raw=True, decoding_plugin=plugin, **cast(Any, options)
-    )[0]
-    return pixels
+    pixels: NDArray[np.integer]
+    if syntax == JPEGExtended12Bit and plugin == "gdcm" and options["bits_stored"] > 8:
+        from cxrreport.ingestion.dicom_gdcm import decode_extended  # not loaded where it would take the process down
+
+        return decode_extended(get_frame(data, 0, number_of_frames=1), options)
+    pixels, said = get_decoder(UID(syntax)).as_array(data, raw=True, decoding_plugin=plugin, **cast(Any, options))
+    return luminance(pixels, str(said["photometric_interpretation"])) if pixels.ndim > 2 else pixels
 
 
-def _check_codestream(frame: bytes, rows: int, columns: int) -> None:
+def _check_codestream(frame: bytes, dataset: Dataset) -> None:
+    rows, columns, samples = dataset.Rows, dataset.Columns, dataset.SamplesPerPixel
     size = frame_size(frame)
     if size is None:
         raise PixelError(Reason.BAD_PIXELS, "no codestream at the start of the pixel data")
-    if size != (rows, columns):
+    if size[:2] != (rows, columns):
         raise PixelError(Reason.BAD_PIXELS, f"the codestream has {size[0]} x {size[1]} pixels, not {rows} x {columns}")
+    if size[2] != samples:
+        raise PixelError(Reason.BAD_PIXELS, f"the codestream has {size[2]} components, not {samples}")

@@ -18,9 +18,9 @@ _HEADER = 64  # bytes: number of segments, and 15 offsets
 
 
 def decode_rle(
-    frame: bytes, rows: int, columns: int, allocated: int, stored: int, *, signed: bool
+    frame: bytes, rows: int, columns: int, allocated: int, stored: int, *, signed: bool, samples: int = 1
 ) -> NDArray[np.integer]:
-    """Decode one grey frame.
+    """Decode one frame.
 
     Args:
         frame: RLE header and segments, the most significant bytes of all pixels first (PS3.5 G.2, G.5).
@@ -29,14 +29,16 @@ def decode_rle(
         allocated: bits per pixel: 8, 16 or 32.
         stored: the lowest of them that count; the rest is not looked at (PS3.5 8.1.1).
         signed: the pixels are two's complement.
+        samples: values per pixel; those of one colour after those of the other (PS3.5 G.2).
 
     Returns:
-        integer[rows, columns] of `allocated` bits.
+        integer[rows, columns] of `allocated` bits, for colour integer[rows, columns, samples].
 
     Raises:
         PixelError: `bad-pixel-data`: the header is not one, or segments are missing or too short.
     """
-    planes, pixels = allocated // 8, rows * columns
+    width, pixels = allocated // 8, rows * columns
+    planes = samples * width
     if len(frame) < _HEADER:
         raise PixelError(Reason.BAD_PIXELS, f"{len(frame)} bytes are no RLE frame")
     count, *offsets = np.frombuffer(frame, "<u4", 16).tolist()
@@ -51,8 +53,8 @@ def decode_rle(
         if len(segment) < pixels:
             raise PixelError(Reason.BAD_PIXELS, f"{len(segment)} of {pixels} bytes in an RLE segment")
         values[:, plane] = np.frombuffer(segment, np.uint8, pixels)
-    kind = f"{'i' if signed else 'u'}{planes}"
-    decoded: NDArray[np.integer] = values.view(f">{kind}").astype(kind).reshape(rows, columns)
+    kind, shape = f"{'i' if signed else 'u'}{width}", (rows, columns) + ((samples,) if samples > 1 else ())
+    decoded: NDArray[np.integer] = values.view(f">{kind}").astype(kind).reshape(shape)
     if stored < allocated:
         decoded <<= allocated - stored
         decoded >>= allocated - stored

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from cxrreport.errors import PixelError, RefusedImage
+from cxrreport.ingestion.acceptance import refused_unless
 from cxrreport.ingestion.dicom import Radiograph
+from cxrreport.ingestion.dicom_colour import luminance
 from cxrreport.ingestion.greyscale import GreyScale, to_grey
 from cxrreport.records import Reason, View
 
@@ -23,7 +26,7 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES
 
 
-def read_picture(path: Path, *, max_pixels: int) -> Radiograph:
+def read_picture(path: Path, *, max_pixels: int, keep: Collection[str] = ()) -> Radiograph:
     """Read one PNG or JPEG; its values are taken as display grey, bright is dense.
 
     Pictures of more than 8 bits are scaled between percentiles, as they carry no window (note `window-missing`).
@@ -32,6 +35,7 @@ def read_picture(path: Path, *, max_pixels: int) -> Radiograph:
     Args:
         path: the file.
         max_pixels: largest rows x columns; checked before pixels are decoded.
+        keep: as in `dicom.read_header`: `colour` and `multi-frame`.
 
     Returns:
         A record without ids and with an unknown view: pictures have no header.
@@ -40,6 +44,7 @@ def read_picture(path: Path, *, max_pixels: int) -> Radiograph:
         RefusedImage: the file is no picture, too large, in colour, or of several frames; PixelError where its pixels
             cannot be decoded or are all equal.
     """
+    notes: tuple[str, ...] = ()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own limit warns below ours
@@ -47,9 +52,11 @@ def read_picture(path: Path, *, max_pixels: int) -> Radiograph:
                 columns, rows = image.size
                 if rows * columns > max_pixels:
                     raise RefusedImage(Reason.TOO_LARGE, f"{rows} x {columns} pixels, and max_pixels is {max_pixels}")
-                if getattr(image, "n_frames", 1) > 1 and image.format == "PNG":
-                    raise RefusedImage(Reason.MULTI_FRAME, f"{getattr(image, 'n_frames', 0)} frames")
-                values, notes = _values(image)
+                frames = getattr(image, "n_frames", 1)
+                if frames > 1 and image.format == "PNG":
+                    notes = refused_unless(keep, Reason.MULTI_FRAME, f"{frames} frames")
+                values, more = _values(image, keep)
+                notes += more
     except RefusedImage:
         raise
     except FileNotFoundError:
@@ -65,7 +72,7 @@ def read_picture(path: Path, *, max_pixels: int) -> Radiograph:
     return Radiograph(grey=grey, rows=rows, columns=columns, view=View.UNKNOWN, notes=notes)
 
 
-def _values(image: Image.Image) -> tuple[NDArray[np.integer], tuple[str, ...]]:
+def _values(image: Image.Image, keep: Collection[str]) -> tuple[NDArray[np.integer], tuple[str, ...]]:
     if image.mode == "L":
         return np.asarray(image), ()
     if image.mode == "1":
@@ -78,5 +85,6 @@ def _values(image: Image.Image) -> tuple[NDArray[np.integer], tuple[str, ...]]:
     colours = np.asarray(image.convert("RGB"))
     low, high = colours.min(axis=2), colours.max(axis=2)
     if int((high - low).max()) > _SAME_GREY:
-        raise RefusedImage(Reason.COLOUR, f"a colour picture (mode {image.mode})")
+        notes = refused_unless(keep, Reason.COLOUR, f"a colour picture (mode {image.mode})")
+        return luminance(colours, "RGB"), notes
     return colours[:, :, 1].copy(), ("grey-as-colour",)

@@ -186,9 +186,11 @@ def read_study(study: StudyPlan, settings: IngestSettings) -> StudyResult:
 
 def _read_image(study: StudyPlan, source: Source, settings: IngestSettings) -> tuple[ManifestRow, bytes]:
     if is_picture(source.path):
-        radiograph = read_picture(source.path, max_pixels=settings.max_pixels)
+        radiograph = read_picture(source.path, max_pixels=settings.max_pixels, keep=settings.keep)
     else:
-        radiograph = read_radiograph(source.path, max_pixels=settings.max_pixels, window=settings.window)
+        radiograph = read_radiograph(
+            source.path, max_pixels=settings.max_pixels, window=settings.window, keep=settings.keep
+        )
     notes = radiograph.notes + source.notes
     if settings.burned_in != "ignore" and not radiograph.says_no_text and text_near_border(radiograph.grey):
         if settings.burned_in == "exclude":
@@ -238,7 +240,7 @@ def _crashed(study: StudyPlan) -> StudyResult:
 
 def _headers(settings: IngestSettings, listing: Listing, progress: Progress) -> Iterator[Header | LeftOut]:
     wanted = [source for source in listing.sources if needs_header(source)]
-    read = partial(header_of, max_pixels=settings.max_pixels)
+    read = partial(header_of, max_pixels=settings.max_pixels, keep=settings.keep)
     # Processes start slowly and headers are read quickly.
     workers = settings.workers if len(wanted) > 2000 else 1
     for done, header in enumerate(ordered_map(read, wanted, workers=workers, when_killed=read), start=1):

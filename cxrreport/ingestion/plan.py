@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from cxrreport.errors import InputError, RefusedImage
@@ -51,10 +51,10 @@ class Plan:
     read: int
 
 
-def header_of(source: Source, max_pixels: int) -> Header | LeftOut:
+def header_of(source: Source, max_pixels: int, keep: Collection[str]) -> Header | LeftOut:
     """The header of one DICOM file, or the row of the ledger that says why it has none."""
     try:
-        return read_header(source.path, max_pixels=max_pixels)
+        return read_header(source.path, max_pixels=max_pixels, keep=keep)
     except RefusedImage as error:
         return refused(source, error)
 
