@@ -1,4 +1,4 @@
-"""The door to mlflow, and the only importer of it: opens a store and hands it what a spool holds.
+"""The door to mlflow: opens a store and hands it what a spool holds. Only `serving` imports mlflow beside it.
 
 Everything goes through `MlflowClient` and the id of a run: there is no global active run, no autologging, no pickle.
 """
@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
     from mlflow.entities import Run as StoredRun
 
+logger = logging.getLogger(__name__)
+
 _BATCH = 100  # params and tags per request: the limit of the REST API
 _DIGEST = 32  # a dataset's digest has at most 36 characters
 _FINAL = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"})
@@ -38,9 +40,10 @@ def connect(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "12")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is the summary's
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
-    for name in ("alembic", "mlflow.store", "mlflow.tracking"):
+    for name in ("alembic", "mlflow.store", "mlflow.tracking", "mlflow.pyfunc"):
         logging.getLogger(name).setLevel(logging.WARNING)
     database = _database(uri)
     if database is not None:
@@ -142,6 +145,8 @@ def _send(client: MlflowClient, uri: str, events: Sequence[Event]) -> None:
         if kind == "store":
             if event["uri"] != uri:
                 raise TrackingError(f"what is unsent belongs to MLflow at {event['uri']}, and not to {uri}")
+        elif kind == "link":
+            _link(client, run_id, event)
         elif kind == "tags":
             client.log_batch(run_id, tags=[RunTag(event["name"], event["value"])])
         elif kind == "dataset":
@@ -162,6 +167,68 @@ def _send(client: MlflowClient, uri: str, events: Sequence[Event]) -> None:
                 client.log_artifact(run_id, str(path), folder)
         else:
             client.set_terminated(run_id, status=event["status"])
+
+
+def _link(client: MlflowClient, run_id: str, event: Event) -> None:
+    """Tag the run with the id of the one that the event looks for, in whatever experiment that is."""
+    from mlflow.entities import RunTag
+
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    wanted = f"tags.`{event['found_by']}` = '{event['digest']}'"
+    for maker in client.search_runs(experiments, wanted, max_results=1, order_by=["start_time DESC"]):
+        names = [event["name"]] + (["mlflow.parentRunId"] if event["parent"] else [])
+        client.log_batch(run_id, tags=[RunTag(name, maker.info.run_id) for name in names])
+
+
+def system_monitor() -> Callable[[], dict[str, float]]:
+    """What MLflow's own monitors say of processor, memory, disk, network and, with nvidia-ml-py, GPU, at every call."""
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    try:
+        monitors.append(GPUMonitor())
+    except (ImportError, RuntimeError):  # neither is worth a word where there is no GPU; `cxrreport doctor` says it
+        logger.debug("no GPU metrics")
+
+    def sample() -> dict[str, float]:
+        values: dict[str, float] = {}
+        for monitor in monitors:
+            monitor.collect_metrics()
+            values |= monitor.aggregate_metrics()
+            monitor.clear_metrics()
+        return values
+
+    return sample
+
+
+def register(
+    uri: str, run_id: str, folder: Path, name: str, aliases: Sequence[str], tags: Mapping[str, str]
+) -> str:
+    """Keep a packed model in a run and make it the next version of a registered model; the version's number.
+
+    Unlike what a spool sends this waits for the store: a version without its files would be of no use.
+
+    Raises:
+        TrackingError: the store cannot be reached or refuses.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with translated(uri):
+        client = connect(uri)
+        client.log_artifacts(run_id, str(folder), folder.name)
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        source = f"{client.get_run(run_id).info.artifact_uri}/{folder.name}"
+        version = client.create_model_version(name, source, run_id, tags=dict(tags)).version
+        for alias in aliases:
+            client.set_registered_model_alias(name, alias, version)
+    return str(version)
 
 
 def shown_uri(uri: str) -> str:

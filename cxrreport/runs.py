@@ -14,9 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -32,6 +33,7 @@ from cxrreport.settings import (
     IngestSettings,
     PromptSettings,
     ReviewSettings,
+    TrackingSettings,
     TrainSettings,
     build,
 )
@@ -122,12 +124,12 @@ def ingest(
 def train(
     settings: TrainSettings, *, progress: Progress | None = None, validate: Validate | None = None
 ) -> Summary[TrainResult]:
-    """LoRA fine-tuning on the training split of an ingest folder.
+    """Fine-tuning on the training split of an ingest folder, in one process or in those that `torchrun` started.
 
     Args:
         settings: what to do.
         progress: told about the steps.
-        validate: given the model while training, more metrics to log; see `training.train`.
+        validate: takes the place of RadGraph F1 on generated reports, see `training.train`.
 
     Raises:
         CxrReportError: one of its kinds; see `training.train.train`.
@@ -136,12 +138,24 @@ def train(
     from cxrreport.model import checkpoints
     from cxrreport.training.train import train as work
 
+    first = first_process()
+    if not first:
+        settings = settings.model_copy(update={"tracking": TrackingSettings(enabled=False)})
+    report = progress if progress is not None and first else _silent
     with _tracked("train", settings) as (run, summarise):
         manifest = Manifest.open(settings.data)
         _log_data(run, manifest, "training")
-        result = work(settings, manifest, log=run.metrics, progress=progress or _silent, validate=validate)
+        if validate is None and settings.validation.radgraph is not None:
+            from cxrreport.validation import ReportValidation
+
+            reports = ReportValidation(settings, manifest, first=first, progress=report)
+            validate = reports if reports.studies else None
+        if validate is not None:
+            run.tags({f"validation.{name}": str(value) for name, value in validate.conditions.items()})
+        result = work(settings, manifest, log=run.metrics, progress=report, validate=validate)
         facts = {
             "steps": result.steps,
+            "best_step": result.best_step,
             "loss": result.loss,
             **result.validation,
             "seconds_per_step": result.seconds_per_step,
@@ -151,6 +165,7 @@ def train(
             "cut_prefixes": result.cut_prefixes,
             "without_text": result.without_text,
             "trained_parameters": result.trained_parameters,
+            "adapted_modules": len(result.adapted_modules),
             "adapter": str(result.adapter),
         }
         run.metrics({f"final/{name}": value for name, value in _flat(facts).items()})
@@ -197,6 +212,7 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
             loaded = adapters.load(settings.adapter, loaded)
             provenance["adapter"] = checkpoints.fingerprint(settings.adapter)
             run.dataset("adapter", provenance["adapter"], "model")
+            run.link("cxrreport.model_run", "adapter", provenance["adapter"])
         layout = PromptLayout(loaded.tokenizer, prompt, loaded.image_tokens)
         result = work(settings, manifest, loaded, layout, provenance, progress or _silent, folder=folder)
         facts |= {
@@ -210,6 +226,8 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
         run.metrics(_flat(facts))
         run.dataset("predictions", _sha256(settings.output / "predictions.parquet"), "output")
         run.artifact(settings.output / "generate.json")
+        if settings.tracking.log_reports:
+            run.artifact(settings.output / "predictions.parquet")
     return summarise(facts, result, (result.warning,) if result.warning else ())
 
 
@@ -238,6 +256,9 @@ def evaluate(
         run.dataset("references", result.conditions["references"], "evaluation", studies=result.counts["scored"])
         for system, digest in result.conditions["predictions"].items():
             run.dataset("predictions" if system == MAIN else f"predictions of {system}", digest, "evaluation")
+        run.link("cxrreport.predictions_run", "predictions", result.conditions["predictions"][MAIN])
+        if adapter := _adapter_of(settings.predictions):
+            run.link("cxrreport.model_run", "adapter", adapter, parent=True)
         scores = {
             f"{metric}/{system}": {"value": one.value, "low": one.low, "high": one.high}
             for system, metrics in result.systems.items()
@@ -252,6 +273,10 @@ def evaluate(
             }
         )
         run.artifact(settings.output / "scores.json")
+        for picture in sorted(settings.output.glob("*.png")):
+            run.artifact(picture)
+        if settings.tracking.log_reports:
+            run.artifact(settings.output / "studies.parquet")
         facts: dict[str, Any] = {"scored": result.counts["scored"], "excluded": result.counts["excluded"]}
         headline, *others = result.systems[MAIN]
         facts |= {f"{headline}/{system}": scores[f"{headline}/{system}"] for system in result.systems}
@@ -276,7 +301,9 @@ def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Sum
         studies = write_page(settings.evaluation, manifest, settings.output, settings.limit)
         report(1, 1, "page")
         facts = {"studies": studies, "megabytes": settings.output.stat().st_size / 1e6}
-        run.metrics(_flat(facts))  # the page itself is full of report text: it stays where it was written
+        run.metrics(_flat(facts))
+        if settings.tracking.log_reports:
+            run.artifact(settings.output)
     return summarise(facts, studies)
 
 
@@ -287,6 +314,11 @@ def sync(folder: Path, uri: str | None = None) -> int:
         TrackingError: the store cannot be reached, or what lies here belongs to another one.
     """
     return tracking.sync(folder, uri)
+
+
+def first_process() -> bool:
+    """True in the one of several processes, started by `torchrun` or `accelerate launch`, that tracks and reports."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _silent(_done: int, _total: int, _label: str) -> None:
@@ -408,6 +440,14 @@ def _images(
         raise InputError(f"{settings.input}: not one of {result.read} files becomes an image ({reasons}); see {ledger}")
     facts = {name: value for name, value in _ingest_facts(result).items() if "split" not in name}
     return Manifest.open(ingested.output), settings.model_copy(update={"split": None}), facts
+
+
+def _adapter_of(predictions: Path) -> str:
+    """Digest of the adapter that wrote the predictions in an output folder of `generate`; empty where there is none."""
+    with suppress(OSError, ValueError, AttributeError):
+        record = json.loads((predictions / "generate.json").read_text(encoding="utf-8"))
+        return str(record.get("provenance", {}).get("adapter") or "")
+    return ""
 
 
 def _phantoms(synthetic: bool) -> tuple[str, ...]:

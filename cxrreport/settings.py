@@ -89,6 +89,11 @@ class TrackingSettings(Settings):
     """Run under which this one is nested."""
     enabled: bool = True
     """False: nothing is logged."""
+    system_metrics_every: Annotated[float, Field(ge=1)] | None = 10.0
+    """Seconds between samples of processor, memory, disk, network and GPU (with nvidia-ml-py), taken by a thread; None:
+    none."""
+    log_reports: bool = False
+    """True: keep predictions, scores by study and the review page in MLflow too. They hold the text of reports."""
 
 
 class IngestSettings(Settings):
@@ -318,7 +323,7 @@ class EvaluateSettings(Settings):
     most_frequent: bool = True
     """Add the control that answers every study with the most frequent report of the training split."""
     section: Literal["findings", "impression", "findings+impression"] = "findings+impression"
-    metrics: tuple[str, ...] = ("radgraph", "bleu", "rouge_l")
+    metrics: tuple[str, ...] = ("radgraph", "clinical", "bleu", "rouge_l")
     """Names of metrics: of this package, of an installed one, or `module:metric`; see `evaluation.metrics`."""
     inputs: str | None = None
     """What the system was given ("frontal image and indication"), where its predictions are a table. A condition of
@@ -336,6 +341,8 @@ class EvaluateSettings(Settings):
     """SQLite file in which annotations are kept, without text; None: `annotations.sqlite` beside the output folder."""
     lower_case: bool = True
     """Case rule of the scorer: True as the repository's head (July 2026), False as radgraph 0.1.18."""
+    risks: tuple[Fraction, ...] = (0.05, 0.1, 0.2)
+    """Risks for which selective generation names the least confidence that keeps them."""
     bootstrap_samples: PositiveInt = 1000
     seed: Annotated[int, Field(ge=0)] = 0
     tracking: TrackingSettings = TrackingSettings()
@@ -353,6 +360,75 @@ class ReviewSettings(Settings):
     limit: PositiveInt | None = None
     """Only the worst studies by RadGraph F1."""
     tracking: TrackingSettings = TrackingSettings()
+
+
+class RegisterSettings(Settings):
+    """A fine-tuned model as a version of a registered MLflow model, to be served."""
+
+    adapter: Path
+    """Adapter folder of `train`. The base checkpoint stays a reference: the server finds it as `generate` does."""
+    name: str = "cxrreport"
+    """Name of the registered model; made when it does not exist."""
+    aliases: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")], ...] = ()
+    """Names that point to this version from now on, e.g. `champion`."""
+    batch_size: PositiveInt = 4
+    """Rows of a request that run together."""
+    max_new_tokens: PositiveInt = 256
+    """Longest report, tokens."""
+    max_pixels: PositiveInt = 60_000_000
+    """Largest rows x columns that is decoded; larger ones are refused."""
+    tracking: TrackingSettings = TrackingSettings()
+
+
+class PlanSettings(Settings):
+    """What a training run needs, asked before anything is spent."""
+
+    checkpoint: str | None = None
+    """As `checkpoint.name` in training; None: each of the nine pre-trained ones."""
+    resolution: Resolution | None = None
+    """Side of the images, pixels; None: the checkpoint's own."""
+    method: Literal["lora", "qlora", "full"] = "lora"
+    """`qlora`: the frozen weights of the language model in 4 bits; `full`: all weights are trained, in float32."""
+    lora: LoraSettings = LoraSettings()
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the matrix products, and of weights that are frozen."""
+    softcap: bool = False
+    """As `checkpoint.softcap` in training."""
+    batch_size: PositiveInt = 1
+    gradient_checkpointing: bool = True
+    max_images: PositiveInt = 1
+    """Images of one example."""
+    prefix_tokens: PositiveInt = 72
+    """Of one example, BOS and separator included, image tokens not."""
+    suffix_tokens: PositiveInt = 128
+    """Of one example, EOS included."""
+    examples: PositiveInt = 210_000
+    """Of one epoch; MIMIC-CXR's training split has about so many studies with a frontal image and a report."""
+    gpu: str | None = None
+    """A line of `training.gpus`; None: all of them."""
+    price: Annotated[float, Field(ge=0)] | None = None
+    """US dollars per hour of the GPU; None: the round figure of `training.gpus`."""
+    utilisation: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Part of the GPU's peak that is expected to be reached."""
+
+    @classmethod
+    def of_training(cls, settings: TrainSettings, **overrides: Any) -> Self:
+        """The question that a training configuration asks; its longest texts are taken for all of them."""
+        checkpoint, prompt = settings.checkpoint, settings.prompt
+        quantised = checkpoint.precision == "nf4"
+        values = {
+            "checkpoint": checkpoint.name,
+            "method": "full" if settings.lora is None else "qlora" if quantised else "lora",
+            "lora": settings.lora or LoraSettings(),
+            "precision": "bfloat16" if quantised else checkpoint.precision,
+            "softcap": checkpoint.softcap,
+            "batch_size": settings.batch_size,
+            "gradient_checkpointing": settings.gradient_checkpointing,
+            "max_images": prompt.max_images,
+            "prefix_tokens": prompt.max_prefix_tokens,
+            "suffix_tokens": prompt.max_suffix_tokens,
+        }
+        return build(cls, merge(values, overrides), where="plan")
 
 
 class DemoSettings(Settings):

@@ -24,7 +24,9 @@ Send = Callable[[Sequence[Event]], None]
 """Sends events of one kind. Raises `RefusedEvent` for what will never be taken, anything else to be called again."""
 
 PATIENCE = 10.0
-"""Seconds that `close` waits for a store that does not answer. One that does is waited for."""
+"""Seconds that `close` waits for a store that does not answer."""
+LIMIT = 25.0
+"""Seconds that `close` waits for one that does: the process ends within half a minute of its work."""
 _GATHER = 0.5
 """Seconds that the thread waits for more events before it sends."""
 _BATCH = 500
@@ -73,12 +75,12 @@ class Spool:
             self._changed.notify_all()
 
     def close(self) -> bool:
-        """Wait until all is sent, and remove the file; False where the store does not answer and the file stays."""
+        """Wait until all is sent, and remove the file; False where the store is dead or slow and the file stays."""
         began = time.monotonic()
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            while self._waiting and not (self._failing and time.monotonic() - began > PATIENCE):
+            while self._waiting and time.monotonic() - began < (PATIENCE if self._failing else LIMIT):
                 self._changed.wait(0.2)
             done = not self._waiting
             if done:
@@ -110,6 +112,8 @@ class Spool:
                 continue
             pause = _FIRST_PAUSE
             with self._changed:
+                if self._file.closed:  # nobody waits any more; what has just been sent is sent again, which is harmless
+                    return
                 del self._waiting[: len(batch)]
                 self._failing = False
                 self._changed.notify_all()

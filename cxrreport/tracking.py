@@ -14,6 +14,7 @@ import re
 import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -71,12 +72,23 @@ class Run:
     def tags(self, values: Mapping[str, str]) -> None:
         """Set searchable tags."""
 
+    def link(self, tag: str, made: str, digest: str, *, parent: bool = False) -> None:
+        """Point to the latest run that put out data of this digest, where the store has one.
+
+        Args:
+            tag: gets the id of that run.
+            made: name of what it put out, as given to `dataset` there.
+            digest: of the data, whole.
+            parent: show this run below that one, too.
+        """
+
 
 class _MlflowRun(Run):
     """A run in an MLflow store: everything goes into a spool, from which a thread sends it."""
 
     def __init__(self, client: MlflowClient, run: StoredRun, spool: Spool, *, resumed: bool) -> None:
         self.run_id = run.info.run_id
+        self._begun = int(run.info.start_time)
         self._client = client
         self._spool = spool
         self._resumed = resumed
@@ -100,6 +112,17 @@ class _MlflowRun(Run):
     def tags(self, values: Mapping[str, str]) -> None:
         for key, value in values.items():
             self._put("tags", name=_clean(key), value=value)
+
+    def link(self, tag: str, made: str, digest: str, *, parent: bool = False) -> None:
+        # Looked for by the thread that sends: a search in a store that does not answer would hold the work up.
+        self._put("link", name=tag, found_by=f"digest.output.{made}", digest=digest, parent=parent)
+
+    def sample(self, values: Mapping[str, float]) -> None:
+        """Log the state of the machine; steps are seconds since the run began, so none comes twice in one that goes on."""
+        now = int(time.time() * 1000)
+        for name, value in values.items():
+            step = (now - self._begun) // 1000
+            self._put("metrics", name=f"system/{name}", value=float(value), time=now, step=step)
 
     def end(self, status: str) -> None:
         """Close the run with `status`, once all is sent; or say where that lies which could not be sent."""
@@ -140,7 +163,7 @@ def sync(folder: Path, uri: str | None = None) -> int:
     files = sorted(folder.glob(_UNSENT.format("*")))
     if not files:
         return 0
-    uri = _uri(TrackingSettings(uri=uri), folder / "any")
+    uri = uri_of(TrackingSettings(uri=uri), folder / "any")
     with mlflow_store.translated(uri):
         send = mlflow_store.sender(mlflow_store.connect(uri), uri)
         return sum(resend(path, send) > 0 for path in files)
@@ -154,8 +177,9 @@ def start(verb: str, settings: Settings, tracking: TrackingSettings, *, output: 
     begun again. It is found by a tag, so nothing has to be written into the output folder. When the output is not
     there, it is a new beginning and a new run.
 
-    The run holds the settings as parameters (and whole, as `settings.json`), versions and git commit as tags, and at
-    its end `seconds`, `cpu_seconds` and `peak_memory_mb` (of the process so far). It ends FINISHED, KILLED by Ctrl-C,
+    The run holds the settings as parameters (and whole, as `settings.json`), versions and git commit as tags, the state
+    of the machine as metrics `system/...`, and at its end `seconds`, `cpu_seconds` and `peak_memory_mb` (of the process
+    so far). It ends FINISHED, KILLED by Ctrl-C,
     or FAILED with the error in a tag.
 
     Args:
@@ -171,7 +195,7 @@ def start(verb: str, settings: Settings, tracking: TrackingSettings, *, output: 
         yield Run()
         return
     begun, resumable = time.monotonic(), output.exists()
-    uri = _uri(tracking, output)
+    uri = uri_of(tracking, output)
     with mlflow_store.translated(uri):
         client = mlflow_store.connect(uri)
         send = mlflow_store.sender(client, uri)
@@ -188,7 +212,8 @@ def start(verb: str, settings: Settings, tracking: TrackingSettings, *, output: 
         _describe(client, stored, verb, settings, tracking.parent_run_id, {_COMMAND: command, _LEG: str(leg)})
     run = _MlflowRun(client, stored, spool, resumed=resumed)
     try:
-        yield run
+        with _sampled(run, tracking.system_metrics_every):
+            yield run
     except (KeyboardInterrupt, SystemExit):
         _end(run, "KILLED", begun, leg)
         raise
@@ -198,9 +223,33 @@ def start(verb: str, settings: Settings, tracking: TrackingSettings, *, output: 
     _end(run, "FINISHED", begun, leg)
 
 
+@contextmanager
+def _sampled(run: _MlflowRun, every: float | None) -> Iterator[None]:
+    """Log processor, memory, disk, network and GPU while the block runs, from a thread, and once at its end."""
+    if every is None:
+        yield
+        return
+    sample, ended = mlflow_store.system_monitor(), threading.Event()
+
+    def work() -> None:
+        while True:
+            stop = ended.wait(every)
+            run.sample(sample())
+            if stop:
+                return
+
+    thread = threading.Thread(target=work, name="system metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def store_uri(tracking: TrackingSettings, output: Path) -> str:
     """URI of the store that a verb with this output logs to, without a password that it may hold."""
-    return mlflow_store.shown_uri(_uri(tracking, output))
+    return mlflow_store.shown_uri(uri_of(tracking, output))
 
 
 def flatten(settings: Settings) -> dict[str, str]:
@@ -225,7 +274,8 @@ def flatten(settings: Settings) -> dict[str, str]:
     return flat
 
 
-def _uri(tracking: TrackingSettings, output: Path) -> str:
+def uri_of(tracking: TrackingSettings, output: Path) -> str:
+    """URI of the store that a verb with this output logs to; it may hold a password."""
     beside = output.resolve().parent / "mlflow.db"
     return tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside}"
 

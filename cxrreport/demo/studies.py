@@ -173,6 +173,14 @@ def write_studies(
     return studies
 
 
+def example(seed: int = 0) -> bytes:
+    """The content of one DICOM file, a phantom of about 100 x 100 pixels, as an example of what may be given."""
+    (study, *_) = plan_studies(1, seed, smallest=96, full_size=0)
+    content = io.BytesIO()
+    _dicom(study, lateral=False).save_as(content, enforce_file_format=True)
+    return content.getvalue()
+
+
 def read_truth(folder: Path) -> dict[str, frozenset[tuple[str, str, str]]]:
     """Known findings of every study, as `Finding.key`."""
     known = json.loads((folder / TRUTH).read_text(encoding="utf-8"))

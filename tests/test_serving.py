@@ -1,0 +1,218 @@
+"""A model in a real MLflow store, loaded by MLflow, asked in the process and, slowly, by `mlflow models serve`."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from cxrreport import serving
+from cxrreport.demo.studies import example
+from cxrreport.errors import InputError, SettingsError, WeightsError
+from cxrreport.model import adapters, checkpoints
+from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings, RegisterSettings, TrackingSettings
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> serving.Registered:
+    """An untrained adapter of the tiny checkpoint, registered in a store of its own."""
+    folder = tmp_path_factory.mktemp("serving")
+    checkpoint = CheckpointSettings(name="tiny", precision="float32", device="cpu")
+    loaded = checkpoints.load(checkpoint, resolution=224)
+    lora = LoraSettings(rank=2, alpha=4)
+    model, modules = adapters.attach(loaded.model, lora)
+    card = adapters.AdapterCard(
+        checkpoint=checkpoint,
+        fingerprint=loaded.fingerprint,
+        resolution=224,
+        prompt=PromptSettings(),
+        lora=lora,
+        modules=modules,
+        preprocessing={"resolution": 224, "resize": "squash", "interpolation": "bilinear"},
+        data_digest="ab" * 32,
+        steps=1,
+        synthetic=True,
+    )
+    adapters.save(folder / "train" / "adapter", model, card)
+    return serving.register(
+        RegisterSettings(
+            adapter=folder / "train" / "adapter",
+            name="reports",
+            aliases=("champion", "newest"),
+            max_new_tokens=6,
+            tracking=TrackingSettings(uri=f"sqlite:///{folder / 'mlflow.db'}"),
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def files(registered: serving.Registered) -> Iterator[Path]:
+    """Where MLflow keeps the model, fetched through its alias as a server would."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(registered.tracking_uri)
+    yield Path(mlflow.artifacts.download_artifacts("models:/reports@champion"))
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture(scope="module")
+def model(files: Path) -> Any:
+    return mlflow.pyfunc.load_model(str(files))
+
+
+def test_a_version_has_its_aliases_and_leads_back_to_its_adapter(registered: serving.Registered) -> None:
+    client = MlflowClient(registered.tracking_uri)
+    version = client.get_model_version_by_alias("reports", "champion")
+    assert (str(version.version), version.run_id) == (registered.version, registered.run_id)
+    run = client.get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["digest.model.adapter"] == version.tags["digest.adapter"]
+    assert run.data.params["max_new_tokens"] == "6"
+    assert version.tags["synthetic"] == "true"
+
+
+def test_what_is_kept_names_its_requirements_and_holds_no_pickle(files: Path) -> None:
+    lines = (files / "requirements.txt").read_text().splitlines()
+    assert {"torch", "transformers", "peft", "pydicom", "mlflow"} <= {line.partition("==")[0] for line in lines}
+    assert all("==" in line and "+" not in line for line in lines)
+    names = [path.name for path in files.rglob("*") if path.is_file()]
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".bin", ".pt"))]
+    assert "adapter_model.safetensors" in names
+
+
+def test_the_input_example_gets_a_report(model: Any, files: Path) -> None:
+    kept = model.metadata.load_input_example(str(files))
+    (report,) = model.predict(kept).to_dict("records")
+    assert report["text"]
+    assert report["mean_logprob"] <= 0
+    assert "phantoms" in report["warning"]
+    assert list(report) == serving.SIGNATURE.outputs.input_names()
+
+
+def test_bytes_and_a_path_below_the_root_are_the_same_radiograph(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "root" / "study").mkdir(parents=True)
+    (tmp_path / "root" / "study" / "1.dcm").write_bytes(example(1))
+    monkeypatch.setenv(serving.ROOT, str(tmp_path / "root"))
+    both = pd.DataFrame({"dicom": [example(1), None], "path": [None, "study/1.dcm"], "indication": ["Cough."] * 2})
+    first, second = model.predict(both).to_dict("records")
+    assert first["text"] == second["text"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../secret.dcm", "/etc/passwd", "link/secret.dcm", "study/../../secret.dcm", "nowhere", "a\0b", "x" * 5000, "."],
+)
+def test_paths_do_not_leave_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    root = tmp_path / "root"
+    (root / "study").mkdir(parents=True)
+    (tmp_path / "secret.dcm").write_bytes(b"x")
+    (root / "link").symlink_to(tmp_path)
+    monkeypatch.setenv(serving.ROOT, str(root))
+    with pytest.raises(InputError, match="no such file below") as refused:
+        serving.confined(path)
+    assert str(tmp_path) not in str(refused.value)
+
+
+def test_without_a_root_no_path_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(serving.ROOT, raising=False)
+    with pytest.raises(InputError, match=serving.ROOT):
+        serving.confined("1.dcm")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"dicom": b"no dicom"}, "row 0: not-dicom"),
+        ({"indication": "Cough."}, "row 0: give either"),
+        ({"dicom": b"x", "path": "y"}, "row 0: give either"),
+    ],
+)
+def test_a_bad_row_is_a_refusal_with_its_reason(model: Any, row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(MlflowException, match=reason) as refused:
+        model.predict(pd.DataFrame([row]))
+    assert refused.value.get_http_status_code() == 400
+
+
+def test_what_cannot_be_registered_is_said(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"cxrreport\.json"):
+        serving.register(RegisterSettings(adapter=tmp_path))
+    with pytest.raises(SettingsError, match="switched off"):
+        serving.register(RegisterSettings(adapter=tmp_path, tracking=TrackingSettings(enabled=False)))
+
+
+def ask(port: int, body: Any) -> tuple[int, str]:
+    """Status and text of the answer to one request."""
+    data = json.dumps(body).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations", data=data, headers={"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.mark.slow
+def test_mlflow_serves_it(registered: serving.Registered, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "1.dcm").write_bytes(example())
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": registered.tracking_uri,
+        serving.ROOT: str(tmp_path / "root"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # MLflow calls uvicorn by its name
+    }
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", "models:/reports@champion"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--env-manager", "local", "--workers", "1"]
+    given: dict[str, Any] = {"env": environment, "cwd": tmp_path, "start_new_session": True}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, **given)
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
+                break
+            except OSError:
+                time.sleep(0.5)
+        else:
+            pytest.fail((tmp_path / "log").read_text()[-2000:])
+        content = base64.b64encode(example()).decode()
+        status, text = ask(port, {"dataframe_records": [{"dicom": content}]})
+        assert status == 200, text
+        (report,) = json.loads(text)["predictions"]
+        assert report["text"]
+        status, text = ask(port, {"dataframe_records": [{"path": "1.dcm"}]})
+        assert json.loads(text)["predictions"][0]["text"] == report["text"]
+        for body, reason in (
+            ({"dataframe_records": [{"dicom": base64.b64encode(b"nonsense").decode()}]}, "not-dicom"),
+            ({"dataframe_records": [{"path": "../log"}]}, "no such file below"),
+            ({"dataframe_records": [{"indication": "Cough."}]}, "give either"),
+            ({"something": "else"}, "dataframe_records"),
+        ):
+            status, text = ask(port, body)
+            assert 400 <= status < 500, text
+            assert reason in text
+            assert "Traceback" not in text
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # the server that this test began, and its workers
+        process.wait(timeout=30)
