@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
@@ -58,7 +59,12 @@ class AdapterCard(BaseModel):
     data_digest: str
     """Of the manifest."""
     steps: int
+    """Optimiser steps that the weights have seen."""
+    trained_steps: int | None = None
+    """Of the whole run, which may have gone on after the best step."""
     metrics: dict[str, float] = {}
+    conditions: dict[str, Any] = {}
+    """Under which reports were scored for validation: RadGraph model, weights, level, case rule, studies."""
     versions: dict[str, str] = {}
     synthetic: bool = False
     """The checkpoint has seen nothing but phantoms."""
@@ -150,8 +156,14 @@ def attach(model: Any, settings: LoraSettings) -> tuple[Any, tuple[str, ...]]:
     return adapted, names
 
 
-def save(folder: Path, model: Any, card: AdapterCard) -> None:
+def save(folder: Path, model: Any, card: AdapterCard, state: Mapping[str, torch.Tensor] | None = None) -> None:
     """Write an adapter folder: weights, peft's configuration, model card, and `cxrreport.json` last.
+
+    Args:
+        folder: made when missing.
+        model: `PeftModel`.
+        card: what the adapter belongs to.
+        state: its trained parameters by name; None: as they are in the model.
 
     Raises:
         OutputError: the disk is full or the folder cannot be written.
@@ -162,9 +174,10 @@ def save(folder: Path, model: Any, card: AdapterCard) -> None:
         config.save_pretrained(temporary)
         values = json.loads((Path(temporary) / CONFIG).read_text(encoding="utf-8"))
     values |= {"base_model_name_or_path": _base(card.checkpoint), "inference_mode": True}
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    given = dict(state) if state is not None else None
+    matrices = get_peft_model_state_dict(model, state_dict=given, save_embedding_layers=False)
     with atomic_path(folder / WEIGHTS) as temporary_file:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary_file)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in matrices.items()}, temporary_file)
     write_json(folder / CONFIG, values)
     with atomic_path(folder / README) as temporary_file:
         temporary_file.write_text(model_card(card), encoding="utf-8")
@@ -248,6 +261,7 @@ def model_card(card: AdapterCard) -> str:
         front += ["license: gemma", f"base_model: {base}"]
     lora = card.lora
     method = f"LoRA, rank {lora.rank}, alpha {lora.alpha}, {len(card.modules)} layers" if lora else "full fine-tuning"
+    chosen = "" if card.trained_steps in (None, card.steps) else ", the best on the validation split"
     lines = [
         *front,
         "---",
@@ -260,10 +274,12 @@ def model_card(card: AdapterCard) -> str:
             f"- Checkpoint: `{base}`{f' at `{card.checkpoint.revision}`' if card.checkpoint.revision else ''}, "
             f"weights `{card.fingerprint[:16]}`, soft-capping {'on' if card.checkpoint.softcap else 'off'}"
         ),
-        f"- Method: {method}, {card.steps} steps",
+        f"- Method: {method}",
+        f"- Weights of step {card.steps} of {card.trained_steps or card.steps}{chosen}",
         f"- Images: {card.resolution} x {card.resolution} px, {json.dumps(card.preprocessing, sort_keys=True)}",
         f"- Data: manifest `{card.data_digest[:16]}`",
         *[f"- {name}: {value:.4f}" for name, value in sorted(card.metrics.items())],
+        *([f"- Validation: {json.dumps(card.conditions, sort_keys=True)}"] if card.conditions else []),
         "",
         "## Terms",
         "",

@@ -4,36 +4,46 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import resource
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from cxrreport.errors import ManifestError, TrainingError
+from cxrreport.errors import ManifestError, SettingsError, TrainingError
 from cxrreport.files import OutputFolder, atomic_path, output_folder, write_json
 from cxrreport.model import adapters, checkpoints
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import IGNORED, PromptLayout
 from cxrreport.records import Progress, Split
 from cxrreport.settings import TrainSettings
+from cxrreport.training.best import LOSS, Best
 from cxrreport.training.data import Augment, Collator, ImageSource, RunOrder, SplitSamples
-from cxrreport.training.features import VisionFeatures
+from cxrreport.training.features import VisionFeatures, autocast
 from cxrreport.training.log import Log, StepLog, draw_loss, read_log
 from cxrreport.training.loss import suffix_loss
-from cxrreport.training.trainer import ReportTrainer, core, discard_incomplete, load_trained
+from cxrreport.training.processes import Processes, joined, shard
+from cxrreport.training.trainer import ReportTrainer, core, discard_incomplete, load_trained, trained
 from cxrreport.training.trainer import checkpoints as saved_checkpoints
 
-Validate = Callable[[LoadedModel, PromptLayout], dict[str, float]]
-"""Given the model in evaluation mode: more metrics to log, e.g. RadGraph F1 of reports for some validation studies."""
+
+class Validate(Protocol):
+    """Adds metrics to the validation loss; with `best.SCORE` among them, that one decides which step is best."""
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        """What must be known to compare the metrics with others, as JSON values."""
+
+    def __call__(self, loaded: LoadedModel, layout: PromptLayout, processes: Processes) -> dict[str, float]:
+        """The metrics of a model in evaluation mode; called in all processes, and equal in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +53,11 @@ class TrainResult:
     Args:
         adapter: folder of the adapter; after full fine-tuning, of the whole checkpoint.
         steps: optimiser steps of the whole run.
+        planned_steps: optimiser steps that there would have been without early stopping.
+        best_step: whose weights are in the adapter: that of the best validation, or the last one where there was none.
         resumed_at: step that this call went on from, 0 for a new run.
         loss: mean over the last tenth of the steps, nats per token.
-        validation: metrics of the last validation.
+        validation: metrics of the best validation.
         seconds_per_step: median.
         peak_memory: largest resident size of the process, or allocation on the GPU, bytes.
         samples: of the training split.
@@ -59,6 +71,8 @@ class TrainResult:
 
     adapter: Path
     steps: int
+    planned_steps: int
+    best_step: int
     resumed_at: int
     loss: float
     validation: dict[str, float]
@@ -83,25 +97,31 @@ def train(
 ) -> TrainResult:
     """Fine-tune a checkpoint on the training split of an ingest folder; go on where an earlier call was stopped.
 
-    The same settings, manifest and seed give the same loss curve on a CPU, whether the run was stopped or not. The
-    test split is never read.
+    The same settings, manifest and seed give the same loss curve on a CPU, whether the run was stopped or not, and in
+    however many processes. Of these the first writes and logs; all return the result. The test split is never read.
 
     Args:
         settings: what to do; `settings.output` is made or gone on with.
         manifest: the opened ingest folder.
         log: takes metrics and their step; each step once, over all calls.
         progress: told about steps done and to do.
-        validate: adds metrics to the validation loss.
+        validate: adds metrics to the validation loss, and may decide which step is best.
 
     Raises:
         OutputError: the output folder is in use or was made by other settings, or the disk is full.
         ManifestError: the ingest folder changed since the run began, or an image is gone.
         WeightsError: the checkpoint cannot be had or does not fit the images.
+        SettingsError: the number of processes does not go with `accumulation` or `sharding`.
         TrainingError: an empty training split, or a loss that is not finite.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TrainingError("started as one of several processes (WORLD_SIZE); training runs in one: start it once")
-    with output_folder(settings.output, verb="train", settings=settings.model_dump(mode="json")) as folder:
+    sharded = settings.sharding == "full"
+    with ExitStack() as stack:
+        processes = stack.enter_context(joined(settings.checkpoint, sharded=sharded))
+        _check_processes(settings, processes)
+        record = settings.model_dump(mode="json")
+        folder = processes.once(
+            lambda: stack.enter_context(output_folder(settings.output, verb="train", settings=record))
+        )
         digest = folder.record.get("data_digest", manifest.digest)
         if digest != manifest.digest:
             raise ManifestError(
@@ -110,12 +130,31 @@ def train(
             )
         if folder.finished:
             return _from_record(folder)
-        folder.update(data_digest=digest)
-        run = _Run(settings, manifest, folder, log, progress, validate)
+        if processes.first:
+            folder.update(data_digest=digest)
+        run = _Run(settings, manifest, folder, processes, log, progress, validate)
         result = run.execute()
-        facts = json.loads(json.dumps(asdict(result) | {"adapter": result.adapter.name}))
-        folder.finish(**facts, versions=_versions())
+        if processes.first:
+            facts = json.loads(json.dumps(asdict(result) | {"adapter": result.adapter.name}))
+            folder.finish(**facts, conditions=run.conditions, versions=_versions())
         return result
+
+
+def _check_processes(settings: TrainSettings, processes: Processes) -> None:
+    if settings.accumulation % processes.count:
+        raise SettingsError(
+            f"accumulation: {settings.accumulation} forward passes cannot be shared by {processes.count} processes; "
+            "take a multiple of their number, or another number of processes"
+        )
+    if processes.sharded and processes.count == 1:
+        raise SettingsError(
+            "sharding: full needs several processes (torchrun --nproc-per-node N -m cxrreport train ...), "
+            "or take sharding: none"
+        )
+
+
+def _nothing(*_: Any) -> None:
+    """What processes that do not report log and show."""
 
 
 def _from_record(folder: OutputFolder) -> TrainResult:
@@ -133,6 +172,7 @@ class _Run:
         settings: TrainSettings,
         manifest: ImageSource,
         folder: OutputFolder,
+        processes: Processes,
         log: Log,
         progress: Progress,
         validate: Validate | None,
@@ -140,27 +180,39 @@ class _Run:
         self.settings = settings
         self.manifest = manifest
         self.folder = folder
-        self.progress = progress
+        self.processes = processes
+        self.progress = progress if processes.first else _nothing
         self.validate = validate
-        self.dtype = torch.bfloat16 if settings.checkpoint.precision == "bfloat16" else torch.float32
+        self.conditions = dict(validate.conditions) if validate is not None else {}
+        self.dtype = torch.float32 if settings.checkpoint.precision == "float32" else torch.bfloat16
         self.modules: tuple[str, ...] = ()
         self.validation_features: VisionFeatures | None = None
         self.loaded = self._load()
         self.layout = PromptLayout(self.loaded.tokenizer, settings.prompt, self.loaded.image_tokens)
-        self.samples = SplitSamples(manifest, Split.TRAIN, self.layout, progress)
+        self.samples = SplitSamples(manifest, Split.TRAIN, self.layout, self.progress)
         has_validation = any(self.layout.suffix(study.report) for study in manifest.studies(Split.VALIDATE))
-        self.validation = SplitSamples(manifest, Split.VALIDATE, self.layout, progress) if has_validation else None
+        self.validation = SplitSamples(manifest, Split.VALIDATE, self.layout, self.progress) if has_validation else None
         per_step = settings.batch_size * settings.accumulation
         per_epoch = math.ceil(len(self.samples) / per_step)
         self.steps = settings.max_steps or math.ceil(settings.epochs * len(self.samples) / per_step)
         self.eval_every = min(settings.eval_every or per_epoch, self.steps)
         self.save_every = min(settings.save_every or self.eval_every, self.steps)
         self.order = RunOrder(len(self.samples), self.steps * per_step, settings.seed)
-        discard_incomplete(folder.path / "checkpoints")
-        found = saved_checkpoints(folder.path / "checkpoints")
-        self.checkpoint = found[-1] if found else None
+        self.saved = folder.path / "checkpoints"
+        self.log_file = folder.path / "log.jsonl"
+        self.log: Log = _nothing
+        self.checkpoint = processes.once(self._last_checkpoint)
         self.resumed_at = int(self.checkpoint.name) if self.checkpoint else 0
-        self.log = StepLog(folder.path / "log.jsonl", log, resumed_at=self.resumed_at)
+        if processes.first:
+            self.log = StepLog(self.log_file, log, resumed_at=self.resumed_at)
+        lines = processes.once(lambda: read_log(self.log_file))
+        self.best = Best(self.saved / "best.safetensors", lines, settings.validation.patience)
+        processes.wait()  # until all have read what the first may write again
+
+    def _last_checkpoint(self) -> Path | None:
+        discard_incomplete(self.saved)
+        found = saved_checkpoints(self.saved)
+        return found[-1] if found else None
 
     def _load(self) -> LoadedModel:
         settings = self.settings
@@ -168,6 +220,9 @@ class _Run:
         if settings.lora is None:
             # The weights themselves are trained: updates of bfloat16 weights would round to nothing.
             checkpoint = checkpoint.model_copy(update={"precision": "float32"})
+        device = checkpoints.choose_device(checkpoint.device)
+        if self.processes.sharded:
+            checkpoint = checkpoint.model_copy(update={"device": "cpu"})
         loaded = checkpoints.load(checkpoint, resolution=self.manifest.resolution)
         torch.manual_seed(settings.seed)
         if settings.lora is None:
@@ -180,29 +235,37 @@ class _Run:
             # The name before transformers 5.2x; the language model alone, as the frozen tower keeps no activations.
             enable = getattr(language, "activation_checkpointing_enable", language.gradient_checkpointing_enable)
             enable({"use_reentrant": False})
+        if self.processes.sharded:
+            shard(loaded.model, core(loaded.model).language_model, device)
+            loaded = replace(loaded, device=device)
         return loaded
 
     def execute(self) -> TrainResult:
         """Train, write the adapter, sum up."""
         trainer = self._trainer()
-        if self.checkpoint is not None and self.resumed_at >= self.steps:
+        if self.checkpoint is not None and (self.resumed_at >= self.steps or self.best.exhausted):
             load_trained(self.loaded.model, self.checkpoint)
         else:
             self.progress(self.resumed_at, self.steps, "training")
             trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
-        self.loaded.model.eval()
-        lines = read_log(self.folder.path / "log.jsonl")
-        losses = [line["loss"] for line in lines if "loss" in line]
-        validation = [line for line in lines if "validation_loss" in line]
-        last = {name: value for name, value in validation[-1].items() if name != "step"} if validation else {}
-        loss = statistics.fmean(losses[-max(1, self.steps // 10) :])
+        state = load_file(self.best.path) if self.best.step else trained(self.loaded.model)
+        return self.processes.once(lambda: self._finish(state))
+
+    def _finish(self, state: dict[str, torch.Tensor]) -> TrainResult:
+        lines = read_log(self.log_file)
+        curve = [line for line in lines if "loss" in line]
+        steps = int(curve[-1]["step"])
+        loss = statistics.fmean(line["loss"] for line in curve[-max(1, steps // 10) :])
         draw_loss(lines, self.folder.path / "loss.png")
+        best_step = self.best.step or steps
         return TrainResult(
-            adapter=self._write({"loss": loss, **last}),
-            steps=self.steps,
+            adapter=self._write(state, {"loss": loss, **self.best.metrics}, best_step, steps),
+            steps=steps,
+            planned_steps=self.steps,
+            best_step=best_step,
             resumed_at=self.resumed_at,
             loss=loss,
-            validation=last,
+            validation=self.best.metrics,
             seconds_per_step=statistics.median(line["seconds"] for line in lines if "seconds" in line),
             peak_memory=_peak_memory(self.loaded.device),
             samples=len(self.samples),
@@ -217,7 +280,8 @@ class _Run:
     def _trainer(self) -> ReportTrainer:
         settings = self.settings
         features: VisionFeatures | None = None
-        if not any(p.requires_grad for p in core(self.loaded.model).vision_tower.parameters()):
+        tower_trains = any(p.requires_grad for p in core(self.loaded.model).vision_tower.parameters())
+        if not tower_trains and not self.processes.sharded:  # no part of a sharded model runs by itself
             # Not worth it for a run that sees only part of the samples, nor possible where the images change.
             keep = not settings.augment and self.resumed_at < self.steps and len(self.order) >= len(self.samples)
             features = self._frozen(self.samples, keep=keep)
@@ -237,11 +301,12 @@ class _Run:
             order=self.order,
             collator=Collator(self.samples, self.layout, images=features is None or not features.kept, augment=augment),
             features=features,
-            folder=self.folder.path / "checkpoints",
+            folder=self.saved,
             save_every=self.save_every,
             eval_every=self.eval_every if self.validation is not None else None,
             record=self._record,
             validate=self._validate,
+            processes=self.processes,
         )
         return self.trainer
 
@@ -255,29 +320,40 @@ class _Run:
         self.log(values, step)
         self.progress(step, self.steps, "training")
 
-    def _validate(self, step: int) -> None:
+    def _validate(self, step: int) -> bool:
         if self.validation is None:
-            return
-        metrics = {"validation_loss": self._validation_loss(self.validation)}
+            return False
+        metrics = {LOSS: self._validation_loss(self.validation)}
         if self.validate is not None:
-            metrics |= self.validate(self.loaded, self.layout)
-        self.log(metrics, step)
+            with autocast(self.loaded.device, self.dtype):
+                metrics |= self.validate(self.loaded, self.layout, self.processes)
+        if self.best.better(metrics, step):
+            self.best.keep(trained(self.loaded.model), metrics, step, write=self.processes.first)
+        self.log(metrics | {"best_step": self.best.step}, step)
+        return self.best.exhausted
 
     def _validation_loss(self, samples: SplitSamples) -> float:
         features = self.validation_features
         collate = Collator(samples, self.layout, images=features is None or not features.kept)
-        total, weight, size = 0.0, 0, self.settings.batch_size
-        for start in range(0, len(samples), size):
-            batch = collate([(i, i) for i in range(start, min(start + size, len(samples)))])
-            outputs, labels = self.trainer.forward(self.loaded.model, batch, features)
-            loss = suffix_loss(outputs.logits, labels, reduction=self.settings.loss, normaliser=1.0)
-            total += float(loss)
-            weight += len(labels) if self.settings.loss == "per-example" else int((labels != IGNORED).sum())
+        reduction, size = self.settings.loss, self.settings.batch_size
+
+        def sums(batches: Sequence[range]) -> list[tuple[float, int]]:
+            done = []
+            for indices in batches:
+                outputs, labels = self.trainer.forward(self.loaded.model, collate([(i, i) for i in indices]), features)
+                loss = suffix_loss(outputs.logits, labels, reduction=reduction, normaliser=1.0)
+                weight = len(labels) if reduction == "per-example" else int((labels != IGNORED).sum())
+                done.append((float(loss), weight))
+            return done
+
+        batches = [range(start, min(start + size, len(samples))) for start in range(0, len(samples), size)]
+        found = self.processes.spread(sums, batches)
+        total, weight = sum(loss for loss, _ in found), sum(weight for _, weight in found)
         if not math.isfinite(total):
             raise TrainingError(f"the validation loss is {total}; take a lower learning_rate or precision: float32")
         return total / weight
 
-    def _write(self, metrics: dict[str, float]) -> Path:
+    def _write(self, state: dict[str, torch.Tensor], metrics: dict[str, float], step: int, steps: int) -> Path:
         loaded = self.loaded
         card = adapters.AdapterCard(
             checkpoint=self.settings.checkpoint,
@@ -288,27 +364,28 @@ class _Run:
             modules=self.modules,
             preprocessing=self.manifest.preprocessing,
             data_digest=self.manifest.digest,
-            steps=self.steps,
+            steps=step,
+            trained_steps=steps,
             metrics=metrics,
+            conditions=self.conditions,
             versions=_versions(),
             synthetic=loaded.synthetic,
         )
         if self.settings.lora is not None:
             folder = self.folder.path / "adapter"
-            adapters.save(folder, loaded.model, card)
+            adapters.save(folder, loaded.model, card, state)
         else:
             folder = self.folder.path / "model"
-            save_whole(folder, loaded, card)
+            save_whole(folder, loaded, card, state)
         return folder
 
 
-def save_whole(folder: Path, loaded: LoadedModel, card: adapters.AdapterCard) -> None:
+def save_whole(folder: Path, loaded: LoadedModel, card: adapters.AdapterCard, state: dict[str, torch.Tensor]) -> None:
     """Write a fully fine-tuned checkpoint as a folder that `checkpoint.name` and plain transformers take.
 
     Raises:
         OutputError: the disk is full or the folder cannot be written.
     """
-    state = {name: p.detach().cpu().contiguous() for name, p in loaded.model.named_parameters()}
     with atomic_path(folder / "model.safetensors") as path:
         save_file(state, path, metadata={"format": "pt"})
     with atomic_path(folder / "tokenizer.json") as path:

@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from cxrreport.training.data import Collator, RunOrder
 from cxrreport.training.features import VisionFeatures, autocast
 from cxrreport.training.fused import fused
 from cxrreport.training.loss import predicting, suffix_loss
+from cxrreport.training.processes import Processes, like, whole
 
 WEIGHTS, OPTIMIZER, SCHEDULE, STATE = (
     "trained.safetensors",
@@ -61,12 +62,13 @@ class ReportTrainer(Trainer):
         steps: optimiser steps of the whole run.
         order: samples of the whole run.
         collator: makes batches.
-        features: of the frozen vision tower; None where the tower is trained.
+        features: of the frozen vision tower; None where the tower is trained, or sharded.
         folder: for the checkpoints.
         save_every: optimiser steps.
         eval_every: optimiser steps; None: never.
         record: takes the values of a step.
-        validate: called every `eval_every` steps and at the end, with the step.
+        validate: called every `eval_every` steps and at the end, with the step; True: training is to stop.
+        processes: that train together.
     """
 
     model: Any
@@ -87,13 +89,14 @@ class ReportTrainer(Trainer):
         save_every: int,
         eval_every: int | None,
         record: Record,
-        validate: Callable[[int], None],
+        validate: Callable[[int], bool],
+        processes: Processes,
     ) -> None:
         arguments = TrainingArguments(
             output_dir=str(folder),
             max_steps=steps,
             per_device_train_batch_size=settings.batch_size,
-            gradient_accumulation_steps=settings.accumulation,
+            gradient_accumulation_steps=settings.accumulation // processes.count,
             learning_rate=settings.learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=math.ceil(settings.warmup_fraction * steps),
@@ -112,6 +115,8 @@ class ReportTrainer(Trainer):
             report_to=[],
             disable_tqdm=True,
             use_cache=True,
+            average_tokens_across_devices=True,
+            ddp_find_unused_parameters=False,
         )
         # Several GPUs are used through torchrun; without it Trainer would fall back to DataParallel over all of them.
         arguments._n_gpu = min(arguments.n_gpu, 1)
@@ -123,6 +128,10 @@ class ReportTrainer(Trainer):
             data_collator=collator,
         )
         self.remove_callback(PrinterCallback)
+        if processes.sharded:
+            # Sharded already, with its own averaging of gradients: accelerate must not wrap it into DDP.
+            loaded.model._is_accelerate_prepared = True
+            self.accelerator.clip_grad_norm_ = _clip_sharded
         # Tells Trainer to count the suffix tokens of a step, and that the loss is normalised by us.
         self.model_accepts_loss_kwargs = True
         self._settings = settings
@@ -135,6 +144,7 @@ class ReportTrainer(Trainer):
         self._folder = folder
         self._record = record
         self._validate = validate
+        self._processes = processes
         self._last_log = time.monotonic()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
@@ -204,7 +214,8 @@ class ReportTrainer(Trainer):
         """Validate in our own way; nothing of it goes through Trainer."""
         self.model.eval()
         with torch.no_grad():
-            self._validate(self.state.global_step)
+            stop = self._validate(self.state.global_step)
+        self.control.should_training_stop |= stop
         # As the method that this one replaces does through its callbacks; else the end of the run validates again.
         self.control.should_evaluate = False
         self._last_log = time.monotonic()
@@ -231,17 +242,25 @@ class ReportTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:  # noqa: ARG002
         folder = self._folder / f"{self.state.global_step:07d}"
-        with atomic_path(folder / WEIGHTS) as path:
-            save_file(_trained(self.model), path)
+        weights = trained(self.model)
         state = self.optimizer.state_dict()
         tensors = {
-            f"{index}.{name}": tensor.detach().cpu().contiguous()
+            f"{index}.{name}": whole(tensor)
             for index, values in state["state"].items()
             for name, tensor in values.items()
         }
+        if self._processes.first:
+            self._write_checkpoint(folder, weights, tensors, state["param_groups"])
+        self._processes.wait()
+
+    def _write_checkpoint(
+        self, folder: Path, weights: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], groups: Any
+    ) -> None:
+        with atomic_path(folder / WEIGHTS) as path:
+            save_file(weights, path)
         with atomic_path(folder / OPTIMIZER) as path:
             save_file(tensors, path)
-        write_json(folder / SCHEDULE, {"groups": state["param_groups"], "schedule": self.lr_scheduler.state_dict()})
+        write_json(folder / SCHEDULE, {"groups": groups, "schedule": self.lr_scheduler.state_dict()})
         # Last: a folder with it is complete.
         with atomic_path(folder / STATE) as path:
             self.state.save_to_json(str(path))
@@ -258,9 +277,11 @@ class ReportTrainer(Trainer):
         folder = Path(checkpoint)
         saved = json.loads((folder / SCHEDULE).read_text(encoding="utf-8"))
         state: dict[int, dict[str, torch.Tensor]] = {}
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         for key, tensor in load_file(folder / OPTIMIZER).items():
             index, name = key.split(".", 1)
-            state.setdefault(int(index), {})[name] = tensor
+            of = parameters[int(index)]
+            state.setdefault(int(index), {})[name] = like(tensor, of) if tensor.shape == of.shape else tensor
         self.optimizer.load_state_dict({"state": state, "param_groups": saved["groups"]})
         self.lr_scheduler.load_state_dict(saved["schedule"])
 
@@ -293,7 +314,7 @@ def load_trained(model: Any, checkpoint: Path) -> None:
             raise ValueError("other layers are trained")
         with torch.no_grad():
             for name, tensor in saved.items():
-                parameters[name].copy_(tensor)
+                parameters[name].copy_(like(tensor, parameters[name]))
     except Exception as error:  # safetensors derives its error from Exception
         raise TrainingError(
             f"{checkpoint}: cannot go on from this checkpoint ({' '.join(str(error).split())[:200]}); "
@@ -301,5 +322,12 @@ def load_trained(model: Any, checkpoint: Path) -> None:
         ) from error
 
 
-def _trained(model: Any) -> dict[str, torch.Tensor]:
-    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+def trained(model: Any) -> dict[str, torch.Tensor]:
+    """What is trained, by name, whole and in main memory; all processes have to call this."""
+    return {name: whole(p) for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _clip_sharded(parameters: Iterable[torch.nn.Parameter], max_norm: float, norm_type: int = 2) -> torch.Tensor:
+    """As accelerate's, with the norm of the whole gradient in every process."""
+    norm: Any = torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
+    return whole(norm)

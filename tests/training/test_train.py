@@ -41,6 +41,19 @@ def losses(folder: Path) -> list[tuple[float, float]]:
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 
+class Scores:
+    """Stands for RadGraph: one score after the other."""
+
+    conditions = {"radgraph": "none"}  # noqa: RUF012
+
+    def __init__(self, values: list[float]) -> None:
+        self.values = list(values)
+
+    def __call__(self, loaded: Any, layout: Any, processes: Any) -> dict[str, float]:
+        assert not loaded.model.training
+        return {"validation_radgraph_f1": self.values.pop(0)}
+
+
 def test_it_learns_and_writes_everything(settings: Settings, manifest: Any) -> None:
     log: list[Any] = []
     shown: list[tuple[int, int, str]] = []
@@ -50,7 +63,7 @@ def test_it_learns_and_writes_everything(settings: Settings, manifest: Any) -> N
         manifest,
         log=lambda values, step: log.append((step, values)),
         progress=lambda *args: shown.append(args),
-        validate=lambda loaded, layout: {"training_mode": float(loaded.model.training)},
+        validate=Scores([0.1, 0.3, 0.2]),
     )
     first = next(values["loss"] for step, values in log if step == 1)
     assert result.loss < 0.6 * first
@@ -58,8 +71,7 @@ def test_it_learns_and_writes_everything(settings: Settings, manifest: Any) -> N
     assert len(result.adapted_modules) == 14
     assert result.trained_parameters == sum(t.numel() for t in load_file(result.adapter / adapters.WEIGHTS).values())
     assert result.peak_memory > 10**8
-    assert result.validation["validation_loss"] < first
-    assert result.validation["training_mode"] == 0.0
+    assert (result.best_step, result.validation["validation_radgraph_f1"]) == (20, 0.3)
     assert [step for step, values in log if "validation_loss" in values] == [10, 20, 30]
     assert [step for step, values in log if "loss" in values] == list(range(1, 31))
     assert shown[-1] == (30, 30, "training")
@@ -74,6 +86,8 @@ def test_it_learns_and_writes_everything(settings: Settings, manifest: Any) -> N
     assert card.preprocessing == manifest.preprocessing
     assert card.modules == result.adapted_modules
     assert card.metrics["validation_loss"] == result.validation["validation_loss"]
+    assert (card.steps, card.trained_steps, card.conditions) == (20, 30, {"radgraph": "none"})
+    assert "Weights of step 20 of 30, the best on the validation split" in (result.adapter / "README.md").read_text()
     assert not [path for path in given.output.rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}]
     assert not {image for image in manifest.asked if image.startswith("test")}
 
@@ -94,7 +108,7 @@ def test_the_adapter_gives_the_validation_loss_again(settings: Settings, manifes
     again = run(settings(output=given.output.parent / "second"), manifest)
     assert again.validation == result.validation
     tensors = {n: p for n, p in loaded.model.named_parameters() if "lora_" in n}
-    checkpoint = load_file(trainer.checkpoints(given.output / "checkpoints")[-1] / trainer.WEIGHTS)
+    checkpoint = load_file(given.output / "checkpoints" / f"{result.best_step:07d}" / trainer.WEIGHTS)
     assert {n: t.tolist() for n, t in checkpoint.items()} == {n: p.tolist() for n, p in tensors.items()}
 
 
@@ -172,7 +186,7 @@ def test_sigkill_within_a_checkpoint(settings: Settings, manifest: Any, tmp_path
     (killed.output / "checkpoints" / "0000001").mkdir()
     result = run(killed, manifest)
     assert result.resumed_at == 2
-    assert len(list((killed.output / "checkpoints").iterdir())) == 2
+    assert len(trainer.checkpoints(killed.output / "checkpoints")) == 2
     for (_, one), (_, other) in zip(losses(whole.output), losses(killed.output), strict=True):
         assert one == pytest.approx(other, abs=1e-6)
 
@@ -180,12 +194,8 @@ def test_sigkill_within_a_checkpoint(settings: Settings, manifest: Any, tmp_path
 def test_killed_between_the_last_step_and_the_adapter(settings: Settings, manifest: Any) -> None:
     given = settings()
     result = run(given, manifest)
-    record = json.loads((given.output / "train.json").read_text())
-    (given.output / "train.json").write_text(
-        json.dumps({key: record[key] for key in ("verb", "settings", "data_digest")} | {"finished": False})
-    )
     before = load_file(result.adapter / adapters.WEIGHTS)
-    shutil.rmtree(result.adapter)
+    forget_the_end(given.output)
     again = run(given, manifest)
     assert (again.resumed_at, again.loss) == (8, result.loss)
     after = load_file(again.adapter / adapters.WEIGHTS)
@@ -306,9 +316,65 @@ def test_full_fine_tuning_writes_a_checkpoint_that_loads(settings: Settings, man
     assert result.adapter.name == "model"
     assert result.adapted_modules == ()
     loaded = load(CheckpointSettings(name=str(result.adapter), precision="float32", device="cpu"), resolution=224)
-    saved = load_file(trainer.checkpoints(given.output / "checkpoints")[-1] / trainer.WEIGHTS)
+    saved = load_file(given.output / "checkpoints" / f"{result.best_step:07d}" / trainer.WEIGHTS)
     assert all(torch.equal(p, saved[name]) for name, p in loaded.model.named_parameters())
     assert loaded.model.config.text_config.sliding_window > 10**6
+
+
+def forget_the_end(folder: Path) -> None:
+    """As if the run had been killed after its last step and before its adapter was written."""
+    record = json.loads((folder / "train.json").read_text())
+    known = {key: record[key] for key in ("verb", "settings", "data_digest")}
+    (folder / "train.json").write_text(json.dumps(known | {"finished": False}))
+    shutil.rmtree(folder / "adapter")
+
+
+@pytest.mark.parametrize("stop", [None, 5, 7])
+def test_early_stopping_keeps_the_best_step_over_a_stop(settings: Settings, manifest: Any, stop: int | None) -> None:
+    given = settings(max_steps=12, eval_every=2, save_every=4, validation={"patience": 2})
+    scores = [0.1, 0.3, 0.2, 0.25]
+    if stop is not None:
+        with pytest.raises(StoppedError):
+            train(given, manifest, log=stop_at(stop), progress=lambda *_: None, validate=Scores(scores))
+        scores = scores[2:]  # it goes on from the checkpoint of step 4
+    result = run(given, manifest, validate=Scores(scores))
+    assert (result.steps, result.planned_steps, result.best_step) == (8, 12, 4)
+    assert result.validation["validation_radgraph_f1"] == 0.3
+    lines = [line for line in read_log(given.output / "log.jsonl") if "validation_loss" in line]
+    assert [(line["step"], line["best_step"]) for line in lines] == [(2, 2), (4, 4), (6, 4), (8, 4)]
+    kept = load_file(result.adapter / adapters.WEIGHTS)
+    best = load_file(given.output / "checkpoints" / "best.safetensors")
+    last = load_file(given.output / "checkpoints" / "0000008" / trainer.WEIGHTS)
+    names = {name: name.replace(".weight", ".default.weight") for name in kept}
+    assert all(torch.equal(best[names[name]], tensor) for name, tensor in kept.items())
+    assert not all(torch.equal(last[names[name]], tensor) for name, tensor in kept.items())
+    card = adapters.AdapterCard.read(result.adapter)
+    assert (card.steps, card.trained_steps, card.metrics["validation_radgraph_f1"]) == (4, 8, 0.3)
+    forget_the_end(given.output)
+    again = run(given, manifest, validate=Scores([]))  # there is nothing left to validate
+    assert (again.steps, again.best_step, again.resumed_at) == (8, 4, 8)
+    assert all(torch.equal(kept[name], t) for name, t in load_file(again.adapter / adapters.WEIGHTS).items())
+
+
+def test_the_least_loss_is_best_without_scores(settings: Settings, manifest: Any) -> None:
+    given = settings(eval_every=2, learning_rate=0.1)  # so high that it does not only fall
+    result = run(given, manifest)
+    losses = {
+        int(line["step"]): line["validation_loss"]
+        for line in read_log(given.output / "log.jsonl")
+        if "validation_loss" in line
+    }
+    assert result.best_step == min(losses, key=lambda step: losses[step])
+    assert result.validation["validation_loss"] == min(losses.values())
+
+
+def test_a_damaged_best_file(settings: Settings, manifest: Any) -> None:
+    with pytest.raises(StoppedError):
+        train(settings(), manifest, log=stop_at(5), progress=lambda *_: None)
+    best = settings().output / "checkpoints" / "best.safetensors"
+    best.write_bytes(b"\0" * 20)
+    with pytest.raises(TrainingError, match=r"best\.safetensors: damaged; remove it"):
+        run(settings(), manifest)
 
 
 def test_no_validation_split(settings: Settings, manifest: Any) -> None:
@@ -318,9 +384,3 @@ def test_no_validation_split(settings: Settings, manifest: Any) -> None:
 
 def test_steps_from_epochs(settings: Settings, manifest: Any) -> None:
     assert run(settings(max_steps=None, epochs=1.5, eval_every=None, save_every=None), manifest).steps == 5
-
-
-def test_several_processes_are_refused(settings: Settings, manifest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(TrainingError, match="WORLD_SIZE"):
-        run(settings(), manifest)
