@@ -11,6 +11,7 @@ from typing import Any
 from cxrreport import __version__
 from cxrreport.errors import ScoreError
 from cxrreport.evaluation import archives, results, tables
+from cxrreport.evaluation.analyses import analyse
 from cxrreport.evaluation.cohort import Cohort, choose_studies
 from cxrreport.evaluation.graph import NO_ENTITIES
 from cxrreport.evaluation.metrics import Metric, Pairs
@@ -29,6 +30,7 @@ MOST_FREQUENT = "most_frequent"
 SHUFFLED = "shuffled"
 """Control whose images are other patients'; the difference to it is the metric `LOOKS`."""
 LOOKS = "looks"
+SYNTHETIC = "synthetic: made with models that have only seen phantoms"
 UNDECLARED = "not declared"
 """What is said of the inputs of a system whose predictions are a table, where the settings do not say."""
 
@@ -44,6 +46,7 @@ class Evaluation:
         differences: control to metric to `MAIN` less control, paired.
         conditions: what must agree for two of these numbers to be comparable; see `conditions.of_number`.
         counts: studies scored and left out.
+        analyses: `findings`, `subgroups` and `selective`; see `analyses.analyse`.
     """
 
     output: Path
@@ -51,6 +54,7 @@ class Evaluation:
     differences: Scores
     conditions: Mapping[str, Any]
     counts: Mapping[str, Any]
+    analyses: Mapping[str, Any]
 
 
 def evaluate(
@@ -98,7 +102,7 @@ def evaluate(
     volatile = VOLATILE | {"annotation_cache", "download"}
     with output_folder(settings.output, verb="evaluate", settings=record, volatile=volatile) as folder:
         annotator = _annotator(settings) if any(metric.graphs for metric in metrics) else None
-        pairs = _pairs(wanted, texts, annotator, progress)
+        pairs = _pairs(wanted, texts, references, systems, annotator, progress)
         measures: dict[str, dict[str, Measure]] = {name: {} for name in pairs}
         numbers: dict[str, list[str]] = {}
         for metric in metrics:
@@ -132,6 +136,16 @@ def evaluate(
             differences=differences,
             conditions=conditions,
             counts=cohort.counts(references, systems),
+            analyses=analyse(
+                folder.path,
+                settings,
+                systems[MAIN],
+                pairs,
+                measures,
+                patients,
+                bootstrap,
+                note=SYNTHETIC if conditions["synthetic"] else "",
+            ),
         )
         results.write_studies(folder.path / "studies.parquet", patients, pairs, measures)
         results.write_terms(folder.path / "terms.parquet", measures[MAIN])
@@ -145,6 +159,7 @@ def evaluate(
                 "systems": results.plain(evaluation.systems),
                 "differences": results.plain(evaluation.differences),
                 "counts": evaluation.counts,
+                **results.plain(evaluation.analyses),
             },
         )
         folder.finish()
@@ -158,26 +173,30 @@ def _annotator(settings: EvaluateSettings) -> RadGraphAnnotator:
 
 
 def _pairs(
-    references: Mapping[str, str],
-    systems: Mapping[str, Mapping[str, str]],
+    wanted: Mapping[str, str],
+    written: Mapping[str, Mapping[str, str]],
+    references: tables.References,
+    systems: Mapping[str, tables.Predictions],
     annotator: RadGraphAnnotator | None,
     progress: Progress | None,
 ) -> dict[str, Pairs]:
     """Every system beside the references, annotated where there is an annotator."""
     if annotator is None:
-        return {name: Pairs(references=references, candidates=one) for name, one in systems.items()}
-    texts = [text for one in (references, *systems.values()) for text in one.values() if text]
+        return {name: Pairs(references=wanted, candidates=one) for name, one in written.items()}
+    texts = [text for one in (wanted, *written.values()) for text in one.values() if text]
     # An empty candidate scores zero without being annotated as "None", as in the package's F1RadGraph.
     graphs = {"": NO_ENTITIES} | dict(zip(texts, annotator.annotate(texts, progress=progress), strict=True))
-    wanted = {study: graphs[text] for study, text in references.items()}
+    known = {study: graphs[text] for study, text in wanted.items()}
     return {
         name: Pairs(
-            references=references,
+            references=wanted,
             candidates=one,
-            reference_graphs=wanted,
+            reference_graphs=known,
             candidate_graphs={study: graphs[text] for study, text in one.items()},
+            reference_findings=references.findings,
+            candidate_findings=systems[name].findings if name in systems else {},
         )
-        for name, one in systems.items()
+        for name, one in written.items()
     }
 
 

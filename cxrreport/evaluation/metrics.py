@@ -44,12 +44,16 @@ class Pairs:
         candidates: study id to text; empty where the system wrote nothing.
         reference_graphs: study id to RadGraph's annotation; empty unless a metric asks for graphs.
         candidate_graphs: the same of the candidates; an empty text has a graph without entities.
+        reference_findings: study id to FINDINGS, where they are the first part of a text that goes on with IMPRESSION.
+        candidate_findings: the same of the candidates.
     """
 
     references: Mapping[str, str]
     candidates: Mapping[str, str]
     reference_graphs: Mapping[str, Annotation] = field(default_factory=dict)
     candidate_graphs: Mapping[str, Annotation] = field(default_factory=dict)
+    reference_findings: Mapping[str, str] = field(default_factory=dict)
+    candidate_findings: Mapping[str, str] = field(default_factory=dict)
 
 
 Result = Measure | Mapping[str, float] | Mapping[str, Measure]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from cxrreport.evaluation import metrics, text
+from cxrreport.evaluation import clinical, metrics, text
 from cxrreport.evaluation.graph import Level, agreement, rexrank_f1
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.statistics import Measure, mean
@@ -46,6 +46,7 @@ def _radgraph(settings: EvaluateSettings) -> Sequence[Metric]:
 
 BUILT_IN: Mapping[str, Callable[[EvaluateSettings], Sequence[Metric]]] = {
     "radgraph": _radgraph,
+    "clinical": lambda _: [clinical.METRIC],
     "bleu": lambda _: text.bleu_metrics(),
     "rouge_l": lambda _: text.rouge_metrics(),
 }

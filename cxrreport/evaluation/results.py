@@ -22,19 +22,18 @@ IDENTITY = ("study_id", "patient_id", "system", "candidate", "reference")
 """Columns of `studies.parquet` that are no number."""
 
 
-def plain(scores: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Scores as JSON values; what is undefined becomes null."""
-    return {
-        system: {
-            metric: {name: _number(getattr(one, name)) for name in ("value", "low", "high")}
-            for metric, one in metrics.items()
-        }
-        for system, metrics in scores.items()
-    }
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def plain(value: Any) -> Any:
+    """Nested results as JSON values: an interval as its three numbers, and what is undefined as null."""
+    match value:
+        case Interval():
+            return {name: plain(getattr(value, name)) for name in ("value", "low", "high")}
+        case Mapping():
+            return {name: plain(one) for name, one in value.items()}
+        case list() | tuple():
+            return [plain(one) for one in value]
+        case float():
+            return None if math.isnan(value) else value
+    return value
 
 
 def write_studies(

@@ -11,6 +11,7 @@ import csv
 import gzip
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -35,7 +36,8 @@ MAX_TOKENS = 800
 radiology reports stay far below; longer texts are left out and counted."""
 
 _SECTIONS = ("findings", "impression")
-_COLUMNS = ("study_id", "patient_id", "split", "text", *_SECTIONS)
+CONFIDENCE = "mean_logprob"
+_COLUMNS = ("study_id", "patient_id", "split", "text", *_SECTIONS, CONFIDENCE)
 _SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".parquet")
 _LISTED = 5
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
@@ -52,6 +54,8 @@ class Predictions:
         without_headers: studies whose text has no section headers and is taken as the chosen section.
         source: the file that was read.
         sha256: of that file, hex.
+        findings: study id to FINDINGS, where they are the first part of a text that goes on with IMPRESSION.
+        confidences: study id to the mean log-probability of its tokens, where the table says it.
         inputs: what the system was given, in words; empty where `generate` has not left it beside the predictions.
         synthetic: written by a model that this project has made.
     """
@@ -60,6 +64,8 @@ class Predictions:
     without_headers: int
     source: Path
     sha256: str
+    findings: Mapping[str, str] = field(default_factory=dict)
+    confidences: Mapping[str, float] = field(default_factory=dict)
     inputs: str = ""
     synthetic: bool = False
 
@@ -72,6 +78,7 @@ class References:
         texts: study id to the chosen section, all splits.
         patients: study id to patient id.
         splits: study id to split; empty where the table has no splits.
+        findings: study id to FINDINGS, where they are the first part of a text that goes on with IMPRESSION.
         source: the file that was read.
         digest: the manifest's digest, or the file's SHA-256, hex.
     """
@@ -79,6 +86,7 @@ class References:
     texts: Mapping[str, str]
     patients: Mapping[str, str]
     splits: Mapping[str, str]
+    findings: Mapping[str, str]
     source: Path
     digest: str
 
@@ -107,27 +115,33 @@ def read_predictions(path: Path, section: Section) -> Predictions:
     if not table.columns & {"text", *_SECTIONS}:
         raise InputError(f"{table.path}: no column text, findings or impression; a table of predictions needs one")
     texts: dict[str, str | None] = {}
+    findings: dict[str, str] = {}
+    confidences: dict[str, float] = {}
     without_headers = 0
     for number, row in enumerate(table.rows, start=1):
         study_id = _identity(table, number, row, "study_id")
         sections = {name: _text(table, number, row, name) for name in _SECTIONS}
         whole = _text(table, number, row, "text")
-        if any(sections.values()):
-            text: str | None = choose({name: value or "" for name, value in sections.items()}, section)
+        found = {name: value for name, value in sections.items() if value} or split_sections(whole or "")
+        if found:
+            text: str | None = choose(found, section)
+            findings[study_id] = _before_impression(found, section)
         elif whole is None:
             text = None if all(value is None for value in sections.values()) else ""
-        elif found := split_sections(whole):
-            text = choose(found, section)
         else:
             text = whole.strip()
             without_headers += bool(text)
         _add(texts, study_id, text, table)
+        if (confidence := _number(table, number, row, CONFIDENCE)) is not None:
+            confidences[study_id] = confidence
     made = _made(path / GENERATED) if path.is_dir() else {}
     return Predictions(
         texts=texts,
         without_headers=without_headers,
         source=table.path,
         sha256=table.sha256,
+        findings=findings,
+        confidences=confidences,
         inputs=_inputs(made) if made else "",
         synthetic=bool(made.get("warning")),
     )
@@ -146,6 +160,7 @@ def read_references(path: Path, section: Section) -> References:
     if not table.columns & set(_SECTIONS):
         raise InputError(f"{table.path}: no column findings or impression; a table of references needs one")
     seen: dict[str, tuple[str, str, str]] = {}
+    findings: dict[str, str] = {}
     for number, row in enumerate(table.rows, start=1):
         study_id = _identity(table, number, row, "study_id")
         patient_id = _identity(table, number, row, "patient_id")
@@ -160,11 +175,13 @@ def read_references(path: Path, section: Section) -> References:
                 + (" with different patients, splits or reports; ingest again" if manifest else "; keep one row of it")
             )
         seen[study_id] = study
+        findings[study_id] = _before_impression(sections, section)
     digest = table.metadata.get(b"cxrreport.digest")
     return References(
         texts={study_id: study[0] for study_id, study in seen.items()},
         patients={study_id: study[1] for study_id, study in seen.items()},
         splits={study_id: study[2] for study_id, study in seen.items() if study[2]},
+        findings=findings,
         source=table.path,
         digest=digest.decode() if digest else table.sha256,
     )
@@ -181,6 +198,12 @@ def most_frequent(references: References) -> str | None:
 def choose(sections: Mapping[str, str], section: Section) -> str:
     """The text of the chosen sections, joined by a space."""
     return " ".join(part for name in section.split("+") if (part := sections.get(name, "").strip()))
+
+
+def _before_impression(sections: Mapping[str, str], section: Section) -> str:
+    """FINDINGS where `choose` puts IMPRESSION behind them, else nothing."""
+    both = section == "findings+impression" and sections.get("impression", "").strip()
+    return sections.get("findings", "").strip() if both else ""
 
 
 def split_sections(text: str) -> dict[str, str]:
@@ -257,6 +280,16 @@ def _text(table: _Table, number: int, row: Mapping[str, Any], name: str) -> str 
     if isinstance(value, float) and value != value:  # NaN, the way data frames write a missing text
         return None
     raise InputError(f"{table.path}, row {number}: {name} is of type {type(value).__name__}, and must be text")
+
+
+def _number(table: _Table, number: int, row: Mapping[str, Any], name: str) -> float | None:
+    value = row.get(name)
+    try:
+        # CSV columns are read as text; NaN is how data frames write what is missing.
+        read = None if value is None or value == "" else float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{table.path}, row {number}: {name} is no number") from error
+    return read if read is not None and math.isfinite(read) else None
 
 
 def _require(table: _Table, *names: str) -> None:

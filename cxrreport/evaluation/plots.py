@@ -1,0 +1,122 @@
+"""Pictures of an evaluation, as PNG: distributions of scores, findings, risk over coverage. They hold numbers only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cxrreport.evaluation.selective import Curve
+from cxrreport.evaluation.statistics import Floats
+from cxrreport.files import atomic_path
+from cxrreport.records import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MAIN, _OTHER, _OMITTED, _INVENTED = "#1f5f99", "#8a97a5", "#d08a1d", "#b3285c"
+_BINS = np.linspace(0.0, 1.0, 26)
+
+
+def scores(path: Path, metric: str, values: Mapping[str, tuple[Floats, Interval]], note: str = "") -> None:
+    """The distribution of one score in [0, 1] over the studies, one row per system.
+
+    Args:
+        path: of the picture.
+        metric: name of the score.
+        values: system to its score by study and to its mean with bounds; the first is set apart by its colour.
+        note: stands under the title.
+    """
+    figure = _figure(7.5, 1.2 + 0.95 * len(values))
+    axes = figure.subplots(len(values), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for place, (axis, (system, (one, mean))) in enumerate(zip(axes, values.items(), strict=True)):
+        colour = _OTHER if place else _MAIN
+        axis.hist(one, bins=_BINS, weights=np.full(len(one), 100 / max(len(one), 1)), color=colour, alpha=0.55)
+        axis.axvspan(mean.low, mean.high, color=colour, alpha=0.3, linewidth=0)
+        axis.axvline(mean.value, color=colour, linewidth=2)
+        label = f"{_words(system)}  {mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})"
+        axis.set_title(label, loc="left", fontsize=9.5, pad=3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[-1].set(xlabel=f"{_words(metric)} of a study", xlim=(0, 1))
+    figure.supylabel("studies, %", fontsize=10)
+    _save(figure, path, f"{_words(metric)}: studies, mean and 95% interval", note)
+
+
+def findings(path: Path, table: Mapping[str, Mapping[str, Any]], note: str = "") -> None:
+    """F1 of presence with its interval, and how many studies are agreed, omitted and invented, per finding.
+
+    Args:
+        path: of the picture.
+        table: of `clinical.by_finding`, for one system; findings that no text has are left out.
+        note: stands under the title.
+    """
+    shown = {name: row for name, row in table.items() if row["agreed"] + row["invented"] + row["omitted"]}
+    figure = _figure(9.5, 1.7 + 0.36 * len(shown))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 4))
+    widest = max((row["agreed"] + row["invented"] + row["omitted"] for row in shown.values()), default=0)
+    for place, row in enumerate(shown.values()):
+        f1: Interval = row["presence_f1"]
+        left.barh(place, f1.value, color=_MAIN, alpha=0.7, height=0.62)
+        left.plot([f1.low, f1.high], [place, place], color="black", linewidth=1.3, marker="|", markersize=7)
+        start = 0
+        for name, colour in (("agreed", _MAIN), ("omitted", _OMITTED), ("invented", _INVENTED)):
+            right.barh(place, row[name], left=start, color=colour, height=0.62, label=None if place else name)
+            if row[name] > 0.03 * widest:
+                right.text(
+                    start + row[name] / 2, place, str(row[name]), ha="center", va="center", color="white", size=7
+                )
+            start += row[name]
+    left.set(xlabel="F1 of presence, 95% interval", xlim=(0, 1))
+    left.set_yticks(range(len(shown)), list(shown))
+    left.set_ylim(len(shown) - 0.4, -0.6)
+    right.set(xlabel="studies")
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="x", alpha=0.25)
+        axis.set_axisbelow(True)
+    if shown:
+        figure.legend(loc="outside lower right", ncols=3, frameon=False)
+    _save(figure, path, "Findings in reference and generated report", note)
+
+
+def selective(path: Path, curves: Mapping[str, tuple[Curve, Interval]], note: str = "") -> None:
+    """Risk over coverage, one panel per kind of risk.
+
+    Args:
+        path: of the picture.
+        curves: what the risk is, to its curve and its area with bounds.
+        note: stands under the title.
+    """
+    figure = _figure(4.8 * len(curves), 4.2)
+    axes: Sequence[Any] = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axis, (name, (curve, area)) in zip(axes, curves.items(), strict=True):
+        axis.step(100 * curve.coverage, curve.risk, where="post", color=_MAIN, label="most confident first")
+        axis.axhline(curve.risk[-1], color=_OTHER, linestyle="--", label="in random order")
+        axis.set(xlabel="coverage, % of reports accepted", ylabel=name, xlim=(0, 100), ylim=(0, None))
+        axis.set_title(f"area {area.value:.3f} ({area.low:.3f} to {area.high:.3f})", loc="left", fontsize=9.5)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, loc="lower right")
+    _save(figure, path, "Risk over coverage by the model's confidence", note)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _figure(width: float, height: float) -> Figure:
+    # The object-oriented interface: pyplot would keep figures and pick a window system.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path, title: str, note: str) -> None:
+    figure.suptitle(f"{title}\n{note}" if note else title, fontsize=11, x=0.01, ha="left")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
