@@ -92,6 +92,7 @@ class _MlflowRun(Run):
         self._client = client
         self._spool = spool
         self._resumed = resumed
+        self._sampled = -1
         self._known: dict[str, set[int]] = {}
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
@@ -120,8 +121,8 @@ class _MlflowRun(Run):
     def sample(self, values: Mapping[str, float]) -> None:
         """Log the state of the machine; steps are seconds since the run began, so none comes twice in one that goes on."""
         now = int(time.time() * 1000)
+        step = self._sampled = max(self._sampled + 1, (now - self._begun) // 1000)
         for name, value in values.items():
-            step = (now - self._begun) // 1000
             self._put("metrics", name=f"system/{name}", value=float(value), time=now, step=step)
 
     def end(self, status: str) -> None:

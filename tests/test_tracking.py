@@ -414,3 +414,53 @@ def test_telemetry_is_off() -> None:
     assert MLFLOW_DISABLE_TELEMETRY.get() is True
     assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
     assert os.environ["DO_NOT_TRACK"] == "1"
+
+
+def test_the_state_of_the_machine_is_logged_and_can_be_left_out(settings: IngestSettings) -> None:
+    every = TrackingSettings(system_metrics_every=1)
+    with tracking.start("ingest", settings, every, output=settings.output) as run:
+        time.sleep(1.5)
+    found = stored(settings, run.run_id).data.metrics
+    assert 0 <= found["system/cpu_utilization_percentage"] <= 100
+    assert 0 < found["system/system_memory_usage_percentage"] <= 100
+    history = client(settings).get_metric_history(run.run_id, "system/cpu_utilization_percentage")
+    assert len({point.step for point in history}) == len(history) >= 2
+    other = settings.model_copy(update={"output": settings.output.parent / "other"})
+    with tracking.start("ingest", other, TrackingSettings(system_metrics_every=None), output=other.output) as run:
+        pass
+    assert not any(name.startswith("system/") for name in stored(settings, run.run_id).data.metrics)
+
+
+def test_runs_point_to_those_that_made_what_went_into_them(settings: IngestSettings) -> None:
+    elsewhere = TrackingSettings(experiment="another experiment")
+    with tracking.start("train", settings, elsewhere, output=settings.output) as train:
+        train.dataset("adapter", "ab" * 32, "output")
+    other = settings.model_copy(update={"output": settings.output.parent / "other"})
+    with tracking.start("evaluate", other, ON, output=other.output) as run:
+        run.link("cxrreport.model_run", "adapter", "ab" * 32, parent=True)
+        run.link("cxrreport.predictions_run", "predictions", "cd" * 32)
+    tags = stored(settings, run.run_id).data.tags
+    assert tags["cxrreport.model_run"] == tags["mlflow.parentRunId"] == train.run_id
+    assert "cxrreport.predictions_run" not in tags
+
+
+def test_a_store_that_answers_slowly_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "LIMIT", 1.0)
+    asked: list[int] = []
+
+    def slowly(events: Any) -> None:
+        asked.append(len(events))
+        time.sleep(20)
+
+    events = [{"kind": "metrics", "step": step} for step in range(2000)]
+    unsent = spool.Spool(tmp_path / "unsent", slowly)
+    began = time.monotonic()
+    for event in events:
+        unsent.put(event)
+    assert time.monotonic() - began < 2
+    assert unsent.close() is False
+    assert time.monotonic() - began < 5
+    assert [json.loads(line) for line in (tmp_path / "unsent").read_text().splitlines()] == events
+    sent: list[Any] = []
+    assert spool.resend(tmp_path / "unsent", sent.extend) == len(events)
+    assert sent == events

@@ -11,12 +11,15 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
-from cxrreport import tracking
-from cxrreport.settings import IngestSettings, TrackingSettings
+from cxrreport import runs, tracking
+from cxrreport.demo.studies import write_studies
+from cxrreport.demo.walk import train_settings
+from cxrreport.settings import EvaluateSettings, GenerateSettings, IngestSettings, TrackingSettings
 
 pytestmark = pytest.mark.slow
 
@@ -75,8 +78,9 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait(timeout=30)
 
 
+@pytest.mark.parametrize("silenced", [True, False], ids=["silent", "dead"])
 def test_a_server_gets_everything_and_its_death_costs_nothing(
-    server: Callable[[], subprocess.Popen[bytes]], tmp_path: Path
+    server: Callable[[], subprocess.Popen[bytes]], tmp_path: Path, silenced: bool
 ) -> None:
     uri = server.uri  # type: ignore[attr-defined]
     process = server()
@@ -91,7 +95,10 @@ def test_a_server_gets_everything_and_its_death_costs_nothing(
         client = MlflowClient(uri)
         assert client.get_run(run.run_id).data.metrics["loss"] == 1.0
         assert "loss.png" in {item.path for item in client.list_artifacts(run.run_id)}
-        stop(process)
+        if silenced:
+            os.killpg(process.pid, signal.SIGSTOP)  # it takes connections and answers none
+        else:
+            stop(process)
         began = time.monotonic()
         for step in range(1, 200):
             run.metrics({"loss": 1.0 / step}, step=step)
@@ -99,7 +106,10 @@ def test_a_server_gets_everything_and_its_death_costs_nothing(
         assert time.monotonic() - began < 1
         ended = time.monotonic()
     assert time.monotonic() - ended < 30
-    server()
+    if silenced:
+        os.killpg(process.pid, signal.SIGCONT)
+    else:
+        server()
     assert tracking.sync(settings.output.parent, uri) == 1
     found = client.get_run(run.run_id)
     assert found.info.status == "FINISHED"
@@ -110,3 +120,72 @@ def test_a_server_gets_everything_and_its_death_costs_nothing(
         "test_tracking_server.py",
     }
     assert not (settings.output.parent / "mlflow.db").exists()
+
+
+def test_the_road_against_a_server_that_dies_under_the_training(
+    server: Callable[[], subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = server.uri  # type: ignore[attr-defined]
+    process = server()
+    there = TrackingSettings(uri=uri)
+    write_studies(
+        tmp_path / "in", patients=20, seed=0, smallest=96, full_size=0, workers=1, progress=lambda *_: None
+    )
+    ingested = runs.ingest(IngestSettings(input=tmp_path / "in", output=tmp_path / "data", tracking=there))
+
+    spent: list[float] = []
+    log = tracking._MlflowRun.metrics
+
+    def timed(self: Any, *values: Any, **named: Any) -> None:
+        began = time.perf_counter()
+        log(self, *values, **named)
+        spent.append(time.perf_counter() - began)
+
+    ended: list[float] = []
+
+    def progress(done: int, total: int, label: str) -> None:
+        if label == "training" and done == 4 and process.poll() is None:
+            stop(process)
+        if label == "training" and done == total:
+            ended.append(time.monotonic())
+
+    monkeypatch.setattr(tracking._MlflowRun, "metrics", timed)
+    recipe = train_settings(tmp_path / "data", tmp_path / "train", tracked=there)
+    recipe = recipe.model_copy(update={"max_steps": 16, "batch_size": 4, "eval_every": 16})
+    trained = runs.train(recipe, progress=progress)
+    assert time.monotonic() - ended[0] < 30
+    assert sum(spent) <= 0.05 * 16 * trained.facts["seconds_per_step"]
+    assert list(tmp_path.glob(".mlflow-unsent-*"))
+
+    server()
+    generated = runs.generate(
+        GenerateSettings(
+            input=tmp_path / "data",
+            output=tmp_path / "reports",
+            adapter=trained.result.adapter,
+            max_new_tokens=8,
+            tracking=there,
+        )
+    )
+    assert not list(tmp_path.glob(".mlflow-unsent-*"))
+    scored = runs.evaluate(
+        EvaluateSettings(
+            predictions=tmp_path / "reports",
+            references=tmp_path / "data",
+            output=tmp_path / "scores",
+            radgraph="tiny",
+            bootstrap_samples=20,
+            tracking=there,
+        )
+    )
+    client = MlflowClient(uri)
+    curve = [point.step for point in client.get_metric_history(trained.run_id, "loss")]
+    assert curve == list(range(1, 17))
+    assert client.get_run(trained.run_id).info.status == "FINISHED"
+    assert "adapter" in {item.path for item in client.list_artifacts(trained.run_id)}
+    scores = client.get_run(scored.run_id).data.tags
+    assert scores["cxrreport.predictions_run"] == generated.run_id
+    assert scores["mlflow.parentRunId"] == trained.run_id
+    assert client.get_run(generated.run_id).data.tags["cxrreport.model_run"] == trained.run_id
+    manifest = client.get_run(trained.run_id).data.tags["digest.training.manifest"]
+    assert manifest == client.get_run(ingested.run_id).data.tags["digest.output.manifest"]
