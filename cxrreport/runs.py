@@ -250,6 +250,7 @@ def evaluate(
     from cxrreport.evaluation.conditions import of_number
     from cxrreport.evaluation.evaluate import MAIN
     from cxrreport.evaluation.evaluate import evaluate as work
+    from cxrreport.evaluation.results import plain
 
     with _tracked("evaluate", settings) as (run, summarise):
         result = work(settings, progress=progress, extra_metrics=extra_metrics)
@@ -265,6 +266,10 @@ def evaluate(
             for metric, one in metrics.items()
         }
         run.metrics(_flat(scores) | _flat({"counts": dict(result.counts)}))
+        by_finding = result.analyses.get("findings", {}).get(MAIN, {})
+        details = _flat(plain({**result.analyses, "findings": by_finding}))
+        # Hundreds of numbers, each one row of the store: their bounds stay in scores.json.
+        run.metrics({name: value for name, value in details.items() if not name.endswith(("/low", "/high"))})
         numbers = {name: one["numbers"][0] for name, one in result.conditions["metrics"].items()}
         run.tags(
             {
