@@ -316,6 +316,17 @@ def test_detection_on_the_held_out_half(shared: Path) -> None:
     assert recall[0] > 0.90, held_out
 
 
+def test_two_readers_agree() -> None:
+    """Cohen's kappa of the labels of two readers, as `docs/reports.md` gives it."""
+    with LABELS.open(encoding="utf-8", newline="") as file:
+        pairs = [(row["prior"], row["second_reader"]) for row in csv.DictReader(file) if row["second_reader"]]
+    assert len(pairs) == 60
+    agreed = sum(first == second for first, second in pairs) / len(pairs)
+    shares = [sum(pair[reader] == "1" for pair in pairs) / len(pairs) for reader in (0, 1)]
+    chance = shares[0] * shares[1] + (1 - shares[0]) * (1 - shares[1])
+    assert (agreed - chance) / (1 - chance) > 0.9 and chance < 0.6
+
+
 def test_every_edit_of_the_open_i_reports(shared: Path) -> None:
     """No mention is left, no word is new, and a removal of what is left changes nothing."""
     edits = dropped = 0
