@@ -75,6 +75,22 @@ def _make(database: Path) -> None:
         os.close(folder)
 
 
+def is_new(uri: str) -> bool:
+    """True for an SQLite store that is yet to be made."""
+    database = _database(uri)
+    return database is not None and not database.exists()
+
+
+def count_experiments(uri: str) -> int:
+    """Ask a store for its experiments.
+
+    Raises:
+        TrackingError: it does not answer.
+    """
+    with translated(uri):
+        return len(connect(uri).search_experiments())
+
+
 def experiment(client: MlflowClient, name: str, uri: str) -> Experiment:
     """The experiment of this name, made where there is none.
 

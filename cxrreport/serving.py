@@ -27,9 +27,8 @@ from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, save_model
 from mlflow.types import ColSpec, DataType, Schema
-from packaging.requirements import Requirement
 
-from cxrreport import mlflow_store, tracking
+from cxrreport import doctor, mlflow_store, tracking
 from cxrreport.errors import CxrReportError, InputError, RefusedImage, SettingsError
 from cxrreport.inference.engine import Engine, Request
 from cxrreport.inference.generate import PHANTOMS_ONLY
@@ -228,10 +227,8 @@ def requirements() -> list[str]:
 
     The package itself is not among them, as its code comes with the model.
     """
-    needed = [Requirement(line) for line in metadata.requires("cxrreport") or ()]
-    names = [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
     # Of `2.13.0+cpu` the part after the plus names a build, which only its own index has.
-    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]
+    return [f"{one.name}=={metadata.version(one.name).partition('+')[0]}" for one in doctor.dependencies()]
 
 
 def register(settings: RegisterSettings) -> Registered:

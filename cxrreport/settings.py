@@ -5,6 +5,7 @@ Unknown fields are refused, relative paths are taken from the working folder, an
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -76,6 +77,18 @@ def build(model: type[S], values: dict[str, Any], *, where: str) -> S:
             else:
                 lines.append(f"{name}: {problem['msg']}")
         raise SettingsError(f"{where}: " + "; ".join(lines)) from error
+
+
+WEIGHTS = "CXRREPORT_WEIGHTS"
+
+
+def weights_folder() -> Path | None:
+    """Folder that `cxrreport weights` has filled, from the environment variable `CXRREPORT_WEIGHTS` (`--weights`).
+
+    No field of a model: like the hub's `HF_HOME` it says where weights lie, not what is made with them.
+    """
+    folder = os.environ.get(WEIGHTS)
+    return Path(folder).expanduser() if folder else None
 
 
 class TrackingSettings(Settings):
@@ -155,11 +168,15 @@ class IngestSettings(Settings):
 
     @model_validator(mode="after")
     def _shard_of_so_many(self) -> Self:
-        if self.shard is not None:
-            number, count = map(int, self.shard.split("/"))
-            if number > count:
-                raise ValueError(f"shard {self.shard}: there are only {count}")
+        _check_shard(self.shard)
         return self
+
+
+def _check_shard(shard: str | None) -> None:
+    if shard is not None:
+        number, count = map(int, shard.split("/"))
+        if number > count:
+            raise ValueError(f"shard {shard}: there are only {count}")
 
 
 class PromptSettings(Settings):
@@ -263,6 +280,11 @@ class TrainSettings(Settings):
     """Mean over each example's suffix and then over the batch, as the reference; or over all tokens of the batch."""
     gradient_checkpointing: bool = True
     """Recompute activations of the language model in the backward pass."""
+    compile: bool = False
+    """Compile the layers of the language model (torch.compile): minutes at the start and at new lengths, for quicker
+    steps on a GPU. Needs a C++ compiler."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read and change images ahead of the steps; 0: the training process itself does, between them."""
     augment: bool = False
     """Small rotations, shifts, scale, gamma and noise; never a left-right flip."""
     eval_every: PositiveInt | None = None
@@ -279,6 +301,34 @@ class TrainSettings(Settings):
             field = "lora: null" if self.lora is None else "sharding: full"
             raise ValueError(f"checkpoint.precision: nf4 does not go with {field}; take bfloat16, or leave that out")
         return self
+
+
+class Greedy(Settings):
+    """Always the most probable token."""
+
+    method: Literal["greedy"] = "greedy"
+
+
+class Beam(Settings):
+    """Beam search: the most probable of several texts that are written side by side. Slower, and more memory."""
+
+    method: Literal["beam"] = "beam"
+    beams: Annotated[int, Field(ge=2)] = 4
+    length_penalty: float = 1.0
+    """The summed log-probability is divided by the number of tokens to this power."""
+
+
+class Sampling(Settings):
+    """A token drawn by its probability; the same text for the same seed, study and prompt."""
+
+    method: Literal["sample"] = "sample"
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Logits are divided by it."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Draw from the smallest set of tokens whose probabilities reach this sum."""
+
+
+Decoding = Annotated[Greedy | Beam | Sampling, Field(discriminator="method")]
 
 
 class GenerateSettings(Settings):
@@ -299,15 +349,32 @@ class GenerateSettings(Settings):
     """Part of the ingest folder; None: all. Without meaning for a folder of DICOM."""
     control: Literal["none", "shuffled", "blank"] = "none"
     """`shuffled`: every study sees another patient's image; `blank`: a black image. For controls in evaluation."""
+    prompts: tuple[str, ...] = ()
+    """What to ask of every image, in the words of the mix checkpoints (`caption en`, `detect effusion`; see
+    `inference.prompts`), in the place of the report; a prediction for each."""
+    draw_boxes: bool = False
+    """Write a PNG with the boxes of every answer that has some, into `boxes` of the output folder."""
+    decoding: Decoding = Greedy()
+    abstain_below: Annotated[float, Field(le=0)] | None = None
+    """Mark predictions whose mean natural-log probability of a token is less than this; None: none."""
     batch_size: PositiveInt = 8
+    """Texts that are written together; fewer where memory does not suffice."""
     max_new_tokens: PositiveInt = 256
     shard_size: PositiveInt = 64
     """Studies per shard: what is lost at most when the run is stopped."""
+    shard: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None = None
+    """`i/n`: do only the i-th of n parts of an ingest folder, for arrays of jobs; the same settings without it, once
+    all have ended, put the parts together."""
     limit: PositiveInt | None = None
     """Only the first studies, in the order of their ids."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """For the shuffling of `control`."""
+    """For the shuffling of `control`, and for sampling."""
     tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _shard_of_so_many(self) -> Self:
+        _check_shard(self.shard)
+        return self
 
 
 class EvaluateSettings(Settings):

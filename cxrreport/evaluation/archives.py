@@ -51,6 +51,11 @@ class Archive:
     fingerprint: str
     synthetic: bool
 
+    @property
+    def encoder(self) -> str:
+        """Name on the hub, or folder, of the encoder whose configuration and tokenizer it needs."""
+        return str(self.config["model"]["embedder"]["token_embedders"]["bert"]["model_name"])
+
 
 def package_version() -> str:
     """Version of the radgraph package that is installed."""

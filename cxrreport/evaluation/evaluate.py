@@ -20,7 +20,7 @@ from cxrreport.evaluation.registry import chosen
 from cxrreport.evaluation.statistics import CONFIDENCE, Measure, PatientBootstrap
 from cxrreport.files import VOLATILE, output_folder, write_json
 from cxrreport.records import Interval, Progress
-from cxrreport.settings import EvaluateSettings
+from cxrreport.settings import EvaluateSettings, weights_folder
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def evaluate(
         for metric in metrics:
             for name, one in pairs.items():
                 found = metric(one)
-                if taken := found.keys() & measures[name].keys() | found.keys() & set(results.IDENTITY):
+                if taken := found.keys() & measures[name].keys() | found.keys() & {*results.IDENTITY, tables.CONFIDENCE}:
                     names = ", ".join(sorted(taken))
                     raise ScoreError(f"metric {metric.name!r}: the number {names} is something else's")
                 measures[name] |= found
@@ -147,7 +147,9 @@ def evaluate(
                 note=SYNTHETIC if conditions["synthetic"] else "",
             ),
         )
-        results.write_studies(folder.path / "studies.parquet", patients, pairs, measures)
+        results.write_studies(
+            folder.path / "studies.parquet", patients, pairs, measures, systems[MAIN].confidences
+        )
         results.write_terms(folder.path / "terms.parquet", measures[MAIN])
         if annotator is not None:
             results.write_entities(folder.path / "entities.jsonl", pairs[MAIN], lower_case=settings.lower_case)
@@ -167,7 +169,8 @@ def evaluate(
 
 
 def _annotator(settings: EvaluateSettings) -> RadGraphAnnotator:
-    folder = archives.locate(settings.radgraph, settings.weights or PACKAGE_CACHE, download=settings.download)
+    root = settings.weights or weights_folder() or PACKAGE_CACHE
+    folder = archives.locate(settings.radgraph, root, download=settings.download)
     cache = settings.annotation_cache or settings.output.absolute().parent / "annotations.sqlite"
     return RadGraphAnnotator(folder, cache=cache, download=settings.download)
 

@@ -123,15 +123,10 @@ def encoder_name(archive: Archive) -> str:
     In this order: a folder of that name inside the archive, a folder of that name, `encoder/` inside the archive (a
     copy of the hub's configuration and tokenizer, for machines without a network), the name on the hub.
     """
-    name = _model_name(archive)
+    name = archive.encoder
     for folder in (archive.folder / name, Path(name), archive.folder / "encoder"):
         if (folder / "config.json").is_file():
             return str(folder)
-    return name
-
-
-def _model_name(archive: Archive) -> str:
-    name: str = archive.config["model"]["embedder"]["token_embedders"]["bert"]["model_name"]
     return name
 
 
@@ -206,7 +201,7 @@ class RadGraphAnnotator:
             raise WeightsError(f"{folder / 'config.json'}: not a RadGraph configuration ({error!r})") from error
         except (OSError, ValueError) as error:
             raise WeightsError(
-                f"{folder}: configuration and tokenizer of its encoder {_model_name(self.archive)!r} cannot be loaded "
+                f"{folder}: configuration and tokenizer of its encoder {self.archive.encoder!r} cannot be loaded "
                 f"({type(error).__name__}). Put the encoder's config.json and its tokenizer's files (no weights) into "
                 f"{folder / 'encoder'}, or set `download: true` on a machine with a network"
             ) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,7 @@ from transformers.utils import logging as transformers_logging
 from cxrreport.errors import MismatchError, SettingsError, WeightsError
 from cxrreport.model import attention
 from cxrreport.model.table import TABLE, Checkpoint
-from cxrreport.settings import CheckpointSettings
+from cxrreport.settings import CheckpointSettings, weights_folder
 
 ASSETS = Path(__file__).resolve().parent.parent / "demo" / "assets"
 """Where the project's own checkpoints lie."""
@@ -136,6 +136,21 @@ def resolution_of(settings: CheckpointSettings) -> int:
     return int(_read_config(locate(settings), settings.name).vision_config.image_size)
 
 
+def architecture(settings: CheckpointSettings) -> tuple[Any, int]:
+    """Configuration and native resolution of a checkpoint, to plan with: a published one is not asked for.
+
+    Returns:
+        `PaliGemmaConfig`, the caller's to change, and the side of the images in pixels.
+
+    Raises:
+        WeightsError: another one, that is not there, cannot be had, or has no configuration that can be read.
+    """
+    entry = TABLE.get(settings.name)
+    published = entry is not None and not entry.synthetic
+    config = entry.config() if entry is not None and published else _read_config(locate(settings), settings.name)
+    return config, entry.resolution if entry is not None else int(config.vision_config.image_size)
+
+
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """`auto` is CUDA where there is some.
 
@@ -165,21 +180,39 @@ def locate(settings: CheckpointSettings) -> Path:
         if not folder.is_dir():
             raise WeightsError(f"checkpoint '{name}': its folder {folder} is not part of this installation")
         return folder
+    if entry is not None and (weights := weights_folder()) is not None:
+        if (weights / name / "config.json").is_file():
+            return weights / name
+        raise WeightsError(
+            f"checkpoint '{name}': not in {weights}; fetch it with `cxrreport weights {name} --weights {weights}`, or "
+            "leave out --weights and CXRREPORT_WEIGHTS to look into the hub's cache"
+        )
     if entry is not None:
-        return _from_hub(entry.source, settings.revision)
+        return from_hub(entry.source, settings.revision)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
     if folder.exists():
         raise WeightsError(f"checkpoint '{name}': a file; give the folder that holds config.json and *.safetensors")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
-        return _from_hub(name, settings.revision)
+        return from_hub(name, settings.revision)
     raise WeightsError(
         f"checkpoint '{name}': neither a folder, nor a hub id (owner/name), nor one of {', '.join(sorted(TABLE))}"
     )
 
 
-def _from_hub(repository: str, revision: str | None) -> Path:
+def from_hub(
+    repository: str,
+    revision: str | None,
+    *,
+    files: Sequence[str] = ("*.json", "*.safetensors"),  # neither *.bin nor *.pth of a checkpoint: both are pickles
+    folder: Path | None = None,
+) -> Path:
+    """Fetch files of a repository, and return the folder that they lie in: `folder`, or the hub's cache.
+
+    Raises:
+        WeightsError: no access, no such repository or revision, or no connection; says what to do.
+    """
     where = f"checkpoint '{repository}'" + (f" at revision '{revision}'" if revision else "")
     page = f"https://huggingface.co/{repository}"
     local = (
@@ -187,8 +220,7 @@ def _from_hub(repository: str, revision: str | None) -> Path:
         f"(on a machine with access: hf download {repository} --local-dir FOLDER)"
     )
     try:
-        # Neither *.bin nor *.pth is ever fetched: both are pickles.
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(files), local_dir=folder))
     except GatedRepoError as error:
         raise WeightsError(
             f"{where}: gated, and this machine has no access. Accept the licence at {page}, then log in with "

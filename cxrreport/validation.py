@@ -1,0 +1,127 @@
+"""RadGraph F1 of reports that are generated while training: what `runs.train` hands to training as its `validate`.
+
+Training knows neither how reports are generated nor how they are scored; this puts the two together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from cxrreport.errors import WeightsError
+from cxrreport.evaluation import archives
+from cxrreport.evaluation.graph import Level, agreement
+from cxrreport.evaluation.radgraph import PACKAGE_CACHE, RadGraphAnnotator
+from cxrreport.evaluation.tables import choose, too_long
+from cxrreport.inference.engine import Engine, Request
+from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.prompt import PromptLayout
+from cxrreport.records import Progress, Report, Split, Study
+from cxrreport.settings import TrainSettings, weights_folder
+from cxrreport.training.best import SCORE
+from cxrreport.training.data import ImageSource
+from cxrreport.training.processes import Processes
+
+BATCH = 8
+"""Studies that are generated together; the engine takes fewer where the memory does not suffice."""
+_AT_ONCE = 8 * BATCH
+LEVEL = Level.PARTIAL
+"""The headline of `evaluate`."""
+
+
+class ReportValidation:
+    """Generates reports for the same validation studies every time, and scores them.
+
+    Args:
+        settings: of the training; `validation.radgraph` is given.
+        manifest: the ingest folder.
+        first: this process scores; the others of a training by several only generate.
+        progress: told about studies with a report.
+
+    Raises:
+        WeightsError: RadGraph's weights are missing or not usable.
+    """
+
+    def __init__(self, settings: TrainSettings, manifest: ImageSource, *, first: bool, progress: Progress) -> None:
+        self._image = manifest.image
+        self._progress = progress
+        self._most_tokens = settings.prompt.max_suffix_tokens
+        self._section: Any = "+".join(settings.prompt.sections)
+        wanted = settings.validation
+        self.studies = fixed_subset(
+            [study for study in manifest.studies(Split.VALIDATE) if self._scorable(study.report)], wanted.studies
+        )
+        self.conditions: Mapping[str, Any] = {}
+        if not first or wanted.radgraph is None:
+            return
+        try:
+            root = wanted.weights or weights_folder() or PACKAGE_CACHE
+            folder = archives.locate(wanted.radgraph, root, download=wanted.download)
+            cache = settings.output.absolute().parent / "annotations.sqlite"
+            self._annotator = RadGraphAnnotator(folder, cache=cache, download=wanted.download)
+        except WeightsError as error:
+            raise WeightsError(
+                f"validation.radgraph: {error}. To validate by the loss alone, set validation.radgraph to null"
+            ) from error
+        archive = self._annotator.archive
+        self.conditions = {
+            "radgraph": archive.model_type,
+            "weights_sha256": archive.weights_sha256,
+            "synthetic": archive.synthetic,
+            "package": archives.package_version(),
+            "level": LEVEL.value,
+            "case": "lower-cased",
+            "section": self._section,
+            "studies": len(self.studies),
+            "cohort": hashlib.sha256("\n".join(study.study_id for study in self.studies).encode()).hexdigest(),
+            "data": manifest.digest,
+        }
+
+    def _text(self, findings: str, impression: str) -> str:
+        return choose({"findings": findings, "impression": impression}, self._section)
+
+    def _scorable(self, report: Report) -> bool:
+        text = self._text(report.findings, report.impression)
+        return bool(text) and not too_long(text)
+
+    def __call__(self, loaded: LoadedModel, layout: PromptLayout, processes: Processes) -> dict[str, float]:
+        """Mean F1 over the studies; a report that is empty, or too long for RadGraph, counts as 0."""
+        texts = processes.spread(partial(self._write, loaded, layout), self.studies)
+        return processes.once(lambda: {SCORE: self._score(texts)})
+
+    def _write(self, loaded: LoadedModel, layout: PromptLayout, studies: Sequence[Study]) -> list[str]:
+        engine = Engine(loaded, layout, batch_size=BATCH, max_new_tokens=self._most_tokens)
+        texts: list[str] = []
+        for start in range(0, len(studies), _AT_ONCE):
+            some = studies[start : start + _AT_ONCE]
+            requests = []
+            for study in some:
+                image, *further = map(self._image, study.image_ids[: layout.settings.max_images])
+                requests.append(
+                    Request(study_id=study.study_id, image=image, further=tuple(further), report=study.report)
+                )
+
+            def tell(done: int, before: int = start) -> None:
+                self._progress(before + done, len(studies), "validation reports")
+
+            texts += [self._text(*layout.parse(one.text)) for one in engine.generate(requests, tell)]
+        return texts
+
+    def _score(self, texts: Sequence[str]) -> float:
+        references = [self._text(study.report.findings, study.report.impression) for study in self.studies]
+        candidates = ["" if too_long(text) else text for text in texts]
+        written = [text for text in candidates if text]
+        graphs = dict(zip(written, self._annotator.annotate(written), strict=True))
+        wanted = self._annotator.annotate(references)
+        return statistics.fmean(
+            agreement(graphs[text], graph, LEVEL, lower_case=True).f1 if text else 0.0
+            for text, graph in zip(candidates, wanted, strict=True)
+        )
+
+
+def fixed_subset(studies: Sequence[Study], count: int) -> list[Study]:
+    """`count` of the studies, by a hash of their ids: the same in every run, and most of them when the data grow."""
+    return sorted(studies, key=lambda study: hashlib.sha256(study.study_id.encode()).digest())[:count]
