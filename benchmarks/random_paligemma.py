@@ -76,13 +76,13 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def write(folder: Path, config: PaliGemmaConfig, *, seed: int = 0) -> None:
+def write(folder: Path, config: PaliGemmaConfig, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
     """Weights, configuration, processor and tokenizer as `save_pretrained` writes them."""
     attention.prepare_config(config, softcap=False)
-    torch.manual_seed(seed)
-    model = PaliGemmaForConditionalGeneration(config)
-    model.tie_weights()
-    model.save_pretrained(folder)
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = PaliGemmaForConditionalGeneration(config)
+    model.to(dtype).save_pretrained(folder)
     side = config.vision_config.image_size
     processor = PaliGemmaProcessor(
         image_processor=SiglipImageProcessor(

@@ -70,31 +70,31 @@ class Samples:
         return np.asarray(Image.open(self.folder / image_id))
 
 
-def ours(folder: Path, steps: int, checkpointing: bool) -> None:
-    """The child process of our side."""
-    from cxrreport.settings import TrainSettings
+def ours(folder: Path, steps: int, options: dict[str, Any]) -> None:
+    """The child process of our side; `options` replace fields of the settings."""
+    import torch
+
+    from cxrreport.settings import TrainSettings, merge
     from cxrreport.training.train import train
 
     imported = status("VmRSS")
     lines: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as output:
-        settings = TrainSettings.model_validate(
-            {
-                "data": folder,
-                "output": output + "/train",
-                "checkpoint": {"name": str(folder), "precision": "float32", "device": "cpu"},
-                "prompt": {"instruction": "report", "sections": ["impression"]},
-                "lora": {"rank": 8, "alpha": 16, "dropout": 0.0},
-                "learning_rate": 1e-3,
-                "warmup_fraction": 0.0,
-                "max_steps": steps,
-                "batch_size": 1,
-                "accumulation": 1,
-                "gradient_checkpointing": checkpointing,
-            }
-        )
+        values = {
+            "data": folder,
+            "output": output + "/train",
+            "checkpoint": {"name": str(folder), "precision": "float32", "device": "cpu"},
+            "prompt": {"instruction": "report", "sections": ["impression"]},
+            "lora": {"rank": 8, "alpha": 16, "dropout": 0.0},
+            "learning_rate": 1e-3,
+            "warmup_fraction": 0.0,
+            "max_steps": steps,
+            "batch_size": 1,
+            "accumulation": 1,
+            "gradient_checkpointing": False,
+        }
         train(
-            settings,
+            TrainSettings.model_validate(merge(values, options)),
             Samples(folder),
             log=lambda values, _: lines.append(values | {"processor": time.process_time()}),
             progress=lambda *_: None,
@@ -105,15 +105,31 @@ def ours(folder: Path, steps: int, checkpointing: bool) -> None:
         "seconds": [line["seconds"] for line in steps_only],
         "processor": [after - before for before, after in zip(clock[:1] + clock, clock, strict=False)],
         "losses": [line["loss"] for line in steps_only],
+        "imported_mb": imported,
+        "peak_mb": status("VmHWM"),
+        "gpu_peak_mb": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None,
     }
-    print(json.dumps(found | {"imported_mb": imported, "peak_mb": status("VmHWM")}))
+    print(json.dumps(found))
 
 
-def run(command: list[str]) -> dict[str, Any]:
+def command(folder: Path, steps: int, **options: Any) -> list[str]:
+    """What starts a process of our side."""
+    return [str(HERE / "train_step.py"), "--child", str(folder), str(steps), json.dumps(options)]
+
+
+def order(samples: int, items: int) -> str:
+    """Indices in which a run of ours takes its samples, for the other side."""
+    from cxrreport.training.data import RunOrder
+
+    ours_is = RunOrder(samples, items, 0)
+    return ",".join(str(ours_is[position][1]) for position in range(items))
+
+
+def run(arguments: list[str]) -> dict[str, Any]:
     """The JSON that a child process printed last."""
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}\n{done.stderr[-3000:]}")
+        raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -136,34 +152,32 @@ def main() -> None:
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        folder, steps, checkpointing = options.child
-        ours(Path(folder), int(steps), checkpointing == "True")
+        folder, steps, values = options.child
+        ours(Path(folder), int(steps), json.loads(values))
         return
     if not 2 <= options.steps < SAMPLES:
         parser.error(f"--steps: 2 to {SAMPLES - 1}")
 
     import random_paligemma
 
-    from cxrreport.training.data import RunOrder
-
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         random_paligemma.write(folder, random_paligemma.small_config(options.resolution))
         random_paligemma.write_samples(folder, SAMPLES, options.resolution)
-        order = RunOrder(SAMPLES, options.steps, 0)
-        indices = ",".join(str(order[position][1]) for position in range(options.steps))
-        child = [str(Path(__file__)), "--child", name, str(options.steps)]
-        sides = {"stock": [str(STOCK), name, indices], "ours": [*child, "False"]}
+        sides = {
+            "stock": [str(STOCK), name, order(SAMPLES, options.steps)],
+            "ours": command(folder, options.steps),
+        }
         if options.more:
             sides |= {
                 "stock, checkpointing": [*sides["stock"], "--checkpointing"],
                 "stock, bfloat16": [*sides["stock"], "--bfloat16"],
-                "ours, checkpointing": [*child, "True"],
+                "ours, checkpointing": command(folder, options.steps, gradient_checkpointing=True),
             }
         runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
         for turn in range(options.rounds):
-            for side, command in sides.items():
-                runs[side].append(run(command))
+            for side, arguments in sides.items():
+                runs[side].append(run(arguments))
                 seconds = ", ".join(f"{second:.2f}" for second in runs[side][-1]["seconds"])
                 print(f"round {turn + 1}, {side}: {seconds} s", flush=True)
 

@@ -31,6 +31,7 @@ from cxrreport.settings import (
     EvaluateSettings,
     GenerateSettings,
     IngestSettings,
+    PlanSettings,
     PromptSettings,
     ReviewSettings,
     TrackingSettings,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from cxrreport.ingestion.manifest import Manifest
     from cxrreport.ingestion.pipeline import IngestSummary
     from cxrreport.model.adapters import AdapterCard
+    from cxrreport.training.plan import Offer
     from cxrreport.training.train import TrainResult, Validate
 
 R = TypeVar("R")
@@ -310,6 +312,22 @@ def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Sum
         if settings.tracking.log_reports:
             run.artifact(settings.output)
     return summarise(facts, studies)
+
+
+def plan(settings: PlanSettings) -> tuple[list[Offer], str]:
+    """What a training run needs, on which card, for how long and at what cost; and what to take, in words.
+
+    Nothing is run, so nothing is tracked.
+
+    Raises:
+        SettingsError: the GPU is not known.
+        WeightsError: the checkpoint's configuration cannot be had.
+    """
+    from cxrreport.training.plan import answer
+    from cxrreport.training.plan import plan as work
+
+    offers = work(settings)
+    return offers, answer(settings, offers)
 
 
 def sync(folder: Path, uri: str | None = None) -> int:

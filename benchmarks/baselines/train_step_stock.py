@@ -1,4 +1,4 @@
-"""LoRA on PaliGemma 2 with transformers and peft as their documentation has it, on a CPU.
+"""LoRA on PaliGemma 2 with transformers and peft as their documentation has it.
 
 `PaliGemmaProcessor` with `suffix`, `get_peft_model`, `labels`, `Trainer`. Documented options that may help it are
 options here: `--checkpointing` (less memory), `--bfloat16` (the type of the published examples). Attention is what
@@ -45,6 +45,8 @@ class Clock(TrainerCallback):
         self._begun = time.perf_counter(), time.process_time()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.seconds.append(time.perf_counter() - self._begun[0])
         self.processor.append(time.process_time() - self._begun[1])
 
@@ -59,14 +61,24 @@ def main() -> None:
     parser.add_argument("order", help="index of the sample of every step, joined by commas")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--bfloat16", action="store_true")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rank", type=int, default=8)
     options = parser.parse_args()
 
     dtype = torch.bfloat16 if options.bfloat16 else torch.float32
     processor = AutoProcessor.from_pretrained(options.folder, local_files_only=True)
     model = PaliGemmaForConditionalGeneration.from_pretrained(options.folder, dtype=dtype, local_files_only=True)
+    model.to(options.device)
     set_seed(0)
     layers = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-    lora = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=layers, task_type="CAUSAL_LM")
+    lora = LoraConfig(
+        r=options.rank,
+        lora_alpha=2 * options.rank,
+        lora_dropout=0.0,
+        target_modules=layers,
+        task_type="CAUSAL_LM",
+    )
     model = get_peft_model(model, lora)
 
     def collate(rows: list[dict[str, str]]) -> Any:
@@ -85,8 +97,8 @@ def main() -> None:
         model=model,
         args=TrainingArguments(
             output_dir=str(options.folder / "stock"),
-            max_steps=len(rows),
-            per_device_train_batch_size=1,
+            max_steps=len(rows) // options.batch,
+            per_device_train_batch_size=options.batch,
             learning_rate=1e-3,
             weight_decay=0.0,
             max_grad_norm=1.0,
@@ -100,7 +112,7 @@ def main() -> None:
             dataloader_pin_memory=False,
             report_to=[],
             disable_tqdm=True,
-            use_cpu=True,
+            use_cpu=options.device == "cpu",
         ),
         train_dataset=rows,
         data_collator=collate,
@@ -118,6 +130,7 @@ def main() -> None:
             "losses": clock.losses,
             "imported_mb": IMPORTED,
             "peak_mb": peak,
+            "gpu_peak_mb": torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None,
             "tokens": tokens,
             "attention": model.get_base_model().model.language_model.config._attn_implementation,
         },

@@ -19,7 +19,8 @@ from transformers.masking_utils import sdpa_mask
 PREFIX_LM = "cxrreport_prefix_lm"
 """Name under which `prefix_sdpa` is known to transformers."""
 
-_NARROW_HEAD = 64
+NARROW_HEAD = 64
+"""Head size up to which attention in bfloat16 runs in float32 on a CPU."""
 
 NO_WINDOW = 2**30
 """A window that no sequence reaches. `None` would be the natural value, but the model's forward pass fails on it."""
@@ -72,7 +73,7 @@ def prefix_sdpa(
     dtype = query.dtype
     # For narrow heads bfloat16 products gain less on a CPU than the conversions in its kernel cost (measured: 66 and
     # 86 ms forward and backward with 4 heads of 32, 380 tokens, batch 16).
-    wide = query.device.type == "cpu" and dtype == torch.bfloat16 and query.shape[3] <= _NARROW_HEAD
+    wide = query.device.type == "cpu" and dtype == torch.bfloat16 and query.shape[3] <= NARROW_HEAD
     if wide:
         query, key, value = query.float(), key.float(), value.float()
     with torch.autocast(query.device.type, enabled=False) if wide else nullcontext():

@@ -20,16 +20,19 @@ from cxrreport.model.attention import prefix_sdpa
 
 
 @contextmanager
-def fused(model: Any, language: Any, *, softcap: bool) -> Iterator[None]:
+def fused(model: Any, language: Any, *, softcap: bool, compiled: bool = False) -> Iterator[None]:
     """Run parts of `model` in their fused forms for the length of the block.
 
     Args:
         model: with or without LoRA.
         language: its language model, a `Gemma2Model`.
         softcap: with soft-capping attention is eager, and the last layer stays as it is.
+        compiled: compile the layers of the language model, whose norms and LoRA are then left to the compiler.
     """
     changed: list[torch.nn.Module] = []
     for module in model.modules():
+        if compiled:
+            break
         if isinstance(module, LoraLinear) and module.active_adapters == ["default"] and not module.lora_variant:
             _replace(module, _lora(module))
         elif isinstance(module, Gemma2RMSNorm) and not module.weight.requires_grad:
@@ -41,10 +44,14 @@ def fused(model: Any, language: Any, *, softcap: bool) -> Iterator[None]:
         last = language.layers[-1]
         _replace(last, _last_layer(last))
         changed.append(last)
+    if compiled:
+        for layer in language.layers:
+            _replace(layer, torch.compile(layer.forward))
+            changed.append(layer)
     try:
         yield
     finally:
-        for module in changed:
+        for module in set(changed):
             del module.forward  # the instance's; the class's shows again
 
 

@@ -109,7 +109,7 @@ class ReportTrainer(Trainer):
             save_steps=save_every,
             eval_strategy="no" if eval_every is None else "steps",
             eval_steps=eval_every,
-            dataloader_num_workers=0,
+            dataloader_num_workers=settings.workers,
             dataloader_pin_memory=False,
             remove_unused_columns=False,
             report_to=[],
@@ -153,7 +153,8 @@ class ReportTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Run the loop, with the model's parts in their fused forms."""
-        with fused(self.model, core(self.model).language_model, softcap=self._softcap):
+        compiled = self._settings.compile
+        with fused(self.model, core(self.model).language_model, softcap=self._softcap, compiled=compiled):
             return super().train(*args, **kwargs)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:

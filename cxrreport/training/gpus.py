@@ -1,0 +1,51 @@
+"""What GPUs can do and cost: for `plan`, and for the share of peak in `benchmarks/gpu.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One card.
+
+    Args:
+        name: as one asks for it.
+        device: part of the name that CUDA reports, by which a card is recognised.
+        memory: bytes that a process can have of it.
+        flops: dense bfloat16 products with float32 accumulation, operations per second, from the maker's data sheet.
+        price: US dollars per hour; a round figure for one card on demand in 2026, to be replaced by one's own.
+    """
+
+    name: str
+    device: str
+    memory: int
+    flops: float
+    price: float
+
+
+_GIB = 2**30
+
+# More special names first: `recognised` takes the first that fits.
+GPUS = (
+    Gpu("L4", "L4", int(22.0 * _GIB), 121e12, 0.8),
+    Gpu("A10G", "A10G", int(22.0 * _GIB), 70e12, 1.2),
+    Gpu("RTX-4090", "RTX 4090", int(23.5 * _GIB), 165e12, 0.6),
+    Gpu("L40S", "L40S", int(44.5 * _GIB), 362e12, 1.8),
+    Gpu("A100-40GB", "A100-SXM4-40GB", int(39.4 * _GIB), 312e12, 1.5),
+    Gpu("A100-80GB", "A100", int(79.2 * _GIB), 312e12, 2.0),
+    Gpu("H100-PCIe", "H100 PCIe", int(79.2 * _GIB), 756e12, 2.5),
+    Gpu("H100", "H100", int(79.2 * _GIB), 989e12, 3.0),
+    Gpu("H200", "H200", int(139.8 * _GIB), 989e12, 3.8),
+    Gpu("B200", "B200", int(178.0 * _GIB), 2250e12, 6.0),
+)
+
+
+def recognised(device: str) -> Gpu | None:
+    """The card of this table that CUDA calls `device`, e.g. "NVIDIA H100 80GB HBM3"; None: it is not in it."""
+    words = device.replace("-", " ").split()
+    for gpu in GPUS:
+        wanted = gpu.device.replace("-", " ").split()
+        if any(words[start : start + len(wanted)] == wanted for start in range(len(words))):
+            return gpu
+    return None
