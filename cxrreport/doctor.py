@@ -181,9 +181,7 @@ def _mlflow(folder: Path) -> Check:
 
 
 def _extras() -> Check:
-    there, lacking = [], []
-    for module, (extra, purpose) in _EXTRAS.items():
-        (there if _found(module) else lacking).append(f"{purpose} [{extra}]")
+    lacking = [f"{purpose} [{extra}]" for module, (extra, purpose) in _EXTRAS.items() if not _found(module)]
     if not lacking:
         return Check(name="extras", state=State.OK, detail="all")
     remedy = "pip install 'cxrreport[NAME]', for those that you want"

@@ -11,9 +11,9 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cxrreport import telemetry
 from cxrreport.errors import CxrReportError, TrackingError
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
     from mlflow.entities import Run as StoredRun
-
-logger = logging.getLogger(__name__)
 
 _BATCH = 100  # params and tags per request: the limit of the REST API
 _DIGEST = 32  # a dataset's digest has at most 36 characters
@@ -203,11 +201,11 @@ def system_monitor() -> Callable[[], dict[str, float]]:
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
     from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-    monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-    try:
-        monitors.append(GPUMonitor())
-    except (ImportError, RuntimeError):  # neither is worth a word where there is no GPU; `cxrreport doctor` says it
-        logger.debug("no GPU metrics")
+    kinds: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor]  # Any: without annotations
+    monitors = []
+    for kind in kinds:
+        with suppress(ImportError, RuntimeError):  # no GPU, or no nvidia-ml-py: `cxrreport doctor` says it
+            monitors.append(kind())
 
     def sample() -> dict[str, float]:
         values: dict[str, float] = {}

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +26,8 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-from mlflow.pyfunc import PythonModel, save_model
+from mlflow.pyfunc import save_model
+from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, Schema
 
 from cxrreport import doctor, mlflow_store, tracking
@@ -89,7 +91,7 @@ class Registered:
         return asdict(self)
 
 
-class ReportModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
+class ReportModel(PythonModel):
     """Radiographs in, reports out; the settings come with the model as its `model_config`."""
 
     def load_context(self, context: Any) -> None:
@@ -152,7 +154,7 @@ class ReportModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
             )
         return pd.DataFrame(reports, columns=SIGNATURE.outputs.input_names())
 
-    def _request(self, number: int, row: dict[str, Any]) -> tuple[Request, tuple[str, ...]]:
+    def _request(self, number: int, row: Mapping[Hashable, Any]) -> tuple[Request, tuple[str, ...]]:
         dicom, path = _given(row.get("dicom")), _given(row.get("path"))
         if (dicom is None) == (path is None):
             raise InputError("give either dicom, the content of a DICOM file, or path, where the server finds it")

@@ -207,9 +207,11 @@ class LoraSettings(Settings):
     """Low-rank adaptation (arXiv 2106.09685)."""
 
     rank: PositiveInt = 16
+    """Inner size of the two matrices beside a layer."""
     alpha: PositiveInt = 32
     """The update is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    """Part of the inputs of those matrices that is zeroed while training."""
     targets: Literal["language", "language+projector", "language+projector+vision"] = "language"
     """Which linear layers are adapted: all seven projections of the language model, and more where named."""
 
@@ -229,6 +231,7 @@ class CheckpointSettings(Settings):
     """dtype in which the frozen weights are held and the matrix products run. `nf4`: the language model's linear layers
     in 4 bits, products in bfloat16 (QLoRA, arXiv 2305.14314); CUDA and the extra `qlora` only."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: CUDA where there is some."""
 
 
 class ValidationSettings(Settings):
@@ -259,6 +262,7 @@ class TrainSettings(Settings):
     lora: LoraSettings | None = LoraSettings()
     """None: full fine-tuning."""
     epochs: Annotated[float, Field(gt=0)] = 3.0
+    """Passes over the training split."""
     max_steps: PositiveInt | None = None
     """Optimiser steps; overrides `epochs`."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
@@ -266,6 +270,7 @@ class TrainSettings(Settings):
     warmup_fraction: Fraction = 0.05
     """Part of the steps over which the rate rises linearly; then cosine to zero."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of AdamW, per step and unit of the learning rate."""
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest global L2 norm of the gradient."""
     batch_size: PositiveInt = 1
@@ -293,6 +298,7 @@ class TrainSettings(Settings):
     save_every: PositiveInt | None = None
     """Optimiser steps between checkpoints; None: as `eval_every`."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """For the order of samples, dropout and augmentation."""
     tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
@@ -307,13 +313,16 @@ class Greedy(Settings):
     """Always the most probable token."""
 
     method: Literal["greedy"] = "greedy"
+    """Tells the ways of decoding apart."""
 
 
 class Beam(Settings):
     """Beam search: the most probable of several texts that are written side by side. Slower, and more memory."""
 
     method: Literal["beam"] = "beam"
+    """Tells the ways of decoding apart."""
     beams: Annotated[int, Field(ge=2)] = 4
+    """Texts side by side."""
     length_penalty: float = 1.0
     """The summed log-probability is divided by the number of tokens to this power."""
 
@@ -322,6 +331,7 @@ class Sampling(Settings):
     """A token drawn by its probability; the same text for the same seed, study and prompt."""
 
     method: Literal["sample"] = "sample"
+    """Tells the ways of decoding apart."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Logits are divided by it."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -337,6 +347,7 @@ class GenerateSettings(Settings):
     input: Path
     """Output folder of `ingest`, a folder of DICOM, or one DICOM file."""
     output: Path
+    """Folder for the predictions; must be new, or one that an interrupted run of the same settings left."""
     checkpoint: CheckpointSettings | None = None
     """None: the one that the adapter was trained on."""
     adapter: Path | None = None
@@ -360,6 +371,7 @@ class GenerateSettings(Settings):
     batch_size: PositiveInt = 8
     """Texts that are written together; fewer where memory does not suffice."""
     max_new_tokens: PositiveInt = 256
+    """Longest report, tokens, EOS included."""
     shard_size: PositiveInt = 64
     """Studies per shard: what is lost at most when the run is stopped."""
     shard: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None = None
@@ -385,11 +397,13 @@ class EvaluateSettings(Settings):
     references: Path
     """Output folder of `ingest`, or a table with study_id, patient_id and sections."""
     output: Path
+    """Folder for scores, tables and pictures."""
     controls: dict[str, Path] = {}
     """Name to predictions of a control, each compared with `predictions` on the same studies."""
     most_frequent: bool = True
     """Add the control that answers every study with the most frequent report of the training split."""
     section: Literal["findings", "impression", "findings+impression"] = "findings+impression"
+    """What is scored: one section, or both as one text."""
     metrics: tuple[str, ...] = ("radgraph", "clinical", "bleu", "rouge_l")
     """Names of metrics: of this package, of an installed one, or `module:metric`; see `evaluation.metrics`."""
     inputs: str | None = None
@@ -411,7 +425,9 @@ class EvaluateSettings(Settings):
     risks: tuple[Fraction, ...] = (0.05, 0.1, 0.2)
     """Risks for which selective generation names the least confidence that keeps them."""
     bootstrap_samples: PositiveInt = 1000
+    """Resamples of the patients, for the intervals."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """For the resamples."""
     tracking: TrackingSettings = TrackingSettings()
 
 
@@ -462,7 +478,9 @@ class PlanSettings(Settings):
     softcap: bool = False
     """As `checkpoint.softcap` in training."""
     batch_size: PositiveInt = 1
+    """Samples per forward pass."""
     gradient_checkpointing: bool = True
+    """As in training."""
     max_images: PositiveInt = 1
     """Images of one example."""
     prefix_tokens: PositiveInt = 72
@@ -502,7 +520,10 @@ class DemoSettings(Settings):
     """The whole road on phantoms."""
 
     output: Path
+    """Folder for everything."""
     resolution: Literal[224, 896] = 224
+    """Side of the images, pixels."""
     patients: Annotated[int, Field(ge=20)] | None = None
     """Phantom patients over all splits, a fifth of them for testing; None: 900, at 896 pixels 120."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of phantoms, training and intervals."""

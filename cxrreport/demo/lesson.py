@@ -21,7 +21,7 @@ from cxrreport.demo.walk import train_settings
 from cxrreport.settings import EvaluateSettings, GenerateSettings, IngestSettings, TrainSettings
 
 PATIENTS = 90
-STEPS = 60
+STEPS = 80
 
 
 def studies(root: Path) -> Path:
@@ -38,9 +38,9 @@ def ingested(root: Path) -> Path:
 
 
 def recipe(root: Path) -> TrainSettings:
-    """Settings of a short training: the demo's, with a tenth of its steps."""
+    """Settings of a short training: the demo's, with fewer and smaller steps."""
     settings = train_settings(root / "data", root / "train")
-    return settings.model_copy(update={"max_steps": STEPS, "eval_every": STEPS // 4})
+    return settings.model_copy(update={"max_steps": STEPS, "batch_size": 8, "eval_every": STEPS // 4})
 
 
 def trained(root: Path) -> Path:
@@ -52,7 +52,7 @@ def trained(root: Path) -> Path:
 def generated(root: Path, control: str = "none") -> Path:
     """Output folder of `generate` for the test split; `control` as in `GenerateSettings`."""
     output = root / ("reports" if control == "none" else f"reports-{control}")
-    settings = {"input": root / "data", "output": output, "control": control, "batch_size": 32, "max_new_tokens": 96}
+    settings = {"input": root / "data", "output": output, "control": control, "batch_size": 32, "max_new_tokens": 128}
     runs.generate(GenerateSettings.model_validate(settings | {"adapter": trained(root)}))
     return output
 
