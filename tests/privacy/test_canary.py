@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pydicom
 import pytest
+import typer
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -205,6 +208,50 @@ def test_without_pseudonyms_only_ids_and_names_of_files_are_shown(
     assert CANARY.lower() not in "".join(shell.printed).lower()
 
 
+Words = tuple[object, ...]
+ELSEWHERE = {"demo": "reads nothing but what it makes itself"}
+"""Commands that the walk leaves out, and why that hides nothing."""
+
+
+def walk(export: Path, out: Path) -> list[tuple[Words, int]]:
+    """Every command, and some that go wrong, each with the exit code that it should end with."""
+    data, adapter, given = out / "data", out / "train" / "adapter", export.parent
+    key, reports, training = given / "key", given / "reports.csv", given / "train.yaml"
+    hidden = ("--pseudonymize", key)
+    return [
+        (("ingest", "--input", export, "--output", data, *hidden, "--reports", reports), 0),
+        (("train", training, "--input", data, "--output", out / "train", "--max-steps", 1), 0),
+        (("generate", "--input", data, "--output", out / "generate", "--adapter", adapter), 0),
+        (("generate", "--input", export, "--output", out / "loose", "--adapter", adapter, *hidden), 0),
+        (("evaluate", "-p", out / "generate", "-r", data, "--output", out / "evaluate", "--radgraph", "tiny"), 0),
+        (("review", "-e", out / "evaluate", "--input", data, "--output", out / "review.html"), 0),
+        (("register", "--adapter", adapter, "--name", "walk"), 0),
+        (("sync", out), 0),
+        (("weights", "--list", "--weights", out / "weights"), 0),
+        (("plan", training), 0),
+        (("doctor", "--json", out), 0),
+        (("version", "--json"), 0),
+        (("generate", "--input", export / f"{FOLDER}_9", "--output", out / "e1", "--adapter", adapter, *hidden), 2),
+        (("evaluate", "-p", out / "none", "-r", data, "--output", out / "e2", "--radgraph", "tiny"), 2),
+        (("train", "--input", out, "--output", out / "e3", "--checkpoint", "tiny"), 2),
+    ]
+
+
+def commands(group: Any, before: tuple[str, ...] = ()) -> Iterator[str]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*before, name))
+        else:
+            yield " ".join((*before, name))
+
+
+def test_every_command_is_in_the_walk(tmp_path: Path) -> None:
+    walked = [" ".join(map(str, words)) for words, _ in walk(tmp_path / "in", tmp_path)]
+    for name in commands(typer.main.get_command(cli.app)):
+        known = name in ELSEWHERE or any(f"{words} ".startswith(f"{name} ") for words in walked)
+        assert known, f"a new command {name!r}: add it to `walk`, or to ELSEWHERE with the reason"
+
+
 def test_every_verb(
     export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,22 +259,13 @@ def test_every_verb(
 
     if not (Path(tiny_paligemma.__file__).parent / "assets" / "paligemma2-tiny-224" / "config.json").is_file():
         pytest.skip("the tiny checkpoint is not here")
-    key, out, shell = tmp_path / "in" / "key", tmp_path / "out", Shell()
-    key.write_text("0123456789abcdef0123456789abcdef")
+    out, shell = tmp_path / "out", Shell()
+    (tmp_path / "in" / "key").write_text("0123456789abcdef0123456789abcdef")
+    training = {"checkpoint": {"name": "tiny"}, "validation": {"radgraph": "tiny"}, "data": "", "output": ""}
+    training["prompt"] = {"max_suffix_tokens": 32}  # so that reports for validation are soon written
+    (tmp_path / "in" / "train.yaml").write_text(json.dumps(training))
     out.mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{out}/mlflow.db")
-    data, adapter = out / "data", out / "train" / "adapter"
-    reports = ("--reports", tmp_path / "in" / "reports.csv")
-    shell("ingest", "--input", export, "--output", data, "--pseudonymize", key, *reports)
-    shell("train", "--input", data, "--output", out / "train", "--checkpoint", "tiny", "--max-steps", 1)
-    shell("generate", "--input", data, "--output", out / "generate", "--adapter", adapter)
-    shell("generate", "--input", export, "--output", out / "loose", "--adapter", adapter, "--pseudonymize", key)
-    shell("evaluate", "-p", out / "generate", "-r", data, "--output", out / "evaluate", "--radgraph", "tiny")
-    shell("review", "-e", out / "evaluate", "--input", data, "--output", out / "review.html")
-    shell("sync", out)
-    shell("version", "--json")
-    shell("generate", "--input", export / f"{FOLDER}_9", "--output", out / "e1", "--adapter", adapter,
-          "--pseudonymize", key, code=2)  # fmt: skip
-    shell("evaluate", "-p", tmp_path / "none", "-r", data, "--output", out / "e2", "--radgraph", "tiny", code=2)
-    shell("train", "--input", out, "--output", out / "e3", "--checkpoint", "tiny", code=2)
+    for words, code in walk(export, out):
+        shell(*words, code=code)
     check(shell, out, caplog)
