@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
+from typer.testing import CliRunner
 
+from cxrreport.cli import app
 from cxrreport.errors import InputError, ManifestError, OutputError
 from cxrreport.ingestion import pipeline
 from cxrreport.ingestion.covariates import Covariates
@@ -318,6 +321,31 @@ def test_output_inside_the_input_is_not_read(make_file: Make, tmp_path: Path) ->
     (tmp_path / "in/out/manifest.parquet").unlink()  # makes the run go over the input again
     again = run(tmp_path / "in", tmp_path / "in/out", require_report=False)
     assert (first.read, first.digest) == (again.read, again.digest) == (1, first.digest)
+
+
+def test_the_commands_of_the_readme(
+    shared: Path, make_mimic: Make, make_file: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_mimic(4, name="mimic-cxr")
+    for name in ("openi", "dicom"):
+        (tmp_path / name).symlink_to(shared / name)
+    for number in range(3):
+        make_file(name=f"archive/deep/{number}.dcm", StudyInstanceUID=f"1.{number}", PatientID=f"P{number}")
+    (tmp_path / "archive/notes.txt").write_text("not an image")
+    rows = [{"study_id": f"1.{number}", "report": "FINDINGS: Clear."} for number in range(2)]
+    write_table(tmp_path / "reports.csv", rows)
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"^cxrreport (ingest --input .*?)(?: *#.*)?$", readme, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    kept = {}
+    for words in found:
+        done = CliRunner().invoke(app, [*words.split(), "--no-track", "--json"])
+        assert done.exit_code == 0, done.output
+        output = tmp_path / words.split("--output ")[1].split()[0]
+        facts = json.loads((output / "ingest.json").read_text())
+        assert facts["read"] == facts["kept"] + sum(facts["left_out"].values())
+        kept[output.name] = facts["kept"]
+    assert kept["mimic-data"] == 8 and kept["data"] == 2 and kept["openi-data"] >= 4 and kept["dicom-data"] >= 4
 
 
 # --- The digest, stopping and going on ---
