@@ -1,0 +1,87 @@
+"""What the documentation makes from the code: the tables of settings, on the page that asks for them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from cxrreport import settings
+from cxrreport.settings import Settings
+
+PLACE = "<!-- tables of settings -->"
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """MkDocs calls it with the text of every page."""
+    return markdown.replace(PLACE, "\n".join(tables())) if PLACE in markdown else markdown
+
+
+def models() -> list[type[Settings]]:
+    """All settings models, in the order of the source."""
+    found = [one for one in vars(settings).values() if inspect.isclass(one) and issubclass(one, Settings)]
+    return sorted(found[1:], key=lambda one: inspect.getsourcelines(one)[1])
+
+
+def tables() -> Iterator[str]:
+    """A section with a table for each model."""
+    for model in models():
+        yield f"\n## {model.__name__}\n"
+        yield " ".join(inspect.cleandoc(model.__doc__ or "").split()) + "\n"
+        yield "| field | type | default | what it is |"
+        yield "|---|---|---|---|"
+        for name, field in model.model_fields.items():
+            yield f"| `{name}` | {_type(field)} | {_default(field)} | {_text(field)} |"
+
+
+def _type(field: FieldInfo) -> str:
+    return (_named(field.annotation) + _bounds(field.metadata)).replace("|", "\\|")
+
+
+def _bounds(limits: Iterable[Any]) -> str:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    found = re.findall(r"\b(ge|gt|le|lt)=([\d.]+)", " ".join(map(str, limits)))
+    return "".join(f", {signs[sign]} {value}" for sign, value in found)
+
+
+def _named(kind: Any) -> str:
+    origin = get_origin(kind)
+    if origin is typing.Annotated:
+        inner, *limits = get_args(kind)
+        return _named(inner) + _bounds(limits)
+    if origin is typing.Literal:
+        return ", ".join(f"`{value}`" for value in get_args(kind))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_named(one) for one in get_args(kind) if one is not types.NoneType)
+    if origin is tuple:
+        return f"list of {_named(get_args(kind)[0])}"
+    if origin is dict:
+        return f"mapping of name to {_named(get_args(kind)[1])}"
+    if issubclass(kind, Settings):
+        return f"[{kind.__name__}](#{kind.__name__.lower()})"
+    words = {"Path": "path", "str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
+    return words.get(kind.__name__, kind.__name__)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "required"
+    if field.default is None:
+        return "none"
+    if isinstance(field.default, Settings):
+        return "its defaults"
+    if isinstance(field.default, tuple):
+        return f"`[{', '.join(map(str, field.default))}]`"
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+
+
+def _text(field: FieldInfo) -> str:
+    if field.description:
+        return " ".join(field.description.split()).replace("|", "\\|")
+    return "see there"  # a model of its own

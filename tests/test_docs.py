@@ -1,0 +1,87 @@
+"""The documentation that is made from the code, and that it names what there is."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from cxrreport import cli
+from cxrreport.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_hooks", DOCS / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_setting_is_on_its_page_with_what_it_is(hooks: ModuleType) -> None:
+    page = hooks.on_page_markdown((DOCS / "configuration.md").read_text())
+    models = hooks.models()
+    assert len(models) > 10
+    for model in models:
+        section = page.partition(f"\n## {model.__name__}\n")[2].partition("\n## ")[0]
+        for name, field in model.model_fields.items():
+            (row,) = [line for line in section.splitlines() if line.startswith(f"| `{name}` |")]
+            assert len(re.split(r"(?<!\\)\|", row)) == 6, row
+            nested = isinstance(field.default, Settings) or "](#" in row
+            assert field.description or nested, f"{model.__name__}.{name} does not say what it is"
+
+
+def test_links_of_the_tables_lead_somewhere(hooks: ModuleType) -> None:
+    page = hooks.on_page_markdown((DOCS / "configuration.md").read_text())
+    headings = {heading.lower() for heading in re.findall(r"^## (\w+)$", page, re.MULTILINE)}
+    assert set(re.findall(r"\]\(#(\w+)\)", page)) <= headings
+
+
+def test_every_page_is_in_the_navigation_and_there() -> None:
+    text = re.sub(r"!!python\S*", "", (ROOT / "mkdocs.yml").read_text())
+    nav = yaml.safe_load(text)["nav"]
+
+    def pages(entries: list) -> set[str]:
+        found = set()
+        for entry in entries:
+            value = next(iter(entry.values())) if isinstance(entry, dict) else entry
+            found |= pages(value) if isinstance(value, list) else {value}
+        return found
+
+    assert pages(nav) == {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda path: path.name)
+def test_commands_that_it_shows_exist(path: Path) -> None:
+    commands = get_command(cli.app).commands  # type: ignore[attr-defined]
+    for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL):
+        for line in re.sub(r"\\\n", " ", block).splitlines():
+            words = re.sub(r"^\S+=\S+ ", "", line.partition("  #")[0].strip()).split()
+            if len(words) < 2 or words[0] != "cxrreport":
+                continue
+            words = words[3:] if words[1] == "--weights" else words[1:]
+            if words[0].startswith("--"):
+                continue  # of the application itself, like --install-completion
+            assert words[0] in commands, line
+            parameters = commands[words[0]].params
+            known = {option for one in parameters for option in (*one.opts, *one.secondary_opts)}
+            given = {word.partition("=")[0] for word in words[1:] if word.startswith("-")}
+            assert given <= known | {"--help"}, line
+
+
+def test_what_the_readme_explains_is_said_somewhere() -> None:
+    section = (ROOT / "README.md").read_text().partition("## When it does not go")[2].partition("\n## ")[0]
+    source = "".join(path.read_text() for path in (ROOT / "cxrreport").rglob("*.py"))
+    keys = [key for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for key in re.findall(r"`(.*?)`", row)]
+    assert len(keys) > 10
+    assert [key for key in keys if key not in source] == []
