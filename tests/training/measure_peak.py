@@ -1,0 +1,70 @@
+"""A training run in a process of its own; prints by how many bytes its peak rises above what the imports left.
+
+python measure_peak.py CHECKPOINT RESOLUTION BATCH PRECISION CHECKPOINTING FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxrreport.records import Report, Split, Study
+from cxrreport.settings import TrainSettings
+from cxrreport.training.train import train
+
+SUFFIX_TOKENS = 128
+
+
+class Images:
+    """Noise, and reports that are longer than the limit: every sample has as many tokens as it may."""
+
+    preprocessing = {"resize": "squash", "interpolation": "bilinear"}  # noqa: RUF012
+    digest = "0" * 64
+
+    def __init__(self, resolution: int, count: int) -> None:
+        self.resolution = resolution
+        self.count = count
+
+    def studies(self, split: Split | None = None) -> list[Study]:
+        report = Report(findings="the heart is large . " * SUFFIX_TOKENS)
+        names = [str(number) for number in range(self.count if split is Split.TRAIN else 0)]
+        return [Study(study_id=n, patient_id=n, split=Split.TRAIN, image_ids=(n,), report=report) for n in names]
+
+    def image(self, image_id: str) -> Any:
+        side = (self.resolution, self.resolution)
+        return np.random.default_rng(int(image_id)).integers(0, 256, side, dtype=np.uint8)
+
+
+def memory(field: str) -> int:
+    """Bytes. Not getrusage: its peak begins with that of the process that started this one."""
+    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) * 1024
+
+
+def main() -> None:
+    checkpoint, resolution, batch, precision, checkpointing, folder = sys.argv[1:]
+    steps = 3
+    imported = memory("VmRSS")
+    settings = TrainSettings.model_validate(
+        {
+            "data": folder,
+            "output": folder,
+            "checkpoint": {"name": checkpoint, "precision": precision, "device": "cpu"},
+            "prompt": {"indication": False, "max_suffix_tokens": SUFFIX_TOKENS},
+            "lora": {"rank": 8, "alpha": 16, "dropout": 0.0},
+            "batch_size": int(batch),
+            "accumulation": 1,
+            "max_steps": steps,
+            "gradient_checkpointing": checkpointing == "True",
+        }
+    )
+    # More images than the run sees: what the frozen tower says about them is not kept.
+    images = Images(int(resolution), steps * int(batch) + 1)
+    train(settings, images, log=lambda *_: None, progress=lambda *_: None)
+    print(memory("VmHWM") - imported)
+
+
+if __name__ == "__main__":
+    main()
