@@ -77,6 +77,8 @@ class Processes:
 def joined(settings: CheckpointSettings, *, sharded: bool) -> Iterator[Processes]:
     """Join the processes that `torchrun` or `accelerate launch` started beside this one; alone without them.
 
+    A process group that the caller has made is used and left as it is: a program that trains more than once makes one.
+
     Args:
         settings: on which device the model is to run; with CUDA each process takes the GPU of its number.
         sharded: see `Processes`.
@@ -86,15 +88,16 @@ def joined(settings: CheckpointSettings, *, sharded: bool) -> Iterator[Processes
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield Processes()
+        yield Processes(sharded=sharded)
         return
     device = checkpoints.choose_device(settings.device)
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
-    try:
-        yield Processes(dist.get_rank(), count, sharded)
-    finally:
+    own = not dist.is_initialized()
+    if own:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    yield Processes(dist.get_rank(), count, sharded)
+    if own:  # not after an error: leaving a group waits for the others, who wait for this one
         dist.destroy_process_group()
 
 

@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,10 @@ class ReportTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Run the loop, with the model's parts in their fused forms."""
         compiled = self._settings.compile
-        with fused(self.model, core(self.model).language_model, softcap=self._softcap, compiled=compiled):
+        language = core(self.model).language_model
+        with warnings.catch_warnings(), fused(self.model, language, softcap=self._softcap, compiled=compiled):
+            # The logits of a sharded model may be a view; nothing here writes into them.
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
             return super().train(*args, **kwargs)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -216,6 +220,8 @@ class ReportTrainer(Trainer):
         self.model.eval()
         with torch.no_grad():
             stop = self._validate(self.state.global_step)
+        if self._processes.sharded:
+            self.model.reshard()  # the outermost part stays whole after a forward pass, in wait of a backward one
         self.control.should_training_stop |= stop
         # As the method that this one replaces does through its callbacks; else the end of the run validates again.
         self.control.should_evaluate = False

@@ -1,0 +1,67 @@
+"""One of several processes: trains by each of the settings that it is given, and says what is sharded.
+
+Started by `torchrun`, see `test_processes.py`: `several.py OUT SETTINGS...`, each a JSON of `TrainSettings`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from conftest import MemoryManifest
+from torch.distributed.tensor import DTensor
+
+from cxrreport.settings import TrainSettings
+from cxrreport.training import train as module
+
+
+class StoppedError(Exception):
+    """In all processes at once, as far as the folder is concerned a kill."""
+
+
+class Watched(module._Run):
+    """Notes how much of its parameters this process holds, before and after training."""
+
+    def execute(self) -> module.TrainResult:
+        before = held(self.loaded.model)
+        result = super().execute()
+        after = held(self.loaded.model)
+        found.append({"before": before, "after": after, "logged": len(logged), "resumed_at": result.resumed_at})
+        return result
+
+    def _record(self, values: dict[str, float], step: int) -> None:
+        super()._record(values, step)
+        if step == 12 and self.settings.output.name == "stopped" and not self.resumed_at:
+            raise StoppedError
+
+
+def held(model: Any) -> dict[str, int]:
+    parameters = list(model.parameters())
+    local = [p.to_local() if isinstance(p, DTensor) else p for p in parameters]
+    return {
+        "tensors": len(parameters),
+        "sharded": sum(isinstance(p, DTensor) for p in parameters),
+        "numbers": sum(p.numel() for p in parameters),
+        "here": sum(p.numel() for p in local),
+    }
+
+
+found: list[dict[str, Any]] = []
+logged: list[int] = []
+
+if __name__ == "__main__":
+    module._Run = Watched  # type: ignore[misc]
+    dist.init_process_group("gloo")
+    for given in sys.argv[2:]:
+        settings = TrainSettings.model_validate_json(Path(given).read_text())
+        with suppress(StoppedError):
+            module.train(
+                settings, MemoryManifest(), log=lambda values, step: logged.append(step), progress=lambda *_: None
+            )
+    dist.destroy_process_group()
+    Path(sys.argv[1], f"found-{os.environ['RANK']}.json").write_text(json.dumps(found))
