@@ -305,7 +305,7 @@ def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Sum
         report(0, 1, "page")
         manifest = Manifest.open(settings.data)
         _log_data(run, manifest, "review")
-        studies = write_page(settings.evaluation, manifest, settings.output, settings.limit)
+        studies = write_page(settings.evaluation, manifest, settings.output, settings.limit, settings.megabytes)
         report(1, 1, "page")
         facts = {"studies": studies, "megabytes": settings.output.stat().st_size / 1e6}
         run.metrics(_flat(facts))

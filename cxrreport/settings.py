@@ -442,6 +442,8 @@ class ReviewSettings(Settings):
     """The HTML file."""
     limit: PositiveInt | None = None
     """Only the worst studies by RadGraph F1."""
+    megabytes: Annotated[float, Field(gt=0)] = 150.0
+    """About what the images of the page may take; where they take more, they are shrunk alike."""
     tracking: TrackingSettings = TrackingSettings()
 
 

@@ -193,9 +193,8 @@ def write(path: Path, systems: Mapping[str, Compared]) -> None:
                     row[side] = said.presence.value if said else ""
                     row[f"{side}_side"] = "+".join(sorted(said.sides)) if said else ""
                     row[f"{side}_severity"] = _GRADES[said.severity] if said else ""
-                row["error"] = (
-                    "omitted" if there(one) > there(other) else "invented" if there(other) > there(one) else ""
-                )
+                wrong = finding in SCORED and there(one) != there(other)
+                row["error"] = ("omitted" if there(one) else "invented") if wrong else ""
                 row["contradiction"] = clashes.get(finding, "")
                 rows.append(row)
     columns = (

@@ -15,11 +15,12 @@ from cxrreport.evaluation.cohort import Cohort
 from cxrreport.evaluation.graph import statuses
 from cxrreport.evaluation.metrics import Pairs
 from cxrreport.evaluation.statistics import FORMS, Measure
+from cxrreport.evaluation.tables import CONFIDENCE
 from cxrreport.files import atomic_path
 from cxrreport.records import Interval
 
 IDENTITY = ("study_id", "patient_id", "system", "candidate", "reference")
-"""Columns of `studies.parquet` that are no number."""
+"""Columns of `studies.parquet` that are no metric's, beside the confidence."""
 
 
 def plain(value: Any) -> Any:
@@ -41,9 +42,10 @@ def write_studies(
     patients: Sequence[str],
     systems: Mapping[str, Pairs],
     measures: Mapping[str, Mapping[str, Measure]],
+    confidences: Mapping[str, float],
 ) -> None:
-    """One row per study and system: texts, and one column per metric."""
-    parts = []
+    """One row per study and system: texts, one column per number, and the confidence of the first system."""
+    parts: list[pa.Table] = []
     for name, ones in measures.items():
         pairs = systems[name]
         columns: dict[str, Any] = {
@@ -54,6 +56,8 @@ def write_studies(
             "reference": pa.array(pairs.references.values(), pa.string()),
         }
         columns |= {metric: pa.array(one.values, pa.float64(), from_pandas=True) for metric, one in ones.items()}
+        sure = [confidences.get(study) if not parts else None for study in pairs.references]
+        columns[CONFIDENCE] = pa.array(sure, pa.float64())
         parts.append(pa.table(columns))
     _write(path, pa.concat_tables(parts))
 

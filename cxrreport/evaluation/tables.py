@@ -37,6 +37,7 @@ radiology reports stay far below; longer texts are left out and counted."""
 
 _SECTIONS = ("findings", "impression")
 CONFIDENCE = "mean_logprob"
+"""Column by which `generate` says how sure the model is."""
 _COLUMNS = ("study_id", "patient_id", "split", "text", *_SECTIONS, CONFIDENCE)
 _SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".parquet")
 _LISTED = 5

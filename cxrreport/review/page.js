@@ -60,14 +60,18 @@ function showProgress() {
 
 function csv() {
   // A spreadsheet runs a cell that begins like a formula; an apostrophe in front keeps it text.
-  const cell = (value) => {
+  const field = (value) => {
     const text = String(value);
     return `"${(/^[=+\-@\t\r]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
   };
-  const lines = [["study_id", "verdict", "note", data.orderedBy, "written_at"].map(cell).join(",")];
+  const names = (study, error) => study.findings.filter((one) => one[3] === error).map((one) => one[0]).join("; ");
+  const columns = ["study_id", "verdict", "note", data.orderedBy, "omitted", "invented", "written_at"];
+  const lines = [columns.map(field).join(",")];
   for (const study of studies) {
     const note = notes.get(study.id);
-    if (note) lines.push([study.id, note.verdict, note.note, study.score, note.at].map(cell).join(","));
+    if (!note) continue;
+    const errors = [names(study, "omitted"), names(study, "invented")];
+    lines.push([study.id, note.verdict, note.note, study.score, ...errors, note.at].map(field).join(","));
   }
   return lines.join("\r\n") + "\r\n";
 }
@@ -85,42 +89,51 @@ function exportNotes() {
 let chosen = studies.map((_, index) => index);
 let place = 0;
 
-function fillErrors() {
-  const counts = new Map();
-  for (const kind of ["missed", "invented"]) {
-    for (const study of studies) {
-      for (const words of study[kind]) {
-        const key = `${kind} ${words}`;
-        counts.set(key, (counts.get(key) || 0) + 1);
-      }
-    }
-  }
-  const add = (value, text) => find("error").append(new Option(text, value));
-  add("missed", "anything missed");
-  add("invented", "anything invented");
-  const frequent = [...counts].sort((one, other) => other[1] - one[1]).slice(0, 60);
-  for (const [key, count] of frequent) add(key, `${key} (${count})`);
+// What one report states of a finding: presence, sides, severity; empty where it says nothing.
+const there = (said) => said[0] === "present" || said[0] === "uncertain";
+
+function stateOf([, generated, reference, error, contradiction]) {
+  if (error) return error;
+  if (there(generated) && there(reference)) return generated.join() === reference.join() ? "agreed" : "differs";
+  return contradiction ? "contradiction" : "";
 }
 
-function hasError(study, wanted) {
-  const [kind, ...words] = wanted.split(" ");
-  return words.length ? study[kind].includes(words.join(" ")) : study[kind].length > 0;
+function fillFindings() {
+  const counts = new Map();
+  for (const study of studies) {
+    for (const finding of study.findings) if (stateOf(finding)) counts.set(finding[0], (counts.get(finding[0]) || 0) + 1);
+  }
+  for (const [name, count] of counts) find("finding").append(new Option(`${name} (${count})`, name));
 }
+
+function hasFinding(study, name, state) {
+  return study.findings.some((finding) => (!name || finding[0] === name) && (
+    state === "contradiction" ? finding[4] : state ? stateOf(finding) === state : there(finding[1]) || there(finding[2])));
+}
+
+const wrong = (study) => study.findings.filter((finding) => finding[3] || finding[4]).length;
+const sure = (study) => study.scores.mean_logprob ?? Infinity;
+const orders = {
+  worst: (one, other) => one - other, // as they come
+  findings: (one, other) => wrong(studies[other]) - wrong(studies[one]) || one - other,
+  unsure: (one, other) => sure(studies[one]) - sure(studies[other]) || one - other,
+  id: (one, other) => (studies[one].id < studies[other].id ? -1 : 1),
+};
 
 function applyFilters() {
   const current = studies[chosen[place]];
   const words = find("query").value.toLowerCase().split(/\s+/).filter(Boolean);
   const band = find("band").value && find("band").value.split(",").map(Number);
-  const error = find("error").value;
-  const read = find("read").value;
+  const [name, state, read] = ["finding", "state", "read"].map((id) => find(id).value);
   chosen = [];
   studies.forEach((study, index) => {
     if (!words.every((word) => study.search.includes(word))) return;
     if (band && (study.score < band[0] || study.score > band[1])) return;
-    if (error && !hasError(study, error)) return;
+    if ((name || state) && !hasFinding(study, name, state)) return;
     if (read && notes.has(study.id) !== (read === "yes")) return;
     chosen.push(index);
   });
+  chosen.sort(orders[find("order").value]);
   place = Math.max(0, chosen.findIndex((index) => studies[index] === current));
   find("rows").style.height = `${chosen.length * ROW}px`;
   show();
@@ -186,28 +199,63 @@ function fillReport(element, pieces) {
 
 const number = (value) => (typeof value === "number" ? value.toFixed(3) : "–");
 
+function cell(kind, text, name = "") {
+  const element = document.createElement(kind);
+  element.textContent = text;
+  if (name) element.className = name;
+  return element;
+}
+
+const plainState = { omitted: "omitted", invented: "invented", agreed: "agrees", differs: "differs", contradiction: "" };
+
+function fillTable(study) {
+  const rows = study.findings.filter(stateOf);
+  find("findings").hidden = rows.length === 0;
+  find("finding-rows").replaceChildren(...rows.map((finding) => {
+    const [name, generated, reference, , contradiction] = finding;
+    const row = document.createElement("tr");
+    row.className = stateOf(finding);
+    const heading = cell("th", name);
+    heading.scope = "row";
+    const verdict = cell("td", plainState[row.className], "state");
+    if (contradiction) verdict.append(" ", cell("b", "contradicts itself"));
+    const said = (one) => (one[0] ? one.filter(Boolean).join(", ").replace("+", " and ") : "–");
+    const sides = [["Generated", generated], ["Reference", reference]].map(([side, one]) => {
+      const element = cell("td", said(one));
+      element.dataset.side = side;
+      return element;
+    });
+    row.append(heading, ...sides, verdict);
+    return row;
+  }));
+  const denied = study.findings.filter((one) => one[1][0] === "absent" && one[2][0] === "absent").map((one) => one[0]);
+  find("denied").textContent = denied.length ? `Denied in both: ${denied.join(", ")}.` : "";
+}
+
 function fillScores(study) {
-  // Precision and recall stand small under the F1 that they belong to.
-  const parts = /_(precision|recall)$/;
-  const names = Object.keys(study.scores).filter((name) => !parts.test(name) || !(name.replace(parts, "") in study.scores));
-  find("scores").replaceChildren(...names.map((name) => {
+  // One box for each metric, precision and recall small in it; all that is left in a list that is folded away.
+  const heads = [...new Set(data.heads)].filter((name) => name in study.scores);
+  const parts = heads.flatMap((name) => ["_precision", "_recall"].map((part) => name + part));
+  find("scores").replaceChildren(...heads.map((name) => {
     const box = document.createElement("div");
-    const term = document.createElement("dt");
-    const text = document.createElement("dd");
     box.className = name === data.orderedBy ? "first" : "";
-    term.textContent = name.replaceAll("_", " ");
-    text.textContent = number(study.scores[name]);
-    box.append(term, text);
+    box.append(cell("dt", name.replaceAll("_", " ")), cell("dd", number(study.scores[name])));
     if (`${name}_precision` in study.scores) {
-      const small = document.createElement("dd");
-      small.className = "parts";
       const [precision, recall] = [study.scores[`${name}_precision`], study.scores[`${name}_recall`]];
-      small.textContent = `precision ${number(precision)}, recall ${number(recall)}`;
-      box.append(small);
+      box.append(cell("dd", `precision ${number(precision)}, recall ${number(recall)}`, "parts"));
     }
     return box;
   }));
+  const others = Object.keys(study.scores).filter((name) => !heads.includes(name) && !parts.includes(name));
+  find("numbers").parentElement.hidden = others.length === 0;
+  find("numbers").replaceChildren(...others.map((name) => {
+    const line = document.createElement("div");
+    line.append(cell("dt", name.replaceAll("_", " ")), cell("dd", number(study.scores[name])));
+    return line;
+  }));
 }
+
+let shown = null;
 
 function show() {
   const some = chosen.length > 0;
@@ -216,21 +264,24 @@ function show() {
   find("position").textContent = some ? `${place + 1} of ${chosen.length}` : "0 of 0";
   find("previous").disabled = !some || place === 0;
   find("next").disabled = !some || place === chosen.length - 1;
+  scrollToPlace();
+  drawRows();
   if (!some) return;
   const study = studies[chosen[place]];
+  if (study === shown) return; // a filter that keeps the study keeps its zoom and window too
+  shown = study;
   find("study-id").textContent = `Study ${study.id}`;
-  find("where").textContent = `${study.missed.length} missed, ${study.invented.length} invented`;
+  find("where").textContent = `entities: ${study.missed} missed, ${study.invented} invented`;
   find("indication").hidden = !study.indication;
   const term = document.createElement("b");
   term.textContent = "Indication: ";
   find("indication").replaceChildren(term, study.indication);
   fillReport(find("generated"), study.generated);
   fillReport(find("reference"), study.reference);
+  fillTable(study);
   fillScores(study);
   showNote(study);
   showImage(0);
-  scrollToPlace();
-  drawRows();
   history.replaceState(null, "", `#${encodeURIComponent(study.id)}`);
 }
 
@@ -248,16 +299,25 @@ let view = { zoom: 1, x: 0, y: 0 };
 let inverted = false;
 
 function showImage(number) {
-  const index = chosen[place];
-  const count = studies[index].images;
+  const count = shown.images;
   shownImage = count ? number % count : 0;
-  find("image").hidden = count === 0;
-  find("no-image").hidden = count > 0;
   find("other-image").hidden = count < 2;
   find("other-image").textContent = `Image ${shownImage + 1} of ${count}`;
-  if (count) find("image").src = find(`image-${index}-${shownImage}`).textContent;
-  find("image").alt = count ? `Radiograph of study ${studies[index].id}` : "";
+  find("image").alt = count ? `Radiograph of study ${shown.id}` : "";
   resetImage();
+  fetchImage();
+}
+
+function fetchImage() {
+  // The images stand at the end of the file, and the browser may not have read this one yet.
+  const source = shown.images ? find(`image-${studies.indexOf(shown)}-${shownImage}`) : null;
+  const waiting = shown.images > 0 && !source && document.readyState === "loading";
+  find("image").hidden = !source;
+  find("no-image").hidden = Boolean(source);
+  find("no-image").textContent = waiting ? "Reading the image…" : "This study has no image in the data folder.";
+  if (source) find("image").src = source.textContent;
+  clearTimeout(fetchImage.again);
+  if (waiting) fetchImage.again = setTimeout(fetchImage, 50);
 }
 
 function resetImage() {
@@ -402,13 +462,18 @@ find("next").addEventListener("click", () => go(place + 1));
 find("export").addEventListener("click", exportNotes);
 find("list").addEventListener("scroll", drawRows);
 window.addEventListener("resize", drawRows);
-window.addEventListener("storage", () => { loadNotes(); showProgress(); show(); });
+window.addEventListener("storage", () => {
+  loadNotes();
+  showProgress();
+  drawRows();
+  if (shown) showNote(shown);
+});
 find("filters").addEventListener("submit", (event) => event.preventDefault());
 find("filters").addEventListener("input", applyFilters);
 find("filters").addEventListener("reset", () => setTimeout(applyFilters));
 listenToImage();
 loadNotes();
-fillErrors();
+fillFindings();
 showProgress();
 const asked = studies.findIndex((study) => `#${encodeURIComponent(study.id)}` === location.hash);
 place = Math.max(0, asked);

@@ -27,17 +27,19 @@ from cxrreport.errors import InputError
 from cxrreport.files import atomic_path
 from cxrreport.records import Study
 from cxrreport.review.marks import Piece
-from cxrreport.review.studies import WORST_BY, Evaluated, Reviewed, read_evaluation
+from cxrreport.review.studies import WORST_BY, Evaluated, Finding, Reviewed, read_evaluation
 
 if TYPE_CHECKING:
     from cxrreport.ingestion.manifest import Manifest
 
-_QUALITY = 90
-_FAR_SMALLER = 0.5
-"""A lossy image replaces the lossless one below this part of its size: it decides how many studies can be opened."""
+QUALITY = 90
+_SAMPLED = 16
+"""Images whose size tells how large the page will be."""
 
 
-def write_page(evaluation: Path, manifest: Manifest, output: Path, limit: int | None = None) -> int:
+def write_page(
+    evaluation: Path, manifest: Manifest, output: Path, limit: int | None = None, megabytes: float = 150.0
+) -> int:
     """Write the review page of an evaluation.
 
     Args:
@@ -45,6 +47,7 @@ def write_page(evaluation: Path, manifest: Manifest, output: Path, limit: int | 
         manifest: the studies with their images; a study that is not in it is shown without image.
         output: the HTML file, written whole or not at all.
         limit: only that many studies, the worst by RadGraph F1 (partial); None: all.
+        megabytes: about what all images may take; where they take more, they are shrunk alike.
 
     Returns:
         the number of studies on the page.
@@ -58,6 +61,13 @@ def write_page(evaluation: Path, manifest: Manifest, output: Path, limit: int | 
     evaluated = read_evaluation(evaluation)
     shown = evaluated.studies[:limit]
     known = {study.study_id: study for study in manifest.studies()}
+    images = [
+        (f"image-{position}-{number}", image_id)
+        for position, study in enumerate(shown)
+        if study.study_id in known
+        for number, image_id in enumerate(known[study.study_id].image_ids)
+    ]
+    side = _side(manifest, [image_id for _, image_id in images], megabytes)
     parts = files("cxrreport.review")
     # Both are files of this package, not input: they go in as they are.
     script = (parts / "page.js").read_text(encoding="utf-8")
@@ -74,7 +84,9 @@ def write_page(evaluation: Path, manifest: Manifest, output: Path, limit: int | 
         systems=_systems(evaluated),
         shown=len(shown),
         data=_data(evaluated, shown, known),
-        images=_images(shown, known, manifest),
+        images=((element, image_uri(manifest.image(image_id), side)) for element, image_id in images),
+        quality=QUALITY,
+        side=side,
     )
     with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
         stream.enable_buffering(16)
@@ -85,9 +97,11 @@ def write_page(evaluation: Path, manifest: Manifest, output: Path, limit: int | 
 
 def _data(evaluated: Evaluated, shown: Sequence[Reviewed], known: Mapping[str, Study]) -> dict[str, Any]:
     """Everything but the images, as JSON for the script."""
+    metrics = evaluated.summary["conditions"].get("metrics", {})
     return {
         "key": f"cxrreport-review-{evaluated.digest[:16]}",
         "orderedBy": WORST_BY,
+        "heads": [WORST_BY, *(one["numbers"][0] for one in metrics.values() if one.get("numbers"))],
         "studies": [
             {
                 "id": study.study_id,
@@ -96,8 +110,9 @@ def _data(evaluated: Evaluated, shown: Sequence[Reviewed], known: Mapping[str, S
                 "indication": known[study.study_id].report.indication if study.study_id in known else "",
                 "generated": [_piece(piece) for piece in study.generated],
                 "reference": [_piece(piece) for piece in study.reference],
-                "missed": study.missed,
-                "invented": study.invented,
+                "missed": len(study.missed),
+                "invented": len(study.invented),
+                "findings": [_finding(finding) for finding in study.findings],
                 "images": len(known[study.study_id].image_ids) if study.study_id in known else 0,
             }
             for study in shown
@@ -105,26 +120,33 @@ def _data(evaluated: Evaluated, shown: Sequence[Reviewed], known: Mapping[str, S
     }
 
 
+def _finding(finding: Finding) -> list[Any]:
+    return [finding.name, finding.candidate, finding.reference, finding.error, finding.contradiction]
+
+
 def _piece(piece: Piece) -> list[str]:
     return [piece.text, piece.status, piece.label] if piece.status else [piece.text]
 
 
-def _images(shown: Sequence[Reviewed], known: Mapping[str, Study], manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """Pairs of element id and data URI, made one at a time while the file is written."""
-    for position, study in enumerate(shown):
-        if study.study_id in known:
-            for number, image_id in enumerate(known[study.study_id].image_ids):
-                yield f"image-{position}-{number}", image_uri(manifest.image(image_id))
+def _side(manifest: Manifest, images: Sequence[str], megabytes: float) -> int | None:
+    """Largest side at which all images together take no more than `megabytes`, pixels; None: as they are."""
+    sample = images[:: max(1, len(images) // _SAMPLED)]
+    if not sample:
+        return None
+    bytes_each = sum(len(image_uri(manifest.image(image_id))) for image_id in sample) / len(sample)
+    part = megabytes * 1e6 / (bytes_each * len(images))
+    # The bytes of a JPEG grow about as its pixels do.
+    return None if part >= 1 else max(1, int(max(manifest.image(sample[0]).shape) * part**0.5))
 
 
-def image_uri(grey: npt.NDArray[np.uint8]) -> str:
-    """`uint8[H, W]` as a data URI: PNG, or JPEG at quality 90 where that takes less than half the bytes."""
+def image_uri(grey: npt.NDArray[np.uint8], side: int | None = None) -> str:
+    """`uint8[H, W]` as the data URI of a JPEG, its longer side no more than `side` pixels."""
     image = PIL.Image.fromarray(grey)
-    png, jpeg = io.BytesIO(), io.BytesIO()
-    image.save(png, format="PNG")
-    image.save(jpeg, format="JPEG", quality=_QUALITY)
-    kind, data = ("jpeg", jpeg) if jpeg.tell() < _FAR_SMALLER * png.tell() else ("png", png)
-    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
+    if side is not None and side < max(image.size):
+        image.thumbnail((side, side))
+    jpeg = io.BytesIO()
+    image.save(jpeg, format="JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode('ascii')}"
 
 
 def _conditions(evaluated: Evaluated) -> list[tuple[str, str]]:

@@ -19,6 +19,35 @@ from cxrreport.review.marks import Entity, Piece, pieces
 WORST_BY = "radgraph_partial"
 """The column of `studies.parquet` that orders the page."""
 _IDENTITY = ("study_id", "patient_id", "system", "candidate", "reference")
+_SIDES = ("candidate", "reference")
+_DETAILS = ("", "_side", "_severity")
+_FINDING_COLUMNS = (
+    "study_id",
+    "system",
+    "finding",
+    *(f"{side}{detail}" for side in _SIDES for detail in _DETAILS),
+    "error",
+    "contradiction",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What both reports state of one finding, as in `findings.parquet`.
+
+    Args:
+        name: of the finding.
+        candidate: presence, sides and severity that the generated report states; empty strings where it does not.
+        reference: the same of the reference.
+        error: `omitted`, `invented` or nothing.
+        contradiction: how the generated report contradicts itself on it, or nothing.
+    """
+
+    name: str
+    candidate: tuple[str, str, str]
+    reference: tuple[str, str, str]
+    error: str
+    contradiction: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +61,7 @@ class Reviewed:
         reference: the reference, cut into marked pieces.
         missed: words of the entities that only the reference has, each once.
         invented: words of the entities that only the candidate has, each once.
+        findings: what either report states of the findings of CheXpert.
     """
 
     study_id: str
@@ -41,6 +71,7 @@ class Reviewed:
     reference: Sequence[Piece]
     missed: Sequence[str]
     invented: Sequence[str]
+    findings: Sequence[Finding]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +97,16 @@ class Evaluated:
 
 
 def read_evaluation(folder: Path) -> Evaluated:
-    """Read `scores.json`, `studies.parquet` and `entities.jsonl` of `folder`.
+    """Read `scores.json`, `studies.parquet`, `findings.parquet` and `entities.jsonl` of `folder`.
 
     Raises:
         InputError: a file is missing or cannot be read, lacks a column, or two files disagree; the message names it.
     """
     summary = _read_summary(folder / "scores.json")
     annotations = dict(_read_entities(folder / "entities.jsonl"))
-    rows = _read_studies(folder / "studies.parquet")
+    rows = _read_table(folder / "studies.parquet", (*_IDENTITY, WORST_BY))
     system = _main_system(rows, annotations, folder)
+    findings = _read_findings(folder / "findings.parquet", system)
     digest = hashlib.sha256()
     studies = []
     for row in rows:
@@ -83,17 +115,22 @@ def read_evaluation(folder: Path) -> Evaluated:
         study_id = row["study_id"]
         sides = annotations.get(study_id, {"candidate": ([], []), "reference": ([], [])})
         digest.update(json.dumps([study_id, row["candidate"], row["reference"]]).encode())
-        studies.append(_reviewed(row, sides, folder / "entities.jsonl"))
+        studies.append(_reviewed(row, sides, findings.get(study_id, []), folder / "entities.jsonl"))
     studies.sort(key=lambda study: (study.score, study.study_id))
     return Evaluated(system=system, studies=studies, summary=summary, digest=digest.hexdigest())
 
 
-def _reviewed(row: Mapping[str, Any], sides: Mapping[str, tuple[list[str], list[Entity]]], file: Path) -> Reviewed:
+def _reviewed(
+    row: Mapping[str, Any],
+    sides: Mapping[str, tuple[list[str], list[Entity]]],
+    findings: Sequence[Finding],
+    file: Path,
+) -> Reviewed:
     cut = {}
-    for side in ("candidate", "reference"):
+    for side in _SIDES:
         tokens, entities = sides[side]
         try:
-            cut[side] = pieces(row[side], tokens, entities)
+            cut[side] = pieces(row[side] or "", tokens, entities)
         except ValueError as error:
             raise InputError(f"{file}: study {row['study_id']}, {side}: {error}; run evaluate again") from error
     scores = {
@@ -109,6 +146,7 @@ def _reviewed(row: Mapping[str, Any], sides: Mapping[str, tuple[list[str], list[
         reference=cut["reference"],
         missed=_words(sides["reference"][1], "missed"),
         invented=_words(sides["candidate"][1], "invented"),
+        findings=findings,
     )
 
 
@@ -128,20 +166,35 @@ def _read_summary(file: Path) -> dict[str, Any]:
     return summary
 
 
-def _read_studies(file: Path) -> list[dict[str, Any]]:
+def _read_findings(file: Path, system: str) -> dict[str, list[Finding]]:
+    """What both sides state of each study of `system`."""
+    by_study: dict[str, list[Finding]] = {}
+    for row in _read_table(file, _FINDING_COLUMNS):
+        if row["system"] == system:
+            candidate, reference = (tuple(row[f"{side}{detail}"] for detail in _DETAILS) for side in _SIDES)
+            by_study.setdefault(row["study_id"], []).append(
+                Finding(
+                    name=row["finding"],
+                    candidate=candidate,
+                    reference=reference,
+                    error=row["error"],
+                    contradiction=row["contradiction"],
+                )
+            )
+    return by_study
+
+
+def _read_table(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     try:
         table = pq.read_table(file)
     except FileNotFoundError as error:
         raise InputError(f"{file}: missing; give the output folder of a finished evaluate") from error
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{file}: cannot be read as Parquet; run evaluate again") from error
-    lacking = [name for name in (*_IDENTITY, WORST_BY) if name not in table.column_names]
+    lacking = [name for name in columns if name not in table.column_names]
     if lacking:
         raise InputError(f"{file}: no column {', '.join(lacking)}; give the output folder of evaluate")
     rows: list[dict[str, Any]] = table.to_pylist()
-    for row in rows:
-        row["candidate"] = row["candidate"] or ""
-        row["reference"] = row["reference"] or ""
     return rows
 
 
@@ -152,7 +205,7 @@ def _read_entities(file: Path) -> Iterator[tuple[str, dict[str, tuple[list[str],
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):  # noqa: B007 - the handlers below name the line
                 record = json.loads(line)
-                yield record["study_id"], {side: _side(record[side]) for side in ("candidate", "reference")}
+                yield record["study_id"], {side: _side(record[side]) for side in _SIDES}
     except FileNotFoundError as error:
         raise InputError(f"{file}: missing; give the output folder of a finished evaluate") from error
     except UnicodeDecodeError as error:

@@ -50,6 +50,24 @@ def side(text: str, *entities: tuple[int, int, str]) -> dict[str, object]:
     }
 
 
+def said(study_id: str, system: str, finding: str, reference: str, candidate: str, **more: str) -> dict[str, str]:
+    """A row of findings.parquet; each side as `presence side severity`, as far as it is said."""
+    row = {"study_id": study_id, "system": system, "finding": finding, "error": "", "contradiction": ""} | more
+    for name, text in (("reference", reference), ("candidate", candidate)):
+        parts = [*text.split(), "", "", ""]
+        row |= {name: parts[0], f"{name}_side": parts[1], f"{name}_severity": parts[2]}
+    return row
+
+
+FINDINGS = [
+    said("s100", "model", "Cardiomegaly", "present", "present"),
+    said("s100", "model", "Fracture", "absent", "absent"),
+    said("s200", "model", "Pneumothorax", "absent", "present left", error="invented", contradiction="presence"),
+    said("s200", "model", "Pleural Effusion", "present left mild", "present right mild"),
+    said("s200", "shuffled", "Edema", "present", "", error="omitted"),
+    said("=s400", "model", "Lung Opacity", "uncertain left+right", "", error="omitted"),
+]
+
 CASES = {
     # study id: score, candidate, reference, entities of both
     "s100": (0.9, "Heart is large. No rib.", "Heart is large.\nNo rib.", [(2, 2, "matched")], [(2, 2, "matched")]),
@@ -82,12 +100,15 @@ def write_evaluation(folder: Path, cases: dict[str, tuple], *, synthetic: bool =
                     "radgraph_partial_precision": score,
                     "radgraph_partial_recall": min(1.0, 2 * score),
                     "bleu4": None,
+                    "omitted_findings": 1.0 - score,
+                    "mean_logprob": {"s100": -0.9}.get(study_id, -score / 10) if system == "model" else None,
                 }
             )
     for study_id, (_, candidate, reference, ours, theirs) in cases.items():
         record = {"study_id": study_id, "candidate": side(candidate, *ours), "reference": side(reference, *theirs)}
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     pq.write_table(pa.Table.from_pylist(rows), folder / "studies.parquet")
+    pq.write_table(pa.Table.from_pylist(FINDINGS), folder / "findings.parquet")
     (folder / "entities.jsonl").write_text("".join(lines), encoding="utf-8")
     interval = {"value": 0.41, "low": 0.38, "high": 0.44}
     summary = {
@@ -96,7 +117,10 @@ def write_evaluation(folder: Path, cases: dict[str, tuple], *, synthetic: bool =
             "model": "tiny <b>",
             "synthetic": synthetic,
             "splits": ["a", "b"],
-            "radgraph": {"model": "x"},
+            "metrics": {
+                "radgraph_partial": {"numbers": ["radgraph_partial", "radgraph_partial_precision"], "model": "x"},
+                "bleu4": {"numbers": ["bleu4"]},
+            },
         },
         "systems": {"model": {"radgraph_partial": interval}, "shuffled": {"radgraph_partial": interval}},
         "differences": {},

@@ -109,7 +109,7 @@ def test_entities_are_marked_by_more_than_colour(page: sync_api.Page) -> None:
     style = "element => getComputedStyle(element).textDecorationStyle"
     assert [invented.first.evaluate(style), missed.first.evaluate(style)] == ["wavy", "dashed"]
     assert missed.first.get_attribute("title") == "missed: Observation::definitely present"
-    assert page.locator("#where").inner_text() == "2 missed, 1 invented"
+    assert page.locator("#where").inner_text() == "entities: 2 missed, 1 invented"
     page.keyboard.press("End")
     assert page.locator("#reference .mark").first.evaluate(style) == "solid"
 
@@ -129,9 +129,83 @@ def test_filters(page: sync_api.Page) -> None:
     page.locator("#band").select_option("0.75,1")
     assert shown(page) == "Study s100"
     page.locator("#band").select_option("")
-    page.locator("#error").select_option("missed small")
+    page.locator("#query").fill("rib heart")
     assert page.locator("#position").inner_text() == "1 of 1"
-    assert shown(page) == "Study s200"
+
+
+def ids(page: sync_api.Page) -> list[str]:
+    return page.locator("#rows .name").all_inner_texts()
+
+
+def test_filter_by_finding(page: sync_api.Page) -> None:
+    options = page.locator("#finding option").all_inner_texts()
+    assert options == ["any", "Pneumothorax (1)", "Pleural Effusion (1)", "Lung Opacity (1)", "Cardiomegaly (1)"]
+    expected = {
+        ("Pneumothorax", ""): ["s200"],
+        ("", "omitted"): ["=s400"],
+        ("", "invented"): ["s200"],
+        ("", "agreed"): ["s100"],
+        ("", "differs"): ["s200"],
+        ("", "contradiction"): ["s200"],
+        ("Cardiomegaly", "agreed"): ["s100"],
+        ("Cardiomegaly", "omitted"): [],
+    }
+    for (finding, state), found in expected.items():
+        page.locator("#finding").select_option(finding)
+        page.locator("#state").select_option(state)
+        assert ids(page) == found, (finding, state)
+    page.locator("#finding").select_option("")
+    page.locator("#state").select_option("omitted")
+    page.locator("#query").fill("pneumothorax")  # both filters at once
+    assert ids(page) == []
+    page.locator("#state").select_option("invented")
+    assert ids(page) == ["s200"]
+
+
+def test_findings_stand_side_by_side(page: sync_api.Page) -> None:
+    assert page.locator("#findings").is_hidden()  # s300 says nothing of any
+    page.keyboard.press("j")
+    rows = [row.locator("th, td").all_inner_texts() for row in page.locator("#finding-rows tr").all()]
+    assert rows == [
+        ["Pneumothorax", "present, left", "absent", "invented contradicts itself"],
+        ["Pleural Effusion", "present, right, mild", "present, left, mild", "differs"],
+    ]
+    page.keyboard.press("j")
+    assert page.locator("#finding-rows td").all_inner_texts() == ["–", "uncertain, left and right", "omitted"]
+    page.keyboard.press("End")
+    assert page.locator("#denied").inner_text() == "Denied in both: Fracture."
+
+
+def test_order(page: sync_api.Page) -> None:
+    assert ids(page) == ["s300", "s200", "=s400", "s100"]
+    for order, expected in {
+        "findings": ["s200", "=s400", "s300", "s100"],
+        "unsure": ["s100", "=s400", "s200", "s300"],
+        "id": ["=s400", "s100", "s200", "s300"],
+    }.items():
+        page.locator("#order").select_option(order)
+        assert ids(page) == expected
+        assert shown(page) == "Study s300"  # what is read stays in sight
+
+
+def test_numbers_that_are_no_heading_are_folded_away(page: sync_api.Page) -> None:
+    heads = page.locator("#scores dt").all_inner_texts()
+    assert heads == ["radgraph partial", "bleu4"]
+    assert page.locator("#scores .parts").first.inner_text() == "precision 0.000, recall 0.000"
+    assert not page.locator("#numbers").is_visible()
+    page.locator(".numbers summary").click()
+    numbers = " ".join(page.locator("#numbers").inner_text().split())
+    assert numbers == "radgraph simple 0.000 omitted findings 1.000 mean logprob 0.000"
+
+
+def test_a_filter_that_keeps_the_study_keeps_its_zoom(page: sync_api.Page) -> None:
+    page.keyboard.press("+")
+    page.locator("#query").fill("effusion")
+    assert shown(page) == "Study s300"
+    assert page.locator("#zoom").inner_text() == "150%"
+    page.locator("#query").fill("heart")
+    assert shown(page) == "Study s100"
+    assert page.locator("#zoom").inner_text() == "100%"
 
 
 def test_verdict_and_note_are_kept_and_exported(page: sync_api.Page, tmp_path: Path) -> None:
@@ -161,6 +235,7 @@ def test_verdict_and_note_are_kept_and_exported(page: sync_api.Page, tmp_path: P
     assert [(row["study_id"], row["verdict"]) for row in rows] == [("s300", "significant"), ("'=s400", "acceptable")]
     assert rows[0]["note"] == '\'=cmd, "quoted"\nj 1 are letters here'
     assert float(rows[0]["radgraph_partial"]) == 0.0
+    assert [(row["omitted"], row["invented"]) for row in rows] == [("", ""), ("Lung Opacity", "")]
     page.locator("#read").select_option("no")
     assert page.locator("#position").inner_text() == "1 of 2"
 

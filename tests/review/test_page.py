@@ -70,9 +70,22 @@ def test_no_patient_id_no_address_and_no_script_from_a_report(evaluation: Path, 
     parsed = Scripts(page)
     assert parsed.addresses == []
     kinds = [attributes.get("type") for attributes, _ in parsed.scripts]
-    assert kinds == ["application/json", *["text/plain"] * 5, None]
+    assert kinds == ["application/json", None, *["text/plain"] * 5]
     assert "{{ 7 * 7 }}" in "".join(piece[0] for piece in data_of(page)["studies"][0]["generated"])
     assert "tiny &lt;b&gt;" in page
+
+
+def test_findings_of_the_main_system_come_along(evaluation: Path, images, tmp_path: Path) -> None:
+    output = tmp_path / "review.html"
+    write_page(evaluation, images, output, None)
+    data = data_of(output.read_text(encoding="utf-8"))
+    by_study = {study["id"]: study["findings"] for study in data["studies"]}
+    assert by_study["s200"] == [
+        ["Pneumothorax", ["present", "left", ""], ["absent", "", ""], "invented", "presence"],
+        ["Pleural Effusion", ["present", "right", "mild"], ["present", "left", "mild"], "", ""],
+    ]
+    assert by_study["s300"] == []
+    assert data["heads"] == ["radgraph_partial", "radgraph_partial", "bleu4"]
 
 
 def test_synthetic_scores_say_so(evaluation: Path, images, tmp_path: Path) -> None:
@@ -96,16 +109,28 @@ def test_images_are_in_the_page_as_they_are(evaluation: Path, images, tmp_path: 
     assert {"image-0-0", "image-1-0", "image-1-1", "image-2-0", "image-3-0"} <= set(scripts)
     kind, encoded = scripts["image-1-1"].split(",", 1)
     shown = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(encoded))).convert("L")).astype(int)
-    assert kind in ("data:image/png;base64", "data:image/jpeg;base64")
+    assert kind == "data:image/jpeg;base64"
     assert np.abs(shown - images.image("bb").astype(int)).mean() < 3
 
 
-def test_flat_images_stay_lossless_and_noisy_ones_become_small() -> None:
-    flat = np.zeros((224, 224), np.uint8)
-    assert image_uri(flat).startswith("data:image/png;base64,")
-    rows, columns = np.mgrid[0:224, 0:224]
-    noisy = (rows / 2 + columns / 3 + np.random.default_rng(0).normal(0, 3, rows.shape)).clip(0, 255).astype(np.uint8)
-    assert image_uri(noisy).startswith("data:image/jpeg;base64,")
+def test_images_are_shrunk_alike_where_the_page_would_grow_too_large(evaluation: Path, images, tmp_path: Path) -> None:
+    def sides(megabytes: float) -> set[tuple[int, int]]:
+        output = tmp_path / "review.html"
+        write_page(evaluation, images, output, None, megabytes)
+        page = output.read_text(encoding="utf-8")
+        assert ("shrunk to" in page) == (megabytes < 1)
+        uris = [text for attributes, text in Scripts(page).scripts if "image-" in (attributes.get("id") or "")]
+        assert sum(map(len, uris)) <= 1.3e6 * megabytes
+        return {PIL.Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).size for uri in uris}
+
+    assert sides(1.0) == {(224, 224)}
+    (side, _), *others = sides(0.02)
+    assert not others and 40 < side < 150
+
+
+def test_an_image_keeps_its_shape() -> None:
+    uri = image_uri(np.zeros((100, 300), np.uint8), 150)
+    assert PIL.Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).size == (150, 50)
 
 
 def test_a_study_that_the_manifest_lacks_is_shown_without_image(evaluation: Path, images, tmp_path: Path) -> None:
@@ -126,7 +151,7 @@ def test_a_failure_leaves_the_old_page(evaluation: Path, images, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["review.html"]
 
 
-@pytest.mark.parametrize("name", ["scores.json", "studies.parquet", "entities.jsonl"])
+@pytest.mark.parametrize("name", ["scores.json", "studies.parquet", "findings.parquet", "entities.jsonl"])
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00 no such thing"])
 def test_missing_and_broken_files_are_named(evaluation: Path, images, tmp_path: Path, name: str, content) -> None:
     (evaluation / name).unlink()
