@@ -228,6 +228,12 @@ def review(
     data: Annotated[Path | None, typer.Option("--input", "-i", metavar="DIR", help="Output folder of ingest.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="The HTML file.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the worst studies.")] = None,
+    megabytes: Annotated[
+        float | None, typer.Option(help="What the images may take; they are shrunk to it.", show_default="150")
+    ] = None,
+    log_page: Annotated[
+        bool | None, typer.Option("--log-page", help="Keep a copy in MLflow: images and reports.", show_default="no")
+    ] = None,
     track: Track = None,
     as_json: Json = False,
 ) -> None:
@@ -243,7 +249,8 @@ def review(
             data=data,
             output=output,
             limit=limit,
-            tracking={"enabled": track},
+            megabytes=megabytes,
+            tracking={"enabled": track, "log_reports": log_page},
         )
         with progress_bar() as progress:
             summary = runs.review(settings, progress=progress)
