@@ -43,6 +43,8 @@ def connect(uri: str) -> MlflowClient:
 
     for name in ("alembic", "mlflow.store", "mlflow.tracking", "mlflow.pyfunc"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns at every retry; that the store does not answer is said once, by the spool.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     database = _database(uri)
     if database is not None:
         _make(database)

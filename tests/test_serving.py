@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -216,3 +217,26 @@ def test_mlflow_serves_it(registered: serving.Registered, tmp_path: Path) -> Non
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # the server that this test began, and its workers
         process.wait(timeout=30)
+
+
+@pytest.mark.slow
+def test_it_loads_in_a_fresh_environment_from_its_requirements(files: Path, tmp_path: Path) -> None:
+    """Without this checkout: a new environment, what the model asks for, and the model."""
+    copied = tmp_path / "model"
+    shutil.copytree(files, copied)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", copied / "requirements.txt"], check=True)
+    script = """
+import importlib.metadata, json, sys
+import mlflow
+model = mlflow.pyfunc.load_model(sys.argv[1])
+(report,) = model.predict(model.metadata.load_input_example(sys.argv[1])).to_dict("records")
+import cxrreport
+assert cxrreport.__file__.startswith(sys.argv[1]), cxrreport.__file__
+print(json.dumps(report))
+"""
+    command = [python, "-c", script, str(copied)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1])["text"]

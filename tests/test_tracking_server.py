@@ -80,7 +80,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.parametrize("silenced", [True, False], ids=["silent", "dead"])
 def test_a_server_gets_everything_and_its_death_costs_nothing(
-    server: Callable[[], subprocess.Popen[bytes]], tmp_path: Path, silenced: bool
+    server: Callable[[], subprocess.Popen[bytes]], tmp_path: Path, silenced: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     uri = server.uri  # type: ignore[attr-defined]
     process = server()
@@ -106,6 +106,7 @@ def test_a_server_gets_everything_and_its_death_costs_nothing(
         assert time.monotonic() - began < 1
         ended = time.monotonic()
     assert time.monotonic() - ended < 30
+    assert [record.name for record in caplog.records] == ["cxrreport.spool", "cxrreport.tracking"]  # said once
     if silenced:
         os.killpg(process.pid, signal.SIGCONT)
     else:
