@@ -431,6 +431,31 @@ class EvaluateSettings(Settings):
     tracking: TrackingSettings = TrackingSettings()
 
 
+class ExportSettings(Settings):
+    """Predictions as documents for other systems: DICOM Structured Report, FHIR."""
+
+    predictions: Path
+    """Output folder of `generate`."""
+    output: Path
+    """Folder for the documents; must be new, or one that an interrupted run of the same settings left."""
+    formats: tuple[Literal["sr", "fhir"], ...] = ("sr", "fhir")
+    """`sr`: DICOM Structured Report (extra `sr`); `fhir`: R4B DiagnosticReport (extra `fhir`)."""
+    data: Path | None = None
+    """Output folder of `ingest` that the predictions are about; None: the one that `generate` read."""
+    sources: Path | None = None
+    """Folder that the DICOM files lie in; None: the input of `ingest`."""
+    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]+)*$")] = "en"
+    """RFC 5646 tag of the language that the reports are written in."""
+    tracking: TrackingSettings = TrackingSettings()
+    """Where the run is logged."""
+
+    @model_validator(mode="after")
+    def _some_format(self) -> Self:
+        if not self.formats or len(set(self.formats)) != len(self.formats):
+            raise ValueError("formats must name sr, fhir or both, each once")
+        return self
+
+
 class ReviewSettings(Settings):
     """One HTML page with images, generated and reference reports and their entities."""
 
