@@ -34,6 +34,7 @@ from cxrreport.settings import (
     ReviewSettings,
     TrackingSettings,
     TrainSettings,
+    ValidationSettings,
 )
 
 SECRET = "ZEBRAFISH"
@@ -160,6 +161,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
                 max_steps=3,
                 batch_size=2,
                 accumulation=1,
+                validation=ValidationSettings(radgraph="tiny"),
             )
         )
         adapter = folder / "train" / "adapter"

@@ -29,6 +29,7 @@ from cxrreport.settings import (
     ReviewSettings,
     TrackingSettings,
     TrainSettings,
+    ValidationSettings,
 )
 
 SYSTEMS = ("tuned", "no_adapter", "most_frequent", "shuffled", "blank")
@@ -71,6 +72,7 @@ def train_settings(
         accumulation=1,
         gradient_checkpointing=False,
         eval_every=max(1, scale.max_steps // 3),
+        validation=ValidationSettings(radgraph="tiny", studies=32),
         seed=seed,
         tracking=tracked or TrackingSettings(),
     )

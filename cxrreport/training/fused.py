@@ -123,11 +123,17 @@ def _last_layer(layer: Any) -> Any:
         attention_mask: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         prefix_length: int | None = None,
+        past_key_values: Any = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        if prefix_length is None:  # generation while training, for validation
+        if prefix_length is None or past_key_values is not None:  # generation while training, for validation
             full: torch.Tensor = original(
-                hidden_states, attention_mask=attention_mask, position_embeddings=position_embeddings, **kwargs
+                hidden_states,
+                attention_mask=attention_mask,
+                position_embeddings=position_embeddings,
+                prefix_length=prefix_length,
+                past_key_values=past_key_values,
+                **kwargs,
             )
             return full
         first = prefix_length - 1
