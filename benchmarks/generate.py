@@ -42,6 +42,7 @@ def make(folder: Path, count: int) -> None:
     """Model, DICOM, and what both sides know of the studies, in `folder`."""
     import pydicom
     import random_paligemma
+    import torch
     from ingest import make_cr
     from transformers import PaliGemmaForConditionalGeneration
 
@@ -51,6 +52,12 @@ def make(folder: Path, count: int) -> None:
     # The head is the same table: a row of zeros is never the largest. Padding, EOS, BOS, and all beyond the text.
     table[:3] = 0
     table[random_paligemma.WORDS :] = 0
+    # The head also makes a model of random weights write its last token again and again: random signs before it, small
+    # embeddings so that there is more in a state than the last token, and logits far enough apart.
+    table *= 0.4
+    norm = model.model.language_model.norm.weight.data
+    signs = 2 * torch.randint(0, 2, norm.shape, generator=torch.Generator().manual_seed(0)) - 1
+    norm.copy_(3.0 * signs - 1)  # Gemma scales by 1 + weight
     model.save_pretrained(folder / "model")
     draw = np.random.default_rng(0)
     (folder / "dicom").mkdir()
@@ -70,9 +77,9 @@ def make(folder: Path, count: int) -> None:
         )
     (folder / "studies.json").write_text(json.dumps(rows))
     with (folder / "reports.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["study_id", "indication"])
-        table.writerows((row["study_id"], row["indication"]) for row in rows)
+        writer = csv.writer(file)
+        writer.writerow(["study_id", "indication"])
+        writer.writerows((row["study_id"], row["indication"]) for row in rows)
 
 
 def ours(folder: Path) -> dict[str, Any]:

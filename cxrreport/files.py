@@ -24,6 +24,7 @@ PARTIAL = ".partial-"
 LOCK = ".lock"
 VOLATILE = frozenset({"tracking", "output", "workers"})
 """Settings that say how and where a run works, not what it makes: they may change between a stop and going on."""
+_SHARDS = ".shards"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -152,6 +153,28 @@ def output_folder(
         yield folder
     finally:
         os.close(lock)
+
+
+def part_folder(output: Path, shard: str | None) -> Path:
+    """Where a run writes: `output`, or for `shard` `i/n` of an array of jobs a folder of its own beside it."""
+    if shard is None:
+        return output
+    return output.with_name(f"{output.name}{_SHARDS}") / shard.replace("/", "-of-")
+
+
+def parts_of(folder: OutputFolder, output: Path) -> list[Path]:
+    """The folders that an array of jobs has written with the settings of `folder`.
+
+    Raises:
+        OutputError: one is of other settings.
+    """
+    verb = folder.record["verb"]
+    found = sorted(path.parent for path in output.with_name(f"{output.name}{_SHARDS}").glob(f"*-of-*/{verb}.json"))
+    for path in found:
+        record = _read_record(path, verb)
+        if record is not None:
+            _compare(path, verb, record["settings"], folder.record["settings"], VOLATILE | {"shard"})
+    return found
 
 
 def _lock(path: Path) -> int:

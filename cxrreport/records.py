@@ -62,6 +62,8 @@ class Reason(StrEnum):
     NO_SPLIT = "no-split"
     DUPLICATE = "duplicate-image"
     PATIENT_CONFLICT = "patient-conflict"
+    SOURCE_CHANGED = "source-changed"
+    PSEUDONYMISED = "source-pseudonymised"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,20 +131,42 @@ class Study:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """Where something was found, in pixels of the source image (`Image.rows` x `Image.columns`), from its top left."""
+
+    label: str
+    top: float
+    left: float
+    bottom: float
+    right: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.top < self.bottom and 0 <= self.left < self.right):
+            raise ValueError(f"Box {self.label!r}: {self.top}, {self.left}, {self.bottom}, {self.right} is no box")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """The report generated for one study.
+    """The text generated for one study: its report, or the answer to one prompt.
 
     Args:
-        text: all that the model wrote, special tokens removed.
+        image_ids: of the images that the model saw; none where they were replaced by a blank one.
+        image_sha256: of each image that it saw, row by row, as in the manifest.
+        prompt: the text that it read beside them.
+        text: all that the model wrote; location and segment tokens as they are, other special tokens removed.
         mean_logprob: mean natural-log probability of the generated tokens, EOS included; <= 0.
         min_logprob: the least of them; <= `mean_logprob`.
         tokens: number of generated tokens, EOS included.
         finished: False where the limit of new tokens was reached before EOS.
+        abstained: `mean_logprob` is below the threshold of the settings: better read by a person alone.
+        boxes: what `text` locates, in the first image.
     """
 
     study_id: str
     patient_id: str
     image_ids: tuple[str, ...]
+    image_sha256: tuple[str, ...] = ()
+    prompt: str = ""
     text: str
     findings: str
     impression: str
@@ -150,6 +174,8 @@ class Prediction:
     min_logprob: float
     tokens: int
     finished: bool
+    abstained: bool = False
+    boxes: tuple[Box, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.study_id:

@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cxrreport import tracking
 from cxrreport.errors import InputError, SettingsError
-from cxrreport.files import output_folder
+from cxrreport.files import output_folder, part_folder
 from cxrreport.records import Progress
 from cxrreport.settings import (
     CheckpointSettings,
     EvaluateSettings,
+    ExportSettings,
     GenerateSettings,
     IngestSettings,
     PlanSettings,
@@ -42,6 +43,7 @@ from cxrreport.settings import (
 if TYPE_CHECKING:
     from cxrreport.evaluation.evaluate import Evaluation
     from cxrreport.evaluation.metrics import Metric
+    from cxrreport.inference.export import ExportSummary
     from cxrreport.inference.generate import GenerateSummary
     from cxrreport.ingestion.manifest import Manifest
     from cxrreport.ingestion.pipeline import IngestSummary
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from cxrreport.training.train import TrainResult, Validate
 
 R = TypeVar("R")
-Verb = IngestSettings | TrainSettings | GenerateSettings | EvaluateSettings | ReviewSettings
+Verb = IngestSettings | TrainSettings | GenerateSettings | EvaluateSettings | ExportSettings | ReviewSettings
 INGEST_FILES = ("manifest.parquet", "ingest.json")
 """Files that tell an output folder of `ingest`, finished or not, from a folder of DICOM."""
 INGESTED = "ingested"
@@ -183,8 +185,9 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
     """Reports for the studies of an ingest folder, of a folder of DICOM, or for one DICOM file.
 
     Where an adapter is given, its card says which checkpoint, prompt and preprocessing belong to it; an adapter's
-    folder given as the checkpoint is taken as the adapter. A folder without manifest is ingested first, into `ingested`
-    of the output folder, and gets a report for every study.
+    folder given as the checkpoint is taken as the adapter. Without either card, a published checkpoint runs with
+    soft-capping unless the settings say otherwise. A folder without manifest is ingested first, into `ingested` of the
+    output folder, and gets a report for every study.
 
     Raises:
         SettingsError: neither checkpoint nor adapter is given.
@@ -200,7 +203,11 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
     with (
         _tracked("generate", settings) as (run, summarise),
         unnamed_input(settings),
-        output_folder(settings.output, verb="generate", settings=_shown(settings).model_dump(mode="json")) as folder,
+        output_folder(
+            part_folder(settings.output, settings.shard),
+            verb="generate",
+            settings=_shown(settings).model_dump(mode="json"),
+        ) as folder,
     ):
         checkpoint, prompt, card = _what_belongs_together(settings)
         manifest, settings, facts = _images(settings, checkpoint, card, progress or _silent)
@@ -222,12 +229,15 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
             "predictions": result.predictions,
             "failed": result.failed,
             "unfinished": result.unfinished,
+            "abstained": result.abstained,
             "mean_logprob": result.mean_logprob,
             "studies_per_second": (result.studies - result.resumed) / result.seconds if result.seconds else None,
         }
         run.metrics(_flat(facts))
+        run.artifact(folder.path / "generate.json")
+        if settings.shard is not None:
+            return summarise(facts, result, (result.warning,) if result.warning else ())
         run.dataset("predictions", _sha256(settings.output / "predictions.parquet"), "output")
-        run.artifact(settings.output / "generate.json")
         if settings.tracking.log_reports:
             run.artifact(settings.output / "predictions.parquet")
     return summarise(facts, result, (result.warning,) if result.warning else ())
@@ -289,6 +299,50 @@ def evaluate(
         facts |= {f"{headline}/{system}": scores[f"{headline}/{system}"] for system in result.systems}
         facts |= {number: scores[f"{number}/{MAIN}"] for number in others}
     return summarise(facts, result, _phantoms(bool(result.conditions["synthetic"])))
+
+
+def export(settings: ExportSettings, *, progress: Progress | None = None) -> Summary[ExportSummary]:
+    """Predictions as DICOM Structured Reports and FHIR resources that refer to the images they are about.
+
+    Raises:
+        MissingExtraError: highdicom or fhir.resources is not installed.
+        CxrReportError: another of its kinds; see `inference.export.export`.
+    """
+    from cxrreport.inference.export import export as work
+    from cxrreport.ingestion.manifest import Manifest
+
+    with (
+        _tracked("export", settings) as (run, summarise),
+        output_folder(settings.output, verb="export", settings=settings.model_dump(mode="json")) as folder,
+    ):
+        generated = _finished(settings.predictions, "generate")
+        own = settings.predictions / INGESTED
+        data = settings.data or (own if own.is_dir() else Path(generated["settings"]["input"]))
+        ingested = _finished(data, "ingest")
+        manifest = Manifest.open(data)
+        _log_data(run, manifest, "export")
+        result = work(settings, manifest, generated, ingested, progress or _silent, folder)
+        facts = {"predictions": result.predictions, "exported": result.exported, "refused": dict(result.refused)}
+        run.metrics(_flat(facts))
+        run.artifact(settings.output / "export.json")
+    nothing = f"nothing was exported; {settings.output / 'ledger.parquet'} says why, study by study"
+    return summarise(facts, result, () if result.exported else (nothing,))
+
+
+def _finished(folder: Path, verb: str) -> dict[str, Any]:
+    """What `<verb>.json` of a finished run says.
+
+    Raises:
+        InputError: it is not there, or the run has not come to its end.
+    """
+    path = folder / f"{verb}.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read; give the output folder of `cxrreport {verb}`") from error
+    if not isinstance(record, dict) or not record.get("finished"):
+        raise InputError(f"{folder}: {verb} has not finished here; give the same {verb} command again")
+    return record
 
 
 def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Summary[int]:
@@ -415,6 +469,7 @@ def _what_belongs_together(
 ) -> tuple[CheckpointSettings, PromptSettings, AdapterCard | None]:
     """Checkpoint and prompt of a generation, and the card that they come from where there is one."""
     from cxrreport.model.adapters import CARD, AdapterCard
+    from cxrreport.model.table import is_published
 
     card = None
     if settings.adapter is not None:
@@ -425,6 +480,9 @@ def _what_belongs_together(
     if checkpoint is None:
         raise SettingsError("generate: neither checkpoint nor adapter is given; name at least one of them")
     if card is None:
+        if "softcap" not in checkpoint.model_fields_set and is_published(checkpoint.name):
+            # Only a transfer turns it off (arXiv 2412.03555, section 3), and this one has had none.
+            checkpoint = checkpoint.model_copy(update={"softcap": True})
         return checkpoint, settings.prompt or PromptSettings(), None
     if settings.prompt is not None:
         card.check_prompt(settings.prompt)
@@ -441,6 +499,10 @@ def _images(
 
     if any((settings.input / name).exists() for name in INGEST_FILES):
         return Manifest.open(settings.input), settings, {}
+    if settings.shard is not None:
+        raise SettingsError(
+            f"{settings.input}: shard needs an ingest folder; ingest first, then generate from its output"
+        )
     values = {
         "input": settings.input,
         "output": settings.output / INGESTED,

@@ -26,6 +26,7 @@ from cxrreport.cli.options import (
     settings_of,
 )
 from cxrreport.cli.output import guarded, print_summary, progress_bar
+from cxrreport.errors import SettingsError
 from cxrreport.settings import EvaluateSettings, GenerateSettings, IngestSettings, ReviewSettings, TrainSettings
 
 
@@ -145,7 +146,20 @@ def generate(
     split: Annotated[SplitName | None, typer.Option(help="Part of the ingest folder.", show_default="test")] = None,
     control: Annotated[Control | None, typer.Option(help="Other images.", show_default="none")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first studies.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Studies at a time.", show_default="8")] = None,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts.")] = None,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", metavar="TEXT", help="Ask a mix checkpoint, e.g. 'detect effusion'; repeatable."),
+    ] = None,
+    draw_boxes: Annotated[
+        bool | None, typer.Option("--draw-boxes", help="A PNG of every answer with boxes.", show_default="none")
+    ] = None,
+    beams: Annotated[int | None, typer.Option(min=2, help="Beam search, of so many.", show_default="greedy")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling, seeded by study.", show_default="greedy")] = None,
+    abstain_below: Annotated[
+        float | None, typer.Option(max=0, help="Mark texts of a lower mean log-probability.", show_default="none")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Texts at a time.", show_default="8")] = None,
     pseudonymize: Pseudonymize = None,
     track: Track = None,
     as_json: Json = False,
@@ -155,6 +169,13 @@ def generate(
     Example: `cxrreport generate --input dicom --checkpoint tiny --output reports`
     """
     with guarded():
+        if beams and temperature:
+            raise SettingsError("--beams and --temperature: give one of them")
+        decoding: dict[str, object] = {}
+        if beams:
+            decoding = {"method": "beam", "beams": beams}
+        elif temperature:
+            decoding = {"method": "sample", "temperature": temperature}
         if output is None and config is None:
             output = Path("cxrreport-reports")
         settings = settings_of(
@@ -167,6 +188,11 @@ def generate(
             split=None if split is SplitName.ALL else split,
             control=control,
             limit=limit,
+            shard=shard,
+            prompts=prompts or None,
+            draw_boxes=draw_boxes,
+            decoding=decoding,
+            abstain_below=abstain_below,
             batch_size=batch_size,
             pseudonymize=pseudonymize,
             tracking={"enabled": track},

@@ -1,58 +1,76 @@
-"""Keys and values of what the model has read, kept with room to grow.
+"""Keys and values of what the model has read, in slots that are allocated once.
 
 transformers' dynamic cache copies everything it holds at every new token; at 4,096 image tokens that is most of what
-a decoding step moves in memory. This one writes a new token into room that is already there.
+a decoding step moves in memory. Here every request has a slot, a new token is written into room that is already there,
+and the slot of a finished request is given to the next one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
-
-SPARE = 64
-"""Positions by which a full buffer grows."""
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """One layer. `keys` and `values`, real[B, key-value heads, length, D], are views of larger buffers."""
+class Slots:
+    """Room for `slots` requests of up to `length` positions each, for all layers; what transformers takes as a cache.
 
-    _key_room: torch.Tensor
-    _value_room: torch.Tensor
+    Say with `reading` or `writing` what the next forward pass does. It needs masks of four dimensions and position ids,
+    so that transformers asks the cache for nothing but `update`.
+    """
+
+    is_initialized = True
+
+    def __init__(self, slots: int, length: int) -> None:
+        self.slots = slots
+        self.length = length
+        self._layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._first = 0
+        self._padding: Sequence[int] = ()
+        self._places: torch.Tensor | None = None
+        self._width = 0
+
+    def reading(self, first: int, padding: Sequence[int]) -> None:
+        """The next pass reads whole prompts, left-padded by `padding` positions, into the slots from `first` on."""
+        self._first, self._padding, self._places = first, padding, None
+
+    def writing(self, places: torch.Tensor, width: int) -> None:
+        """The next pass reads one more token for each of the first slots, to stand at `places`, int64[n], < `width`."""
+        self._places, self._width = places, width
+
+    def move(self, source: int, target: int) -> None:
+        """Copy the content of a slot to another one."""
+        for keys, values in self._layers:
+            keys[target], values[target] = keys[source], values[source]
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
+        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_args: Any, **_kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append states, real[B, key-value heads, new, D], and return all of them up to here."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self._key_room = key_states[:, :, :0]
-            self._value_room = value_states[:, :, :0]
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        if end > self._key_room.shape[-2]:
-            self._key_room = _grown(self._key_room[:, :, :start], end + SPARE, key_states)
-            self._value_room = _grown(self._value_room[:, :, :start], end + SPARE, value_states)
-        self._key_room[:, :, start:end] = key_states
-        self._value_room[:, :, start:end] = value_states
-        self.keys, self.values = self._key_room[:, :, :end], self._value_room[:, :, :end]
-        # The first states are whole as they come; the buffers behind the views are not contiguous.
-        return (key_states, value_states) if start == 0 else (self.keys, self.values)
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep only the rows `indices`, int64[b], of the batch."""
-        length = self.get_seq_length()
-        self._key_room, self._value_room = self._key_room[indices], self._value_room[indices]
-        self.keys, self.values = self._key_room[:, :, :length], self._value_room[:, :, :length]
+        """Keep states, real[B, key-value heads, new, D], and return all that their queries attend to."""
+        if layer == len(self._layers):
+            shape = (self.slots, keys.shape[1], self.length, keys.shape[3])
+            self._layers.append((keys.new_zeros(shape), values.new_zeros(shape)))
+        all_keys, all_values = self._layers[layer]
+        if self._places is None:
+            for row, padding in enumerate(self._padding):
+                end = keys.shape[2] - padding
+                all_keys[self._first + row, :, :end] = keys[row, :, padding:]
+                all_values[self._first + row, :, :end] = values[row, :, padding:]
+            return keys, values
+        rows = torch.arange(len(self._places), device=keys.device)
+        all_keys[rows, :, self._places] = keys[:, :, 0]
+        all_values[rows, :, self._places] = values[:, :, 0]
+        return all_keys[: len(rows), :, : self._width], all_values[: len(rows), :, : self._width]
 
 
-def _grown(old: torch.Tensor, length: int, like: torch.Tensor) -> torch.Tensor:
-    room = like.new_empty((like.shape[0], like.shape[1], length, like.shape[3]))
-    room[:, :, : old.shape[2]] = old
-    return room
-
-
-def new_cache() -> Cache:
-    """An empty cache for one batch, of as many layers as the model turns out to have."""
-    return Cache(layer_class_to_replicate=RoomyLayer)
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be had on `device`."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        available = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
+    except (OSError, IndexError):  # not Linux: no more than a hint is lost
+        return 2**33
+    return 1024 * int(available)

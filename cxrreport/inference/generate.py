@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError, MismatchError, RefusedImage
-from cxrreport.files import OutputFolder, atomic_path, output_folder
+from cxrreport.files import OutputFolder, atomic_path, output_folder, part_folder, parts_of
 from cxrreport.inference.controls import other_patients
 from cxrreport.inference.engine import Engine, Generated, Request
-from cxrreport.inference.shards import Shards, line
+from cxrreport.inference.prompts import Prompt, boxes, draw, prompt
+from cxrreport.inference.shards import Row, Shards, line
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import LeftOut, Prediction, Progress, Reason, Split, Study
@@ -45,6 +50,8 @@ PREDICTIONS = pa.schema(
         ("study_id", pa.string()),
         ("patient_id", pa.string()),
         ("image_ids", pa.list_(pa.string())),
+        ("image_sha256", pa.list_(pa.string())),
+        ("prompt", pa.string()),
         ("text", pa.string()),
         ("findings", pa.string()),
         ("impression", pa.string()),
@@ -52,9 +59,22 @@ PREDICTIONS = pa.schema(
         ("min_logprob", pa.float64()),
         ("tokens", pa.int32()),
         ("finished", pa.bool_()),
+        ("abstained", pa.bool_()),
+        (
+            "boxes",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("label", pa.string()),
+                        *((edge, pa.float64()) for edge in ("top", "left", "bottom", "right")),
+                    ]
+                )
+            ),
+        ),
     ]
 )
-"""Schema of `predictions.parquet`: the fields of `records.Prediction`."""
+"""Schema of `predictions.parquet`: the fields of `records.Prediction`. What is the same for all rows stands in the
+metadata of the file: `cxrreport.inputs` (fingerprints, data, prompt, versions) and `cxrreport.settings`, both JSON."""
 
 FAILED = pa.schema(
     [("source", pa.string()), ("study_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
@@ -64,13 +84,14 @@ FAILED = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateSummary:
-    """What a run of `generate` came to. `studies` = `predictions` + `failed`.
+    """What a run of `generate` came to.
 
     Args:
         studies: asked for.
-        predictions: reports written.
-        failed: studies without one, listed in `failed.parquet`.
-        unfinished: reports that reached the limit of new tokens before EOS.
+        predictions: texts written, for each study one, or one for each prompt.
+        failed: studies without any, listed in `failed.parquet`.
+        unfinished: texts that reached the limit of new tokens before EOS.
+        abstained: texts whose confidence is below the threshold.
         resumed: studies that an earlier run of the same command had done.
         batch_size: in the end; smaller than asked for when memory ran out.
         mean_logprob: mean over the predictions of their mean log-probability.
@@ -82,6 +103,7 @@ class GenerateSummary:
     predictions: int
     failed: int
     unfinished: int
+    abstained: int
     resumed: int
     batch_size: int
     mean_logprob: float
@@ -103,6 +125,8 @@ def generate(
 
     The same command goes on where an earlier one was stopped, and does nothing where it was done. A study whose image
     cannot be read is a row of `failed.parquet`. A study is described from its first images, as many as the prompt says.
+    With `settings.shard` every n-th shard is written into a folder of its own (`files.part_folder`), which the run
+    without it takes over.
 
     Args:
         settings: `input`, `checkpoint` and `adapter` are not opened here; they are in `manifest` and `loaded`.
@@ -122,9 +146,8 @@ def generate(
     """
     with ExitStack() as stack:
         if folder is None:
-            folder = stack.enter_context(
-                output_folder(settings.output, verb=VERB, settings=settings.model_dump(mode="json"))
-            )
+            where = part_folder(settings.output, settings.shard)
+            folder = stack.enter_context(output_folder(where, verb=VERB, settings=settings.model_dump(mode="json")))
         if manifest.resolution != loaded.resolution:
             raise MismatchError(
                 f"the images are {manifest.resolution} x {manifest.resolution} pixels, checkpoint '{loaded.name}' "
@@ -143,6 +166,7 @@ def _generate(
     folder: OutputFolder,
 ) -> GenerateSummary:
     start = time.monotonic()
+    asked: list[Prompt | None] = [prompt(text) for text in settings.prompts] or [None]
     plan = _plan(settings, manifest, layout.settings.max_images)
     inputs = {
         "data": manifest.digest,
@@ -151,64 +175,104 @@ def _generate(
         "prompt": layout.settings.model_dump(mode="json"),
         "softcap": loaded.softcap,
         "dtype": str(loaded.dtype).removeprefix("torch."),
+        "versions": {name: version(name) for name in ("cxrreport", "torch", "transformers")},
     }
     shards = Shards(
-        folder.path / "shards", [study.study_id for study, _ in plan], size=settings.shard_size, inputs=inputs
+        folder.path / "shards",
+        [study.study_id for study, _ in plan],
+        size=settings.shard_size,
+        texts=len(asked),
+        inputs=inputs,
     )
-    if folder.finished and folder.record is not None:
-        progress(len(plan), len(plan), "studies")
+    mine = range(len(shards.plan))
+    if settings.shard is not None:
+        number, count = map(int, settings.shard.split("/"))
+        mine = mine[number - 1 :: count]
+    total = sum(len(shards.plan[index]) for index in mine)
+    if folder.finished:
+        progress(total, total, "studies")
         return GenerateSummary(**folder.record["summary"])
-    engine = Engine(loaded, layout, batch_size=settings.batch_size, max_new_tokens=settings.max_new_tokens)
-    blank = np.zeros((loaded.resolution,) * 2, np.uint8) if settings.control == "blank" else None
-    todo = [index for index in range(len(shards.plan)) if not shards.complete(index)]
-    resumed = len(plan) - sum(len(shards.plan[index]) for index in todo)
+    if settings.shard is None:
+        for part in parts_of(folder, settings.output):
+            shards.take_over(part / "shards")
+    engine = Engine(
+        loaded,
+        layout,
+        batch_size=settings.batch_size,
+        max_new_tokens=settings.max_new_tokens,
+        decoding=settings.decoding,
+        seed=settings.seed,
+    )
+    todo = [index for index in mine if not shards.complete(index)]
+    resumed = total - sum(len(shards.plan[index]) for index in todo)
     done = resumed
-    progress(done, len(plan), "studies")
+    progress(done, total, "studies")
+    blank = np.zeros((loaded.resolution,) * 2, np.uint8) if settings.control == "blank" else None
 
-    def load(index: int) -> list[tuple[Study, tuple[str, ...], Images | LeftOut]]:
+    def load(index: int) -> list[tuple[Study, tuple[str, ...], Images | LeftOut | list[Prediction]]]:
+        """What a shard is made of: what an earlier run has already written, and the images of all else."""
+        written: dict[str, list[Prediction]] = {}
+        for row in shards.read(index) or ():
+            if isinstance(row, Prediction):
+                written.setdefault(row.study_id, []).append(row)
         first = index * settings.shard_size
         return [
-            (study, ids, (blank,) * len(ids) if blank is not None else _images(manifest, study, ids))
+            (
+                study,
+                ids,
+                written.get(study.study_id)
+                or ((blank,) * len(ids) if blank is not None else _images(manifest, study, ids)),
+            )
             for study, ids in plan[first : first + settings.shard_size]
         ]
 
     for index, material in zip(todo, _ahead(load, todo), strict=True):
         requests = [
-            Request(study_id=study.study_id, image=images[0], further=images[1:], report=study.report)
+            Request(study_id=study.study_id, image=images[0], further=images[1:], report=study.report, prompt=one)
             for study, _, images in material
-            if not isinstance(images, LeftOut)
+            if isinstance(images, tuple)
+            for one in asked
         ]
 
         def tell(count: int, before: int = done) -> None:
-            progress(before + count, len(plan), "studies")
+            progress(before + count // len(asked), total, "studies")
 
-        written = {one.study_id: one for one in engine.generate(requests, tell)}
-        shards.write(
-            index,
-            [
-                images
-                if isinstance(images, LeftOut)
-                else _prediction(study, () if blank is not None else ids, written[study.study_id], layout)
-                for study, ids, images in material
-            ],
-        )
+        texts = iter(engine.generate(requests, tell))
+        rows: list[Row] = []
+        for study, ids, found in material:
+            if isinstance(found, LeftOut):
+                rows.append(found)
+            elif isinstance(found, list):
+                rows += found
+            else:
+                shown = () if blank is not None else ids
+                rows += [_prediction(study, shown, next(texts), layout, manifest, settings) for _ in asked]
+        shards.write(index, rows)
         done += len(material)
-        progress(done, len(plan), "studies")
+        progress(done, total, "studies")
 
-    counts = _collect(shards, folder.path, inputs)
-    if not counts.predictions:
+    counts = _Counts()
+    if settings.shard is None:
+        metadata = {"cxrreport.inputs": inputs, "cxrreport.settings": folder.record["settings"]}
+        picture = partial(_picture, manifest, folder.path / "boxes") if settings.draw_boxes else None
+        _collect(counts.of(shards.finished(mine)), folder.path, metadata, picture)
+    else:
+        for _ in counts.of(shards.finished(mine)):
+            pass
+    if not counts.predictions and counts.failed:
         raise InputError(
             f"{settings.input}: none of the images of {counts.failed} studies could be read; "
-            f"see {folder.path / 'failed.parquet'} for the reasons"
+            f"see {folder.path / ('failed.parquet' if settings.shard is None else 'shards')} for the reasons"
         )
     summary = GenerateSummary(
-        studies=len(plan),
+        studies=total,
         predictions=counts.predictions,
         failed=counts.failed,
         unfinished=counts.unfinished,
+        abstained=counts.abstained,
         resumed=resumed,
         batch_size=engine.batch_size,
-        mean_logprob=counts.logprob / counts.predictions,
+        mean_logprob=counts.logprob / max(1, counts.predictions),
         seconds=round(time.monotonic() - start, 3),
         warning=PHANTOMS_ONLY if loaded.synthetic else None,
     )
@@ -265,12 +329,23 @@ def _ahead(load: Callable[[int], Any], indices: Sequence[int]) -> Iterator[Any]:
             yield current.result()
 
 
-def _prediction(study: Study, image_ids: tuple[str, ...], one: Generated, layout: PromptLayout) -> Prediction:
-    findings, impression = layout.parse(one.text)
+def _prediction(
+    study: Study,
+    image_ids: tuple[str, ...],
+    one: Generated,
+    layout: PromptLayout,
+    manifest: Manifest,
+    settings: GenerateSettings,
+) -> Prediction:
+    # An answer has no sections; its whole text is what there is.
+    findings, impression = ("", "") if settings.prompts else layout.parse(one.text)
+    source = manifest.images[image_ids[0]] if image_ids else None
     return Prediction(
         study_id=study.study_id,
         patient_id=study.patient_id,
         image_ids=image_ids,
+        image_sha256=one.image_sha256,
+        prompt=one.prompt,
         text=one.text,
         findings=findings,
         impression=impression,
@@ -278,7 +353,23 @@ def _prediction(study: Study, image_ids: tuple[str, ...], one: Generated, layout
         min_logprob=one.min_logprob,
         tokens=one.tokens,
         finished=one.finished,
+        abstained=settings.abstain_below is not None and one.mean_logprob < settings.abstain_below,
+        boxes=boxes(one.text, source, resize=_resize(manifest)) if source else (),
     )
+
+
+def _resize(manifest: Manifest) -> str:
+    return str(manifest.preprocessing["resize"])
+
+
+def _picture(manifest: Manifest, folder: Path, row: Prediction) -> None:
+    """The boxes of a prediction as `<study>-<number>.png`, the number a hash of the prompt."""
+    image_id = row.image_ids[0]
+    picture = draw(manifest.image(image_id), manifest.images[image_id], row.boxes, resize=_resize(manifest))
+    # A study id comes from a file or a table, and may be anything.
+    name = re.sub(r"[^\w.-]+", "_", row.study_id).strip(".")
+    with atomic_path(folder / f"{name}-{hashlib.sha256(row.prompt.encode()).hexdigest()[:8]}.png") as temporary:
+        picture.save(temporary)
 
 
 @dataclass(slots=True)
@@ -288,30 +379,46 @@ class _Counts:
     predictions: int = 0
     failed: int = 0
     unfinished: int = 0
+    abstained: int = 0
     logprob: float = 0.0
     """Sum of the mean log-probabilities."""
 
+    def of(self, shards: Iterable[list[Row]]) -> Iterator[list[Row]]:
+        """The same shards, counted as they pass."""
+        for rows in shards:
+            for row in rows:
+                if isinstance(row, LeftOut):
+                    self.failed += 1
+                    continue
+                self.predictions += 1
+                self.unfinished += not row.finished
+                self.abstained += row.abstained
+                self.logprob += row.mean_logprob
+            yield rows
 
-def _collect(shards: Shards, folder: Path, inputs: Mapping[str, Any]) -> _Counts:
+
+def _collect(
+    shards: Iterable[list[Row]],
+    folder: Path,
+    metadata: Mapping[str, Any],
+    picture: Callable[[Prediction], None] | None,
+) -> None:
     """All shards to the tables that the next verb reads, one shard in memory at a time."""
-    metadata = {"cxrreport.schema": "1", "cxrreport.inputs": json.dumps(dict(inputs))}
-    counts = _Counts()
+    texts = {"cxrreport.schema": "1"} | {name: json.dumps(value) for name, value in metadata.items()}
     with ExitStack() as stack:
         # Renamed in reverse: the table of predictions, by which the next verb knows the folder, comes last.
         table = stack.enter_context(atomic_path(folder / "predictions.parquet"))
         text = stack.enter_context(atomic_path(folder / "predictions.jsonl"))
         ledger = stack.enter_context(atomic_path(folder / "failed.parquet"))
         lines = stack.enter_context(text.open("w", encoding="utf-8"))
-        good = stack.enter_context(pq.ParquetWriter(table, PREDICTIONS.with_metadata(metadata)))
-        bad = stack.enter_context(pq.ParquetWriter(ledger, FAILED.with_metadata(metadata)))
-        for rows in shards.finished():
+        good = stack.enter_context(pq.ParquetWriter(table, PREDICTIONS.with_metadata(texts)))
+        bad = stack.enter_context(pq.ParquetWriter(ledger, FAILED.with_metadata(texts)))
+        for rows in shards:
             predictions = [row for row in rows if isinstance(row, Prediction)]
             failed = [row for row in rows if isinstance(row, LeftOut)]
             lines.writelines(f"{line(row)}\n" for row in predictions)
             good.write_table(pa.Table.from_pylist([asdict(row) for row in predictions], good.schema))
             bad.write_table(pa.Table.from_pylist([asdict(row) for row in failed], bad.schema))
-            counts.predictions += len(predictions)
-            counts.failed += len(failed)
-            counts.unfinished += sum(not row.finished for row in predictions)
-            counts.logprob += sum(row.mean_logprob for row in predictions)
-    return counts
+            for row in predictions:
+                if picture is not None and row.boxes:
+                    picture(row)

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -47,7 +48,8 @@ def prefix_sdpa(
         query: real[B, heads, Q, D], of the last Q positions.
         key: real[B, key-value heads, K, D].
         value: real[B, key-value heads, K, D].
-        attention_mask: bool[B, 1, Q, K], True where attended; None only for a single query (decoding).
+        attention_mask: bool[B, 1, Q, K], True where attended, or bool[B, 1, 1, K] for all queries alike; None only for
+            a single query (decoding).
         dropout: probability of dropping an attention weight.
         scaling: factor of the logits.
         prefix_length: positions of image, prefix and separator, where it is the same in the whole batch. Their queries
@@ -67,7 +69,10 @@ def prefix_sdpa(
         raise ValueError("SDPA cannot soft-cap attention logits: load the checkpoint with softcap=True, which is eager")
     queries = query.shape[2]
     if queries == 1:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+        # The heads that share keys become queries of one head: repeating the keys would copy all of the cache.
+        grouped = query.reshape(query.shape[0], key.shape[1], -1, query.shape[3])
+        out = scaled_dot_product_attention(grouped, key, value, attention_mask, dropout, scale=scaling)
+        return out.reshape(query.shape[0], 1, query.shape[1], -1), None
     if attention_mask is None:
         raise ValueError("no attention mask: pass token_type_ids, 0 on image, prefix and separator, 1 on the suffix")
     dtype = query.dtype

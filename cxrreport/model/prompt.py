@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -97,16 +98,23 @@ class PromptLayout:
             with_suffix: False for generation.
             images: number of images that the sample has.
         """
-        prefix = self._ids(self.prefix(report))
+        encoded = self.encode_prefix(self.prefix(report), images=images)
+        if not with_suffix:
+            return encoded
+        suffix = self._ids(self.suffix(report))
+        room = self.settings.max_suffix_tokens - 1
+        return replace(encoded, suffix=(*suffix[:room], self.eos_id), suffix_cut=len(suffix) > room)
+
+    def encode_prefix(self, text: str, *, images: int = 1) -> Encoded:
+        """Token ids of a prefix of one's own, cut to the limit of the settings, for generation."""
+        prefix = self._ids(_one_line(text))
         # BOS and separator count towards the limit: it bounds what the model sees beside the image.
         room = max(0, self.settings.max_prefix_tokens - 1 - len(self._separator))
-        suffix = self._ids(self.suffix(report)) if with_suffix else []
-        suffix_room = self.settings.max_suffix_tokens - 1
         return Encoded(
             prefix=(self.bos_id, *prefix[:room], *self._separator),
-            suffix=(*suffix[:suffix_room], self.eos_id) if with_suffix else (),
+            suffix=(),
             prefix_cut=len(prefix) > room,
-            suffix_cut=len(suffix) > suffix_room,
+            suffix_cut=False,
             images=images,
         )
 
@@ -173,21 +181,27 @@ class PromptLayout:
         return self.collate_generation(encoded) | {"pixel_values": pixel_values(images)}
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids up to EOS, special tokens left out."""
+        """Text of generated ids up to EOS; locations and segments as they are, other special tokens left out."""
         kept = list(ids)
         if self.eos_id in kept:
             kept = kept[: kept.index(self.eos_id)]
-        kept = [i for i in kept if i < self.first_special_id and i not in (self.pad_id, self.bos_id)]
-        text: str = self.tokenizer.decode(kept, skip_special_tokens=True)
+        text = ""
+        for located, run in groupby(kept, key=lambda i: self.first_special_id <= i < self.image_id):
+            if located:  # not by `decode`, to which they may be special
+                text += "".join(self.tokenizer.convert_ids_to_tokens(list(run)))
+            else:
+                text += self.tokenizer.decode([i for i in run if i < self.first_special_id], skip_special_tokens=True)
         return text.strip()
 
-    def suppressed(self, vocabulary_rows: int) -> list[int]:
+    def suppressed(self, vocabulary_rows: int, *, locations: bool = False) -> list[int]:
         """Ids that never belong into a report: padding, BOS, locations, segments, image, untrained rows of the table.
 
         Args:
             vocabulary_rows: rows of the embedding table, of which the last ones have no token.
+            locations: the text is no report and may hold locations and segments.
         """
-        return [self.pad_id, self.bos_id, *range(self.first_special_id, vocabulary_rows)]
+        first = self.image_id if locations else self.first_special_id
+        return [self.pad_id, self.bos_id, *range(first, vocabulary_rows)]
 
     def parse(self, text: str) -> tuple[str, str]:
         """Findings and impression of a generated text.

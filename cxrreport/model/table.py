@@ -102,3 +102,8 @@ TABLE: dict[str, Checkpoint] = _published() | {
     "tiny-448": Checkpoint("paligemma2-tiny-224", "tiny", 448, resized=True),
     "tiny-896": Checkpoint("paligemma2-tiny-224", "tiny", 896, resized=True),
 }
+
+
+def is_published(name: str) -> bool:
+    """True for a name of the table, or the hub id behind it, that is a checkpoint as it was published."""
+    return any(name in (line, entry.source) for line, entry in TABLE.items() if not entry.synthetic)

@@ -36,6 +36,7 @@ class Studies:
         self._studies = studies
         self.missing = missing
         self.resolution = resolution
+        self.preprocessing = {"resolution": resolution, "resize": "squash", "interpolation": "bilinear"}
         self.digest = "digest-of-the-manifest"
         self.read: list[str] = []
         self.images = {

@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from cxrreport.errors import InferenceError, MismatchError
+from cxrreport.inference import engine as module
+from cxrreport.inference.choice import drawn
 from cxrreport.inference.engine import Engine, Generated, Request
+from cxrreport.inference.prompts import prompt
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout, pixel_values, positions
-from cxrreport.settings import PromptSettings
+from cxrreport.settings import Beam, PromptSettings, Sampling
 
 NEW = 24
 
@@ -149,18 +152,188 @@ def test_equal_images_are_encoded_once(loaded, layout, requests, monkeypatch) ->
     assert sum(seen) == len(requests)
 
 
-def test_finished_rows_leave_the_batch(loaded, layout, requests, batched, monkeypatch) -> None:
-    rows: list[int] = []
+def widths(monkeypatch, loaded) -> list[tuple[int, int]]:
+    """Rows and columns of every forward pass from here on."""
+    seen: list[tuple[int, int]] = []
     forward = type(loaded.model).forward
 
     def counting(self, *args, **kwargs):
-        rows.append(kwargs["input_ids"].shape[0])
+        seen.append(tuple(kwargs["input_ids"].shape))
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(type(loaded.model), "forward", counting)
+    return seen
+
+
+def test_finished_rows_leave_the_batch(loaded, layout, requests, batched, monkeypatch) -> None:
+    seen = widths(monkeypatch, loaded)
     engine(loaded, layout, batch_size=len(requests)).generate(requests)
-    assert sum(rows) == sum(one.tokens for one in batched)
-    assert rows == sorted(rows, reverse=True)
+    assert sum(rows for rows, _ in seen) == sum(one.tokens for one in batched)
+    steps = [rows for rows, columns in seen if columns == 1]
+    assert steps == sorted(steps, reverse=True)
+
+
+def test_a_waiting_request_takes_the_place_of_a_finished_one(loaded, layout, requests, batched, monkeypatch) -> None:
+    seen = widths(monkeypatch, loaded)
+    written = engine(loaded, layout, batch_size=3).generate(requests)
+    assert [one.ids for one in written] == [one.ids for one in batched]
+    last = max(place for place, (_, columns) in enumerate(seen) if columns > 1)
+    assert {rows for rows, columns in seen[:last] if columns == 1} == {3}
+    assert sum(rows for rows, _ in seen) == sum(one.tokens for one in batched)
+
+
+def test_prompts_are_read_a_few_at_a_time(loaded, layout, requests, batched, monkeypatch) -> None:
+    longest = max(len(layout.encode(request.report, with_suffix=False).prefix) for request in requests)
+    budget = 2 * (longest + layout.image_tokens)
+    monkeypatch.setitem(module._READ_AT_ONCE, "cpu", budget)
+    seen = widths(monkeypatch, loaded)
+    written = engine(loaded, layout, batch_size=len(requests)).generate(requests)
+    assert [one.ids for one in written] == [one.ids for one in batched]
+    read = [(rows, columns) for rows, columns in seen if columns > 1]
+    assert all(rows * columns <= budget for rows, columns in read)
+    assert {rows for rows, _ in read} >= {2}
+
+
+def test_fewer_slots_where_memory_is_short(loaded, layout, requests, batched, monkeypatch, caplog) -> None:
+    config = loaded.model.config.text_config
+    a_position = 4 * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    lengths = [layout.image_tokens + len(layout.encode(one.report, with_suffix=False).prefix) for one in requests]
+    monkeypatch.setattr(module, "free_memory", lambda device: 2.5 / module._SHARE * a_position * (max(lengths) + NEW))
+    seen = widths(monkeypatch, loaded)
+    written = engine(loaded, layout, batch_size=8).generate(requests)
+    assert max(rows for rows, columns in seen if columns == 1) == 2
+    assert [one.ids for one in written] == [one.ids for one in batched]
+    assert not caplog.records
+
+
+def test_with_softcapping_tokens_equal_those_of_transformers(checkpoint_folder, requests) -> None:
+    from cxrreport.model.checkpoints import load
+    from cxrreport.settings import CheckpointSettings
+
+    settings = CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu", softcap=True)
+    capped = load(settings, resolution=56)
+    layout = PromptLayout(capped.tokenizer, PromptSettings(), capped.image_tokens)
+    suppressed = layout.suppressed(capped.model.get_input_embeddings().weight.shape[0])
+    for request, ours in zip(requests[:6], engine(capped, layout).generate(requests[:6]), strict=True):
+        batch = layout.generation_batch([request.report], [request.image])
+        theirs = capped.model.generate(
+            **batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1, suppress_tokens=suppressed
+        )
+        assert tuple(theirs[0, batch["input_ids"].shape[1] :].tolist()) == ours.ids
+
+
+def test_beam_search_equals_that_of_transformers(loaded, layout, requests, batched) -> None:
+    some = requests[:5]
+    settings = Beam(method="beam", beams=3, length_penalty=0.5)
+    one = Engine(loaded, layout, batch_size=5, max_new_tokens=NEW, decoding=settings)
+    found = one.generate(some)
+    suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
+    for request, ours in zip(some, found, strict=True):
+        batch = layout.generation_batch([request.report], [request.image])
+        theirs = loaded.model.generate(
+            **batch,
+            num_beams=3,
+            length_penalty=0.5,
+            do_sample=False,
+            max_new_tokens=NEW,
+            eos_token_id=1,
+            suppress_tokens=suppressed,
+            renormalize_logits=True,
+        )
+        ids = theirs[0, batch["input_ids"].shape[1] :].tolist()
+        assert layout.decode(ids) == ours.text
+        assert ours.finished == (1 in ids)
+    assert [ours.ids for ours in found] != [greedy.ids for greedy in batched[:5]]
+
+
+def test_probabilities_of_beam_search_are_those_of_the_text(loaded, layout, requests, batched, monkeypatch) -> None:
+    # The search finds what greedy decoding wrote: then its probabilities are known.
+    def found(self, **given):
+        new = torch.tensor([batched[0].ids])
+        return torch.cat([given["input_ids"], new], dim=1)
+
+    monkeypatch.setattr(type(loaded.model), "generate", found)
+    one = Engine(loaded, layout, batch_size=1, max_new_tokens=NEW, decoding=Beam(method="beam")).generate(requests[:1])
+    assert one[0].mean_logprob == pytest.approx(batched[0].mean_logprob, abs=1e-4)
+    assert one[0].min_logprob == pytest.approx(batched[0].min_logprob, abs=1e-4)
+
+
+def test_sampling_depends_on_seed_and_study_alone(loaded, layout, requests) -> None:
+    def written(order: list[Request], *, size: int = 4, seed: int = 0, **how: float) -> dict[str, tuple[int, ...]]:
+        settings = Sampling(method="sample", **how)
+        one = Engine(loaded, layout, batch_size=size, max_new_tokens=NEW, decoding=settings, seed=seed)
+        return {generated.study_id: generated.ids for generated in one.generate(order)}
+
+    first = written(requests)
+    assert written(requests[::-1][:9], size=1).items() <= first.items()
+    other = written(requests, seed=1)
+    assert sum(first[study] != other[study] for study in first) > len(first) // 2
+    allowed = set(range(layout.first_special_id)) - {layout.pad_id, layout.bos_id}
+    assert {token for ids in first.values() for token in ids} <= allowed
+    same = [dataclasses.replace(requests[0], study_id=f"again {number}") for number in range(6)]
+    assert len(set(written(same).values())) > 1
+    cold = written(requests, temperature=1e-4)
+    assert cold == {one.study_id: one.ids for one in engine(loaded, layout).generate(requests)}
+
+
+def test_draws_have_the_distribution_of_the_model() -> None:
+    probabilities = torch.tensor([0.1, 0.5, 0.15, 0.25])
+    draws = (torch.arange(1000) + 0.5) / 1000
+
+    def shares(**how: float) -> list[float]:
+        logits = probabilities.log().expand(1000, 4)
+        chosen = drawn(logits, Sampling(method="sample", **how), draws)
+        return (torch.bincount(chosen, minlength=4) / 1000).tolist()
+
+    assert shares() == pytest.approx([0.1, 0.5, 0.15, 0.25], abs=2e-3)
+    assert shares(top_p=0.7) == pytest.approx([0, 2 / 3, 0, 1 / 3], abs=2e-3)
+    squares = probabilities.square() / probabilities.square().sum()
+    assert shares(temperature=0.5) == pytest.approx(squares.tolist(), abs=2e-3)
+    assert shares(top_p=1e-9) == [0, 1, 0, 0]
+
+
+def test_locations_are_for_prompts_that_ask_for_them(loaded, layout, requests, batched) -> None:
+    asked = [dataclasses.replace(requests[0], prompt=prompt(text)) for text in ("detect effusion", "caption", "ocr")]
+    detected, captioned, read = engine(loaded, layout).generate(asked)
+    assert [one.prompt for one in (detected, captioned, read)] == ["detect effusion", "caption en", "ocr"]
+    locations = set(range(layout.first_special_id, layout.image_id))
+    assert locations & set(detected.ids)
+    assert max(detected.ids) < layout.image_id
+    assert "<loc000" in detected.text
+    assert not locations & {*captioned.ids, *read.ids}
+    assert captioned.ids != batched[0].ids
+
+
+def test_several_prompts_encode_an_image_once(loaded, layout, requests, monkeypatch) -> None:
+    seen: list[int] = []
+    encode = type(loaded.model).get_image_features
+
+    def counting(self, pixel_values, **kwargs):
+        seen.append(len(pixel_values))
+        return encode(self, pixel_values, **kwargs)
+
+    monkeypatch.setattr(type(loaded.model), "get_image_features", counting)
+    asked = [
+        dataclasses.replace(request, prompt=prompt(text))
+        for text in ("detect effusion", "caption", "answer en is there a tube in place ?")
+        for request in requests[:5]
+    ]
+    engine(loaded, layout, batch_size=2).generate(asked)
+    assert sum(seen) == 5
+
+
+def test_a_request_may_have_a_limit_of_its_own(loaded, layout, requests, batched) -> None:
+    limits = [1 + number % 30 for number in range(len(requests))]
+    given = [dataclasses.replace(one, max_new_tokens=limit) for one, limit in zip(requests, limits, strict=True)]
+    written = engine(loaded, layout).generate(given)
+    for one, whole, limit in zip(written, batched, limits, strict=True):
+        assert one.ids == whole.ids[:limit]
+
+
+def test_digests_are_those_of_the_manifest(batched, requests) -> None:
+    import hashlib
+
+    assert batched[0].image_sha256 == (hashlib.sha256(requests[0].image.tobytes()).hexdigest(),)
 
 
 class Crowded:
@@ -203,7 +376,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(loaded, layout, requests, ba
 
 def test_out_of_memory_for_one_study_is_an_error_with_a_way_out(loaded, layout, requests) -> None:
     crowded = Crowded(loaded.model, 0, torch.OutOfMemoryError("no"))
-    with pytest.raises(InferenceError, match=r"not enough memory on cpu for a batch of one; set checkpoint\.precision"):
+    with pytest.raises(InferenceError, match=r"not enough memory on cpu for one text; .* set checkpoint\.precision"):
         engine(dataclasses.replace(loaded, model=crowded), layout).generate(requests)
 
 
@@ -245,11 +418,10 @@ def test_no_request_no_result(loaded, layout) -> None:
 def test_progress_counts_up_to_all(loaded, layout, requests) -> None:
     told: list[int] = []
     engine(loaded, layout, batch_size=5).generate(requests[:12], told.append)
-    assert told == [5, 10, 12]
+    assert told == list(range(1, 13))
 
 
-def test_a_long_answer_outgrows_the_first_room_of_the_cache(loaded, layout, requests) -> None:
-    # The cache grows by 64 positions at a time; transformers' own cache is the reference.
+def test_a_long_answer_equals_that_of_transformers(loaded, layout, requests) -> None:
     one = max(engine(loaded, layout, new=150).generate(requests), key=lambda generated: generated.tokens)
     assert one.tokens == 150
     request = next(request for request in requests if request.study_id == one.study_id)

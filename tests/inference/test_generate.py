@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import hashlib
 import json
 import signal
 import subprocess
@@ -9,13 +11,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from PIL import Image as PillowImage
 
-from cxrreport.errors import InferenceError, InputError, MismatchError, OutputError
+from cxrreport.errors import InferenceError, InputError, MismatchError, OutputError, SettingsError
 from cxrreport.files import output_folder
 from cxrreport.inference import generate as module
 from cxrreport.inference.generate import PHANTOMS_ONLY, VERB, generate
 from cxrreport.model.prompt import PromptLayout
-from cxrreport.records import Prediction
+from cxrreport.records import Box, Prediction
 from cxrreport.settings import GenerateSettings, PromptSettings
 
 CONFTEST = Path(__file__).with_name("conftest.py")
@@ -56,9 +60,17 @@ def run(loaded, layout, make_studies):
     return running
 
 
+def rows(folder: Path) -> list[Prediction]:
+    found = []
+    for row in pq.read_table(folder / "predictions.parquet").to_pylist():
+        lists = {name: tuple(row[name]) for name in ("image_ids", "image_sha256")}
+        found.append(Prediction(**row | lists | {"boxes": tuple(Box(**box) for box in row["boxes"])}))
+    assert len({(one.study_id, one.prompt) for one in found}) == len(found)
+    return found
+
+
 def predictions(folder: Path) -> dict[str, Prediction]:
-    rows = pq.read_table(folder / "predictions.parquet").to_pylist()
-    found = [Prediction(**row | {"image_ids": tuple(row["image_ids"])}) for row in rows]
+    found = rows(folder)
     assert len({one.study_id for one in found}) == len(found)
     return {one.study_id: one for one in found}
 
@@ -134,7 +146,8 @@ def test_shuffled_shows_another_patients_image(run, tmp_path: Path, make_studies
     assert sorted(one.image_ids[0] for one in shuffled.values()) == sorted(one.image_ids[0] for one in plain.values())
     assert all(shuffled[study].patient_id == plain[study].patient_id for study in plain)
     run(tmp_path / "again", control="shuffled", limit=4)
-    assert predictions(tmp_path / "again").items() <= shuffled.items()
+    for study, one in predictions(tmp_path / "again").items():
+        assert (one.image_ids, one.text) == (shuffled[study].image_ids, shuffled[study].text)
     run(tmp_path / "other", control="shuffled", seed=1)
     assert predictions(tmp_path / "other") != shuffled
     record = json.loads((tmp_path / "shuffled/generate.json").read_text())
@@ -171,8 +184,140 @@ def test_no_image_at_all_is_an_error_and_can_be_mended(run, tmp_path: Path, make
     assert run(tmp_path / "out").predictions == 18
 
 
+def test_only_what_failed_is_tried_again(run, tmp_path: Path, make_studies) -> None:
+    with pytest.raises(Stop):
+        run(tmp_path / "out", studies=make_studies(20, missing=("i003",)), progress=stop_after(11))
+    studies = make_studies(20)
+    assert run(tmp_path / "out", studies=studies).predictions == 18
+    assert studies.read[0] == "i003"
+    assert not {"i000", "i001", "i002", "i004", "i005"} & set(studies.read)
+
+
+def test_a_prediction_says_what_was_read_and_seen(run, loaded, layout, tmp_path: Path, make_studies) -> None:
+    run(tmp_path / "out", limit=4)
+    studies = make_studies(20)
+    for study in studies.studies()[:4]:
+        one = predictions(tmp_path / "out")[study.study_id]
+        assert one.prompt == layout.prefix(study.report)
+        assert one.image_sha256 == (hashlib.sha256(studies.image(study.image_ids[0]).tobytes()).hexdigest(),)
+    metadata = pq.read_schema(tmp_path / "out/predictions.parquet").metadata
+    assert json.loads(metadata[b"cxrreport.settings"])["max_new_tokens"] == 12
+    assert json.loads(metadata[b"cxrreport.inputs"])["versions"]["torch"] == torch.__version__
+
+
+def test_abstains_below_the_threshold(run, tmp_path: Path) -> None:
+    assert run(tmp_path / "all").abstained == 0
+    found = predictions(tmp_path / "all")
+    threshold = sorted(one.mean_logprob for one in found.values())[5]
+    assert run(tmp_path / "some", abstain_below=threshold).abstained == 5
+    for study, one in predictions(tmp_path / "some").items():
+        assert one.abstained == (found[study].mean_logprob < threshold)
+        assert one.text == found[study].text
+
+
+def test_several_prompts_for_one_reading(run, tmp_path: Path, make_studies) -> None:
+    studies = make_studies(20, missing=("i004",))
+    told: list[tuple[int, int, str]] = []
+    summary = run(
+        tmp_path / "out",
+        studies=studies,
+        prompts=("detect effusion", "caption"),
+        draw_boxes=True,
+        progress=lambda *step: told.append(step),
+    )
+    assert (summary.studies, summary.predictions, summary.failed) == (18, 34, 1)
+    found = rows(tmp_path / "out")
+    assert len(studies.read) == len(set(studies.read)) + sum(bool(one.boxes) for one in found)
+    assert told[-1] == (18, 18, "studies")
+    assert [one.prompt for one in found] == ["detect effusion", "caption en"] * 17
+    assert all(not one.findings and not one.impression for one in found)
+    assert not any(one.boxes or "<" in one.text for one in found[1::2])
+    assert any("<loc000" in one.text for one in found[::2])
+    with pytest.raises(SettingsError, match="'detect' needs to be told what"):
+        run(tmp_path / "half", prompts=("detect",))
+
+
+def test_boxes_are_drawn_on_request(run, tmp_path: Path, make_studies, monkeypatch) -> None:
+    box = Box(label="effusion", top=8, left=8, bottom=40, right=48)
+    monkeypatch.setattr(module, "boxes", lambda text, image, resize: (box,) if "<loc" in text else ())
+    run(tmp_path / "out", prompts=("detect effusion",), draw_boxes=True, limit=6)
+    run(tmp_path / "none", prompts=("detect effusion",), limit=6)
+    with_boxes = [one.study_id for one in rows(tmp_path / "out") if one.boxes]
+    pictures = sorted((tmp_path / "out/boxes").iterdir())
+    assert [path.name.rsplit("-", 1)[0] for path in pictures] == with_boxes != []
+    assert PillowImage.open(pictures[0]).size == (56, 56)
+    assert not (tmp_path / "none/boxes").exists()
+
+
+def test_an_array_of_jobs_makes_the_same(run, tmp_path: Path, make_studies) -> None:
+    run(tmp_path / "whole")
+    parts = [run(tmp_path / "out", shard=f"{number}/3") for number in (1, 2, 3)]
+    assert [part.studies for part in parts] == [8, 5, 5]
+    assert not (tmp_path / "out").exists()
+    assert run(tmp_path / "out", shard="2/3") == parts[1]
+    studies = make_studies(20)
+    summary = run(tmp_path / "out", studies=studies)
+    assert (summary.studies, summary.resumed, studies.read) == (18, 18, [])
+    assert predictions(tmp_path / "out") == predictions(tmp_path / "whole")
+
+
+def test_a_job_that_is_missing_is_done_when_parts_come_together(run, tmp_path: Path, make_studies) -> None:
+    run(tmp_path / "whole")
+    run(tmp_path / "out", shard="1/2")
+    studies = make_studies(20)
+    assert run(tmp_path / "out", studies=studies).resumed == 10
+    assert len(studies.read) == 8
+    assert predictions(tmp_path / "out") == predictions(tmp_path / "whole")
+
+
+def test_parts_of_other_settings_are_refused(run, tmp_path: Path) -> None:
+    run(tmp_path / "out", shard="1/2")
+    with pytest.raises(OutputError, match=r"1-of-2: .*max_new_tokens was 12 and is 8"):
+        run(tmp_path / "out", max_new_tokens=8)
+
+
+def test_sampled_texts_do_not_depend_on_how_a_run_was_cut(run, tmp_path: Path) -> None:
+    how = {"decoding": {"method": "sample", "temperature": 1.5}}
+    run(tmp_path / "whole", **how)
+    with pytest.raises(Stop):
+        run(tmp_path / "out", progress=stop_after(7), **how)
+    run(tmp_path / "out", **how)
+    run(tmp_path / "other", seed=1, **how)
+    run(tmp_path / "small", shard_size=2, batch_size=1, **how)
+    whole, other, small = (predictions(tmp_path / name) for name in ("whole", "other", "small"))
+    assert predictions(tmp_path / "out") == whole
+    assert {study: one.text for study, one in small.items()} == {study: one.text for study, one in whole.items()}
+    assert {study: one.text for study, one in other.items()} != {study: one.text for study, one in whole.items()}
+
+
+def test_a_full_disk_loses_nothing(run, tmp_path: Path, monkeypatch) -> None:
+    real = Path.write_text
+    shards = []
+
+    def full(self: Path, *rest, **options):
+        if self.suffix == ".jsonl":
+            shards.append(self)
+            if len(shards) > 2:
+                raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return real(self, *rest, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OutputError, match=r"the disk is full .* give the same command again"):
+        run(tmp_path / "out")
+    monkeypatch.undo()
+    assert run(tmp_path / "out").resumed == 10
+
+
 class Stop(BaseException):
     """Ends a run from its progress, as Ctrl-C does."""
+
+
+def stop_after(studies: int):
+    def stop(done: int, total: int, label: str) -> None:
+        if done > studies:
+            raise Stop
+
+    return stop
 
 
 def test_a_stopped_run_goes_on_where_it_was(run, tmp_path: Path, make_studies) -> None:

@@ -55,7 +55,7 @@ def test_a_shard_is_complete_when_every_study_has_its_prediction(tmp_path: Path)
 @pytest.mark.parametrize("study_ids", [["s0", "s1"], ["s1", "s0", "s2"], ["s0", "s1", "s2", "s3"], ["s0", "s0", "s2"]])
 def test_rows_of_other_studies_are_not_written(tmp_path: Path, study_ids: list[str]) -> None:
     one = shards(tmp_path)
-    with pytest.raises(ValueError, match="not one per study"):
+    with pytest.raises(ValueError, match="not those of its studies"):
         one.write(0, [prediction(study_id) for study_id in study_ids])
     assert one.read(0) is None
 
@@ -77,7 +77,7 @@ def test_collecting_with_a_shard_missing_is_an_error(tmp_path: Path) -> None:
     one = shards(tmp_path)
     one.write(0, [prediction("s0"), prediction("s1"), prediction("s2")])
     with pytest.raises(OutputError, match=r"00001\.jsonl: missing or damaged"):
-        list(one.finished())
+        list(one.finished(range(3)))
 
 
 def test_other_inputs_are_refused_and_named(tmp_path: Path) -> None:

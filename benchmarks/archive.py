@@ -1,0 +1,118 @@
+"""Memory and time of a whole archive: DICOM to predictions, the model replaced by a fixed text; the last line is JSON.
+
+    python benchmarks/archive.py                            # 2,000 and 20,000 studies
+    python benchmarks/archive.py --studies 500 2000 8000    # other sizes, the first and the last are compared
+
+Studies are CR of 256 x 256 pixels in the layout of MIMIC-CXR with a report each, hard links to one file. `ingest` and
+`generate` do all that they do otherwise, at 224 pixels and with the tiny checkpoint loaded; only the engine answers
+every request at once. Every size is a process of its own. Memory is the peak of the whole process, interpreter and
+libraries included; `imported` is what they take before anything is read.
+
+Keys: `memory_ratio`, peak of the largest size over that of the smallest; `kilobytes_per_study`, the rise between them;
+`time_ratio`, seconds per study of the largest over those of the smallest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+TEXT = "FINDINGS: The heart is normal. No effusion. IMPRESSION: No acute process."
+
+
+def run(tree: Path, output: Path, count: int) -> dict[str, float]:
+    """Ingest and generate in this process; seconds of each and memory in MB."""
+    import pyarrow.parquet as pq
+
+    from cxrreport.inference import engine
+    from cxrreport.inference.generate import generate
+    from cxrreport.ingestion.manifest import Manifest
+    from cxrreport.ingestion.pipeline import ingest
+    from cxrreport.model import checkpoints
+    from cxrreport.model.prompt import PromptLayout
+    from cxrreport.settings import CheckpointSettings, GenerateSettings, IngestSettings, PromptSettings
+
+    def fixed(_: engine.Engine, requests: Sequence[Any], done: Callable[[int], None]) -> list[engine.Generated]:
+        done(len(requests))
+        return [
+            engine.Generated(
+                study_id=request.study_id,
+                prompt="generate the chest x-ray report",
+                image_sha256=("0" * 64,),
+                ids=(5, 1),
+                text=TEXT,
+                mean_logprob=-0.5,
+                min_logprob=-1.0,
+                finished=True,
+            )
+            for request in requests
+        ]
+
+    loaded = checkpoints.load(CheckpointSettings(name="tiny"), resolution=224)
+    layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
+    figures = {"imported": memory("VmRSS")}
+    begun = time.perf_counter()
+    ingest(IngestSettings(input=tree, output=output / "data"))
+    figures |= {"ingest_seconds": time.perf_counter() - begun, "ingest_peak": memory("VmHWM")}
+    engine.Engine.generate = fixed  # type: ignore[method-assign, assignment]
+    begun = time.perf_counter()
+    settings = GenerateSettings(input=output / "data", output=output / "reports", split=None)
+    generate(settings, Manifest.open(output / "data"), loaded, layout, {}, lambda done, total, label: None)
+    figures |= {"generate_seconds": time.perf_counter() - begun, "peak": memory("VmHWM")}
+    if pq.read_metadata(output / "reports/predictions.parquet").num_rows != count:
+        raise SystemExit("some studies have no prediction")
+    return figures
+
+
+def memory(field: str) -> float:
+    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", type=int, nargs="+", default=[2000, 20000], help="sizes, ascending")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        tree, output, count = options.child
+        print(json.dumps(run(Path(tree), Path(output), int(count))))
+        return
+    from ingest import make_cr, make_tree
+
+    figures: dict[int, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_cr(folder / "image.dcm", 256, 256, seed=0)
+        for count in options.studies:
+            tree = make_tree(folder / f"tree-{count}", folder / "image.dcm", count)
+            command = [sys.executable, __file__, "--child", str(tree), str(folder / f"out-{count}"), str(count)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            one = figures[count] = json.loads(done.stdout.splitlines()[-1])
+            print(
+                f"{count:6} studies: ingest {one['ingest_seconds']:6.1f} s, generate {one['generate_seconds']:6.1f} s; "
+                f"imported {one['imported']:.0f} MB, peak {one['ingest_peak']:.0f} MB after ingest, "
+                f"{one['peak']:.0f} MB in the end",
+                flush=True,
+            )
+    few, many = options.studies[0], options.studies[-1]
+    seconds = {count: one["ingest_seconds"] + one["generate_seconds"] for count, one in figures.items()}
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    result = {
+        "memory_ratio": round(figures[many]["peak"] / figures[few]["peak"], 3),
+        "kilobytes_per_study": round(1024 * (figures[many]["peak"] - figures[few]["peak"]) / max(1, many - few), 2),
+        "time_ratio": round(seconds[many] / many / (seconds[few] / few), 3),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
