@@ -196,6 +196,24 @@ def test_store_is_read_by_plain_pyarrow_and_says_what_it_is_to_datasets(tmp_path
     assert b'"_type": "Image"' in table.schema.metadata[b"huggingface"]
 
 
+def test_store_is_read_by_datasets(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed (extra dev)")
+    write_shard(tmp_path / "images/00000.parquet", [(str(number), encode(GRADIENT)) for number in range(3)])
+    files, cache = str(tmp_path / "images/*.parquet"), str(tmp_path / "cache")
+    loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=cache)
+    assert loaded["image_id"][:] == ["0", "1", "2"]
+    assert np.array_equal(np.asarray(loaded[2]["image"]), GRADIENT)
+
+
+@pytest.mark.slow
+def test_store_is_read_by_ray(tmp_path: Path) -> None:
+    data = pytest.importorskip("ray.data", reason="Ray is not installed (extra ray)")
+    write_shard(tmp_path / "00000.parquet", [(str(number), encode(GRADIENT)) for number in range(3)])
+    rows = data.read_parquet(str(tmp_path)).take_all()
+    assert sorted(row["image_id"] for row in rows) == ["0", "1", "2"]
+    assert np.array_equal(decode(rows[0]["image"]["bytes"]), GRADIENT)
+
+
 def test_store_read_after_a_fork(tmp_path: Path) -> None:
     write_shard(tmp_path / "00000.parquet", [(str(number), encode(GRADIENT)) for number in range(20)])
     store = ImageStore(tmp_path)

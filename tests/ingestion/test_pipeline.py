@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -436,23 +438,32 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_sigkill_and_the_same_command_again(make_mimic: Make, tmp_path: Path, workers: int) -> None:
-    root = make_mimic(12)
+AT_ONCE = [("studies 10", 1), ("studies 10", 2)]
+LATER = [("headers 3", 1), ("reports 24", 1), ("studies 0", 2), ("studies 23", 2), ("studies 24", 1)]
+
+
+@pytest.mark.parametrize(
+    ("moment", "workers"), [*AT_ONCE, *(pytest.param(*each, marks=pytest.mark.slow) for each in LATER)]
+)
+def test_sigkill_and_the_same_command_again(make_mimic: Make, tmp_path: Path, moment: str, workers: int) -> None:
+    root = make_mimic(12, tables=moment != "headers 3")
     driver = tmp_path / "driver.py"
     driver.write_text(DRIVER)
     command = [sys.executable, str(driver), str(root), str(tmp_path / "killed"), str(workers)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     for line in child.stdout:
-        if line == "studies 10\n":
+        if line == f"{moment}\n":
             break
+    else:
+        pytest.fail(f"the run ended before {moment}")
     workers_of_child = children(child.pid)
-    assert len(workers_of_child) >= (workers if workers > 1 else 0)
+    assert len(workers_of_child) >= (workers if workers > 1 and moment != "studies 0" else 0)
     child.send_signal(signal.SIGKILL)
     child.wait(timeout=20)
-    assert not (tmp_path / "killed/manifest.parquet").exists()
-    assert (tmp_path / "killed/.parts").is_dir()
+    if moment == "studies 10":
+        assert not (tmp_path / "killed/manifest.parquet").exists()
+        assert (tmp_path / "killed/.parts").is_dir()
     deadline = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in workers_of_child) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -467,6 +478,38 @@ def test_sigkill_and_the_same_command_again(make_mimic: Make, tmp_path: Path, wo
 
 def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_disk_that_is_full_anywhere(make_mimic: Make, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: every write past it fails with the system's own error."""
+    root = make_mimic(4)
+    whole = run(root, tmp_path / "whole")
+    command = [sys.executable, "-m", "cxrreport", "ingest", "--input", root, "--output", tmp_path / "out", "--no-track"]
+    images = (tmp_path / "whole/images/00000.parquet").stat().st_size
+    for limit in (1_000, images - 1):  # the state file; the images
+        limited = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limited)
+        assert done.returncode == 2 and "the disk is full" in done.stderr, done.stderr
+        assert not (tmp_path / "out/manifest.parquet").exists()
+    assert run(root, tmp_path / "out").digest == whole.digest
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".partial")]
+
+
+def test_a_second_run_into_one_folder_is_refused(
+    make_mimic: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, refusals = make_mimic(2), []
+    read = pipeline.read_study
+
+    def second_run(study: Any, settings: IngestSettings) -> Any:
+        if not refusals:
+            with pytest.raises(OutputError, match="another run"):
+                run(root, tmp_path / "out")
+            refusals.append(1)
+        return read(study, settings)
+
+    monkeypatch.setattr(pipeline, "read_study", second_run)
+    assert run(root, tmp_path / "out").kept == 4 and refusals
 
 
 def test_full_disk_is_a_clear_error_and_the_run_goes_on_later(
