@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -32,6 +32,7 @@ from cxrreport.settings import (
     ExportSettings,
     GenerateSettings,
     IngestSettings,
+    MergeSettings,
     PlanSettings,
     PromptSettings,
     ReviewSettings,
@@ -52,7 +53,15 @@ if TYPE_CHECKING:
     from cxrreport.training.train import TrainResult, Validate
 
 R = TypeVar("R")
-Verb = IngestSettings | TrainSettings | GenerateSettings | EvaluateSettings | ExportSettings | ReviewSettings
+Verb = (
+    IngestSettings
+    | TrainSettings
+    | MergeSettings
+    | GenerateSettings
+    | EvaluateSettings
+    | ExportSettings
+    | ReviewSettings
+)
 INGEST_FILES = ("manifest.parquet", "ingest.json")
 """Files that tell an output folder of `ingest`, finished or not, from a folder of DICOM."""
 INGESTED = "ingested"
@@ -149,7 +158,7 @@ def train(
     with _tracked("train", settings) as (run, summarise):
         manifest = Manifest.open(settings.data)
         _log_data(run, manifest, "training")
-        if validate is None and settings.validation.radgraph is not None:
+        if validate is None and settings.validation.radgraph != "none":
             from cxrreport.validation import ReportValidation
 
             reports = ReportValidation(settings, manifest, first=first, progress=report)
@@ -366,6 +375,46 @@ def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Sum
         if settings.tracking.log_reports:
             run.artifact(settings.output)
     return summarise(facts, studies)
+
+
+def merge(settings: MergeSettings, *, progress: Progress | None = None) -> Summary[Path]:
+    """An adapter merged into its checkpoint, as a folder that plain transformers loads. Its result is that folder.
+
+    Raises:
+        WeightsError: the adapter is not there, damaged, or a pickle; the checkpoint cannot be had.
+        MismatchError: the adapter belongs to another checkpoint.
+        OutputError: the folder is in use or holds something else, or the disk is full.
+    """
+    from cxrreport.model import adapters, checkpoints
+    from cxrreport.model.export import write_checkpoint
+
+    report = progress or _silent
+    with (
+        _tracked("merge", settings) as (run, summarise),
+        output_folder(settings.output, verb="merge", settings=settings.model_dump(mode="json")) as folder,
+    ):
+        card = adapters.AdapterCard.read(settings.adapter)
+        checkpoint = settings.checkpoint or card.checkpoint
+        if checkpoint.precision == "nf4":  # what is merged is whole again
+            checkpoint = checkpoint.model_copy(update={"precision": "bfloat16"})
+        adapter = checkpoints.fingerprint(settings.adapter)
+        run.dataset("adapter", adapter, "model")
+        if not folder.finished:
+            report(0, 2, "merging")
+            loaded = adapters.load(settings.adapter, checkpoints.load(checkpoint, resolution=card.resolution))
+            merged = replace(loaded, model=loaded.model.merge_and_unload())
+            report(1, 2, "merging")
+            card = card.model_copy(update={"merged": True})
+            base = checkpoints.locate(checkpoint)
+            write_checkpoint(settings.output, merged, card, base=base, shard_bytes=int(settings.shard_gb * 1e9))
+            folder.finish(adapter=adapter, fingerprint=checkpoints.fingerprint(settings.output))
+        run.dataset("checkpoint", folder.record["fingerprint"], "output")
+        run.artifact(settings.output / "merge.json")
+        report(2, 2, "merging")
+        files = sorted(settings.output.glob("*.safetensors"))
+        facts = {"files": len(files), "gigabytes": sum(file.stat().st_size for file in files) / 1e9}
+        run.metrics(_flat(facts))
+    return summarise(facts, settings.output, _phantoms(card.synthetic))
 
 
 def plan(settings: PlanSettings) -> tuple[list[Offer], str]:

@@ -237,9 +237,9 @@ class CheckpointSettings(Settings):
 class ValidationSettings(Settings):
     """What is measured while training, beside the loss on the whole validation split, and what follows from it."""
 
-    radgraph: str | None = "radgraph-xl"
-    """Reports are generated and scored by this RadGraph, as in `evaluate`, and the step with the best F1 is kept; None:
-    the step with the least validation loss is."""
+    radgraph: str = "radgraph-xl"
+    """Reports are generated and scored by this RadGraph, as in `evaluate`, and the step with the best F1 is kept;
+    `none`: the step with the least validation loss is."""
     weights: Path | None = None
     """As in `evaluate`."""
     download: bool = False
@@ -487,6 +487,20 @@ class RegisterSettings(Settings):
     """Longest report, tokens."""
     max_pixels: PositiveInt = 60_000_000
     """Largest rows x columns that is decoded; larger ones are refused."""
+    tracking: TrackingSettings = TrackingSettings()
+
+
+class MergeSettings(Settings):
+    """An adapter merged into its checkpoint, as a checkpoint that plain transformers loads."""
+
+    adapter: Path
+    """Adapter folder of `train`."""
+    output: Path
+    """Folder for the checkpoint."""
+    checkpoint: CheckpointSettings | None = None
+    """None: the one that the adapter was trained on; its precision is that of the merged weights."""
+    shard_gb: Annotated[float, Field(gt=0)] = 5.0
+    """Largest weight file, GB (10^9 bytes)."""
     tracking: TrackingSettings = TrackingSettings()
 
 

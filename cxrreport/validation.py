@@ -36,7 +36,7 @@ class ReportValidation:
     """Generates reports for the same validation studies every time, and scores them.
 
     Args:
-        settings: of the training; `validation.radgraph` is given.
+        settings: of the training; `validation.radgraph` is not `none`.
         manifest: the ingest folder.
         first: this process scores; the others of a training by several only generate.
         progress: told about studies with a report.
@@ -55,7 +55,7 @@ class ReportValidation:
             [study for study in manifest.studies(Split.VALIDATE) if self._scorable(study.report)], wanted.studies
         )
         self.conditions: Mapping[str, Any] = {}
-        if not first or wanted.radgraph is None:
+        if not first:
             return
         try:
             root = wanted.weights or weights_folder() or PACKAGE_CACHE
@@ -64,7 +64,7 @@ class ReportValidation:
             self._annotator = RadGraphAnnotator(folder, cache=cache, download=wanted.download)
         except WeightsError as error:
             raise WeightsError(
-                f"validation.radgraph: {error}. To validate by the loss alone, set validation.radgraph to null"
+                f"validation.radgraph: {error}. To validate by the loss alone, set validation.radgraph to none"
             ) from error
         archive = self._annotator.archive
         self.conditions = {

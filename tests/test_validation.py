@@ -138,7 +138,7 @@ def test_only_the_sections_that_are_trained_count(make: Any, monkeypatch: pytest
 
 def test_missing_weights_are_an_error_before_training_begins(make: Any, tmp_path: Path) -> None:
     missing = {"radgraph": "radgraph-xl", "weights": tmp_path / "nowhere"}
-    with pytest.raises(WeightsError, match=r"validation\.radgraph: .*set validation.radgraph to null"):
+    with pytest.raises(WeightsError, match=r"validation\.radgraph: .*set validation.radgraph to none"):
         make(Studies(), validation=missing)
     made, _ = make(Studies(), first=False, validation=missing)  # another process only generates
     assert made.studies

@@ -54,6 +54,8 @@ class AdapterCard(BaseModel):
     """None: full fine-tuning, the weights are a whole checkpoint."""
     modules: tuple[str, ...] = ()
     """Layers that are adapted."""
+    merged: bool = False
+    """The adapter has been merged into the checkpoint that this card lies beside."""
     preprocessing: dict[str, Any]
     """How images were resampled, from the manifest."""
     data_digest: str
@@ -256,11 +258,14 @@ def _base(checkpoint: CheckpointSettings) -> str:
 def model_card(card: AdapterCard) -> str:
     """README of an adapter folder, in the hub's format: what it is, how it came about, on what terms it may be used."""
     base = _base(card.checkpoint)
-    front = ["---", "library_name: peft", "pipeline_tag: image-text-to-text", "tags: [radiology, chest-x-ray]"]
+    library = "transformers" if card.merged or card.lora is None else "peft"
+    front = ["---", f"library_name: {library}", "pipeline_tag: image-text-to-text", "tags: [radiology, chest-x-ray]"]
     if not card.synthetic:
         front += ["license: gemma", f"base_model: {base}"]
     lora = card.lora
-    method = f"LoRA, rank {lora.rank}, alpha {lora.alpha}, {len(card.modules)} layers" if lora else "full fine-tuning"
+    kind = "QLoRA (base in 4 bits, nf4)" if card.checkpoint.precision == "nf4" else "LoRA"
+    method = f"{kind}, rank {lora.rank}, alpha {lora.alpha}, {len(card.modules)} layers" if lora else "full fine-tuning"
+    method += ", merged into the checkpoint" if card.merged else ""
     chosen = "" if card.trained_steps in (None, card.steps) else ", the best on the validation split"
     lines = [
         *front,

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from cxrreport.errors import ManifestError, SettingsError, TrainingError
-from cxrreport.files import OutputFolder, atomic_path, output_folder, write_json
+from cxrreport.files import OutputFolder, output_folder
 from cxrreport.model import adapters, checkpoints
 from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.export import write_checkpoint
 from cxrreport.model.prompt import IGNORED, PromptLayout
 from cxrreport.records import Progress, Split
 from cxrreport.settings import TrainSettings
@@ -376,25 +377,9 @@ class _Run:
             adapters.save(folder, loaded.model, card, state)
         else:
             folder = self.folder.path / "model"
-            save_whole(folder, loaded, card, state)
+            base = checkpoints.locate(self.settings.checkpoint)
+            write_checkpoint(folder, loaded, card, base=base, state=state)
         return folder
-
-
-def save_whole(folder: Path, loaded: LoadedModel, card: adapters.AdapterCard, state: dict[str, torch.Tensor]) -> None:
-    """Write a fully fine-tuned checkpoint as a folder that `checkpoint.name` and plain transformers take.
-
-    Raises:
-        OutputError: the disk is full or the folder cannot be written.
-    """
-    with atomic_path(folder / "model.safetensors") as path:
-        save_file(state, path, metadata={"format": "pt"})
-    with atomic_path(folder / "tokenizer.json") as path:
-        loaded.tokenizer.backend_tokenizer.save(str(path))
-    with atomic_path(folder / adapters.README) as path:
-        path.write_text(adapters.model_card(card), encoding="utf-8")
-    write_json(folder / adapters.CARD, card.model_dump(mode="json"))
-    values: dict[str, Any] = json.loads(loaded.model.config.to_json_string(use_diff=False))
-    write_json(folder / "config.json", values | {"synthetic": loaded.synthetic})
 
 
 def _peak_memory(device: torch.device) -> int:
