@@ -163,7 +163,7 @@ def _statements(own: str, what: str, whole: str, label: str) -> tuple[Mention, .
                 presence=presence,
                 concept=match.group(),
                 sides=frozenset() if finding in words.UNSIDED else _sides(whole),
-                severity=0 if finding in words.UNGRADED else _severity(what),
+                severity=0 if finding in words.UNGRADED or rule.says is Says.NORMAL else _severity(what),
                 qualifiers=_qualifiers(whole, own),
                 implied=rule.says in (Says.NORMAL, Says.DENIED),
             )
