@@ -108,7 +108,7 @@ def evaluate(
         for metric in metrics:
             for name, one in pairs.items():
                 found = metric(one)
-                if taken := found.keys() & measures[name].keys() | found.keys() & {*results.IDENTITY, tables.CONFIDENCE}:
+                if taken := found.keys() & {*measures[name], *results.IDENTITY, tables.CONFIDENCE}:
                     names = ", ".join(sorted(taken))
                     raise ScoreError(f"metric {metric.name!r}: the number {names} is something else's")
                 measures[name] |= found

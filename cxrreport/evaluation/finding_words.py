@@ -125,8 +125,8 @@ RULES: tuple[Rule, ...] = (
     _rule(Finding.LUNG_OPACITY, "densit scar", _LUNG, unless="nodul pleura bon(?:e|y)"),
     _rule(
         Finding.LUNG_LESION,
-        "nodul mass$ masses$ mass-like masslike mass_-_like mass_like lesion granulomas?$ cavit(?:y|ary|ation) tumou?r$ "
-        "neoplas malignan carcinoma cancer metasta",
+        "nodul mass$ masses$ mass-like masslike mass_-_like mass_like lesion granulomas?$ cavit(?:y|ary|ation) "
+        "tumou?r$ neoplas malignan carcinoma cancer metasta",
         unless="mediastin osseous bony skelet vertebra lytic sclerotic blastic breast thyroid adrenal soft_tissue "
         "pleura",
     ),
