@@ -203,9 +203,10 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
         MismatchError: adapter, checkpoint, prompt and images do not belong together.
         CxrReportError: another of its kinds; see `inference.generate.generate`.
     """
+    from cxrreport.inference import loading
     from cxrreport.inference.generate import generate as work
     from cxrreport.ingestion.pseudonyms import unnamed_input
-    from cxrreport.model import adapters, checkpoints
+    from cxrreport.model import checkpoints
     from cxrreport.model.prompt import PromptLayout
 
     settings = _adapter_told_apart(settings)
@@ -222,12 +223,11 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
         manifest, settings, facts = _images(settings, checkpoint, card, progress or _silent)
         if card is not None:
             card.check_images(manifest.resolution, manifest.preprocessing)
-        loaded = checkpoints.load(checkpoint, resolution=manifest.resolution)
+        loaded = loading.load(settings, checkpoint, resolution=manifest.resolution)
         provenance: dict[str, Any] = {"run_id": run.run_id, "data_digest": manifest.digest}
         _log_data(run, manifest, "inference")
         run.dataset("checkpoint", loaded.fingerprint, "model", checkpoint=checkpoint.name)
         if settings.adapter is not None:
-            loaded = adapters.load(settings.adapter, loaded)
             provenance["adapter"] = checkpoints.fingerprint(settings.adapter)
             run.dataset("adapter", provenance["adapter"], "model")
             run.link("cxrreport.model_run", "adapter", provenance["adapter"])
@@ -282,7 +282,7 @@ def evaluate(
         if adapter := _adapter_of(settings.predictions):
             run.link("cxrreport.model_run", "adapter", adapter, parent=True)
         scores = {
-            f"{metric}/{system}": {"value": one.value, "low": one.low, "high": one.high}
+            f"{metric}/{system}": plain(one)  # None for what is not defined: JSON has no NaN
             for system, metrics in result.systems.items()
             for metric, one in metrics.items()
         }

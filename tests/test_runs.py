@@ -239,6 +239,9 @@ def test_from_a_score_one_walks_back_to_the_data(road: Road) -> None:
     assert reports["digest.model.adapter"] == adapter["digest.output.adapter"]
     assert adapter["digest.training.manifest"] == data["digest.output.manifest"]
     assert scores["digest.evaluation.references"] == data["digest.output.manifest"]
+    assert scores["cxrreport.predictions_run"] == road.generated.run_id
+    assert scores["cxrreport.model_run"] == scores["mlflow.parentRunId"] == road.trained.run_id
+    assert reports["cxrreport.model_run"] == road.trained.run_id
     client = MlflowClient(road.evaluated.tracking_uri)
     wanted = f"tags.`digest.output.predictions` = '{scores['digest.evaluation.predictions']}'"
     (made_by,) = client.search_runs([road.run(road.evaluated).info.experiment_id], wanted)
@@ -252,6 +255,17 @@ def test_no_report_and_no_patient_is_in_the_store(road: Road) -> None:
         for path in (road.folder / "mlartifacts").rglob("*"):
             if path.is_file():
                 assert word.encode() not in path.read_bytes(), path
+
+
+def test_reports_are_kept_in_the_store_when_they_are_asked_for(road: Road, tmp_path: Path) -> None:
+    there = TrackingSettings(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", log_reports=True)
+    page = runs.review(
+        ReviewSettings(
+            evaluation=road.folder / "scores", data=road.folder / "data", output=tmp_path / "page.html", tracking=there
+        )
+    )
+    kept = {item.path for item in MlflowClient(page.tracking_uri).list_artifacts(page.run_id)}
+    assert "page.html" in kept
 
 
 def test_the_same_command_again_makes_no_second_run(road: Road) -> None:

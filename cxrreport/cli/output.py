@@ -128,9 +128,9 @@ def table_of(title: str, *columns: str) -> Table:
     return table
 
 
-def interval(score: Mapping[str, float] | None) -> str:
+def interval(score: Mapping[str, float | None] | None) -> str:
     """A score with its interval, or nothing."""
-    if score is None:
+    if score is None or score["value"] is None:  # not asked for, or not defined on these studies
         return ""
     return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
 
