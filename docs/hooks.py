@@ -1,4 +1,4 @@
-"""What the documentation makes from the code: the tables of settings, on the page that asks for them."""
+"""What the documentation makes from the code: tables of settings, and the words of findings."""
 
 from __future__ import annotations
 
@@ -13,14 +13,40 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from cxrreport import settings
+from cxrreport.evaluation.finding_words import RULES, Says
 from cxrreport.settings import Settings
 
 PLACE = "<!-- tables of settings -->"
+WORDS = "<!-- table of findings -->"
+SAYS = {
+    Says.PRESENT: "there",
+    Says.DOUBTFUL: "doubtful",
+    Says.NORMAL: "absent (implied)",
+    Says.DENIED: "absent, when it is denied",
+    Says.NO_PROCESS: "normal, when it is denied",
+}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """MkDocs calls it with the text of every page."""
-    return markdown.replace(PLACE, "\n".join(tables())) if PLACE in markdown else markdown
+    for place, made in ((PLACE, tables), (WORDS, words)):
+        if place in markdown:
+            markdown = markdown.replace(place, "\n".join(made()))
+    return markdown
+
+
+def words() -> Iterator[str]:
+    """The table by which reports are read for findings."""
+    yield "| finding | words of the observation | with | without | is |"
+    yield "|---|---|---|---|---|"
+    for rule in RULES:
+        cells = [_words(pattern) for pattern in (rule.what, rule.where, rule.unless)]
+        yield f"| {', '.join(rule.findings)} | {' | '.join(cells)} | {SAYS[rule.says]} |"
+
+
+def _words(pattern: re.Pattern[str] | None) -> str:
+    listed = (pattern.pattern if pattern else "").replace("(?:", "(").removeprefix(r"\b").split(r"|\b")
+    return ", ".join(word.replace(r"\b", "·").replace("|", "\\|") for word in listed)
 
 
 def models() -> list[type[Settings]]:
