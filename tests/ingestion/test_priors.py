@@ -134,6 +134,11 @@ EDITED = [
     ('Interval increase in the left pneumothorax, now large.', 'Left pneumothorax, large.'),
     ('Lungs remain hyperinflated without focal consolidation.', 'Lungs are hyperinflated without focal consolidation.'),
     ('Not significantly changed cardiomegaly.', 'Cardiomegaly.'),
+    ('The left basal opacity is unchanged.', 'Left basal opacity.'),
+    ('Opacity in the left base is unchanged.', 'Opacity in the left base.'),
+    ('No change in the left basal opacity.', 'Left basal opacity.'),
+    ('The left upper lobe nodule is stable in size.', 'Left upper lobe nodule.'),
+    ('The right apical pneumothorax has increased.', 'Right apical pneumothorax.'),
     ('Right greater than left effusions, unchanged.', 'Right greater than left effusions.'),
 ]
 DROPPED = [
@@ -233,6 +238,14 @@ def test_what_cannot_be_edited_safely_is_dropped_and_counted(given: str) -> None
 def test_history_and_future_stay(given: str) -> None:
     assert not mentions_prior(given)
     assert remove_priors(given).text == given
+
+
+def test_an_edit_keeps_side_and_zone() -> None:
+    place = re.compile(r"\b(?:left|right|bilateral|upper|lower|mid|apical|bas\w+|hilar|lobe|zone)\b")
+    # Of one sentence a clause goes, and its place with it: nothing is said of it any more.
+    for given, expected in EDITED:
+        if not re.search(r"[;,] ", given):
+            assert set(place.findall(given.lower())) == set(place.findall(expected.lower())), given
 
 
 def test_the_table_has_enough_pairs() -> None:
