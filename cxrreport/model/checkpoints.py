@@ -35,6 +35,7 @@ from transformers.utils import logging as transformers_logging
 
 from cxrreport.errors import MismatchError, SettingsError, WeightsError
 from cxrreport.model import attention
+from cxrreport.model.head import Head
 from cxrreport.model.table import TABLE, Checkpoint
 from cxrreport.settings import CheckpointSettings, weights_folder
 
@@ -106,6 +107,7 @@ def load(settings: CheckpointSettings, *, resolution: int) -> LoadedModel:
         raise MismatchError(f"{folder}: config.json and tokenizer.json disagree on the id of {IMAGE}")
     if given != native:
         resize_position_embeddings(model, resolution)
+    model.lm_head.__class__ = Head
     model.requires_grad_(False)
     model.eval()
     model.to(device)
@@ -145,9 +147,11 @@ def architecture(settings: CheckpointSettings) -> tuple[Any, int]:
     Raises:
         WeightsError: another one, that is not there, cannot be had, or has no configuration that can be read.
     """
-    entry = TABLE.get(settings.name)
-    published = entry is not None and not entry.synthetic
-    config = entry.config() if entry is not None and published else _read_config(locate(settings), settings.name)
+    by_source = {entry.source: entry for entry in TABLE.values() if not entry.synthetic}
+    entry = TABLE.get(settings.name) or by_source.get(settings.name)
+    if entry is not None and not entry.synthetic:
+        return entry.config(), entry.resolution
+    config = _read_config(locate(settings), settings.name)
     return config, entry.resolution if entry is not None else int(config.vision_config.image_size)
 
 

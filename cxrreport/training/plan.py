@@ -7,38 +7,37 @@ multiplication by the number of layers. The counts therefore follow the code: a 
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import PaliGemmaForConditionalGeneration
 from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer
 
 from cxrreport.errors import SettingsError
 from cxrreport.model import adapters, attention, checkpoints
+from cxrreport.model.fused import fused
 from cxrreport.model.table import TABLE
 from cxrreport.settings import CheckpointSettings, PlanSettings
-from cxrreport.training.fused import fused
 from cxrreport.training.gpus import GPUS, Gpu
+from cxrreport.training.meter import FlashAttention, counted
 from cxrreport.training.trainer import core
 
 NF4_BYTES = 0.516
 """Of a weight in 4 bits with scales that are quantised themselves, 0.127 bits of them (arXiv 2305.14314, section 3)."""
-RUNTIME_BYTES = {"cuda": 640 * 2**20, "cpu": 64 * 2**20}
+RUNTIME_BYTES = {"cuda": 640 * 2**20, "cpu": 75 * 2**20}
 """What libraries take for themselves: CUDA's context and the workspaces of its products; on a CPU the threads, and the
 code that is loaded when first used."""
+FRAGMENTATION = {"cuda": 0.05, "cpu": 0.3}
+"""Part of activations that lies between blocks in use and is of no use itself: small on a GPU, whose allocator of torch
+reuses them; on a CPU the C library keeps blocks below 32 MB, which is what a small model has."""
+MARGIN = 1.1
+"""Of memory, for what fits."""
 _PAPER = {"paligemma2-3b-pt-896": 28.8, "paligemma2-10b-pt-896": 29.5}
 """In the order in which to take them: the larger one's gain costs 3.7 times as much."""
-FRAGMENTATION = 0.05
-"""Part of what is allocated and freed again that lies between blocks and is of no use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +79,7 @@ class Offer:
     """One configuration on one card.
 
     Args:
-        fits: the peak is within the card's memory.
+        fits: the peak, and a tenth more, is within the card's memory.
         seconds: of one example.
         hours: of one epoch.
         cost: of one epoch, US dollars.
@@ -162,7 +161,7 @@ def _offer(one: Need, gpu: Gpu, settings: PlanSettings) -> Offer:
     seconds = one.operations / (gpu.flops * settings.utilisation)
     hours = seconds * settings.examples / 3600
     price = gpu.price if settings.price is None else settings.price
-    fits = one.peak <= gpu.memory
+    fits = MARGIN * one.peak <= gpu.memory
     return Offer(need=one, gpu=gpu, fits=fits, seconds=seconds, hours=hours, cost=hours * price)
 
 
@@ -198,17 +197,6 @@ def need(settings: PlanSettings, checkpoint: str, device: str = "cuda") -> Need:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Count:
-    """Of one part of the step: bytes kept for the backward pass, bytes on top of them at the worst, operations."""
-
-    kept: int
-    forward_extra: int
-    backward_extra: int
-    forward: float
-    backward: float
-
-
 class _Step:
     """The step of two layers, counted, and what follows for all of them."""
 
@@ -242,7 +230,7 @@ class _Step:
                 self.adapter_numbers = self._scaled(fresh)
             model.train()
             inner = core(model)
-            with _Flash(self.wide), fused(model, inner.language_model, softcap=settings.softcap):
+            with FlashAttention(self.wide), fused(model, inner.language_model, softcap=settings.softcap):
                 self._count(model, inner, image_tokens)
 
     def _scaled(self, numbers: dict[str, int]) -> int:
@@ -275,7 +263,7 @@ class _Step:
             self.mask_bytes = mask.numel() * self.dtype.itemsize
         else:
             given |= {"prefix_length": self.prefix, "prefix_padded": batch > 1}
-        self.middle, self.last = (_counted(partial(one.forward, hidden, **given)) for one in language.layers)
+        self.middle, self.last = (counted(partial(one.forward, hidden, **given)) for one in language.layers)
         rows = tensor(batch * settings.suffix_tokens, text.hidden_size)
         labels = torch.empty(len(rows), dtype=torch.int64)
 
@@ -284,14 +272,14 @@ class _Step:
             loss: torch.Tensor = torch.nn.functional.cross_entropy(logits.float(), labels)
             return loss
 
-        self.head = _counted(head)
+        self.head = counted(head)
         tower = inner.vision_tower
         layer = next(module for module in tower.modules() if isinstance(module, SiglipEncoderLayer))
         self.tower_trains = any(p.requires_grad for p in tower.parameters())
         width = model.config.vision_config.hidden_size
         patches = tensor(batch * self.images, image_tokens, width, grad=self.tower_trains)
         with torch.set_grad_enabled(self.tower_trains):
-            self.tower = _counted(partial(layer, patches, attention_mask=None))
+            self.tower = counted(partial(layer, patches, attention_mask=None))
         self.hidden_bytes = batch * self.tokens * text.hidden_size * self.dtype.itemsize
         self.feature_bytes = patches.numel() * self.dtype.itemsize
         self.pixel_bytes = batch * self.images * 3 * (model.config.vision_config.image_size**2) * 4
@@ -324,28 +312,28 @@ class _Step:
             kept += self.tower_layers * self.tower.kept
         logits = head.kept + head.backward_extra
         recomputed = middle.kept - self.hidden_bytes if checkpointing else 0
-        extra = max(
-            logits,
+        layers = max(
             middle.forward_extra + recomputed,
             middle.backward_extra + recomputed,
+            self.tower.backward_extra if self.tower_trains else 0,
             self.pixel_bytes + self.tower.forward_extra - kept,  # before the language model has kept anything
         )
-        if self.tower_trains:
-            extra = max(extra, self.tower.backward_extra)
-        activations = kept + extra
+        # What the C library has once given out in small blocks stays with the process.
+        stays = middle.forward_extra + recomputed if self.device == "cpu" else 0
+        extra = max(logits + stays, layers)
+        unusable = int(FRAGMENTATION[self.device] * (kept + extra - logits))
         parts = {
             "weights": self._weights(),
             "adapters": 4 * self.adapter_numbers,
             "gradients": 4 * self.trained,
             "optimiser": 8 * self.trained,
             "activations": kept,
-            "logits": min(logits, extra),
-            "workspace": extra - min(logits, extra) + int(FRAGMENTATION * activations),
+            "logits": logits,
+            "workspace": extra - logits + unusable,
             "runtime": RUNTIME_BYTES[self.device],
         }
         # The update itself needs a copy of what it changes, when no activations are there any more.
-        update = 4 * self.trained
-        parts["workspace"] += max(0, update - activations)
+        parts["workspace"] += max(0, 4 * self.trained - kept - extra)
         return parts
 
     def flops(self) -> dict[str, float]:
@@ -361,75 +349,6 @@ class _Step:
         if self.settings.gradient_checkpointing:
             parts["recomputation"] = (self.layers - 1) * middle.forward
         return {name: value / batch for name, value in parts.items()}
-
-
-def _counted(run: Callable[[], torch.Tensor]) -> _Count:
-    """Run a part forward, and backward where it can, on the meta device."""
-    operations = FlopCounterMode(display=False)
-    with _Live() as live:
-        with operations:
-            out = run()
-        forward, kept, peak = operations.get_total_flops(), live.now, live.peak
-        if not out.requires_grad:
-            return _Count(kept, peak - kept, 0, forward, 0)
-        live.peak = live.now
-        gradient = torch.empty_like(out)
-        with operations:
-            torch.autograd.backward(out, gradient)
-        # What is left are the gradients of parameters, which are counted by themselves.
-        left = live.now - gradient.nbytes - out.nbytes
-        return _Count(kept, peak - kept, live.peak - kept - left, forward, operations.get_total_flops())
-
-
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors that were made under it and still live, and their peak."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                key = storage._cdata
-                if key not in given and key not in self._known:
-                    self._known.add(key)
-                    self.now += storage.nbytes()
-                    weakref.finalize(storage, self._freed, key, storage.nbytes())
-        self.peak = max(self.peak, self.now)
-        return out
-
-    def _freed(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
-
-
-class _Flash(TorchFunctionMode):
-    """Attention as the kernels of CPU and GPU run it; on the meta device torch would form all of its weights.
-
-    Args:
-        wide: in float32, whatever comes in.
-    """
-
-    def __init__(self, wide: bool) -> None:
-        self._wide = wide
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is not torch.nn.functional.scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
-        query, key, value = (each.float() for each in args) if self._wide else args
-        groups = query.shape[1] // key.shape[1]
-        if groups > 1:
-            key, value = (each.unsqueeze(2).expand(-1, -1, groups, -1, -1).flatten(1, 2) for each in (key, value))
-        return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
 
 
 @contextmanager

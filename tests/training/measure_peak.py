@@ -63,7 +63,7 @@ def main() -> None:
     # More images than the run sees: what the frozen tower says about them is not kept.
     images = Images(int(resolution), steps * int(batch) + 1)
     train(settings, images, log=lambda *_: None, progress=lambda *_: None)
-    print(memory("VmHWM") - imported)
+    sys.stdout.write(f"{memory('VmHWM') - imported}\n")
 
 
 if __name__ == "__main__":

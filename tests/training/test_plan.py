@@ -1,0 +1,207 @@
+"""The plan: published numbers for the nine, sums that hold, and memory that a run really takes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PaliGemmaForConditionalGeneration
+from typer.testing import CliRunner
+
+from cxrreport import cli
+from cxrreport.errors import SettingsError, WeightsError
+from cxrreport.model.table import TABLE
+from cxrreport.settings import PlanSettings, TrainSettings
+from cxrreport.training.gpus import GPUS, recognised
+from cxrreport.training.meter import counted
+from cxrreport.training.plan import answer, need, plan
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize(
+    ("size", "billions", "lora", "modules", "kept", "recomputed"),
+    [("3b", 3.04, 20.8, 182, 50, 70), ("10b", 9.67, 54.0, 294, 181, 259), ("28b", 27.7, 114, 322, 489, 719)],
+)
+def test_the_nine(size: str, billions: float, lora: float, modules: int, kept: float, recomputed: float) -> None:
+    """Operations at 896 within a tenth of an independent estimate (4,296 tokens, one step, in TFLOP)."""
+    peaks = []
+    for resolution, tokens in ((224, 256), (448, 1024), (896, 4096)):
+        one = need(PlanSettings(), f"paligemma2-{size}-pt-{resolution}")
+        assert one.parameters / 1e9 == pytest.approx(billions, rel=0.005)
+        assert one.trained / 1e6 == pytest.approx(lora, rel=0.005)
+        assert (one.adapted, one.tokens, one.resolution) == (modules, tokens + 200, resolution)
+        assert one.memory["weights"] == 2 * one.parameters
+        peaks.append(one.peak)
+    assert peaks == sorted(peaks)
+    assert one.operations / 1e12 == pytest.approx(recomputed, rel=0.1)
+    free = need(PlanSettings(gradient_checkpointing=False), one.checkpoint)
+    assert free.operations / 1e12 == pytest.approx(kept, rel=0.1)
+    assert free.peak > one.peak
+
+
+def test_two_layers_stand_for_all() -> None:
+    with torch.device("meta"):
+        whole = PaliGemmaForConditionalGeneration(TABLE["paligemma2-3b-pt-448"].config())
+    full = need(PlanSettings(method="full"), "paligemma2-3b-pt-448")
+    assert full.parameters == full.trained == whole.num_parameters()
+    assert full.adapted == 0
+
+
+def test_methods_and_batches() -> None:
+    name = "paligemma2-3b-pt-448"
+    lora, qlora, full = (need(PlanSettings.model_validate({"method": m}), name) for m in ("lora", "qlora", "full"))
+    assert qlora.memory["weights"] < 0.6 * lora.memory["weights"]
+    assert full.memory["optimiser"] == 8 * full.parameters
+    assert full.peak > 16 * full.parameters
+    assert full.flops["vision"] > 2 * lora.flops["vision"]
+    four = need(PlanSettings(batch_size=4), name)
+    assert four.operations == pytest.approx(lora.operations, rel=1e-6)
+    for part in ("activations", "logits"):
+        assert four.memory[part] == pytest.approx(4 * lora.memory[part], rel=0.01)
+    wide = need(PlanSettings(lora={"rank": 16, "targets": "language+projector+vision"}), name)  # type: ignore[arg-type]
+    assert wide.adapted == 182 + 1 + 162
+    assert wide.memory["activations"] > lora.memory["activations"]
+    capped = need(PlanSettings(softcap=True), name)
+    assert capped.peak > lora.peak
+    assert need(PlanSettings(max_images=2), name).tokens == 2 * 1024 + 200
+
+
+def test_a_card_is_told_by_its_name() -> None:
+    names = {
+        "NVIDIA H100 80GB HBM3": "H100",
+        "NVIDIA H100 PCIe": "H100-PCIe",
+        "NVIDIA H200": "H200",
+        "NVIDIA A100-SXM4-40GB": "A100-40GB",
+        "NVIDIA A100-SXM4-80GB": "A100-80GB",
+        "NVIDIA L4": "L4",
+        "NVIDIA L40S": "L40S",
+        "NVIDIA GeForce RTX 4090": "RTX-4090",
+    }
+    for device, name in names.items():
+        found = recognised(device)
+        assert found is not None
+        assert found.name == name
+    assert recognised("Tesla T4") is None
+
+
+def test_time_and_cost_follow_from_the_card() -> None:
+    settings = PlanSettings(checkpoint="paligemma2-3b-pt-896", gpu="h100", price=4.0, examples=3600, utilisation=0.5)
+    (offer,) = plan(settings)
+    assert offer.seconds == pytest.approx(offer.need.operations / (0.5 * 989e12))
+    assert offer.hours == pytest.approx(offer.seconds)
+    assert offer.cost == pytest.approx(4 * offer.hours)
+    with pytest.raises(SettingsError, match=r"gpu: 'K80' is not known; known are .*H100"):
+        plan(PlanSettings(checkpoint="tiny", gpu="K80"))
+    with pytest.raises(WeightsError, match="neither a folder"):
+        plan(PlanSettings(checkpoint="absent"))
+
+
+def test_what_do_i_need_and_which_size_do_i_take() -> None:
+    settings = PlanSettings(checkpoint="paligemma2-10b-pt-896")
+    offers = plan(settings)
+    assert [offer.gpu for offer in offers] == list(GPUS)
+    assert [offer.fits for offer in offers] == [1.1 * offer.need.peak <= offer.gpu.memory for offer in offers]
+    assert not offers[0].fits
+    assert "Smallest card that fits: A100-40GB" in answer(settings, offers)
+    sizes = PlanSettings(gpu="L4")
+    offers = plan(sizes)
+    assert len(offers) == 9
+    assert "take paligemma2-3b-pt-896" in answer(sizes, offers)
+    full = PlanSettings(checkpoint="paligemma2-28b-pt-224", method="full", gpu="H100")
+    assert "Nothing fits" in answer(full, plan(full))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("train-*.yaml")), ids=lambda path: path.stem)
+def test_a_training_configuration_is_a_question(path: Path) -> None:
+    train = TrainSettings.from_yaml(path)
+    settings = PlanSettings.of_training(train, batch_size=3, price=None)
+    assert (settings.batch_size, settings.price) == (3, None)
+    assert settings.suffix_tokens == train.prompt.max_suffix_tokens
+    assert settings.lora == train.lora
+    assert PlanSettings.of_training(train).gradient_checkpointing == train.gradient_checkpointing
+
+
+def test_command_and_json() -> None:
+    runner = CliRunner(env={"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"})
+    shown = runner.invoke(cli.app, ["plan", "paligemma2-3b-pt-896"])
+    assert shown.exit_code == 0
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    for part in ("weights", "recomputation", "H100", "Smallest card"):
+        assert part in shown.stdout
+    found = runner.invoke(cli.app, ["plan", str(CONFIGS / "train-mimic-cxr-10b-896.yaml"), "--gpu", "H200", "--json"])
+    values = json.loads(found.stdout)
+    (offer,) = values["offers"]
+    assert values["settings"]["suffix_tokens"] == 256
+    assert offer["need"]["peak"] == sum(offer["need"]["memory"].values())
+    assert offer["fits"] is True
+    wrong = runner.invoke(cli.app, ["plan", "--gpu", "K80"])
+    assert wrong.exit_code == 2
+
+
+def test_the_meter_counts_what_lives() -> None:
+    x = torch.empty(10, 20, device="meta", requires_grad=True)
+    w = torch.empty(30, 20, device="meta")
+
+    def part() -> torch.Tensor:
+        hidden = torch.nn.functional.linear(x, w)
+        return torch.tanh(hidden * 2.0)
+
+    count = counted(part)
+    size = 10 * 30 * 4
+    assert count.kept == size  # tanh keeps its output; both products are gone
+    assert count.forward_extra == 2 * size  # while it runs, all three live
+    assert (count.forward, count.backward) == (2 * 10 * 20 * 30,) * 2
+
+
+MEASURE = Path(__file__).parent / "measure_peak.py"
+
+
+def measured(checkpoint: str, resolution: int, batch: int, precision: str, checkpointing: bool, folder: Path) -> int:
+    arguments = [checkpoint, str(resolution), str(batch), precision, str(checkpointing), str(folder)]
+    done = subprocess.run([sys.executable, str(MEASURE), *arguments], capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The small model of the benchmarks, by resolution."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    import random_paligemma
+
+    def make(resolution: int) -> str:
+        folder = tmp_path_factory.mktemp(f"small-{resolution}")
+        random_paligemma.write(folder, random_paligemma.small_config(resolution))
+        return str(folder)
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize("resolution", [224, 448])
+@pytest.mark.parametrize("model", ["tiny", "small"])
+def test_memory_agrees_with_a_run(model: str, resolution: int, small: Any, tmp_path: Path) -> None:
+    """The rise of a process that trains, above what its imports left, within a fifth."""
+    tiny = "tiny" if resolution == 224 else f"tiny-{resolution}"
+    name = tiny if model == "tiny" else small(resolution)
+    precision, checkpointing, batches = ("bfloat16", False, (4, 16)) if model == "tiny" else ("float32", True, (1, 2))
+    for batch in batches:
+        rise = measured(name, resolution, batch, precision, checkpointing, tmp_path / str(batch))
+        settings = PlanSettings.model_validate(
+            {
+                "resolution": resolution,
+                "lora": {"rank": 8, "alpha": 16, "dropout": 0.0},
+                "precision": precision,
+                "batch_size": batch,
+                "gradient_checkpointing": checkpointing,
+                "prefix_tokens": 12,
+            }
+        )
+        planned = need(settings, name, "cpu").peak
+        assert planned == pytest.approx(rise, rel=0.2), (batch, planned >> 20, rise >> 20)
