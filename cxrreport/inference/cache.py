@@ -22,6 +22,8 @@ class Slots:
     """
 
     is_initialized = True
+    joins = True
+    """Prompts may be read into free slots while others are being written."""
 
     def __init__(self, slots: int, length: int) -> None:
         self.slots = slots

@@ -14,6 +14,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ from cxrreport.inference.cache import Slots, free_memory
 from cxrreport.inference.choice import drawn
 from cxrreport.inference.prompts import Prompt
 from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.fused import fused
 from cxrreport.model.prompt import Encoded, PromptLayout, pixel_values, positions
 from cxrreport.records import Report
 from cxrreport.settings import Beam, Decoding, Greedy, Sampling
@@ -158,7 +160,7 @@ class Engine:
         self._decoding = decoding or Greedy()
         self._seed = seed
         self._read_at_once = _READ_AT_ONCE[loaded.device.type]
-        rows = loaded.model.get_input_embeddings().weight.shape[0]
+        rows = int(loaded.model.config.text_config.vocab_size)
         self._suppressed = {locations: layout.suppressed(rows, locations=locations) for locations in (False, True)}
         self._forbidden = torch.zeros(2, rows, dtype=torch.bool, device=loaded.device)
         for locations, ids in self._suppressed.items():
@@ -193,7 +195,8 @@ class Engine:
                 if search is not None:
                     self._search(search, waiting, results, tell)
                 else:
-                    self._write(waiting, results, tell)
+                    with self._fused():
+                        self._write(waiting, results, tell)
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -202,6 +205,14 @@ class Engine:
             # Outside of the handler, whose traceback holds the tensors of what did not fit.
             self._halve(next(job.request.study_id for job in waiting if job.index not in results))
         return [results[index] for index in range(len(requests))]
+
+    def _fused(self) -> AbstractContextManager[None]:
+        """The model with fewer passes over memory, where it is one of torch."""
+        model = self._loaded.model
+        if not isinstance(model, torch.nn.Module):
+            return nullcontext()
+        base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # with an adapter
+        return fused(model, base.model.language_model, softcap=self._loaded.softcap)
 
     def _check(self, requests: Sequence[Request]) -> None:
         side = self._loaded.resolution
@@ -245,11 +256,12 @@ class Engine:
         """Greedy decoding and sampling. The rows that are being written stand in the first slots, in order."""
         waiting = deque(jobs)
         length = max(job.length + job.limit for job in jobs)
-        cache = Slots(min(self.batch_size, len(jobs), self._room(length)), length)
+        make = getattr(self._loaded.model, "slots", Slots)  # a model that is not torch's keeps its own
+        cache = make(min(self.batch_size, len(jobs), self._room(length)), length)
         rows: list[_Row] = []
         while waiting or rows:
             group: list[_Job] = []
-            while waiting and len(rows) + len(group) < cache.slots:
+            while waiting and len(rows) + len(group) < cache.slots and (cache.joins or not rows):
                 if group and (len(group) + 1) * max(group[0].length, waiting[0].length) > self._read_at_once:
                     break
                 group.append(waiting.popleft())
@@ -416,4 +428,6 @@ def _locations(job: _Job) -> bool:
 
 def _out_of_memory(error: BaseException) -> bool:
     # The CPU allocator has no exception type of its own.
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        sign in str(error) for sign in ("can't allocate memory", "bad_alloc")
+    )

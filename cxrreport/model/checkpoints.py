@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,41 +89,55 @@ def load(settings: CheckpointSettings, *, resolution: int) -> LoadedModel:
         MismatchError: another architecture, or another resolution than `resolution`.
         SettingsError: CUDA is asked for where there is none.
     """
-    device = choose_device(settings.device)
-    folder = locate(settings)
-    entry = TABLE.get(settings.name)
-    config = _read_config(folder, settings.name)
-    native = int(config.vision_config.image_size)
-    given = entry.resolution if entry is not None and entry.resized else native
-    if given != resolution:
-        raise MismatchError(_other_resolution(settings.name, entry, given, resolution))
-    if entry is not None and not entry.synthetic:
-        _check_architecture(settings.name, config, entry)
+    described, config, folder = _described(settings, resolution)
     attention.prepare_config(config, softcap=settings.softcap)
-    dtype = torch.float32 if settings.precision == "float32" else torch.bfloat16
-    model = _read_weights(folder, config, dtype, settings.softcap)
-    tokenizer = load_tokenizer(folder)
-    if tokenizer.convert_tokens_to_ids(IMAGE) != config.image_token_id:
-        raise MismatchError(f"{folder}: config.json and tokenizer.json disagree on the id of {IMAGE}")
-    if given != native:
+    model = _read_weights(folder, config, described.dtype, settings.softcap)
+    if resolution != int(config.vision_config.image_size):
         resize_position_embeddings(model, resolution)
     model.lm_head.__class__ = Head
     model.requires_grad_(False)
     model.eval()
-    model.to(device)
-    return LoadedModel(
-        model=model,
+    model.to(described.device)
+    return replace(described, model=model)
+
+
+def describe(settings: CheckpointSettings, *, resolution: int) -> LoadedModel:
+    """All that `load` finds out without bringing weights into memory; `model` is None.
+
+    Raises:
+        WeightsError, MismatchError, SettingsError: as `load`.
+    """
+    return _described(settings, resolution)[0]
+
+
+def _described(settings: CheckpointSettings, resolution: int) -> tuple[LoadedModel, Any, Path]:
+    """The model without its weights, its configuration as it was published, and its folder."""
+    device = choose_device(settings.device)
+    folder = locate(settings)
+    entry = TABLE.get(settings.name)
+    config = _read_config(folder, settings.name)
+    given = entry.resolution if entry is not None and entry.resized else int(config.vision_config.image_size)
+    if given != resolution:
+        raise MismatchError(_other_resolution(settings.name, entry, given, resolution))
+    if entry is not None and not entry.synthetic:
+        _check_architecture(settings.name, config, entry)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.convert_tokens_to_ids(IMAGE) != config.image_token_id:
+        raise MismatchError(f"{folder}: config.json and tokenizer.json disagree on the id of {IMAGE}")
+    described = LoadedModel(
+        model=None,
         tokenizer=tokenizer,
         name=settings.name,
         revision=settings.revision,
         fingerprint=fingerprint(folder),
         resolution=resolution,
-        image_tokens=int(model.config.text_config.num_image_tokens),
+        image_tokens=(resolution // int(config.vision_config.patch_size)) ** 2,
         softcap=settings.softcap,
         device=device,
-        dtype=dtype,
+        dtype=torch.float32 if settings.precision == "float32" else torch.bfloat16,
         synthetic=(entry is not None and entry.synthetic) or bool(getattr(config, "synthetic", False)),
     )
+    return described, config, folder
 
 
 def resolution_of(settings: CheckpointSettings) -> int:

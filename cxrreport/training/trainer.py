@@ -24,11 +24,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from cxrreport.errors import TrainingError
 from cxrreport.files import atomic_path, write_json
 from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.fused import fused
 from cxrreport.model.prompt import to_pixels
 from cxrreport.settings import TrainSettings
 from cxrreport.training.data import Collator, RunOrder
 from cxrreport.training.features import VisionFeatures, autocast
-from cxrreport.training.fused import fused
 from cxrreport.training.loss import predicting, suffix_loss
 from cxrreport.training.processes import Processes, like, whole
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch._dynamo.testing import CompileCounter
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 
 from cxrreport.model import attention
 from cxrreport.model.adapters import attach
 from cxrreport.model.checkpoints import load
+from cxrreport.model.fused import fused
 from cxrreport.model.prompt import IGNORED, PromptLayout
 from cxrreport.records import Report
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
-from cxrreport.training.fused import fused
 from cxrreport.training.loss import predicting, suffix_loss
 from cxrreport.training.trainer import INPUTS, core
 
@@ -60,11 +62,13 @@ def set_b(model: Any) -> None:
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(0, 3)])
+@pytest.mark.parametrize("softcap", [False, True])
 def test_loss_and_gradients_equal_the_stock_path(
-    checkpoint_folder: Path, checkpointing: bool, fast: bool, rows: slice
+    checkpoint_folder: Path, checkpointing: bool, fast: bool, rows: slice, softcap: bool
 ) -> None:
     """On batches of different lengths; `fast` is the path of the trainer, else the single measures by themselves."""
-    loaded = load(CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu"), resolution=224)
+    checkpoint = CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu", softcap=softcap)
+    loaded = load(checkpoint, resolution=224)
     layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
     rng = np.random.default_rng(0)
     reports = REPORTS[rows]
@@ -74,7 +78,8 @@ def test_loss_and_gradients_equal_the_stock_path(
     assert len({int(row.sum()) for row in batch["attention_mask"]}) == len(reports)
 
     config = PaliGemmaConfig.from_pretrained(checkpoint_folder)
-    attention.prepare_config(config, softcap=False)
+    attention.prepare_config(config, softcap=softcap)
+    assert (config.text_config.attn_logit_softcapping is None) is not softcap
     stock = PaliGemmaForConditionalGeneration.from_pretrained(
         checkpoint_folder, config=config, attn_implementation="eager", dtype=torch.float32
     )
@@ -93,8 +98,8 @@ def test_loss_and_gradients_equal_the_stock_path(
     keep = predicting(labels)
     with torch.no_grad():
         image = ours.get_base_model().model.get_image_features(batch["pixel_values"])
-    with fused(ours, core(ours).language_model, softcap=False) if fast else nullcontext():
-        if fast:
+    with fused(ours, core(ours).language_model, softcap=softcap) if fast else nullcontext():
+        if fast and not softcap:
             length = int((batch["token_type_ids"][0] == 0).sum())
             padded = not bool(batch["attention_mask"][:, 0].all())
             assert padded == (len(reports) > 1)
@@ -114,6 +119,46 @@ def test_loss_and_gradients_equal_the_stock_path(
         assert gradient is not None
         assert gradient.norm() > 1e-6, name
         assert (gradient - theirs[name]).norm() / theirs[name].norm() < 1e-5, name
+
+
+def test_compiled_layers_give_the_same_and_share_one_graph(
+    checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lengths change from batch to batch: they may cost one more compilation, and no more after that."""
+    loaded = load(CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu"), resolution=224)
+    layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
+    model, _ = attach(loaded.model, LoraSettings(rank=4, dropout=0.0))
+    set_b(model)
+    model.train()
+    graphs = CompileCounter()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=graphs))
+    image = np.random.default_rng(0).integers(0, 256, (224, 224), dtype=np.uint8)
+
+    def losses(compiled: bool) -> list[float]:
+        found = []
+        with fused(model, core(model).language_model, softcap=False, compiled=compiled):
+            for words in (1, 3, 9, 20):
+                batch = layout.training_batch([Report(findings="enlarged " * words)], [image])
+                length = int((batch["token_type_ids"][0] == 0).sum())
+                keep = predicting(batch["labels"])[:, length - 1 :]
+                with torch.no_grad():
+                    features = core(model).get_image_features(batch["pixel_values"])
+                outputs = model(
+                    **{key: batch[key] for key in INPUTS},
+                    mm_encoder_outputs={"image": features},
+                    logits_to_keep=keep,
+                    use_cache=False,
+                    prefix_length=length,
+                    prefix_padded=False,
+                )
+                loss = suffix_loss(outputs.logits, batch["labels"], reduction="per-example", normaliser=1)
+                loss.backward()
+                found.append(loss.item())
+        return found
+
+    assert losses(compiled=True) == pytest.approx(losses(compiled=False), rel=1e-6)
+    assert graphs.frame_count == 4  # a layer and the last one, each for a length and for any length
+    assert not any("forward" in vars(module) for module in model.modules())
 
 
 def test_labels_of_padding_and_prefix_carry_no_loss() -> None:

@@ -1,4 +1,4 @@
-"""The same arithmetic with fewer passes over memory, for the length of a training run.
+"""The same arithmetic with fewer passes over memory, for the length of a training run or of a batch of texts.
 
 On a CPU a small model spends a third of its step in element-wise passes: LoRA as peft writes it makes two temporaries
 of the layer's output, and the root mean square norm as transformers writes it eight of its input. Both are replaced by
@@ -9,11 +9,10 @@ to that.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from peft.tuners.lora import Linear as LoraLinear
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm, rotate_half
 
 from cxrreport.model.attention import prefix_sdpa
@@ -29,34 +28,43 @@ def fused(model: Any, language: Any, *, softcap: bool, compiled: bool = False) -
         softcap: with soft-capping attention is eager, and the last layer stays as it is.
         compiled: compile the layers of the language model, whose norms and LoRA are then left to the compiler.
     """
-    changed: list[torch.nn.Module] = []
-    for module in model.modules():
+    with ExitStack() as stack:
+        for module in model.modules():
+            if compiled:
+                break
+            if _is_lora(module) and module.active_adapters == ["default"] and not module.lora_variant:
+                stack.enter_context(_replaced(module, _lora(module)))
+            elif isinstance(module, Gemma2RMSNorm) and not module.weight.requires_grad:
+                stack.enter_context(_replaced(module, _norm(module)))
+        if not softcap:
+            last = language.layers[-1]
+            stack.enter_context(_replaced(last, _last_layer(last)))
         if compiled:
-            break
-        if isinstance(module, LoraLinear) and module.active_adapters == ["default"] and not module.lora_variant:
-            _replace(module, _lora(module))
-        elif isinstance(module, Gemma2RMSNorm) and not module.weight.requires_grad:
-            _replace(module, _norm(module))
-        else:
-            continue
-        changed.append(module)
-    if not softcap:
-        last = language.layers[-1]
-        _replace(last, _last_layer(last))
-        changed.append(last)
-    if compiled:
-        for layer in language.layers:
-            _replace(layer, torch.compile(layer.forward))
-            changed.append(layer)
+            for layer in language.layers:
+                stack.enter_context(_replaced(layer, torch.compile(layer.forward)))
+        yield
+
+
+@contextmanager
+def _replaced(module: torch.nn.Module, forward: Any) -> Iterator[None]:
+    """Another `forward` on the instance; afterwards what was there before, as blocks may lie within blocks."""
+    before = module.__dict__.get("forward")
+    module.forward = forward  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for module in set(changed):
-            del module.forward  # the instance's; the class's shows again
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before  # type: ignore[method-assign]
 
 
-def _replace(module: torch.nn.Module, forward: Any) -> None:
-    module.forward = forward
+def _is_lora(module: Any) -> bool:
+    if not hasattr(module, "lora_A"):
+        return False
+    from peft.tuners.lora import Linear  # 55 MB that a model without adapter does not need
+
+    return isinstance(module, Linear)
 
 
 def _lora(module: Any) -> Any:
@@ -112,7 +120,9 @@ class _FrozenNorm(torch.autograd.Function):
 
 
 def _last_layer(layer: Any) -> Any:
-    """Only positions that predict suffix tokens are needed of the last layer; of the others, keys and values alone.
+    """Only positions that predict a token are needed of the last layer; of the others, keys and values alone.
+
+    Those are the last of the prefix and all after it: in training the suffix, and nothing where a prompt is read.
 
     It also does without gradient checkpointing: for so few positions there is little to recompute.
     """
@@ -126,7 +136,7 @@ def _last_layer(layer: Any) -> Any:
         past_key_values: Any = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        if prefix_length is None or past_key_values is not None:  # generation while training, for validation
+        if prefix_length is None:  # a step of decoding, or prompts of several lengths
             full: torch.Tensor = original(
                 hidden_states,
                 attention_mask=attention_mask,
@@ -142,7 +152,10 @@ def _last_layer(layer: Any) -> Any:
         query = _rotated(attention.q_proj(states[:, first:]), attention.head_dim, cos[:, first:], sin[:, first:])
         key = _rotated(attention.k_proj(states), attention.head_dim, cos, sin)
         value = attention.v_proj(states).view(*states.shape[:2], -1, attention.head_dim).transpose(1, 2)
-        attended, _ = prefix_sdpa(attention, query, key, value, attention_mask[:, :, first:], scaling=attention.scaling)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, attention.layer_idx)
+        mask = attention_mask if attention_mask.shape[2] == 1 else attention_mask[:, :, first:]
+        attended, _ = prefix_sdpa(attention, query, key, value, mask, scaling=attention.scaling)
         attended = attention.o_proj(attended.reshape(*attended.shape[:2], -1))
         residual = hidden_states[:, first:] + layer.post_attention_layernorm(attended)
         update = layer.mlp(layer.pre_feedforward_layernorm(residual))
