@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from cxrreport.errors import InputError
 from cxrreport.ingestion.plan import Plan, StudyPlan
-from cxrreport.ingestion.priors import Edited, remove_priors
 from cxrreport.records import REPORT_SECTIONS, LeftOut, Progress, Reason, Report, Split
 from cxrreport.remote import check_allowed, load_function
 from cxrreport.settings import IngestSettings
@@ -95,9 +94,7 @@ def _without_priors(study: StudyPlan, report: Report, rewriter: Rewriter | None,
         if not text:
             continue
         if rewriter is None:
-            edited = remove_priors(text)
-            _count(counts, edited)
-            changed[section] = edited.text
+            changed[section] = _edited(text, counts)
         else:
             changed[section] = _rewritten(rewriter, text, study.study_id, section)
             counts["sections"] += 1
@@ -105,9 +102,13 @@ def _without_priors(study: StudyPlan, report: Report, rewriter: Rewriter | None,
     return replace(report, **changed)
 
 
-def _count(counts: Counter[str], edited: Edited) -> None:
+def _edited(text: str, counts: Counter[str]) -> str:
+    from cxrreport.ingestion.priors import remove_priors  # a sixth of what worker processes would load, and never use
+
+    edited = remove_priors(text)
     for name in ("sentences", "mentioned", "edited", "dropped"):
         counts[name] += getattr(edited, name)
+    return edited.text
 
 
 def _rewritten(rewriter: Rewriter, text: str, study_id: str, section: str) -> str:

@@ -158,12 +158,12 @@ impression: normal chest
         ),
     ),
     "all on one line": (
-        "INDICATION: Cough. TECHNIQUE: PA. COMPARISON: None. FINDINGS: Right middle lobe opacity. IMPRESSION: Pneumonia.",
+        "INDICATION: Cough. TECHNIQUE: PA. COMPARISON: None. FINDINGS: Left lung opacity. IMPRESSION: Pneumonia.",
         Report(
             indication="Cough.",
             technique="PA.",
             comparison="None.",
-            findings="Right middle lobe opacity.",
+            findings="Left lung opacity.",
             impression="Pneumonia.",
         ),
     ),

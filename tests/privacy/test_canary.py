@@ -225,6 +225,7 @@ def walk(export: Path, out: Path) -> list[tuple[Words, int]]:
         (("generate", "--input", export, "--output", out / "loose", "--adapter", adapter, *hidden), 0),
         (("evaluate", "-p", out / "generate", "-r", data, "--output", out / "evaluate", "--radgraph", "tiny"), 0),
         (("review", "-e", out / "evaluate", "--input", data, "--output", out / "review.html"), 0),
+        (("export", "--predictions", out / "generate", "--output", out / "documents"), 0),
         (("register", "--adapter", adapter, "--name", "walk"), 0),
         (("sync", out), 0),
         (("weights", "--list", "--weights", out / "weights"), 0),
