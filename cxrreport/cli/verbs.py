@@ -102,13 +102,21 @@ def train(
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.", show_default="3")] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; overrides --epochs.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate.", show_default="1e-4")] = None,
+    radgraph: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Scores reports while training; `none`: loss only.", show_default="radgraph-xl"
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, show_default="0")] = None,
     track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Fine-tune with LoRA on the training split; give the same command again to go on after a stop.
 
-    Example: `cxrreport train configs/train-mimic-cxr.yaml --output adapter`
+    On several GPUs: `torchrun --nproc-per-node 8 -m cxrreport train ...`
+
+    Example: `cxrreport train configs/train-mimic-cxr-3b-896.yaml --output adapter`
     """
     with guarded():
         settings = settings_of(
@@ -120,12 +128,14 @@ def train(
             epochs=epochs,
             max_steps=max_steps,
             learning_rate=learning_rate,
+            validation={"radgraph": radgraph},
             seed=seed,
             tracking={"enabled": track},
         )
         with progress_bar() as progress:
             summary = runs.train(settings, progress=progress)
-        print_summary(summary, as_json)
+        if runs.first_process():
+            print_summary(summary, as_json)
 
 
 @app.command()
