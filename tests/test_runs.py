@@ -222,6 +222,8 @@ def test_scores_stand_beside_their_controls_with_intervals(road: Road) -> None:
     assert found["radgraph_partial/most_frequent"] == pytest.approx(score["value"])
     assert found["radgraph_partial/most_frequent/low"] == pytest.approx(score["low"])
     assert found["length/model"] == 0.5
+    assert found["findings/Pneumothorax/agreed"] >= 0 and found["subgroups/reference/abnormal/patients"] >= 1
+    assert {"scores.png", "findings.png", "selective.png"} <= artifacts(road, road.evaluated)
     assert any("synthetic" in warning for warning in road.evaluated.warnings)
 
 
