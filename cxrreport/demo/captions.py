@@ -143,22 +143,27 @@ def statements(findings: tuple[Finding, ...], rng: np.random.Generator) -> tuple
         if rng.random() < 0.4:
             first, second = Name.OEDEMA, Name.OPACITY
         return f"answer en {_TOPIC[first]} or {_TOPIC[second]} ?", _either(first, second, findings, rng)
-    topics = [VISIBLE[i] for i in rng.permutation(len(VISIBLE))[: int(rng.integers(1, 5))]]
-    if kind < 0.7 and len(topics) > 1:
-        cut = int(rng.integers(1, len(topics)))
-        # Most impressions say again, in other words, what the findings said: to agree with itself is to be learned.
-        parts = (
-            {"findings": topics[:3], "impression": topics[:3]}
-            if rng.random() < 0.8
-            else {
-                "findings": topics[:cut],
-                "impression": topics[cut:],
-            }
-        )
-        asked = " ; ".join(f"{head} : {' , '.join(_TOPIC[n] for n in names)}" for head, names in parts.items())
-        said = " ".join(f"{head.upper()}: {_each(names, findings, rng)}" for head, names in parts.items())
-        return f"answer en {asked} ?", said
+    topics = [VISIBLE[i] for i in rng.permutation(len(VISIBLE))[: int(rng.integers(1, len(VISIBLE) + 1))]]
+    if kind < 0.7:
+        # An impression says again what the findings said, often in other words: to agree with itself is to be learned,
+        # and over as long a text as a report.
+        said, again = _said_twice(topics, findings, rng)
+        asked = " , ".join(_TOPIC[name] for name in topics)
+        return f"answer en findings : {asked} ; impression ?", f"FINDINGS: {said} IMPRESSION: {again}"
+    topics = topics[:4]
     return f"answer en {' , '.join(_TOPIC[name] for name in topics)} ?", _each(topics, findings, rng)
+
+
+def _said_twice(topics: list[Name], findings: tuple[Finding, ...], rng: np.random.Generator) -> tuple[str, str]:
+    """A sentence on each topic, and again one on each topic that was found: half of the time the same sentence."""
+    first: list[str] = []
+    again: list[str] = []
+    for name in topics:
+        for finding in [f for f in findings if f.name is name] or [None]:
+            first.append(_state(name, finding, rng))
+            if finding is not None:
+                again.append(first[-1] if rng.random() < 0.5 else _state(name, finding, rng))
+    return " ".join(first), " ".join(again) or _pick(_NORMAL, rng)
 
 
 def _each(topics: list[Name], findings: tuple[Finding, ...], rng: np.random.Generator) -> str:

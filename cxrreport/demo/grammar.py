@@ -8,7 +8,8 @@ A template is a sentence whose words carry their annotation in RadGraph's schema
 (uncertain); `>word` says that it modifies, `@word` that it is located at, `~word` that it is suggestive of another
 entity of the same sentence. Words joined by `_` are one entity. So text and graph cannot drift apart.
 
-House styles are sets of templates: a reader keeps one style through a report.
+House styles are sets of templates: a reader keeps one style through a report, and says an opacity again in the words of
+the findings.
 """
 
 from __future__ import annotations
@@ -139,9 +140,11 @@ _PLAIN: Style = {
     "prior": "The {word}/O is {prior}/O>{word} .",
     "impression cardiomegaly": "{size}/O>cardiomegaly cardiomegaly/O .",
     "impression oedema": "{size}/O>edema pulmonary/A edema/O@pulmonary .",
-    "impression opacity": "{size}/O>opacity {side}/A>lung {zone}/A>lung lung/A opacity/O@lung .",
-    "impression doubtful opacity": "Possible {size}/U>opacity {side}/A>lung {zone}/A>lung lung/A opacity/U@lung .",
-    "impression nodule": "{side}/A>lung {zone}/A>lung lung/A nodule/O@lung .",
+    "impression opacity": "{size}/O>opacity opacity/O@lung in the {side}/A>lung {zone}/A>lung lung/A .",
+    "impression doubtful opacity": (
+        "Possible {size}/U>opacity opacity/U@lung in the {side}/A>lung {zone}/A>lung lung/A ."
+    ),
+    "impression nodule": "Nodule/O@lung in the {side}/A>lung {zone}/A>lung lung/A .",
     "impression effusion": "{size}/O>effusion {side}/A>pleural pleural/A effusion/O@pleural .",
     "impression pneumothorax": "{size}/O>pneumothorax {side}/A pneumothorax/O@{side} .",
     "impression devices": "No acute/N>process cardiopulmonary/A process/N@cardiopulmonary .",
@@ -171,6 +174,8 @@ _FORMAL: Style = _PLAIN | {
     "doubtful opacity": "A {size}/U>opacity {side}/A>lung {zone}/A>lung lung/A opacity/U@lung may be present .",
     "pneumothorax": "A {size}/O>pneumothorax {side}/A pneumothorax/O@{side} is seen .",
     "no effusion or pneumothorax": "No pleural/A effusion/N@pleural or pneumothorax/N is seen .",
+    "impression opacity": "{size}/O>opacity {side}/A>lung {zone}/A>lung lung/A opacity/O@lung .",
+    "impression doubtful opacity": "Possible {size}/U>opacity {side}/A>lung {zone}/A>lung lung/A opacity/U@lung .",
     "impression normal": "No acute/N>abnormality cardiopulmonary/A abnormality/N@cardiopulmonary .",
 }
 HOUSE_STYLES: dict[str, tuple[float, Style]] = {

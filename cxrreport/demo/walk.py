@@ -48,11 +48,28 @@ class _Scale:
     full_size: int
     max_steps: int
     batch_size: int
+    written_at_once: int
 
 
 SCALES = {
-    224: _Scale(CheckpointSettings(name="tiny"), 900, smallest=360, full_size=4, max_steps=600, batch_size=16),
-    896: _Scale(CheckpointSettings(name="tiny-896"), 120, smallest=1000, full_size=2, max_steps=60, batch_size=4),
+    224: _Scale(
+        CheckpointSettings(name="tiny"),
+        patients=900,
+        smallest=360,
+        full_size=4,
+        max_steps=1200,
+        batch_size=8,
+        written_at_once=32,
+    ),
+    896: _Scale(
+        CheckpointSettings(name="tiny-896"),
+        patients=120,
+        smallest=1000,
+        full_size=2,
+        max_steps=60,
+        batch_size=4,
+        written_at_once=8,
+    ),
 }
 
 
@@ -186,7 +203,7 @@ class _Verbs:
                     adapter=self.root / "train" / "adapter" if tuned else None,
                     prompt=TERSE if name == "base_terse" else None,
                     control="shuffled" if name == "shuffled" else "blank" if name == "blank" else "none",
-                    batch_size=2 * self.scale.batch_size,
+                    batch_size=self.scale.written_at_once,
                     max_new_tokens=128,
                     seed=self.settings.seed,
                     tracking=self.tracked,

@@ -78,7 +78,8 @@ def _lora(module: Any) -> Any:
             return result
         flat = x.flatten(0, -2)
         out: torch.Tensor = module.base_layer(flat)
-        low = a(dropout(flat))
+        # LoRA's weights are float32 beside a bfloat16 base; without autocast somebody has to bring them together.
+        low = torch.nn.functional.linear(dropout(flat), a.weight.to(out.dtype))
         # In place: nothing of the backward pass needs the output of a linear layer whose weight is frozen.
         out.addmm_(low.to(out.dtype), b.weight.to(out.dtype).t(), alpha=scaling)
         return out.view(*x.shape[:-1], -1)
