@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,29 @@ def copy(checkpoint_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(checkpoint_folder, tmp_path / "copy"))
 
 
+def published_name(name: str) -> str:
+    """Of a weight, in the published files; they are from before transformers 4.52."""
+    name = re.sub(r"^model\.vision_tower\.(vision_model\.)?", "vision_tower.vision_model.", name)
+    return name.replace("model.language_model.", "language_model.model.").removeprefix("model.")
+
+
+def published_names(layers: int) -> set[str]:
+    """All that the published files hold; the head is the table of embeddings."""
+    names = {"multi_modal_projector.linear.weight", "multi_modal_projector.linear.bias"}
+    language, vision = "language_model.model", "vision_tower.vision_model"
+    names |= {f"{language}.embed_tokens.weight", f"{language}.norm.weight"}
+    parts = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
+    parts += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+    parts += ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"]
+    names |= {f"{language}.layers.{layer}.{part}.weight" for layer in range(layers) for part in parts}
+    parts = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"]
+    parts += ["mlp.fc1", "mlp.fc2", "layer_norm1", "layer_norm2"]
+    both = [f"{vision}.encoder.layers.{layer}.{part}" for layer in range(27) for part in parts]
+    both += [f"{vision}.embeddings.patch_embedding", f"{vision}.post_layernorm"]
+    names |= {f"{part}.{kind}" for part in both for kind in ("weight", "bias")}
+    return names | {f"{vision}.embeddings.position_embedding.weight"}
+
+
 @pytest.mark.parametrize(
     ("size", "billions", "lora_millions", "modules"),
     [("3b", 3.04, 20.8, 182), ("10b", 9.67, 54.0, 294), ("28b", 27.7, 114, 322)],
@@ -45,6 +69,8 @@ def test_the_published_nine_on_the_meta_device(
         model = PaliGemmaForConditionalGeneration(entry.config())
     assert model.config.text_config.num_image_tokens == tokens
     assert model.num_parameters() / 1e9 == pytest.approx(billions, rel=0.005)
+    layers = modules // 7
+    assert {published_name(name) for name in model.state_dict()} - {"lm_head.weight"} == published_names(layers)
     if resolution == 224:
         adapted, names = attach(model, LoraSettings(rank=16))
         trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
@@ -61,6 +87,16 @@ def test_loads_ready_to_run(checkpoint_folder: Path) -> None:
     assert loaded.model.generation_config.eos_token_id == 1
     assert loaded.model.generation_config.cache_implementation is None
     assert not loaded.synthetic
+
+
+def test_files_with_the_published_names_load(copy: Path) -> None:
+    expected = load(settings(copy), resolution=224).model.state_dict()
+    weights = {published_name(name): t.contiguous() for name, t in expected.items() if name != "lm_head.weight"}
+    assert any(name.startswith("language_model.model.layers.") for name in weights)
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    found = load(settings(copy), resolution=224).model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
 
 def test_generation_settings_of_the_hub_are_replaced(copy: Path) -> None:
