@@ -206,6 +206,7 @@ function cell(kind, text, name = "") {
   return element;
 }
 
+const degrees = { mild: "small or mild", severe: "large or severe" };
 const plainState = { omitted: "omitted", invented: "invented", agreed: "agrees", differs: "differs", contradiction: "" };
 
 function fillTable(study) {
@@ -219,7 +220,8 @@ function fillTable(study) {
     heading.scope = "row";
     const verdict = cell("td", plainState[row.className], "state");
     if (contradiction) verdict.append(" ", cell("b", "contradicts itself"));
-    const said = (one) => (one[0] ? one.filter(Boolean).join(", ").replace("+", " and ") : "–");
+    const said = ([presence, sides, degree]) =>
+      [presence, sides.replace("+", " and "), degrees[degree] || degree].filter(Boolean).join(", ") || "–";
     const sides = [["Generated", generated], ["Reference", reference]].map(([side, one]) => {
       const element = cell("td", said(one));
       element.dataset.side = side;
@@ -228,7 +230,8 @@ function fillTable(study) {
     row.append(heading, ...sides, verdict);
     return row;
   }));
-  const denied = study.findings.filter((one) => one[1][0] === "absent" && one[2][0] === "absent").map((one) => one[0]);
+  const absent = ([name, ...sides]) => name !== "No Finding" && sides.slice(0, 2).every((one) => one[0] === "absent");
+  const denied = study.findings.filter(absent).map((one) => one[0]);
   find("denied").textContent = denied.length ? `Denied in both: ${denied.join(", ")}.` : "";
 }
 

@@ -62,6 +62,7 @@ def said(study_id: str, system: str, finding: str, reference: str, candidate: st
 FINDINGS = [
     said("s100", "model", "Cardiomegaly", "present", "present"),
     said("s100", "model", "Fracture", "absent", "absent"),
+    said("s100", "model", "No Finding", "absent", "absent"),
     said("s200", "model", "Pneumothorax", "absent", "present left", error="invented", contradiction="presence"),
     said("s200", "model", "Pleural Effusion", "present left mild", "present right mild"),
     said("s200", "shuffled", "Edema", "present", "", error="omitted"),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrreport.review.marks import Entity, Piece, pieces, token_spans
@@ -54,6 +54,7 @@ def test_an_impossible_entity_is_refused(start: int, end: int, status: str) -> N
         entity(start, end, status)
 
 
+@settings(deadline=None)  # a machine that is busy with other tests is no mistake
 @given(
     st.lists(st.text(alphabet="aé<&_.1", min_size=1, max_size=5), min_size=1, max_size=12),
     st.sampled_from([" ", "\n", "  "]),
