@@ -220,6 +220,7 @@ def test_mlflow_serves_it(registered: serving.Registered, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # of which nearly all is pip's
 def test_it_loads_in_a_fresh_environment_from_its_requirements(files: Path, tmp_path: Path) -> None:
     """Without this checkout: a new environment, what the model asks for, and the model."""
     copied = tmp_path / "model"

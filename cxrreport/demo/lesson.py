@@ -38,9 +38,9 @@ def ingested(root: Path) -> Path:
 
 
 def recipe(root: Path) -> TrainSettings:
-    """Settings of a short training: the demo's, with fewer and smaller steps."""
+    """Settings of a short training: the demo's, with fewer steps."""
     settings = train_settings(root / "data", root / "train")
-    return settings.model_copy(update={"max_steps": STEPS, "batch_size": 8, "eval_every": STEPS // 2})
+    return settings.model_copy(update={"max_steps": STEPS, "eval_every": STEPS // 2})
 
 
 def trained(root: Path) -> Path:
