@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrreport.errors import SettingsError, WeightsError
-from cxrreport.evaluation import archives
+from cxrreport.evaluation import archives, chexbert
 from cxrreport.files import write_json
 from cxrreport.model import checkpoints
 from cxrreport.model.table import TABLE
@@ -79,8 +79,8 @@ def _catalogue() -> dict[str, Weights]:
             name="chexbert",
             purpose=CHEXBERT,
             parts=(
-                Part(repository=archives.REPOSITORY, files=("chexbert.pth",), folder="chexbert"),
-                Part(repository="google-bert/bert-base-uncased", files=_TOKENIZER, folder="chexbert"),
+                Part(repository=archives.REPOSITORY, files=(chexbert.WEIGHTS,), folder="chexbert"),
+                Part(repository=chexbert.ENCODER, files=(chexbert.WORDS,), folder="chexbert"),
             ),
         )
     )
@@ -155,7 +155,7 @@ def present(name: str, root: Path) -> bool:
     if name in archives.MODELS:
         return not archives.missing(folder) and (folder / "encoder" / "config.json").is_file()
     if name == "chexbert":
-        return (folder / "chexbert.pth").is_file() and (folder / "config.json").is_file()
+        return (folder / chexbert.WEIGHTS).is_file() and (folder / chexbert.WORDS).is_file()
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))

@@ -42,7 +42,7 @@ def test_weights_that_are_there_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "weights" / "chexbert"
     folder.mkdir(parents=True)
     (folder / "chexbert.pth").touch()
-    (folder / "config.json").touch()
+    (folder / "vocab.txt").touch()
     found = checks(tmp_path)["weights: CheXbert"]
     assert (found.state, found.detail) == (State.OK, "chexbert")
 

@@ -43,7 +43,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(archives.tiny_folder() / "encoder", root / encoder)
     bert = root / "google-bert" / "bert-base-uncased"
     bert.mkdir(parents=True)
-    (bert / "config.json").write_text("{}")
     (bert / "vocab.txt").write_text("[PAD]\n")
     (bert / "model.safetensors").write_bytes(b"not needed")
 
@@ -98,7 +97,7 @@ def test_a_folder_filled_by_hand_is_only_hashed(hub: Path, tmp_path: Path) -> No
     root = tmp_path / "weights"
     (root / "chexbert").mkdir(parents=True)
     (root / "chexbert" / "chexbert.pth").write_bytes(b"weights")
-    (root / "chexbert" / "config.json").write_text("{}")
+    (root / "chexbert" / "vocab.txt").write_text("[PAD]\n")
     assert len(weights.fetch(["chexbert"], root, progress=silent)["chexbert"]) == 2
     assert not (hub / "asked").exists()
 

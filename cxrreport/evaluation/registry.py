@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from cxrreport.evaluation import clinical, metrics, text
+from cxrreport.evaluation.chexbert import chexbert_metrics
+from cxrreport.evaluation.cider import cider_metrics
 from cxrreport.evaluation.graph import Level, agreement, rexrank_f1
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.statistics import Measure, mean
-from cxrreport.settings import EvaluateSettings
+from cxrreport.settings import EvaluateSettings, weights_folder
 
 
 def _radgraph(settings: EvaluateSettings) -> Sequence[Metric]:
@@ -44,11 +46,19 @@ def _radgraph(settings: EvaluateSettings) -> Sequence[Metric]:
     return [*(of_level(level) for level in (Level.PARTIAL, Level.SIMPLE, Level.COMPLETE)), mean_of_two]
 
 
+def _chexbert(settings: EvaluateSettings) -> Sequence[Metric]:
+    root = weights_folder()
+    folder = settings.chexbert or (root / "chexbert" if root is not None else None)
+    return chexbert_metrics(folder, download=settings.download)
+
+
 BUILT_IN: Mapping[str, Callable[[EvaluateSettings], Sequence[Metric]]] = {
     "radgraph": _radgraph,
     "clinical": lambda _: [clinical.METRIC],
     "bleu": lambda _: text.bleu_metrics(),
     "rouge_l": lambda _: text.rouge_metrics(),
+    "cider": lambda _: cider_metrics(),
+    "chexbert": _chexbert,
 }
 """Name to what makes the metrics of that name."""
 
