@@ -1,0 +1,87 @@
+"""`generate` with prompts and with shards from the command line, on the project's own checkpoint and its phantoms."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from cxrreport import runs
+from cxrreport.cli import app
+from cxrreport.demo.studies import example
+from cxrreport.errors import SettingsError, WeightsError
+from cxrreport.settings import CheckpointSettings, GenerateSettings, TrackingSettings
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms")
+    for seed in range(3):
+        (folder / f"{seed}.dcm").write_bytes(example(seed))
+    return folder
+
+
+def test_boxes_from_the_command_line(phantoms: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    asked = ["--prompt", "detect cardiomegaly", "--prompt", "cap", "--draw-boxes"]
+    given = ["generate", "-i", str(phantoms), "-c", "tiny", "-o", str(out), "--no-track", "--json", *asked]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["predictions"] == 6
+    rows = pq.read_table(out / "predictions.parquet").to_pylist()
+    assert [row["prompt"] for row in rows] == ["detect cardiomegaly", "cap en"] * 3
+    manifest = {row["study_id"]: row for row in pq.read_table(out / "ingested/manifest.parquet").to_pylist()}
+    found = [(manifest[row["study_id"]], box) for row in rows for box in row["boxes"]]
+    assert found
+    for source, box in found:
+        assert box["label"] == "cardiomegaly"
+        # The heart of a phantom lies in the middle, below the upper third.
+        assert box["left"] < source["columns"] / 2 < box["right"]
+        assert source["rows"] / 3 < box["top"] < box["bottom"] <= source["rows"]
+    assert all(row["image_sha256"] == [manifest[row["study_id"]]["image_sha256"]] for row in rows)
+    for path in (out / "boxes").iterdir():
+        assert max(Image.open(path).size) == 224
+
+
+def settings(**given: object) -> GenerateSettings:
+    values = {"checkpoint": CheckpointSettings(name="tiny"), "tracking": TrackingSettings(enabled=False)}
+    return GenerateSettings.model_validate(values | given)
+
+
+def test_a_shard_of_a_folder_of_dicom_is_refused(phantoms: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="shard needs an ingest folder"):
+        runs.generate(settings(input=phantoms, output=tmp_path / "out", shard="1/2"))
+
+
+def test_beams_and_temperature_exclude_each_other(phantoms: Path, tmp_path: Path) -> None:
+    given = ["generate", "-i", str(phantoms), "-c", "tiny", "-o", str(tmp_path / "out"), "--beams", "2"]
+    result = CliRunner().invoke(app, [*given, "--temperature", "0.5"])
+    assert result.exit_code != 0
+    assert "give one of them" in result.output
+
+
+def test_an_adapter_without_its_settings_is_an_error(phantoms: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_config.json").write_text("{}")
+    lone = CheckpointSettings(name=str(tmp_path / "adapter"))
+    with pytest.raises(WeightsError, match=r"adapter: no adapter of this package, cxrreport\.json is missing"):
+        runs.generate(settings(input=phantoms, output=tmp_path / "out", checkpoint=lone))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "softcap"),
+    [
+        ("paligemma2-3b-mix-448", {}, True),
+        ("google/paligemma2-3b-mix-448", {}, True),
+        ("paligemma2-3b-mix-448", {"softcap": False}, False),
+        ("tiny", {}, False),
+    ],
+)
+def test_published_checkpoints_run_with_softcapping(name: str, given: dict[str, bool], softcap: bool) -> None:
+    asked = settings(input="data", output="out", checkpoint=CheckpointSettings(name=name, **given))
+    checkpoint, _, _ = runs._what_belongs_together(asked)
+    assert checkpoint.softcap is softcap
