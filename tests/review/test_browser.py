@@ -301,6 +301,7 @@ def test_nothing_is_wider_than_the_window(page: sync_api.Page, width: int, heigh
     assert page.locator("#generated").is_visible()
     assert page.locator("#image").is_visible()
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = false; })")
+    page.evaluate("scrollTo(0, 0)")
     ARTIFACTS.mkdir(exist_ok=True)
     page.screenshot(path=ARTIFACTS / f"review-{width}.png", full_page=width == 375)
     assert (ARTIFACTS / f"review-{width}.png").stat().st_size > 10_000
