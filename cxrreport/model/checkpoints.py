@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError
 from transformers import (
+    BitsAndBytesConfig,
     GenerationConfig,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
@@ -33,7 +35,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from cxrreport.errors import MismatchError, SettingsError, WeightsError
+from cxrreport.errors import MismatchError, MissingExtraError, SettingsError, WeightsError
 from cxrreport.model import attention
 from cxrreport.model.head import Head
 from cxrreport.model.table import TABLE, Checkpoint
@@ -87,17 +89,20 @@ def load(settings: CheckpointSettings, *, resolution: int) -> LoadedModel:
     Raises:
         WeightsError: it is not there, cannot be had, is incomplete or is not safetensors.
         MismatchError: another architecture, or another resolution than `resolution`.
-        SettingsError: CUDA is asked for where there is none.
+        SettingsError: CUDA is asked for, or needed for 4-bit weights, where there is none.
+        MissingExtraError: 4-bit weights are asked for and bitsandbytes is not installed.
     """
+    quantisation = _four_bits(choose_device(settings.device)) if settings.precision == "nf4" else None
     described, config, folder = _described(settings, resolution)
     attention.prepare_config(config, softcap=settings.softcap)
-    model = _read_weights(folder, config, described.dtype, settings.softcap)
+    model = _read_weights(folder, config, described.dtype, settings.softcap, quantisation)
     if resolution != int(config.vision_config.image_size):
         resize_position_embeddings(model, resolution)
     model.lm_head.__class__ = Head
     model.requires_grad_(False)
     model.eval()
-    model.to(described.device)
+    if quantisation is None:  # 4-bit weights were put there as they were read
+        model.to(described.device)
     return replace(described, model=model)
 
 
@@ -306,7 +311,29 @@ def _other_resolution(name: str, entry: Checkpoint | None, given: int, wanted: i
     return f"{message}; ingest again with resolution: {given}, or take a checkpoint made for {wanted}"
 
 
-def _read_weights(folder: Path, config: Any, dtype: torch.dtype, softcap: bool) -> Any:
+def _four_bits(device: torch.device) -> Any:
+    """Quantisation of QLoRA (arXiv 2305.14314): 4-bit NormalFloat, its scales quantised again, products in bfloat16.
+
+    The language model's linear layers alone. The vision tower and the projector are small and see every image; the head
+    is tied to the embeddings, whose rows are read as they are.
+    """
+    if device.type != "cuda":
+        raise SettingsError(
+            "checkpoint.precision: nf4 needs a CUDA device, and this runs on the CPU; take bfloat16, or a smaller model"
+        )
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtraError("checkpoint.precision: nf4 (QLoRA)", "qlora")
+    make: Any = BitsAndBytesConfig
+    return make(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_use_double_quant=True,
+        llm_int8_skip_modules=["model.vision_tower", "model.multi_modal_projector", "lm_head"],
+    )
+
+
+def _read_weights(folder: Path, config: Any, dtype: torch.dtype, softcap: bool, quantisation: Any = None) -> Any:
     if not list(folder.glob("*.safetensors")):
         pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
         if pickles:
@@ -317,6 +344,8 @@ def _read_weights(folder: Path, config: Any, dtype: torch.dtype, softcap: bool) 
         raise WeightsError(f"{folder}: no *.safetensors; the folder is incomplete")
     architecture: Any = PaliGemmaForConditionalGeneration
     settings_of_generation: Any = GenerationConfig
+    where = {"": torch.cuda.current_device()} if torch.cuda.is_available() else {"": "cpu"}
+    four_bits = {"quantization_config": quantisation, "device_map": where} if quantisation is not None else {}
     try:
         with _quiet():
             model, report = architecture.from_pretrained(
@@ -327,6 +356,7 @@ def _read_weights(folder: Path, config: Any, dtype: torch.dtype, softcap: bool) 
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
+                **four_bits,
             )
     except SafetensorError as error:
         raise WeightsError(f"{folder}: a weight file is damaged ({error}); fetch it again") from error

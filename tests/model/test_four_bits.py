@@ -1,0 +1,76 @@
+"""QLoRA as far as a machine without CUDA can show it: the configuration, the errors, and the layers on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.utils.quantization_config import QuantizationMethod
+
+from cxrreport.errors import MissingExtraError, SettingsError
+from cxrreport.model import adapters, checkpoints
+from cxrreport.model.adapters import AdapterCard, attach
+from cxrreport.model.checkpoints import _four_bits, load
+from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings, TrainSettings
+
+CUDA = torch.device("cuda")
+
+
+def test_the_configuration_is_that_of_qlora(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "find_spec", lambda name: name)
+    config = _four_bits(CUDA)
+    assert config.quant_method == QuantizationMethod.BITS_AND_BYTES
+    assert (config.load_in_4bit, config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant) == (True, "nf4", True)
+    assert config.bnb_4bit_compute_dtype == torch.bfloat16
+    assert set(config.llm_int8_skip_modules) == {"model.vision_tower", "model.multi_modal_projector", "lm_head"}
+
+
+def test_without_cuda_or_the_extra_it_says_what_to_do(checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"checkpoint\.precision: nf4 needs a CUDA device.*take bfloat16"):
+        load(CheckpointSettings(name=str(checkpoint_folder), precision="nf4", device="cpu"), resolution=224)
+    monkeypatch.setattr(checkpoints, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'cxrreport\[qlora\]'"):
+        _four_bits(CUDA)
+
+
+def test_what_cannot_be_trained_over_four_bits(tmp_path: Path) -> None:
+    given = {"data": tmp_path, "output": tmp_path, "checkpoint": {"name": "x", "precision": "nf4"}}
+    for more, field in (({"lora": None}, "lora: null"), ({"sharding": "full"}, "sharding: full")):
+        with pytest.raises(ValueError, match=f"nf4 does not go with {field}"):
+            TrainSettings.model_validate(given | more)
+
+
+def test_language_layers_are_in_four_bits_and_learn(checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, where bitsandbytes computes slowly and rightly."""
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="the extra qlora is not installed")
+    monkeypatch.setattr(checkpoints, "_four_bits", lambda device: _four_bits(CUDA))
+    settings = CheckpointSettings(name=str(checkpoint_folder), precision="nf4", device="cpu")
+    loaded = load(settings, resolution=224)
+    four = {name for name, module in loaded.model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)}
+    adapted, names = attach(loaded.model, LoraSettings(rank=2))
+    assert four == set(names)  # the seven projections of every layer and nothing else
+    embeddings = adapted.get_input_embeddings().weight
+    assert embeddings.dtype == torch.bfloat16
+    trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+    assert all(p.dtype == torch.float32 for p in trained.values())
+    with torch.no_grad():
+        for name, p in trained.items():
+            if "lora_B" in name:
+                p.normal_(std=0.1)
+    layer = adapted.get_base_model().model.language_model.layers[0].mlp.up_proj
+    adapted.train()  # bitsandbytes repacks weights for inference on a CPU, and not of every width
+    layer(torch.randn(3, layer.in_features)).float().square().mean().backward()
+    assert layer.lora_A["default"].weight.grad.abs().sum() > 0
+    card = AdapterCard(
+        checkpoint=settings,
+        fingerprint=loaded.fingerprint,
+        resolution=224,
+        prompt=PromptSettings(),
+        lora=LoraSettings(rank=2),
+        modules=names,
+        preprocessing={},
+        data_digest="0" * 64,
+        steps=1,
+    )
+    assert "Method: QLoRA (base in 4 bits, nf4), rank 2" in adapters.model_card(card)
