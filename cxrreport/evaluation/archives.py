@@ -98,7 +98,7 @@ def locate(name: str, root: Path, *, download: bool = False) -> Path:
     folder, packed = root / name, root / f"{name}.tar.gz"
     if not missing(folder):
         return folder
-    failure = _fetch(packed.name, root) if download and not packed.is_file() else ""
+    failure = fetch(REPOSITORY, packed.name, root) if download and not packed.is_file() else ""
     if packed.is_file():
         unpack(packed, folder)
     if lacking := [str(folder / part) for part in missing(folder)]:
@@ -169,13 +169,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _fetch(filename: str, root: Path) -> str:
-    """Download into `root`; what to say where that fails, or nothing."""
+def fetch(repository: str, filename: str, root: Path) -> str:
+    """Download a file of a repository on the hub into `root`; what to say where that fails, or nothing."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        hf_hub_download(REPOSITORY, filename, local_dir=root)
+        hf_hub_download(repository, filename, local_dir=root)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         return f" and the download failed ({type(error).__name__})"
     return ""

@@ -58,7 +58,7 @@ class Pairs:
 
 Result = Measure | Mapping[str, float] | Mapping[str, Measure]
 """One value per study (averaged), a `Measure` with one row per study in the order of the pairs, or several measures by
-the name of the number."""
+the name of the number, the one that stands for the metric first."""
 Scorer = Callable[[Pairs], Result]
 
 

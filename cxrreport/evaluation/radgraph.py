@@ -2,9 +2,9 @@
 
 radgraph 0.1.18 calls two tokenizer methods that transformers 5 removed. They are added to the tokenizers that this
 module makes, and nowhere else. Annotations equal those of the package's own `RadGraph`, entity for entity and relation
-for relation: texts go through the same model one by one, in the same shapes. What differs is around it: span fields are
-built as one tensor instead of one object per span, a word is cut into word pieces once, no gradients are kept, weights
-are loaded as tensors only, and nothing is downloaded unless asked.
+for relation. What differs is around its model: the encoder reads several texts at once (`evaluation.batching` says why
+that changes no annotation), span fields are built as one tensor instead of one object per span, a word is cut into word
+pieces once, no gradients are kept, weights are loaded as tensors only, and nothing is downloaded unless asked.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import threading
 import types
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,6 +23,7 @@ import torch
 
 from cxrreport.errors import SettingsError, WeightsError
 from cxrreport.evaluation.archives import Archive, package_version, read
+from cxrreport.evaluation.batching import BatchedModel, batches
 from cxrreport.evaluation.cache import AnnotationCache, Graph
 from cxrreport.evaluation.graph import Annotation, Entity
 from cxrreport.records import Progress
@@ -43,13 +44,11 @@ with warnings.catch_warnings():
     from radgraph.dygie.data.dataset_readers.dygie import DyGIEReader
     from radgraph.dygie.models.dygie import DyGIE
     from radgraph.radgraph import CACHE_DIR
-    from radgraph.utils import batch_to_device, get_entity, preprocess_reports
+    from radgraph.utils import batch_to_device, preprocess_reports
 
 NON_PADDED = "non_padded_namespaces.txt"
 PACKAGE_CACHE = Path(CACHE_DIR)
 """The folder in which the radgraph package itself keeps its models."""
-WRITE_EVERY = 64
-"""Annotations between writes to the cache: what is lost at most when a run is stopped."""
 
 _making = threading.Lock()
 
@@ -185,7 +184,9 @@ class RadGraphAnnotator:
         if device == "cuda" and not torch.cuda.is_available():
             raise SettingsError("device: 'cuda' was asked for RadGraph and there is no GPU; use 'auto' or 'cpu'")
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-        self._reader, self._model = self._load(download)
+        self._reader, model = self._load(download)
+        self._vocabulary = model.vocab
+        self._model = BatchedModel(model, self.archive.model_type)
         self._max_span_width: int = self.archive.config["dataset_reader"]["max_span_width"]
         maker = json.dumps([self.archive.fingerprint, self.archive.model_type, package_version(), self.device.type])
         self._cache = AnnotationCache(cache, maker) if cache is not None else None
@@ -230,41 +231,38 @@ class RadGraphAnnotator:
             package fails) has no entities.
         """
         wanted = list(texts)
-        distinct = list(dict.fromkeys(wanted))
-        graphs = self._cache.read(distinct) if self._cache else {}
-        fresh: dict[str, Graph] = {}
-        for number, text in enumerate(distinct, start=1):
-            if text not in graphs:
-                graphs[text] = fresh[text] = self._graph(self.tokens(text))
-            if self._cache and (len(fresh) == WRITE_EVERY or (fresh and number == len(distinct))):
+        tokens = {text: self.tokens(text) for text in dict.fromkeys(wanted)}
+        graphs: dict[str, Graph] = {text: [] for text, one in tokens.items() if not one}
+        if self._cache:
+            graphs |= self._cache.read(text for text in tokens if text not in graphs)
+        missing = [text for text in tokens if text not in graphs]
+        for batch in batches([len(tokens[text]) for text in missing]):
+            part = [missing[number] for number in batch]
+            fresh = dict(zip(part, self._graphs([tokens[text] for text in part]), strict=True))
+            graphs |= fresh
+            if self._cache:
                 self._cache.write(fresh)
-                fresh.clear()
             if progress is not None:
-                progress(number, len(distinct), "RadGraph")
-        made = {text: _annotation(self.tokens(text), graph) for text, graph in graphs.items()}
+                progress(len(graphs), len(tokens), "RadGraph")
+        if progress is not None and not missing:
+            progress(len(tokens), len(tokens), "RadGraph")
+        made = {text: _annotation(one, graphs[text]) for text, one in tokens.items()}
         return [made[text] for text in wanted]
 
-    def _graph(self, tokens: list[str]) -> Graph:
-        if not tokens:
-            return []
-        document = Document.from_json({"doc_key": "0", "sentences": [tokens], "dataset": self.archive.model_type})
-        batch = batch_to_device({**self._tensors(tokens), "metadata": [document]}, self.device)
-        with torch.inference_mode():
-            output = self._model(**batch)
-        read = self._model.make_output_human_readable(output).to_json()
-        entities = get_entity(read["predicted_ner"][0], read["predicted_relations"][0], tokens)
-        return [
-            (e["start_ix"], e["end_ix"], e["label"], [(kind, int(target) - 1) for kind, target in e["relations"]])
-            for e in entities.values()
-        ]
+    def _graphs(self, texts: Sequence[list[str]]) -> list[Graph]:
+        """The graphs of one batch of tokenised texts."""
+        return self._model.annotate([self._arguments(tokens) for tokens in texts])
 
-    def _tensors(self, tokens: list[str]) -> dict[str, Any]:
+    def _arguments(self, tokens: list[str]) -> dict[str, Any]:
         # As the package's reader and collate function: a batch of one document with one sentence.
         words = [Token(self._reader._normalize_word(token)) for token in tokens]
         field = ListField([TextField(words, self._reader._token_indexers)])
-        field.index(self._model.vocab)
+        field.index(self._vocabulary)
         text = field.batch_tensors([field.as_tensor(field.get_padding_lengths())])
-        return {"text": text, "spans": span_table(len(tokens), self._max_span_width)[None, None]}
+        document = Document.from_json({"doc_key": "0", "sentences": [tokens], "dataset": self.archive.model_type})
+        spans = span_table(len(tokens), self._max_span_width)[None, None]
+        arguments: dict[str, Any] = batch_to_device({"text": text, "spans": spans, "metadata": [document]}, self.device)
+        return arguments
 
 
 def span_table(tokens: int, widest: int) -> torch.Tensor:

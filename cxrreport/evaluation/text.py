@@ -24,8 +24,9 @@ CONVENTIONS: dict[str, dict[str, str | bool]] = {
     "_radeval": {"tokenize": "none", "lowercase": True},
 }
 """What the names end in, and how sacrebleu is to cut and case the texts."""
-ORDERS = (1, 2, 3, 4)
-_LAST = ORDERS[-1]
+ORDERS = (4, 1, 2, 3)
+"""The usual one first: the first number of a metric stands for it."""
+_LAST = max(ORDERS)
 
 
 def bleu(candidates: Sequence[str], references: Sequence[str], convention: str) -> dict[str, Measure]:

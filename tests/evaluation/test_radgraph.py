@@ -180,11 +180,11 @@ def test_white_space_has_no_entities_and_order_and_repeats_are_kept(annotator: R
 
 def test_each_distinct_text_is_annotated_once(annotator: RadGraphAnnotator, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(annotator, "_graph", lambda tokens: seen.append(tokens) or [])
+    monkeypatch.setattr(annotator, "_graphs", lambda texts: seen.extend(texts) or [[] for _ in texts])
     steps: list[tuple[int, int]] = []
     annotator.annotate(["a b", "c d", "a b"], progress=lambda done, total, _: steps.append((done, total)))
     assert seen == [["a", "b"], ["c", "d"]]
-    assert steps == [(1, 2), (2, 2)]
+    assert steps == [(2, 2)]
 
 
 def test_cache_gives_the_same_and_holds_no_text(
@@ -194,7 +194,7 @@ def test_cache_gives_the_same_and_holds_no_text(
     file = tmp_path / "deep" / "annotations.sqlite"
     first = RadGraphAnnotator(archive, device="cpu", cache=file).annotate(wanted)
     again = RadGraphAnnotator(archive, device="cpu", cache=file)
-    monkeypatch.setattr(again, "_graph", lambda tokens: pytest.fail("annotated again"))
+    monkeypatch.setattr(again, "_graphs", lambda texts: pytest.fail("annotated again"))
     assert first == again.annotate(wanted) == annotator.annotate(wanted)
     assert b"effusion" not in file.read_bytes().lower()
 

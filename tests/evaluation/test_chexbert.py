@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from cxrreport.errors import WeightsError
+from cxrreport.evaluation.chexbert import FINDINGS, FIVE, CheXbert, chexbert_f1
+from cxrreport.evaluation.registry import chosen
+from cxrreport.evaluation.statistics import PatientBootstrap
+from cxrreport.settings import EvaluateSettings
+
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "no",
+    "small",
+    "left",
+    "effusion",
+    "heart",
+    "is",
+    "enlarged",
+    ".",
+]
+TINY = {
+    "vocab_size": len(WORDS),
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+TEXTS = ["No effusion.", "Small left effusion. Heart is enlarged.", "", "HEART\n\n is   enlarged", "left " * 700]
+
+
+def published(config: BertConfig) -> dict[str, torch.Tensor]:
+    """Random weights under the names of the published file, of version 4 of transformers and DataParallel."""
+    torch.manual_seed(1)
+    encoder = BertModel(config)
+    state = {f"module.bert.{name}": 5 * tensor for name, tensor in encoder.state_dict().items()}
+    state["module.bert.embeddings.position_ids"] = torch.arange(config.max_position_embeddings)[None]
+    for head in range(14):
+        classes = 4 if head < 13 else 2
+        state[f"module.linear_heads.{head}.weight"] = torch.randn(classes, config.hidden_size)
+        state[f"module.linear_heads.{head}.bias"] = torch.randn(classes)
+    return state
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    torch.save({"epoch": 1, "model_state_dict": published(BertConfig(**TINY))}, tmp_path / "chexbert.pth")
+    return tmp_path
+
+
+def test_labels_are_what_the_heads_say_of_the_first_token(folder: Path) -> None:
+    state = torch.load(folder / "chexbert.pth", weights_only=True)["model_state_dict"]
+    encoder = BertModel(BertConfig(**TINY)).eval()
+    prefix = "module.bert."
+    encoder.load_state_dict({name.removeprefix(prefix): t for name, t in state.items() if prefix in name}, strict=False)
+    ids = [[2, 5, 8, 12, 3], [2, 6, 7, 8, 12, 9, 10, 11, 12, 3], [2, 3], [2, 9, 10, 11, 3], [2, *[7] * 510, 3]]
+    labeller = CheXbert(folder)
+    found = labeller.positive(TEXTS)
+    for row, one in zip(found, ids, strict=True):
+        with torch.no_grad():
+            first = encoder(torch.tensor([one]))[0][0, 0]
+        heads = [
+            int((first @ state[f"module.linear_heads.{n}.weight"].T + state[f"module.linear_heads.{n}.bias"]).argmax())
+            for n in range(14)
+        ]
+        assert row.tolist() == [one in (1, 3) for one in heads]
+    assert found.any() and not found.all()
+    assert len(labeller.weights_sha256) == 64
+
+
+def test_the_size_of_the_published_weights() -> None:
+    state = published(BertConfig())
+    assert state["module.bert.embeddings.word_embeddings.weight"].shape == (30522, 768)
+    assert len(FINDINGS) == 14 and set(FIVE) < set(FINDINGS) and FINDINGS[-1] == "No Finding"
+
+
+def test_f1_is_scikit_learns() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    written, wanted = rng.random((40, 14)) < 0.3, rng.random((40, 14)) < 0.4
+    written[:, 3] = wanted[:, 3] = False
+    found = chexbert_f1(written, wanted)
+    five = [FINDINGS.index(name) for name in FIVE]
+    for average in ("micro", "macro"):
+        for columns, count in ((slice(None), 14), (five, 5)):
+            expected = metrics.f1_score(wanted[:, columns], written[:, columns], average=average, zero_division=0)
+            assert found[f"chexbert_{average}_{count}"].value == pytest.approx(expected)
+    chosen_rows = np.random.default_rng(7).integers(0, 40, 40)
+    bootstrap = PatientBootstrap([f"{n:02}" for n in range(40)], samples=1, seed=7)
+    expected = metrics.f1_score(wanted[chosen_rows], written[chosen_rows], average="macro", zero_division=0)
+    assert bootstrap.interval(found["chexbert_macro_14"]).low == pytest.approx(expected)
+
+
+def test_missing_weights_are_named_with_the_way_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"chexbert\.pth, .*vocab\.txt.*hf download StanfordAIMI/RRG_scorers"
+    ) as error:
+        chosen(
+            EvaluateSettings(predictions=".", references=".", output=".", metrics=("chexbert",), chexbert=tmp_path), ()
+        )
+    assert str(tmp_path / "chexbert.pth") in str(error.value)
+
+
+def test_weights_that_do_not_fit_or_are_no_tensors(folder: Path) -> None:
+    state = published(BertConfig(**TINY))
+    del state["module.linear_heads.13.bias"]
+    torch.save({"model_state_dict": state}, folder / "chexbert.pth")
+    with pytest.raises(WeightsError, match="not the weights of CheXbert"):
+        CheXbert(folder)
+    (folder / "chexbert.pth").write_bytes(pickle.dumps(Path("x")))
+    with pytest.raises(WeightsError, match="tensors only"):
+        CheXbert(folder)

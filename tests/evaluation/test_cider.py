@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cxrreport.demo.grammar import sample_annotated
+from cxrreport.evaluation.cider import cider, tokens
+from cxrreport.evaluation.statistics import PatientBootstrap
+
+# Made with pycocoevalcap 1.2 (CiderScorer, n=4, sigma=6) on these texts, cut as `tokens` cuts them.
+CANDIDATES = [
+    "The heart is normal in size. No pleural effusion.",
+    "Small left pleural effusion. No pneumothorax.",
+    "Lungs are clear.",
+    "",
+    "no no no no pneumothorax",
+]
+REFERENCES = [
+    "Heart size is normal. No pleural effusion or pneumothorax.",
+    "Small left pleural effusion. There is no pneumothorax.",
+    "The lungs are clear.",
+    "No acute disease.",
+    "No pneumothorax.",
+]
+EXPECTED = [2.9570356792948966, 4.9007733029344465, 5.89167223826323, 0.0, 1.607210527585926]
+
+
+def reports(seed: int, count: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [sample_annotated(rng, templates="seen").text for _ in range(count)]
+
+
+def test_values_are_those_of_pycocoevalcap() -> None:
+    measure = cider(CANDIDATES, REFERENCES)
+    assert measure.values == pytest.approx(EXPECTED, abs=1e-9)
+    assert measure.value == pytest.approx(np.mean(EXPECTED))
+
+
+def test_many_reports_agree_with_pycocoevalcap_itself() -> None:
+    scorer = pytest.importorskip("pycocoevalcap.cider.cider_scorer", reason="pycocoevalcap is not installed")
+    candidates, references = [*reports(0, 60), "", "Clear.", "zzz"], [*reports(1, 60), "Clear.", "Clear.", "Lungs"]
+    stock = scorer.CiderScorer(n=4, sigma=6.0)
+    for candidate, reference in zip(candidates, references, strict=True):
+        stock += (" ".join(tokens(candidate)), [" ".join(tokens(reference))])
+    value, values = stock.compute_score()
+    measure = cider(candidates, references)
+    assert measure.value == pytest.approx(value, abs=1e-12)
+    assert measure.values == pytest.approx(values, abs=1e-12)
+
+
+def test_a_resample_has_frequencies_of_its_own() -> None:
+    candidates, references = reports(2, 40), reports(3, 40)
+    measure = cider(candidates, references)
+    chosen = np.random.default_rng(0).integers(0, 40, size=(20, 40))
+    weights = np.stack([np.bincount(row, minlength=40) for row in chosen]).astype(float)
+    expected = [cider([candidates[n] for n in row], [references[n] for n in row]).value for row in chosen]
+    assert measure.weighted(weights) == pytest.approx(expected, abs=1e-12)
+    assert not np.allclose(expected, weights @ measure.values / 40, atol=1e-3)
+    found = PatientBootstrap([str(n) for n in range(40)], samples=50, seed=0).interval(measure)
+    assert found.low < found.value and found.low < found.high
+
+
+def test_perfect_and_empty() -> None:
+    texts = reports(4, 10)
+    assert cider(texts, texts).value == pytest.approx(10)
+    assert cider([""] * 10, texts).value == 0
+    assert cider(["Clear lungs."], ["Clear lungs."]).value == 0  # one study: every n-gram is in every reference
+
+
+def test_tokens() -> None:
+    assert tokens("No effusion, 2.5 cm.  ___ Ünïcödé!") == ["no", "effusion", "2.5", "cm", "ünïcödé"]
