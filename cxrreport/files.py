@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,9 +23,8 @@ from cxrreport.errors import OutputError
 PARTIAL = ".partial-"
 """Prefix of files that are not whole yet; hidden, so that readers of whole folders (PyArrow) pass them over."""
 LOCK = ".lock"
-VOLATILE = frozenset({"tracking", "output", "workers"})
+VOLATILE = frozenset({"tracking", "output", "workers", "converted", "ray"})
 """Settings that say how and where a run works, not what it makes: they may change between a stop and going on."""
-_SHARDS = ".shards"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -157,9 +157,12 @@ def output_folder(
 
 def part_folder(output: Path, shard: str | None) -> Path:
     """Where a run writes: `output`, or for `shard` `i/n` of an array of jobs a folder of its own beside it."""
-    if shard is None:
-        return output
-    return output.with_name(f"{output.name}{_SHARDS}") / shard.replace("/", "-of-")
+    return output if shard is None else parts_folder(output) / shard.replace("/", "-of-")
+
+
+def parts_folder(output: Path) -> Path:
+    """Where the parts of an array of jobs lie, beside `output`."""
+    return output.with_name(f"{output.name}.shards")
 
 
 def parts_of(folder: OutputFolder, output: Path) -> list[Path]:
@@ -169,12 +172,19 @@ def parts_of(folder: OutputFolder, output: Path) -> list[Path]:
         OutputError: one is of other settings.
     """
     verb = folder.record["verb"]
-    found = sorted(path.parent for path in output.with_name(f"{output.name}{_SHARDS}").glob(f"*-of-*/{verb}.json"))
+    found = sorted(path.parent for path in parts_folder(output).glob(f"*-of-*/{verb}.json"))
     for path in found:
         record = _read_record(path, verb)
         if record is not None:
             _compare(path, verb, record["settings"], folder.record["settings"], VOLATILE | {"shard"})
     return found
+
+
+def remove_parts(output: Path, verb: str) -> None:
+    """Remove the parts of an array of jobs once their content is in `output`, unless a job is still at work there."""
+    records = [_read_record(path.parent, verb) for path in parts_folder(output).glob(f"*/{verb}.json")]
+    if all(record is not None and record["finished"] for record in records):
+        shutil.rmtree(parts_folder(output), ignore_errors=True)
 
 
 def _lock(path: Path) -> int:

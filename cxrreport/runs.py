@@ -28,6 +28,7 @@ from cxrreport.files import output_folder, part_folder
 from cxrreport.records import Progress
 from cxrreport.settings import (
     CheckpointSettings,
+    CompareSettings,
     EvaluateSettings,
     ExportSettings,
     GenerateSettings,
@@ -42,8 +43,10 @@ from cxrreport.settings import (
 )
 
 if TYPE_CHECKING:
+    from cxrreport.evaluation.compare import Comparison
     from cxrreport.evaluation.evaluate import Evaluation
     from cxrreport.evaluation.metrics import Metric
+    from cxrreport.evaluation.published import Published
     from cxrreport.inference.export import ExportSummary
     from cxrreport.inference.generate import GenerateSummary
     from cxrreport.ingestion.manifest import Manifest
@@ -59,6 +62,7 @@ Verb = (
     | MergeSettings
     | GenerateSettings
     | EvaluateSettings
+    | CompareSettings
     | ExportSettings
     | ReviewSettings
 )
@@ -232,6 +236,7 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
             run.dataset("adapter", provenance["adapter"], "model")
             run.link("cxrreport.model_run", "adapter", provenance["adapter"])
         layout = PromptLayout(loaded.tokenizer, prompt, loaded.image_tokens)
+        settings = settings.model_copy(update={"checkpoint": checkpoint})
         result = work(settings, manifest, loaded, layout, provenance, progress or _silent, folder=folder)
         facts |= {
             "studies": result.studies,
@@ -308,6 +313,45 @@ def evaluate(
         facts |= {f"{headline}/{system}": scores[f"{headline}/{system}"] for system in result.systems}
         facts |= {number: scores[f"{number}/{MAIN}"] for number in others}
     return summarise(facts, result, _phantoms(bool(result.conditions["synthetic"])))
+
+
+def compare(settings: CompareSettings, *, progress: Progress | None = None) -> Summary[Comparison]:
+    """Two evaluations of the same studies side by side: differences, intervals, p-values, where conditions agree.
+
+    Raises:
+        CxrReportError: one of its kinds; see `evaluation.compare.compare`.
+    """
+    from cxrreport.evaluation.compare import compare as work
+
+    with _tracked("compare", settings) as (run, summarise):
+        result = work(settings, progress=progress)
+        differences = {
+            number: {"value": one.difference.value, "low": one.difference.low, "high": one.difference.high}
+            | {"first": one.first, "second": one.second, "p": one.p, "p_corrected": one.p_corrected}
+            for number, one in result.differences.items()
+        }
+        run.metrics(_flat(differences))
+        for name in ("compare.json", "compare.png"):
+            run.artifact(settings.output / name)
+        facts = {"studies": result.studies, "patients": result.patients, "differences": differences}
+        facts |= {"refused": {number: sorted(ones) for number, ones in result.refused.items()}}
+    return summarise(facts, result, _phantoms(result.synthetic))
+
+
+def published(evaluation: Path) -> list[Published]:
+    """Published results beside an evaluation's numbers, each with the conditions in which the two differ.
+
+    Raises:
+        InputError: the folder is not the output of `evaluate`.
+    """
+    from cxrreport.evaluation.published import beside, table
+
+    file = evaluation / "scores.json"
+    try:
+        conditions = json.loads(file.read_text(encoding="utf-8"))["conditions"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: cannot be read; give the output folder of a finished evaluate") from error
+    return beside(conditions, table())
 
 
 def export(settings: ExportSettings, *, progress: Progress | None = None) -> Summary[ExportSummary]:

@@ -341,6 +341,20 @@ class Sampling(Settings):
 Decoding = Annotated[Greedy | Beam | Sampling, Field(discriminator="method")]
 
 
+class RaySettings(Settings):
+    """Shards on many machines, as a Ray Data pipeline (extra `ray`)."""
+
+    address: str | None = None
+    """Of a Ray cluster (`auto`, `ray://host:10001`); `local`: a cluster on this machine, for as long as the run goes;
+    None: without Ray."""
+    actors: PositiveInt = 1
+    """Processes that hold the model."""
+    cpus: Annotated[float, Field(gt=0)] = 1.0
+    """Of each actor."""
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+    """Of each actor; 0.5 lets two share one."""
+
+
 class GenerateSettings(Settings):
     """Reports for studies, from a checkpoint with or without an adapter."""
 
@@ -365,6 +379,15 @@ class GenerateSettings(Settings):
     `inference.prompts`), in the place of the report; a prediction for each."""
     draw_boxes: bool = False
     """Write a PNG with the boxes of every answer that has some, into `boxes` of the output folder."""
+    engine: Literal["torch", "openvino"] = "torch"
+    """`openvino`: on a CPU, converted once for each checkpoint and adapter (extra `openvino`)."""
+    quantize: Literal["none", "int8"] = "none"
+    """`int8`: weights in 8 bits; `engine: openvino` only. `checkpoint.precision: nf4` is that of CUDA."""
+    converted: Path | None = None
+    """Folder in which converted models are kept; None: `~/.cache/cxrreport`."""
+    ray: RaySettings = RaySettings()
+    """On which machines. All of them see input, checkpoint and adapter under the same paths; only this process writes
+    into `output`."""
     decoding: Decoding = Greedy()
     abstain_below: Annotated[float, Field(le=0)] | None = None
     """Mark predictions whose mean natural-log probability of a token is less than this; None: none."""
@@ -388,6 +411,14 @@ class GenerateSettings(Settings):
         _check_shard(self.shard)
         return self
 
+    @model_validator(mode="after")
+    def _engine_can(self) -> Self:
+        if self.quantize != "none" and self.engine != "openvino":
+            raise ValueError(f"quantize: {self.quantize} needs engine: openvino")
+        if self.engine == "openvino" and isinstance(self.decoding, Beam):
+            raise ValueError("engine: openvino decodes greedily or by sampling; take engine: torch for beams")
+        return self
+
 
 class EvaluateSettings(Settings):
     """Scores of predictions against the references of the manifest or of a table."""
@@ -404,8 +435,9 @@ class EvaluateSettings(Settings):
     """Add the control that answers every study with the most frequent report of the training split."""
     section: Literal["findings", "impression", "findings+impression"] = "findings+impression"
     """What is scored: one section, or both as one text."""
-    metrics: tuple[str, ...] = ("radgraph", "clinical", "bleu", "rouge_l")
-    """Names of metrics: of this package, of an installed one, or `module:metric`; see `evaluation.metrics`."""
+    metrics: tuple[str, ...] = ("radgraph", "clinical", "bleu", "rouge_l", "cider")
+    """Names of metrics: of this package (also `chexbert`, which needs weights), of an installed one, or
+    `module:metric`; see `evaluation.metrics`."""
     inputs: str | None = None
     """What the system was given ("frontal image and indication"), where its predictions are a table. A condition of
     every number; predictions of `generate` bring it along."""
@@ -414,8 +446,10 @@ class EvaluateSettings(Settings):
     config.json, weights.th and vocabulary/."""
     weights: Path | None = None
     """Folder under which the RadGraph models lie; None: the radgraph package's cache."""
+    chexbert: Path | None = None
+    """Folder with CheXbert's `chexbert.pth` and the `vocab.txt` of its encoder; None: `~/.cache/chexbert`."""
     download: bool = False
-    """Fetch RadGraph's archive and its encoder's tokenizer from the hub when they are not there."""
+    """Fetch RadGraph's archive, its encoder's tokenizer and CheXbert's files from the hub when they are not there."""
     allow_remote: bool = False
     """Allow metrics that send reports to another machine."""
     annotation_cache: Path | None = None
@@ -429,6 +463,27 @@ class EvaluateSettings(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     """For the resamples."""
     tracking: TrackingSettings = TrackingSettings()
+
+
+class CompareSettings(Settings):
+    """Two evaluations of the same studies side by side."""
+
+    first: Path
+    """Output folder of `evaluate`."""
+    second: Path
+    """Output folder of `evaluate`, of the other system."""
+    output: Path
+    """Folder for the table and the picture."""
+    numbers: tuple[str, ...] = ()
+    """Numbers to compare; none: the first of every metric. p-values are corrected for how many there are."""
+    bootstrap_samples: PositiveInt = 1000
+    """Resamples of the patients, for the intervals."""
+    permutations: PositiveInt = 9999
+    """Random exchanges of the two systems by patient, for the p-values."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """For the resamples and the exchanges."""
+    tracking: TrackingSettings = TrackingSettings()
+    """Where the run is logged."""
 
 
 class ExportSettings(Settings):

@@ -41,6 +41,20 @@ class Control(StrEnum):
     BLANK = "blank"
 
 
+class EngineName(StrEnum):
+    """What runs the model."""
+
+    TORCH = "torch"
+    OPENVINO = "openvino"
+
+
+class Quantize(StrEnum):
+    """How weights are held."""
+
+    NONE = "none"
+    INT8 = "int8"
+
+
 class Section(StrEnum):
     """What is scored."""
 

@@ -14,11 +14,13 @@ from cxrreport.cli.options import (
     CheckpointOption,
     Config,
     Control,
+    EngineName,
     Json,
     Layout,
     Output,
     Priors,
     Pseudonymize,
+    Quantize,
     Section,
     SplitName,
     Track,
@@ -169,6 +171,11 @@ def generate(
     abstain_below: Annotated[
         float | None, typer.Option(max=0, help="Mark texts of a lower mean log-probability.", show_default="none")
     ] = None,
+    engine: Annotated[EngineName | None, typer.Option(help="On a CPU: openvino.", show_default="torch")] = None,
+    quantize: Annotated[Quantize | None, typer.Option(help="Weights; with openvino.", show_default="none")] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of a Ray cluster; local: this machine.", show_default="none")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Texts at a time.", show_default="8")] = None,
     pseudonymize: Pseudonymize = None,
     track: Track = None,
@@ -203,6 +210,9 @@ def generate(
             draw_boxes=draw_boxes,
             decoding=decoding,
             abstain_below=abstain_below,
+            engine=engine,
+            quantize=quantize,
+            ray={"address": ray},
             batch_size=batch_size,
             pseudonymize=pseudonymize,
             tracking={"enabled": track},

@@ -6,8 +6,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,20 +14,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrreport.errors import InputError, MismatchError, RefusedImage
-from cxrreport.files import OutputFolder, atomic_path, output_folder, part_folder, parts_of
-from cxrreport.inference.controls import other_patients
-from cxrreport.inference.engine import Engine, Generated, Request
-from cxrreport.inference.prompts import Prompt, boxes, draw, prompt
+from cxrreport.errors import InputError, MismatchError
+from cxrreport.files import OutputFolder, atomic_path, output_folder, part_folder, parts_of, remove_parts
+from cxrreport.inference.prompts import draw
 from cxrreport.inference.shards import Row, Shards, line
+from cxrreport.inference.worker import Task, Worker, plan, resize_of
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
-from cxrreport.records import LeftOut, Prediction, Progress, Reason, Split, Study
+from cxrreport.records import LeftOut, Prediction, Progress
 from cxrreport.settings import GenerateSettings
 
 if TYPE_CHECKING:
@@ -41,9 +37,6 @@ PHANTOMS_ONLY = (
 """Said wherever the project's own tiny checkpoint writes a report."""
 
 VERB = "generate"
-
-Images = tuple[npt.NDArray[np.uint8], ...]
-"""uint8[R, R] each, of one study."""
 
 PREDICTIONS = pa.schema(
     [
@@ -166,8 +159,7 @@ def _generate(
     folder: OutputFolder,
 ) -> GenerateSummary:
     start = time.monotonic()
-    asked: list[Prompt | None] = [prompt(text) for text in settings.prompts] or [None]
-    plan = _plan(settings, manifest, layout.settings.max_images)
+    studies = plan(settings, manifest, layout.settings.max_images)
     inputs = {
         "data": manifest.digest,
         "base": loaded.fingerprint,
@@ -175,13 +167,18 @@ def _generate(
         "prompt": layout.settings.model_dump(mode="json"),
         "softcap": loaded.softcap,
         "dtype": str(loaded.dtype).removeprefix("torch."),
-        "versions": {name: version(name) for name in ("cxrreport", "torch", "transformers")},
+        "engine": settings.engine,
+        "quantize": settings.quantize,
+        "versions": {
+            name: version(name)
+            for name in ("cxrreport", "torch", "transformers", *(["openvino"] * (settings.engine == "openvino")))
+        },
     }
     shards = Shards(
         folder.path / "shards",
-        [study.study_id for study, _ in plan],
+        [study.study_id for study, _ in studies],
         size=settings.shard_size,
-        texts=len(asked),
+        texts=max(1, len(settings.prompts)),
         inputs=inputs,
     )
     mine = range(len(shards.plan))
@@ -195,60 +192,21 @@ def _generate(
     if settings.shard is None:
         for part in parts_of(folder, settings.output):
             shards.take_over(part / "shards")
-    engine = Engine(
-        loaded,
-        layout,
-        batch_size=settings.batch_size,
-        max_new_tokens=settings.max_new_tokens,
-        decoding=settings.decoding,
-        seed=settings.seed,
-    )
     todo = [index for index in mine if not shards.complete(index)]
     resumed = total - sum(len(shards.plan[index]) for index in todo)
     done = resumed
     progress(done, total, "studies")
-    blank = np.zeros((loaded.resolution,) * 2, np.uint8) if settings.control == "blank" else None
+    tasks = [Task(index, shards.read(index) or ()) for index in todo]
+    if settings.ray.address is not None:
+        from cxrreport.inference import ray
 
-    def load(index: int) -> list[tuple[Study, tuple[str, ...], Images | LeftOut | list[Prediction]]]:
-        """What a shard is made of: what an earlier run has already written, and the images of all else."""
-        written: dict[str, list[Prediction]] = {}
-        for row in shards.read(index) or ():
-            if isinstance(row, Prediction):
-                written.setdefault(row.study_id, []).append(row)
-        first = index * settings.shard_size
-        return [
-            (
-                study,
-                ids,
-                written.get(study.study_id)
-                or ((blank,) * len(ids) if blank is not None else _images(manifest, study, ids)),
-            )
-            for study, ids in plan[first : first + settings.shard_size]
-        ]
-
-    for index, material in zip(todo, _ahead(load, todo), strict=True):
-        requests = [
-            Request(study_id=study.study_id, image=images[0], further=images[1:], report=study.report, prompt=one)
-            for study, _, images in material
-            if isinstance(images, tuple)
-            for one in asked
-        ]
-
-        def tell(count: int, before: int = done) -> None:
-            progress(before + count // len(asked), total, "studies")
-
-        texts = iter(engine.generate(requests, tell))
-        rows: list[Row] = []
-        for study, ids, found in material:
-            if isinstance(found, LeftOut):
-                rows.append(found)
-            elif isinstance(found, list):
-                rows += found
-            else:
-                shown = () if blank is not None else ids
-                rows += [_prediction(study, shown, next(texts), layout, manifest, settings) for _ in asked]
+        worker, made = None, ray.run(tasks, settings, layout.settings, manifest.folder)
+    else:
+        worker = Worker(settings, manifest, loaded, layout)
+        made = worker.run(tasks, lambda count: progress(done + count, total, "studies"))
+    for index, rows in made:
         shards.write(index, rows)
-        done += len(material)
+        done += len(shards.plan[index])
         progress(done, total, "studies")
 
     counts = _Counts()
@@ -271,7 +229,7 @@ def _generate(
         unfinished=counts.unfinished,
         abstained=counts.abstained,
         resumed=resumed,
-        batch_size=engine.batch_size,
+        batch_size=worker.engine.batch_size if worker is not None else settings.batch_size,
         mean_logprob=counts.logprob / max(1, counts.predictions),
         seconds=round(time.monotonic() - start, 3),
         warning=PHANTOMS_ONLY if loaded.synthetic else None,
@@ -284,88 +242,15 @@ def _generate(
         provenance=dict(provenance),
         warning=summary.warning,
     )
+    if settings.shard is None:
+        remove_parts(settings.output, VERB)
     return summary
-
-
-def _plan(settings: GenerateSettings, manifest: Manifest, most: int) -> list[tuple[Study, tuple[str, ...]]]:
-    """Studies in the order of their ids, each with the ids of the images that it is to be described from."""
-    studies = manifest.studies(Split(settings.split) if settings.split else None)
-    if not studies:
-        where = f"split '{settings.split}'" if settings.split else "any split"
-        raise InputError(
-            f"{settings.input}: no study in {where}; set split to one that the data have, or to null for all"
-        )
-    images_of = {study.study_id: study.image_ids[:most] for study in studies}
-    source = {study_id: study_id for study_id in images_of}
-    if settings.control == "shuffled":
-        # Over all studies of the split and before the limit, so that the limit does not change who gets which image.
-        source = other_patients(studies, seed=settings.seed)
-    ordered = sorted(studies, key=lambda study: study.study_id)[: settings.limit]
-    return [(study, images_of[source[study.study_id]]) for study in ordered]
-
-
-def _images(manifest: Manifest, study: Study, image_ids: Sequence[str]) -> Images | LeftOut:
-    images: Images = ()
-    for image_id in image_ids:
-        try:
-            images += (manifest.image(image_id),)
-        except InputError as error:
-            reason = Reason(error.reason) if isinstance(error, RefusedImage) else Reason.IMAGE_MISSING
-            source = manifest.images[image_id].source
-            return LeftOut(source=source, study_id=study.study_id, reason=reason, detail=str(error))
-    return images
-
-
-def _ahead(load: Callable[[int], Any], indices: Sequence[int]) -> Iterator[Any]:
-    """`load` of every index, in order, the next one already under way in a thread while one is worked on."""
-    with ThreadPoolExecutor(1, thread_name_prefix="images") as pool:
-        waiting = [pool.submit(load, index) for index in indices[:1]]
-        for following in [*indices[1:], None]:
-            if not waiting:
-                return
-            current = waiting.pop()
-            if following is not None:
-                waiting.append(pool.submit(load, following))
-            yield current.result()
-
-
-def _prediction(
-    study: Study,
-    image_ids: tuple[str, ...],
-    one: Generated,
-    layout: PromptLayout,
-    manifest: Manifest,
-    settings: GenerateSettings,
-) -> Prediction:
-    # An answer has no sections; its whole text is what there is.
-    findings, impression = ("", "") if settings.prompts else layout.parse(one.text)
-    source = manifest.images[image_ids[0]] if image_ids else None
-    return Prediction(
-        study_id=study.study_id,
-        patient_id=study.patient_id,
-        image_ids=image_ids,
-        image_sha256=one.image_sha256,
-        prompt=one.prompt,
-        text=one.text,
-        findings=findings,
-        impression=impression,
-        mean_logprob=one.mean_logprob,
-        min_logprob=one.min_logprob,
-        tokens=one.tokens,
-        finished=one.finished,
-        abstained=settings.abstain_below is not None and one.mean_logprob < settings.abstain_below,
-        boxes=boxes(one.text, source, resize=_resize(manifest)) if source else (),
-    )
-
-
-def _resize(manifest: Manifest) -> str:
-    return str(manifest.preprocessing["resize"])
 
 
 def _picture(manifest: Manifest, folder: Path, row: Prediction) -> None:
     """The boxes of a prediction as `<study>-<number>.png`, the number a hash of the prompt."""
     image_id = row.image_ids[0]
-    picture = draw(manifest.image(image_id), manifest.images[image_id], row.boxes, resize=_resize(manifest))
+    picture = draw(manifest.image(image_id), manifest.images[image_id], row.boxes, resize=resize_of(manifest))
     # A study id comes from a file or a table, and may be anything.
     name = re.sub(r"[^\w.-]+", "_", row.study_id).strip(".")
     with atomic_path(folder / f"{name}-{hashlib.sha256(row.prompt.encode()).hexdigest()[:8]}.png") as temporary:

@@ -16,7 +16,7 @@ from PIL import Image as PillowImage
 
 from cxrreport.errors import InferenceError, InputError, MismatchError, OutputError, SettingsError
 from cxrreport.files import output_folder
-from cxrreport.inference import generate as module
+from cxrreport.inference import worker
 from cxrreport.inference.generate import PHANTOMS_ONLY, VERB, generate
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Box, Prediction
@@ -239,7 +239,7 @@ def test_several_prompts_for_one_reading(run, tmp_path: Path, make_studies) -> N
 
 def test_boxes_are_drawn_on_request(run, tmp_path: Path, make_studies, monkeypatch) -> None:
     box = Box(label="effusion", top=8, left=8, bottom=40, right=48)
-    monkeypatch.setattr(module, "boxes", lambda text, image, resize: (box,) if "<loc" in text else ())
+    monkeypatch.setattr(worker, "boxes", lambda text, image, resize: (box,) if "<loc" in text else ())
     run(tmp_path / "out", prompts=("detect effusion",), draw_boxes=True, limit=6)
     run(tmp_path / "none", prompts=("detect effusion",), limit=6)
     with_boxes = [one.study_id for one in rows(tmp_path / "out") if one.boxes]
@@ -258,6 +258,7 @@ def test_an_array_of_jobs_makes_the_same(run, tmp_path: Path, make_studies) -> N
     studies = make_studies(20)
     summary = run(tmp_path / "out", studies=studies)
     assert (summary.studies, summary.resumed, studies.read) == (18, 18, [])
+    assert not (tmp_path / "out.shards").exists()
     assert predictions(tmp_path / "out") == predictions(tmp_path / "whole")
 
 
@@ -385,7 +386,7 @@ def test_a_model_of_phantoms_says_so(run, loaded, tmp_path: Path) -> None:
 
 def test_a_failing_model_leaves_what_was_done(run, loaded, tmp_path: Path, monkeypatch) -> None:
     written = []
-    real = module.Engine.generate
+    real = worker.Engine.generate
 
     def failing(self, requests, done=None):
         if len(written) == 2:
@@ -393,7 +394,7 @@ def test_a_failing_model_leaves_what_was_done(run, loaded, tmp_path: Path, monke
         written.append(len(requests))
         return real(self, requests, done)
 
-    monkeypatch.setattr(module.Engine, "generate", failing)
+    monkeypatch.setattr(worker.Engine, "generate", failing)
     with pytest.raises(InferenceError):
         run(tmp_path / "out")
     monkeypatch.undo()

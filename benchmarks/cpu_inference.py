@@ -1,0 +1,233 @@
+"""PaliGemma 2 on a CPU: stock in float32 beside OpenVINO in 8 bits; the last line is a JSON object.
+
+    python benchmarks/cpu_inference.py              # 3B: 12 GB for stock, 10 GB once for the conversion
+    python benchmarks/cpu_inference.py --layers 4   # of 26 and 27: what a smaller machine has room for
+
+Random weights of the size of the 3B at 224 pixels: 260 tokens are read (256 of them the image) and 32 are written.
+Each side is a process of its own with the same threads, and they take turns: load the model, encode the image, read
+the prompt, write. Stock is transformers as documented, `from_pretrained(dtype=float32)` with its own cache and
+attention; ours is `inference.openvino`, whose conversion (once for every checkpoint) is not timed as loading. Memory is
+the peak of resident memory of the whole process, interpreter and libraries included. Quality is measured by
+`benchmarks/cpu_quality.py` on the tiny checkpoint, as random weights write no reports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+IMAGE_TOKENS, PROMPT, NEW = 256, 260, 32
+TABLE_9 = (
+    ("M1 Max, 4 + 1 threads", 32, 12),
+    ("AMD Milan, 8 + 1 threads", 53, 17),
+    ("AMD Genoa, 8 + 1 threads", 147, 37),
+)
+"""arXiv 2412.03555, table 9: gemma.cpp, 3B at 224 pixels, tokens/s of prefill and decoding."""
+
+
+def make(folder: Path, layers: int | None) -> None:
+    """Random weights in bfloat16, as the published files are, written shard by shard."""
+    import random_paligemma
+    import torch
+    from transformers import PaliGemmaForConditionalGeneration
+
+    from cxrreport.model import attention
+    from cxrreport.model.table import TABLE
+
+    config = TABLE["paligemma2-3b-pt-224"].config()
+    if layers is not None:
+        config.text_config.num_hidden_layers = config.vision_config.num_hidden_layers = layers
+    config.text_config.layer_types = None
+    attention.prepare_config(config, softcap=False)
+    config.dtype = torch.bfloat16
+    with torch.device("meta"):
+        model = PaliGemmaForConditionalGeneration(config)
+    model = model.to(torch.bfloat16).to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1:
+                weight.fill_(float("layernorm" in name.lower() and name.endswith("weight") and "vision" in name))
+            else:  # a block of normal numbers again and again: quick to draw, and no row is like the next
+                block = torch.randn(1_000_003, generator=generator).mul_(0.02).to(torch.bfloat16)
+                flat = weight.view(-1)
+                for start in range(0, len(flat), len(block)):
+                    flat[start : start + len(block)] = block[: len(flat) - start]
+    model.tie_weights()
+    model.save_pretrained(folder)
+    random_paligemma.make_tokenizer().save(str(folder / "tokenizer.json"))
+
+
+def sample() -> tuple[np.ndarray, list[int]]:
+    """Pixels float32[1, 3, 224, 224] and the ids of the prompt."""
+    import random_paligemma
+
+    pixels = np.random.default_rng(0).uniform(-1, 1, (1, 1, 224, 224)).astype(np.float32).repeat(3, 1)
+    return pixels, [random_paligemma.IMAGE_ID] * IMAGE_TOKENS + [2, 300, 301, 108]
+
+
+def stock(folder: Path) -> dict[str, Any]:
+    """transformers in float32, greedy, its dynamic cache."""
+    import torch
+    from transformers import DynamicCache, PaliGemmaForConditionalGeneration
+
+    begun = time.perf_counter()
+    model = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    loaded = time.perf_counter() - begun
+    pixels, ids = sample()
+    cache = DynamicCache(config=model.config.text_config)
+    with torch.inference_mode():
+        prompt = torch.tensor([ids])
+        begun = time.perf_counter()
+        output = model(
+            input_ids=prompt,
+            pixel_values=torch.from_numpy(pixels),
+            token_type_ids=torch.zeros_like(prompt),
+            attention_mask=torch.ones_like(prompt),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        token = output.logits[:, -1].argmax(-1, keepdim=True)
+        read = time.perf_counter() - begun
+        begun = time.perf_counter()
+        for step in range(NEW - 1):
+            mask = torch.ones(1, PROMPT + step + 1, dtype=torch.int64)
+            output = model(input_ids=token, attention_mask=mask, past_key_values=cache, use_cache=True)
+            token = output.logits[:, -1].argmax(-1, keepdim=True)
+        written = time.perf_counter() - begun
+    return _result(loaded, read, written)
+
+
+def ours(folder: Path, converted: Path, precision: str) -> dict[str, Any]:
+    """OpenVINO in 8 bits, driven as the engine drives it."""
+    import torch
+
+    from cxrreport.inference import openvino
+    from cxrreport.settings import CheckpointSettings
+
+    settings = CheckpointSettings(name=str(folder), precision=precision, device="cpu")
+    begun = time.perf_counter()
+    loaded = openvino.load(settings, None, resolution=224, quantize="int8", folder=converted)
+    seconds = time.perf_counter() - begun
+    model = loaded.model
+    pixels, ids = sample()
+
+    def run() -> tuple[float, float]:
+        cache = model.slots(1, PROMPT + NEW)
+        cache.reading(0, [0])
+        begun = time.perf_counter()
+        features = model.get_image_features(torch.from_numpy(pixels))
+        output = model(
+            input_ids=torch.tensor([ids]),
+            position_ids=torch.arange(1, PROMPT + 1)[None],
+            past_key_values=cache,
+            mm_encoder_outputs={"image": features},
+        )
+        read = time.perf_counter() - begun
+        begun = time.perf_counter()
+        for step in range(NEW - 1):
+            token = output.logits[:, -1].argmax(-1, keepdim=True)
+            place = torch.tensor([PROMPT + step])
+            cache.writing(place, PROMPT + step + 1)
+            output = model(input_ids=token, position_ids=place[None] + 1, past_key_values=cache)
+        return read, time.perf_counter() - begun
+
+    begun = time.perf_counter()
+    run()  # OpenVINO lays the weights out in its first pass: part of loading, as stock has them laid out when loaded
+    first = time.perf_counter() - begun
+    read, written = run()
+    return _result(seconds + first - read - written, read, written)
+
+
+def _result(load: float, read: float, written: float) -> dict[str, Any]:
+    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return {"load_s": load, "prefill": PROMPT / read, "decode": (NEW - 1) / written, "peak_mb": peak}
+
+
+def child(*arguments: str, threads: int) -> dict[str, Any]:
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, __file__, "--child", *arguments]
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def bandwidth() -> float:
+    """GB/s of reading memory with one thread: a sum over 1 GB."""
+    numbers = np.ones(2**27)
+    numbers.sum()
+    begun = time.perf_counter()
+    numbers.sum()
+    return numbers.nbytes / (time.perf_counter() - begun) / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, help="of both towers, in place of 26 and 27")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of both sides")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16", help="of ours' products")
+    parser.add_argument("--folder", type=Path, help="where weights and conversion are kept; default: a temporary one")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        side, folder, *rest = options.child
+        if side == "make":
+            make(Path(folder), int(rest[0]) or None)
+            print("{}")
+        else:
+            print(json.dumps(stock(Path(folder)) if side == "stock" else ours(Path(folder), Path(rest[0]), rest[1])))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = options.folder or Path(name)
+        model, converted = folder / "model", folder / "converted"
+        if not (model / "tokenizer.json").exists():
+            child("make", str(model), str(options.layers or 0), threads=options.threads)
+        begun = time.perf_counter()
+        first = child("ours", str(model), str(converted), options.precision, threads=options.threads)
+        seconds = time.perf_counter() - begun
+        print(f"conversion and a first run: {seconds:.0f} s, {first['peak_mb']:,.0f} MB peak", flush=True)
+        results: dict[str, list[dict[str, Any]]] = {"stock float32": [], "ours int8": []}
+        for _ in range(options.rounds):
+            results["stock float32"].append(child("stock", str(model), threads=options.threads))
+            own = child("ours", str(model), str(converted), options.precision, threads=options.threads)
+            results["ours int8"].append(own)
+    print(f"{'':26} {'load s':>8} {'prefill':>8} {'decode':>8} {'peak MB':>9}   tokens/s")
+    middle = {
+        side: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for side, runs in results.items()
+    }
+    for side, one in middle.items():
+        print(f"{side:26} {one['load_s']:8.1f} {one['prefill']:8.1f} {one['decode']:8.2f} {one['peak_mb']:9,.0f}")
+    for machine, prefill, decode in TABLE_9:
+        print(f"{machine:26} {'':8} {prefill:8} {decode:8}             gemma.cpp, table 9 of the paper")
+    print(
+        f"here: {os.cpu_count()} cores, {options.threads} threads, {bandwidth():.1f} GB/s with one; "
+        f"load of the machine {os.getloadavg()[0]:.1f}; {options.layers or '26 and 27'} layers"
+    )
+    mine, theirs = middle["ours int8"], middle["stock float32"]
+    result = {
+        "decode_speedup": round(mine["decode"] / theirs["decode"], 3),
+        "prefill_speedup": round(mine["prefill"] / theirs["prefill"], 3),
+        "peak_gb": round(mine["peak_mb"] / 1000, 3),
+        "memory_ratio": round(mine["peak_mb"] / theirs["peak_mb"], 3),
+        "load_ratio": round(mine["load_s"] / theirs["load_s"], 3),
+        "layers": options.layers,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
