@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
@@ -245,11 +246,13 @@ def register(settings: RegisterSettings) -> Registered:
     """
     if not settings.tracking.enabled:
         raise SettingsError("tracking.enabled: a model is registered in MLflow, so tracking cannot be switched off")
-    train = settings.adapter.resolve().parent  # the run goes where that of the training went, by default
+    # Where the run of the training went, by default; and a folder that is not there, as what is registered twice is two
+    # versions in two runs: going on in the first run would change the files of its version.
+    beside = settings.adapter.resolve().parent.with_name(f".registered-{uuid4().hex}")
     card = AdapterCard.read(settings.adapter)
     with (
         tempfile.TemporaryDirectory() as place,
-        tracking.start("register", settings, settings.tracking, output=train) as run,
+        tracking.start("register", settings, settings.tracking, output=beside) as run,
     ):
         digest = checkpoints.fingerprint(settings.adapter)
         run.dataset("adapter", digest, "model", steps=card.steps)
@@ -257,7 +260,7 @@ def register(settings: RegisterSettings) -> Registered:
         run.link("cxrreport.model_run", "adapter", digest)
         folder = Path(place) / _ARTIFACT
         pack(settings, folder)
-        uri = tracking.uri_of(settings.tracking, train)
+        uri = tracking.uri_of(settings.tracking, beside)
         tags = {"digest.adapter": digest, "checkpoint": card.checkpoint.name, "synthetic": str(card.synthetic).lower()}
         version = mlflow_store.register(uri, run.run_id, folder, settings.name, settings.aliases, tags)
     return Registered(

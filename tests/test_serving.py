@@ -30,6 +30,16 @@ from cxrreport.model import adapters, checkpoints
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings, RegisterSettings, TrackingSettings
 
 
+def settings_of(folder: Path) -> RegisterSettings:
+    return RegisterSettings(
+        adapter=folder / "train" / "adapter",
+        name="reports",
+        aliases=("champion", "newest"),
+        max_new_tokens=6,
+        tracking=TrackingSettings(uri=f"sqlite:///{folder / 'mlflow.db'}"),
+    )
+
+
 @pytest.fixture(scope="module")
 def registered(tmp_path_factory: pytest.TempPathFactory) -> serving.Registered:
     """An untrained adapter of the tiny checkpoint, registered in a store of its own."""
@@ -51,15 +61,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> serving.Registered:
         synthetic=True,
     )
     adapters.save(folder / "train" / "adapter", model, card)
-    return serving.register(
-        RegisterSettings(
-            adapter=folder / "train" / "adapter",
-            name="reports",
-            aliases=("champion", "newest"),
-            max_new_tokens=6,
-            tracking=TrackingSettings(uri=f"sqlite:///{folder / 'mlflow.db'}"),
-        )
-    )
+    return serving.register(settings_of(folder))
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +151,18 @@ def test_a_bad_row_is_a_refusal_with_its_reason(model: Any, row: dict[str, Any],
     with pytest.raises(MlflowException, match=reason) as refused:
         model.predict(pd.DataFrame([row]))
     assert refused.value.get_http_status_code() == 400
+
+
+def test_registered_again_it_is_another_version_in_another_run(registered: serving.Registered) -> None:
+    folder = Path(registered.tracking_uri.removeprefix("sqlite:///")).parent
+    client = MlflowClient(registered.tracking_uri)
+    first = client.get_model_version("reports", registered.version).source
+    again = serving.register(settings_of(folder))
+    assert int(again.version) == int(registered.version) + 1
+    assert again.run_id != registered.run_id
+    assert client.get_model_version("reports", again.version).source != first
+    assert str(client.get_model_version_by_alias("reports", "champion").version) == again.version
+    assert list((folder / "train").iterdir()) == [folder / "train" / "adapter"]
 
 
 def test_what_cannot_be_registered_is_said(tmp_path: Path) -> None:

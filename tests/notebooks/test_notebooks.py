@@ -50,7 +50,7 @@ def test_it_runs(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place).execute()
+    NotebookClient(notebook, timeout=590, kernel_name="python3", resources=place).execute()
     pictures = [
         output
         for cell in notebook.cells
