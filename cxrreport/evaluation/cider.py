@@ -28,7 +28,7 @@ SCALE = 10.0
 TOKENS = "13a (sacrebleu), lower-cased, punctuation dropped"
 _SAMPLES = 16  # resamples at a time: weights are dense, one per column
 
-_split: Callable[[str], str] = Tokenizer13a()
+_split: Callable[[str], str] = Tokenizer13a()  # type: ignore[no-untyped-call]
 
 
 def tokens(text: str) -> list[str]:

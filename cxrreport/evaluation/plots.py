@@ -72,6 +72,7 @@ def findings(path: Path, table: Mapping[str, Mapping[str, Any]], note: str = "")
     left.set_yticks(range(len(shown)), list(shown))
     left.set_ylim(len(shown) - 0.4, -0.6)
     right.set(xlabel="studies")
+    right.locator_params(axis="x", integer=True)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", alpha=0.25)
@@ -100,6 +101,27 @@ def selective(path: Path, curves: Mapping[str, tuple[Curve, Interval]], note: st
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, loc="lower right")
     _save(figure, path, "Risk over coverage by the model's confidence", note)
+
+
+def differences(path: Path, table: Mapping[str, Interval], note: str = "") -> None:
+    """The difference of two systems in every number, with its interval; one row per number.
+
+    Args:
+        path: of the picture.
+        table: number to first less second.
+        note: stands under the title.
+    """
+    figure = _figure(7.5, 1.6 + 0.34 * len(table))
+    axis = figure.subplots()
+    for place, one in enumerate(table.values()):
+        axis.plot([one.low, one.high], [place, place], color=_MAIN, linewidth=2)
+        axis.plot(one.value, place, "o", color=_MAIN)
+    axis.axvline(0, color=_OTHER, linewidth=1)
+    axis.set_yticks(range(len(table)), [_words(number) for number in table])
+    axis.invert_yaxis()
+    axis.set_xlabel("first system less second")
+    axis.spines[["top", "right"]].set_visible(False)
+    _save(figure, path, "Differences with 95% intervals by patient", note)
 
 
 def _words(name: str) -> str:

@@ -1,0 +1,181 @@
+"""Two evaluations side by side: paired differences with intervals and corrected p-values, where conditions agree."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrreport.errors import InputError, ScoreError
+from cxrreport.evaluation import plots
+from cxrreport.evaluation.cider import cider
+from cxrreport.evaluation.conditions import differing, of_number
+from cxrreport.evaluation.evaluate import MAIN
+from cxrreport.evaluation.statistics import FORMS, Measure, PatientBootstrap, holm, p_value
+from cxrreport.files import output_folder, write_json
+from cxrreport.records import Interval, Progress
+from cxrreport.settings import CompareSettings
+
+NO_FORM = {"form": ("a score of its own, which cannot be computed again from its terms", None)}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One number of both systems.
+
+    Args:
+        first: of the first system.
+        second: of the second.
+        difference: first less second, with its 95% interval.
+        p: two-sided, of the paired permutation test by patient.
+        p_corrected: for the number of numbers that are compared (Holm).
+    """
+
+    first: float
+    second: float
+    difference: Interval
+    p: float
+    p_corrected: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What came of it.
+
+    Args:
+        differences: by number.
+        refused: numbers whose conditions differ, with the conditions and what both sides say of them.
+        studies: compared.
+        patients: they belong to so many.
+        synthetic: a number stands on weights that this project has made.
+    """
+
+    differences: Mapping[str, Difference]
+    refused: Mapping[str, Mapping[str, tuple[Any, Any]]]
+    studies: int
+    patients: int
+    synthetic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    conditions: Mapping[str, Any]
+    studies: pa.Table
+    terms: Mapping[str, tuple[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> _Side:
+        try:
+            conditions = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["conditions"]
+            studies = pq.read_table(folder / "studies.parquet", filters=[("system", "=", MAIN)])
+            table = pq.read_table(folder / "terms.parquet").to_pydict()
+            terms = dict(zip(table["metric"], zip(table["form"], table["terms"], strict=True), strict=True))
+        except FileNotFoundError as error:
+            raise InputError(f"{error.filename}: not found; give the output folder of a finished evaluate") from error
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise InputError(f"{folder}: cannot be read as the output of evaluate; evaluate again") from error
+        return cls(conditions, studies, terms)
+
+    def numbers(self) -> list[str]:
+        """The first number of every metric."""
+        return [one["numbers"][0] for one in self.conditions["metrics"].values() if one["numbers"][0] in self.terms]
+
+    def measure(self, number: str) -> Measure | None:
+        """The number with all that its resamples need; None where that is not in the files."""
+        if number == "cider":
+            return cider(self.studies["candidate"].to_pylist(), self.studies["reference"].to_pylist())
+        form, terms = self.terms[number]
+        if form not in FORMS:
+            return None
+        values = self.studies[number].to_numpy(zero_copy_only=False).astype(np.float64)
+        return Measure(np.array(terms, dtype=np.float64), FORMS[form], values)
+
+
+def compare(settings: CompareSettings, *, progress: Progress | None = None) -> Comparison:
+    """Compare the two evaluations number by number, and write `compare.json` and `compare.png`.
+
+    Raises:
+        InputError: a folder is not the output of `evaluate`.
+        ScoreError: a number that was asked for is missing, or there is no number whose conditions agree; the message
+            says which conditions differ.
+        OutputError: the output folder is in use or holds something else.
+    """
+    first, second = _Side.read(settings.first), _Side.read(settings.second)
+    names = settings.numbers or tuple(number for number in first.numbers() if number in second.terms)
+    pairs, refused = _comparable(first, second, names)
+    if not pairs:
+        reasons = "; ".join(f"{number}: {', '.join(ones)}" for number, ones in refused.items())
+        raise ScoreError(
+            f"{settings.first} and {settings.second} cannot be compared: there is no number whose conditions agree"
+            + (f" (differing {reasons})" if reasons else "")
+        )
+    patients = first.studies["patient_id"].to_pylist()
+    found = _differences(pairs, patients, settings, progress)
+    synthetic = bool(first.conditions["synthetic"] or second.conditions["synthetic"])
+    comparison = Comparison(found, refused, len(patients), len(set(patients)), synthetic)
+    with output_folder(settings.output, verb="compare", settings=settings.model_dump(mode="json")) as folder:
+        plots.differences(
+            folder.path / "compare.png",
+            {number: one.difference for number, one in found.items()},
+            note="made with weights that know phantoms only" if synthetic else "",
+        )
+        write_json(folder.path / "compare.json", _plain(comparison, first))
+        folder.finish()
+    return comparison
+
+
+def _comparable(
+    first: _Side, second: _Side, names: Sequence[str]
+) -> tuple[dict[str, tuple[Measure, Measure]], dict[str, Mapping[str, tuple[Any, Any]]]]:
+    pairs: dict[str, tuple[Measure, Measure]] = {}
+    refused: dict[str, Mapping[str, tuple[Any, Any]]] = {}
+    for number in names:
+        sides = [of_number(side.conditions, number, MAIN) for side in (first, second)]
+        if differ := differing(*sides):
+            refused[number] = differ
+            continue
+        one, other = first.measure(number), second.measure(number)
+        if one is None or other is None:
+            refused[number] = NO_FORM
+        else:
+            pairs[number] = one, other
+    return pairs, refused
+
+
+def _differences(
+    pairs: Mapping[str, tuple[Measure, Measure]],
+    patients: Sequence[str],
+    settings: CompareSettings,
+    progress: Progress | None,
+) -> dict[str, Difference]:
+    bootstrap = PatientBootstrap(patients, samples=settings.bootstrap_samples, seed=settings.seed)
+    intervals, chances = {}, {}
+    for done, (number, (one, other)) in enumerate(pairs.items(), start=1):
+        intervals[number] = bootstrap.difference(one, other)
+        chances[number] = p_value(one, other, patients, samples=settings.permutations, seed=settings.seed)
+        if progress is not None:
+            progress(done, len(pairs), "numbers")
+    corrected = holm(chances)
+    return {
+        number: Difference(one.value, other.value, intervals[number], chances[number], corrected[number])
+        for number, (one, other) in pairs.items()
+    }
+
+
+def _plain(comparison: Comparison, side: _Side) -> dict[str, Any]:
+    def finite(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: finite(below) for name, below in value.items()}
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    plain: dict[str, Any] = finite(asdict(comparison))
+    for number, one in plain["differences"].items():
+        one["conditions"] = of_number(side.conditions, number, MAIN)
+    return plain
