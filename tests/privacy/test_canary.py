@@ -224,6 +224,8 @@ def walk(export: Path, out: Path) -> list[tuple[Words, int]]:
         (("generate", "--input", data, "--output", out / "generate", "--adapter", adapter), 0),
         (("generate", "--input", export, "--output", out / "loose", "--adapter", adapter, *hidden), 0),
         (("evaluate", "-p", out / "generate", "-r", data, "--output", out / "evaluate", "--radgraph", "tiny"), 0),
+        (("compare", out / "evaluate", out / "evaluate", "--output", out / "compare"), 0),
+        (("published", out / "evaluate"), 0),
         (("review", "-e", out / "evaluate", "--input", data, "--output", out / "review.html"), 0),
         (("export", "--predictions", out / "generate", "--output", out / "documents"), 0),
         (("merge", adapter, out / "merged"), 0),
