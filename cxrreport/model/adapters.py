@@ -17,10 +17,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from cxrreport.errors import MismatchError, WeightsError
 from cxrreport.files import atomic_path, write_json
@@ -219,17 +226,38 @@ def load(folder: Path, loaded: LoadedModel) -> LoadedModel:
         raise WeightsError(f"{folder / WEIGHTS}: {reason}")
     try:
         with _peft_warnings():
-            # peft only warns when the file lacks matrices, and leaves fresh ones in their place.
-            warnings.filterwarnings("error", message=".*missing adapter keys.*")
-            model = PeftModel.from_pretrained(loaded.model, str(folder), is_trainable=False)
+            model = get_peft_model(loaded.model, PeftConfig.from_pretrained(str(folder)))
+        state = _renamed(load_file(folder / WEIGHTS), model, folder)
+        set_peft_model_state_dict(model, state)
     except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise WeightsError(f"{folder}: the adapter is damaged ({' '.join(str(error).split())[:300]})") from error
-    except (RuntimeError, ValueError, UserWarning) as error:
+    except (RuntimeError, ValueError) as error:
         raise MismatchError(
             f"{folder}: weights and layers do not fit ({' '.join(str(error).split())[:300]})"
         ) from error
     model.eval()
     return replace(loaded, model=model)
+
+
+def _renamed(state: Mapping[str, torch.Tensor], model: Any, folder: Path) -> dict[str, torch.Tensor]:
+    """Matrices under the names that they have in this model.
+
+    transformers has moved PaliGemma's parts between releases (`language_model.model.layers` before 4.52,
+    `vision_tower.vision_model.encoder` before 5): only names of containers differ.
+
+    Raises:
+        MismatchError: the file lacks matrices of the model, or has others.
+    """
+    own = {_bare(name): name for name in get_peft_model_state_dict(model, save_embedding_layers=False)}
+    given = {_bare(name): tensor for name, tensor in state.items()}
+    for what, names in (("are missing", own.keys() - given.keys()), ("belong to no layer", given.keys() - own.keys())):
+        if names:
+            raise MismatchError(f"{folder / WEIGHTS}: {len(names)} matrices {what}, among them {min(names)}")
+    return {own[name]: tensor for name, tensor in given.items()}
+
+
+def _bare(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in {"base_model", "model", "vision_model"})
 
 
 @contextmanager

@@ -170,7 +170,7 @@ def test_incomplete_folders(fresh: Callable[..., LoadedModel], saved: Path, tmp_
     weights = saved / "adapter_model.safetensors"
     tensors = load_file(weights)
     save_file(dict(list(tensors.items())[1:]), weights)
-    with pytest.raises(MismatchError, match="missing adapter keys"):
+    with pytest.raises(MismatchError, match="1 matrices are missing, among them language_model"):
         adapters.load(saved, fresh())
     weights.write_bytes(b"\0" * 100)
     with pytest.raises(WeightsError, match="damaged"):
@@ -184,13 +184,24 @@ def test_incomplete_folders(fresh: Callable[..., LoadedModel], saved: Path, tmp_
         AdapterCard.read(saved)
 
 
-def test_key_names_from_before_transformers_4_52_load(fresh: Callable[..., LoadedModel], saved: Path) -> None:
-    expected = logits(adapters.load(saved, fresh()))
-    path = saved / "adapter_model.safetensors"
+@pytest.mark.parametrize(
+    "tower", ["vision_tower.vision_model.encoder", "vision_tower.encoder"], ids=["before-4.52", "between"]
+)
+def test_key_names_from_before_transformers_4_52_load(
+    fresh: Callable[..., LoadedModel], tmp_path: Path, tower: str
+) -> None:
+    """All three parts; newer files have `model.` before them, and no `vision_model` in the tower's names."""
+    model, card = trained(fresh(), targets="language+projector+vision")
+    adapters.save(tmp_path, model, card)
+    expected = logits(adapters.load(tmp_path, fresh()))
+    path = tmp_path / "adapter_model.safetensors"
+    start = "base_model.model."
     old = {
-        name.replace("base_model.model.model.language_model.layers", "base_model.model.language_model.model.layers"): t
-        for name, t in load_file(path).items()
+        name.replace(f"{start}model.language_model.layers", f"{start}language_model.model.layers")
+        .replace(f"{start}model.vision_tower.encoder", f"{start}{tower}")
+        .replace(f"{start}model.multi_modal_projector", f"{start}multi_modal_projector"): tensor
+        for name, tensor in load_file(path).items()
     }
-    assert all(".language_model.model." in name for name in old)
+    assert not any(name.startswith(f"{start}model.") for name in old)
     save_file(old, path)
-    assert torch.equal(logits(adapters.load(saved, fresh())), expected)
+    assert torch.equal(logits(adapters.load(tmp_path, fresh())), expected)

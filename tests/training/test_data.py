@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,34 @@ def test_augmentation_is_small_repeats_and_never_mirrors() -> None:
         left, right = changed[:, :112].sum(), changed[:, 112:].sum()
         assert left > 5 * right
         assert abs(changed - image).mean() < 25
+
+
+def test_several_images_of_a_study_are_one_sample(manifest: Any, checkpoint_folder: Path) -> None:
+    pairs = manifest.studies(Split.TRAIN)
+    manifest.studies = lambda split: [
+        dataclasses.replace(study, image_ids=(*study.image_ids, f"train-{i + 20}", f"train-{i + 40}")[: 1 + i % 3])
+        for i, study in enumerate(pairs)
+    ]
+    settings = PromptSettings(max_images=2)
+    layout = PromptLayout(load_tokenizer(checkpoint_folder), settings, 16)
+    samples = SplitSamples(manifest, Split.TRAIN, layout, silent)
+    assert len(samples) == 11
+    assert [len(images) for images in samples.images] == [1, 2, 2, 1, 2, 2, 1, 2, 2, 1, 2]
+    assert samples.image_ids[:4] == ["train-0", "train-1", "train-21", "train-2"]
+    seen: list[int] = []
+
+    def note(image: np.ndarray, place: int) -> np.ndarray:
+        seen.append(place)
+        return image
+
+    batch = Collator(samples, layout, images=True, augment=note)([(5, 1), (6, 0)])
+    assert seen == [10, 11, 12]  # every image of the run has a place of its own
+    assert batch["index"].tolist() == [1, 2, 0]
+    assert np.array_equal(batch["grey"][1].numpy(), manifest.image("train-21"))
+    images = (batch["input_ids"] == layout.image_id).sum(1).tolist()
+    assert images == [32, 16]
+    first = batch["input_ids"][0][batch["attention_mask"][0] == 1].tolist()
+    assert first[:32] == [layout.image_id] * 32  # all image tokens come before BOS
+    assert first[32] == layout.bos_id
+    one = SplitSamples(manifest, Split.TRAIN, PromptLayout(layout.tokenizer, PromptSettings(), 16), silent)
+    assert len(one) == len(one.image_ids) == 21  # every image by itself

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -375,6 +376,34 @@ def test_a_damaged_best_file(settings: Settings, manifest: Any) -> None:
     best.write_bytes(b"\0" * 20)
     with pytest.raises(TrainingError, match=r"best\.safetensors: damaged; remove it"):
         run(settings(), manifest)
+
+
+def test_a_study_of_several_images_trains_and_repeats(settings: Settings, manifest: Any, tmp_path: Path) -> None:
+    """Kept features, features computed anew, and pixels through the whole model are the same run."""
+    alone = manifest.studies
+
+    def pairs(split: Any = None) -> list[Any]:
+        return [
+            dataclasses.replace(study, image_ids=(*study.image_ids, f"{split}-{i + 50}")) if i % 2 else study
+            for i, study in enumerate(alone(split))
+        ]
+
+    manifest.studies = pairs
+    lora = {"rank": 4, "alpha": 8, "dropout": 0.0}
+    curves = []
+    for name, cache, options in (
+        ("kept", features.CACHE_BYTES, {}),
+        ("anew", 0, {}),
+        ("one", features.CACHE_BYTES, {"prompt": {"max_images": 1}}),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(features, "CACHE_BYTES", cache)
+            given = settings(output=tmp_path / name, lora=lora, **{"prompt": {"max_images": 2}} | options)
+            result = run(given, manifest)
+        curves.append([value for _, value in losses(given.output)])
+        assert adapters.AdapterCard.read(result.adapter).prompt.max_images == given.prompt.max_images
+    assert curves[0] == pytest.approx(curves[1], abs=1e-5)
+    assert curves[0] != pytest.approx(curves[2], abs=1e-3)
 
 
 def test_no_validation_split(settings: Settings, manifest: Any) -> None:
