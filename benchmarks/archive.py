@@ -9,7 +9,8 @@ every request at once. Every size is a process of its own. Memory is the peak of
 libraries included; `imported` is what they take before anything is read.
 
 Keys: `memory_ratio`, peak of the largest size over that of the smallest; `kilobytes_per_study`, the rise between them;
-`time_ratio`, seconds per study of the largest over those of the smallest.
+`time_ratio`, seconds per study of the largest over those of the smallest; `cpu_ratio`, the same in seconds of CPU,
+which a machine that others use too blurs less.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def run(tree: Path, output: Path, count: int) -> dict[str, float]:
     loaded = checkpoints.load(CheckpointSettings(name="tiny"), resolution=224)
     layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
     figures = {"imported": memory("VmRSS")}
-    begun = time.perf_counter()
+    begun, before = time.perf_counter(), time.process_time()
     ingest(IngestSettings(input=tree, output=output / "data"))
     figures |= {"ingest_seconds": time.perf_counter() - begun, "ingest_peak": memory("VmHWM")}
     engine.Engine.generate = fixed  # type: ignore[method-assign, assignment]
@@ -68,6 +69,7 @@ def run(tree: Path, output: Path, count: int) -> dict[str, float]:
     settings = GenerateSettings(input=output / "data", output=output / "reports", split=None)
     generate(settings, Manifest.open(output / "data"), loaded, layout, {}, lambda done, total, label: None)
     figures |= {"generate_seconds": time.perf_counter() - begun, "peak": memory("VmHWM")}
+    figures["cpu_seconds"] = time.process_time() - before
     if pq.read_metadata(output / "reports/predictions.parquet").num_rows != count:
         raise SystemExit("some studies have no prediction")
     return figures
@@ -98,7 +100,8 @@ def main() -> None:
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             one = figures[count] = json.loads(done.stdout.splitlines()[-1])
             print(
-                f"{count:6} studies: ingest {one['ingest_seconds']:6.1f} s, generate {one['generate_seconds']:6.1f} s; "
+                f"{count:6} studies: ingest {one['ingest_seconds']:6.1f} s, generate {one['generate_seconds']:6.1f} s, "
+                f"{one['cpu_seconds']:.1f} s of CPU; "
                 f"imported {one['imported']:.0f} MB, peak {one['ingest_peak']:.0f} MB after ingest, "
                 f"{one['peak']:.0f} MB in the end",
                 flush=True,
@@ -110,6 +113,7 @@ def main() -> None:
         "memory_ratio": round(figures[many]["peak"] / figures[few]["peak"], 3),
         "kilobytes_per_study": round(1024 * (figures[many]["peak"] - figures[few]["peak"]) / max(1, many - few), 2),
         "time_ratio": round(seconds[many] / many / (seconds[few] / few), 3),
+        "cpu_ratio": round(figures[many]["cpu_seconds"] / many / (figures[few]["cpu_seconds"] / few), 3),
     }
     print(json.dumps(result))
 

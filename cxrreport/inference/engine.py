@@ -208,10 +208,10 @@ class Engine:
 
     def _fused(self) -> AbstractContextManager[None]:
         """The model with fewer passes over memory, where it is one of torch."""
-        model = self._loaded.model
+        model: Any = self._loaded.model
         if not isinstance(model, torch.nn.Module):
             return nullcontext()
-        base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # with an adapter
+        base: Any = getattr(model, "get_base_model", lambda: model)()  # where there is an adapter around it
         return fused(model, base.model.language_model, softcap=self._loaded.softcap)
 
     def _check(self, requests: Sequence[Request]) -> None:

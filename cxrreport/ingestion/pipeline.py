@@ -23,7 +23,16 @@ from typing import Any
 
 import cxrreport
 from cxrreport.errors import OutputError, RefusedImage
-from cxrreport.files import VOLATILE, OutputFolder, atomic_path, output_folder, write_json
+from cxrreport.files import (
+    VOLATILE,
+    OutputFolder,
+    atomic_path,
+    output_folder,
+    part_folder,
+    parts_folder,
+    remove_parts,
+    write_json,
+)
 from cxrreport.ingestion.burned_in import text_near_border
 from cxrreport.ingestion.contact_sheet import spread, write_contact_sheet
 from cxrreport.ingestion.covariates import Covariates, reduced
@@ -125,7 +134,9 @@ def ingest(
     with (
         active(pseudonyms),
         unnamed_input(settings),
-        output_folder(_output(settings), verb="ingest", settings=_recorded(settings)) as folder,
+        output_folder(
+            part_folder(settings.output, settings.shard), verb="ingest", settings=_recorded(settings)
+        ) as folder,
     ):
         if folder.finished and (settings.shard is not None or (folder.path / MANIFEST).is_file()):
             if settings.shard is None:
@@ -162,9 +173,7 @@ def ingest(
         )
         if settings.shard is None:
             shutil.rmtree(folder.path / _PARTS, ignore_errors=True)
-            records = [json.loads(path.read_text(encoding="utf-8")) for path in _shards(settings).glob("*/ingest.json")]
-            if all(record["finished"] for record in records):  # else a job is still at work there
-                shutil.rmtree(_shards(settings), ignore_errors=True)
+            remove_parts(settings.output, "ingest")
         return _summary(folder, went_on=went_on)
 
 
@@ -291,21 +300,10 @@ def _is_mine(settings: IngestSettings, index: int) -> bool:
     return index % count == number - 1
 
 
-def _output(settings: IngestSettings) -> Path:
-    if settings.shard is None:
-        return settings.output
-    number, count = settings.shard.split("/")
-    return _shards(settings) / f"{number}-of-{count}"
-
-
-def _shards(settings: IngestSettings) -> Path:
-    return settings.output.with_name(f"{settings.output.name}.shards")
-
-
 def _take_over(settings: IngestSettings, folder: Path, shards: list[list[StudyPlan]]) -> None:
     """Take the parts that an array of jobs has made with these settings; those that are missing are done here."""
     ours = {name: value for name, value in _recorded(settings).items() if name not in VOLATILE | {"shard"}}
-    for other in sorted(path.parent for path in _shards(settings).glob("*-of-*/ingest.json")):
+    for other in sorted(path.parent for path in parts_folder(settings.output).glob("*-of-*/ingest.json")):
         record = json.loads((other / "ingest.json").read_text(encoding="utf-8"))
         if any(record["settings"].get(name) != value for name, value in ours.items()):
             raise OutputError(f"{other}: a shard that was made with other settings; remove it, or give another output")

@@ -13,9 +13,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm, rotate_half
+from transformers.models.gemma2.modeling_gemma2 import Gemma2MLP, Gemma2RMSNorm, rotate_half
 
 from cxrreport.model.attention import prefix_sdpa
+
+_PIECE = 512
+"""Positions of a prompt that go through a feed-forward layer together."""
 
 
 @contextmanager
@@ -36,6 +39,8 @@ def fused(model: Any, language: Any, *, softcap: bool, compiled: bool = False) -
                 stack.enter_context(_replaced(module, _lora(module)))
             elif isinstance(module, Gemma2RMSNorm) and not module.weight.requires_grad:
                 stack.enter_context(_replaced(module, _norm(module)))
+            elif isinstance(module, Gemma2MLP):
+                stack.enter_context(_replaced(module, _in_pieces(module)))
         if not softcap:
             last = language.layers[-1]
             stack.enter_context(_replaced(last, _last_layer(last)))
@@ -49,14 +54,14 @@ def fused(model: Any, language: Any, *, softcap: bool, compiled: bool = False) -
 def _replaced(module: torch.nn.Module, forward: Any) -> Iterator[None]:
     """Another `forward` on the instance; afterwards what was there before, as blocks may lie within blocks."""
     before = module.__dict__.get("forward")
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         yield
     finally:
         if before is None:
             del module.forward
         else:
-            module.forward = before  # type: ignore[method-assign]
+            module.forward = before
 
 
 def _is_lora(module: Any) -> bool:
@@ -93,6 +98,19 @@ def _norm(module: Any) -> Any:
     def forward(x: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = apply(x, module.weight, module.eps)
         return result
+
+    return forward
+
+
+def _in_pieces(module: Any) -> Any:
+    """Without gradient, a few positions at a time: the wide states between the products then stay in the cache."""
+    original = module.forward
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() or x.device.type != "cpu" or x.shape[1] <= _PIECE:
+            result: torch.Tensor = original(x)
+            return result
+        return torch.cat([original(piece) for piece in x.split(_PIECE, dim=1)], dim=1)
 
     return forward
 

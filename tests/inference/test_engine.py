@@ -194,6 +194,29 @@ def test_prompts_are_read_a_few_at_a_time(loaded, layout, requests, batched, mon
     assert {rows for rows, _ in read} >= {2}
 
 
+def test_prompts_in_pieces_give_the_same(loaded, layout, requests, batched, monkeypatch) -> None:
+    from cxrreport.model import fused
+
+    monkeypatch.setattr(fused, "_PIECE", 7)  # of some twenty positions
+    seen: list[int] = []
+    mlp = loaded.model.model.language_model.layers[0].mlp
+    monkeypatch.setattr(mlp.up_proj, "forward", Counted(mlp.up_proj.forward, seen))
+    written = engine(loaded, layout).generate(requests)
+    assert [one.ids for one in written] == [one.ids for one in batched]
+    assert max(seen) == 7
+
+
+class Counted:
+    """A layer that notes how many positions it is given."""
+
+    def __init__(self, forward, seen: list[int]) -> None:
+        self._forward, self._seen = forward, seen
+
+    def __call__(self, x):
+        self._seen.append(x.shape[1])
+        return self._forward(x)
+
+
 def test_fewer_slots_where_memory_is_short(loaded, layout, requests, batched, monkeypatch, caplog) -> None:
     config = loaded.model.config.text_config
     a_position = 4 * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
@@ -204,22 +227,6 @@ def test_fewer_slots_where_memory_is_short(loaded, layout, requests, batched, mo
     assert max(rows for rows, columns in seen if columns == 1) == 2
     assert [one.ids for one in written] == [one.ids for one in batched]
     assert not caplog.records
-
-
-def test_with_softcapping_tokens_equal_those_of_transformers(checkpoint_folder, requests) -> None:
-    from cxrreport.model.checkpoints import load
-    from cxrreport.settings import CheckpointSettings
-
-    settings = CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu", softcap=True)
-    capped = load(settings, resolution=56)
-    layout = PromptLayout(capped.tokenizer, PromptSettings(), capped.image_tokens)
-    suppressed = layout.suppressed(capped.model.get_input_embeddings().weight.shape[0])
-    for request, ours in zip(requests[:6], engine(capped, layout).generate(requests[:6]), strict=True):
-        batch = layout.generation_batch([request.report], [request.image])
-        theirs = capped.model.generate(
-            **batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1, suppress_tokens=suppressed
-        )
-        assert tuple(theirs[0, batch["input_ids"].shape[1] :].tolist()) == ours.ids
 
 
 def test_beam_search_equals_that_of_transformers(loaded, layout, requests, batched) -> None:
