@@ -331,7 +331,7 @@ def compare(settings: CompareSettings, *, progress: Progress | None = None) -> S
             for number, one in result.differences.items()
         }
         run.metrics(_flat(differences))
-        for name in ("compare.json", "compare.png"):
+        for name in ("differences.json", "compare.png"):
             run.artifact(settings.output / name)
         facts = {"studies": result.studies, "patients": result.patients, "differences": differences}
         facts |= {"refused": {number: sorted(ones) for number, ones in result.refused.items()}}

@@ -99,7 +99,7 @@ class _Side:
 
 
 def compare(settings: CompareSettings, *, progress: Progress | None = None) -> Comparison:
-    """Compare the two evaluations number by number, and write `compare.json` and `compare.png`.
+    """Compare the two evaluations number by number, and write `differences.json` and `compare.png`.
 
     Raises:
         InputError: a folder is not the output of `evaluate`.
@@ -126,7 +126,7 @@ def compare(settings: CompareSettings, *, progress: Progress | None = None) -> C
             {number: one.difference for number, one in found.items()},
             note="made with weights that know phantoms only" if synthetic else "",
         )
-        write_json(folder.path / "compare.json", _plain(comparison, first))
+        write_json(folder.path / "differences.json", _plain(comparison, first))
         folder.finish()
     return comparison
 
