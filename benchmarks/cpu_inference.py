@@ -7,8 +7,8 @@ Random weights of the size of the 3B at 224 pixels: 260 tokens are read (256 of 
 Each side is a process of its own with the same threads, and they take turns: load the model, encode the image, read
 the prompt, write. Stock is transformers as documented, `from_pretrained(dtype=float32)` with its own cache and
 attention; ours is `inference.openvino`, whose conversion (once for every checkpoint) is not timed as loading. Memory is
-the peak of resident memory of the whole process, interpreter and libraries included. Quality is measured by
-`benchmarks/cpu_quality.py` on the tiny checkpoint, as random weights write no reports.
+the peak of resident memory of the whole process, interpreter and libraries included. Random weights write no reports:
+for quality, `cxrreport generate --checkpoint tiny` with and without `--engine openvino --quantize int8`, and `evaluate`.
 """
 
 from __future__ import annotations
