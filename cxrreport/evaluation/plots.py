@@ -104,23 +104,25 @@ def selective(path: Path, curves: Mapping[str, tuple[Curve, Interval]], note: st
 
 
 def differences(path: Path, table: Mapping[str, Interval], note: str = "") -> None:
-    """The difference of two systems in every number, with its interval; one row per number.
+    """The difference of two systems in every number, with its interval; one row per number, each on a scale of its own.
 
     Args:
         path: of the picture.
         table: number to first less second.
         note: stands under the title.
     """
-    figure = _figure(7.5, 1.6 + 0.34 * len(table))
-    axis = figure.subplots()
-    for place, one in enumerate(table.values()):
-        axis.plot([one.low, one.high], [place, place], color=_MAIN, linewidth=2)
-        axis.plot(one.value, place, "o", color=_MAIN)
-    axis.axvline(0, color=_OTHER, linewidth=1)
-    axis.set_yticks(range(len(table)), [_words(number) for number in table])
-    axis.invert_yaxis()
-    axis.set_xlabel("first system less second")
-    axis.spines[["top", "right"]].set_visible(False)
+    figure = _figure(7.5, 1.2 + 0.6 * len(table))
+    axes = figure.subplots(len(table), 1, squeeze=False)[:, 0]
+    for axis, (number, one) in zip(axes, table.items(), strict=True):
+        # One patient, or a score that is undefined, has no interval.
+        widest = float(np.nanmax(np.abs([one.value, one.low, one.high, 1e-3])))
+        axis.plot([one.low, one.high], [0, 0], color=_MAIN, linewidth=2)
+        axis.plot(one.value, 0, "o", color=_MAIN)
+        axis.axvline(0, color=_OTHER, linewidth=1)
+        axis.set(xlim=(-1.1 * widest, 1.1 * widest), ylim=(-1, 1))
+        axis.set_yticks([0], [_words(number)])
+        axis.spines[["top", "right", "left"]].set_visible(False)
+    axes[-1].set_xlabel("first system less second")
     _save(figure, path, "Differences with 95% intervals by patient", note)
 
 

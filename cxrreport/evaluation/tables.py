@@ -31,6 +31,8 @@ Section = Literal["findings", "impression", "findings+impression"]
 MANIFEST = "manifest.parquet"
 PREDICTIONS = "predictions.parquet"
 GENERATED = "generate.json"
+MAX_BYTES = 2 << 30
+"""Largest CSV file, unpacked: a small `.csv.gz` can unpack to more than there is memory."""
 MAX_TOKENS = 800
 """Longest text that is scored, words and runs of punctuation. The graph model needs memory by the square of it, and
 radiology reports stay far below; longer texts are left out and counted."""
@@ -350,7 +352,10 @@ def _read_jsonl(path: Path, sha256: str) -> _Table:
 
 def _read_csv(path: Path, sha256: str) -> _Table:
     # Read by PyArrow: the csv module refuses fields of more than 131,072 characters, a limit that is global.
-    data = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{path}: more than {MAX_BYTES >> 20} MiB of text; split the table, or write it as Parquet")
     first_line = data.split(b"\n", 1)[0].decode("utf-8-sig")
     data.decode("utf-8")
     found = next(iter(csv.reader([first_line.strip("\r")])), [])
