@@ -389,6 +389,7 @@ class GenerateSettings(Settings):
     """On which machines. All of them see input, checkpoint and adapter under the same paths; only this process writes
     into `output`."""
     decoding: Decoding = Greedy()
+    """How tokens are chosen."""
     abstain_below: Annotated[float, Field(le=0)] | None = None
     """Mark predictions whose mean natural-log probability of a token is less than this; None: none."""
     batch_size: PositiveInt = 8

@@ -80,7 +80,7 @@ def _rows(
     made = ray.data.from_items(items, override_num_blocks=len(items)).map(
         _Actor,
         fn_constructor_args=(settings.model_dump_json(), prompt.model_dump_json(), str(data.resolve())),
-        concurrency=settings.ray.actors,
+        compute=ray.data.ActorPoolStrategy(size=settings.ray.actors),
         num_cpus=settings.ray.cpus,
         num_gpus=settings.ray.gpus,
     )
