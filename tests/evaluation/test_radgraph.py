@@ -19,7 +19,7 @@ import torch
 
 from cxrreport.demo.grammar import sample_annotated
 from cxrreport.errors import OutputError, WeightsError
-from cxrreport.evaluation.graph import Annotation, Level, agreement, statuses
+from cxrreport.evaluation.graph import NO_ENTITIES, Annotation, Entity, Level, agreement, rexrank_f1, statuses
 from cxrreport.evaluation.radgraph import RadGraphAnnotator, span_table
 
 ODD = [
@@ -349,3 +349,21 @@ def test_a_read_only_archive_is_enough(archive: Path, tmp_path: Path) -> None:
     before = {path.relative_to(archive) for path in archive.rglob("*")}
     RadGraphAnnotator(archive, device="cpu")
     assert {path.relative_to(archive) for path in archive.rglob("*")} == before
+
+
+def test_rexrank_is_the_mean_of_entity_and_relation_f1() -> None:
+    def graph(*, target: str = "Anatomy::definitely present", kind: str = "located_at") -> Annotation:
+        entities = (
+            Entity("Small", "Observation::definitely present", 0, 0, (("modify", 1),)),
+            Entity("effusion", "Observation::definitely present", 1, 1, ((kind, 2),)),
+            Entity("left", target, 2, 2),
+        )
+        return Annotation(("Small", "effusion", "left"), entities)
+
+    bare = Annotation(("effusion",), (Entity("effusion", "Observation::definitely present", 0, 0),))
+    assert rexrank_f1(graph(), graph(), lower_case=False) == 1
+    assert rexrank_f1(bare, bare, lower_case=False) == 0.5  # no relation on either side
+    assert rexrank_f1(graph(kind="suggestive_of"), graph(), lower_case=False) == pytest.approx((1 + 0.5) / 2)
+    # Another label of the target: one entity of three, and the relation that points to it.
+    assert rexrank_f1(graph(target="x"), graph(), lower_case=False) == pytest.approx((2 / 3 + 0.5) / 2)
+    assert rexrank_f1(NO_ENTITIES, graph(), lower_case=False) == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cxrreport.evaluation.statistics import Measure, PatientBootstrap, f1_of_counts, mean
+from cxrreport.evaluation.statistics import Measure, PatientBootstrap, f1_of_counts, holm, mean, p_value
 
 
 def test_intervals_agree_with_scipy_when_every_patient_has_one_study() -> None:
@@ -94,3 +94,63 @@ def test_an_undefined_score_stays_undefined_and_undefined_resamples_are_left_out
 def test_measures_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="do not belong together"):
         Measure(np.zeros((3, 2)), f1_of_counts, np.zeros(4))
+
+
+def patients_of(count: int) -> list[str]:
+    return [f"{n // 2:03}" for n in range(count)]
+
+
+def test_the_interval_is_that_of_scipy_over_patients() -> None:
+    values = np.random.default_rng(0).random(40)
+    found = PatientBootstrap(patients_of(40), samples=500, seed=3).interval(mean(values))
+    by_patient = values.reshape(20, 2)
+    expected = stats.bootstrap(
+        (np.arange(20),),
+        lambda drawn, axis=-1: by_patient[drawn].mean(axis=(-1, -2)),
+        n_resamples=500,
+        batch=256,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_p_value_is_that_of_scipy_with_patients_exchanged_whole() -> None:
+    rng = np.random.default_rng(0)
+    ours = rng.random(40)
+    theirs = ours + rng.normal(0, 0.1, 40)
+    found = p_value(mean(ours), mean(theirs), patients_of(40), samples=2000, seed=0)
+    expected = stats.permutation_test(
+        (ours.reshape(20, 2).mean(1), theirs.reshape(20, 2).mean(1)),
+        lambda x, y, axis: (x - y).mean(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=2000,
+        rng=np.random.default_rng(0),
+    )
+    assert found == pytest.approx(expected.pvalue)
+    assert p_value(mean(ours), mean(ours), patients_of(40), samples=500, seed=0) == 1
+    assert p_value(mean(ours), mean(ours + 1), patients_of(40), samples=500, seed=0) < 0.01
+    assert math.isnan(p_value(mean(ours[:2]), mean(theirs[:2]), patients_of(2), samples=500, seed=0))
+
+
+def test_the_p_value_of_a_corpus_score_exchanges_its_terms() -> None:
+    rng = np.random.default_rng(1)
+    one, other = (Measure(rng.integers(0, 9, (12, 3)).astype(float), f1_of_counts, np.zeros(12)) for _ in range(2))
+    found = p_value(one, other, patients_of(12), samples=10_000, seed=0)
+    differences = []
+    for number in range(2**6):
+        swap = np.repeat([bool(number >> n & 1) for n in range(6)], 2)[:, None]
+        first, second = np.where(swap, other.terms, one.terms), np.where(swap, one.terms, other.terms)
+        differences.append(f1_of_counts(first.sum(0)) - f1_of_counts(second.sum(0)))
+    observed = one.value - other.value
+    tails = [np.mean(np.array(differences) <= observed + 1e-12), np.mean(np.array(differences) >= observed - 1e-12)]
+    assert found == pytest.approx(min(1.0, 2 * min(tails)))
+
+
+def test_holm() -> None:
+    found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": math.nan})
+    assert {name: p for name, p in found.items() if name != "d"} == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+    assert math.isnan(found["d"])
+    assert holm({"a": 0.7, "b": 0.9}) == {"a": 1.0, "b": 1.0}
