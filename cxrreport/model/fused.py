@@ -110,7 +110,7 @@ def _in_pieces(module: Any) -> Any:
         if torch.is_grad_enabled() or x.device.type != "cpu" or x.shape[1] <= _PIECE:
             result: torch.Tensor = original(x)
             return result
-        return torch.cat([original(piece) for piece in x.split(_PIECE, dim=1)], dim=1)
+        return torch.cat([original(piece) for piece in torch.split(x, _PIECE, dim=1)], dim=1)
 
     return forward
 
