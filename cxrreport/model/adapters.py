@@ -265,6 +265,8 @@ def _peft_warnings() -> Iterator[None]:
     """Without the note that peft itself asks transformers in a way that is on its way out."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        # The base is told apart by the fingerprint of its weights, wherever it lies here.
+        warnings.filterwarnings("ignore", message=".*base_model_name_or_path. was renamed.*", category=UserWarning)
         yield
 
 
