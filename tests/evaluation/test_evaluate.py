@@ -103,7 +103,7 @@ def test_a_perfect_system_beside_its_controls(tmp_path: Path, data: Path, report
     assert found.conditions["metrics"]["looks"]["level"] == "partial"
     for number, one in found.systems["model"].items():
         if number not in ("looks", "mentions_of_priors"):
-            right = 0 if number in ERRORS else 1
+            right = 0 if number in ERRORS else 10 if number == "cider" else 1
             assert (one.value, one.low, one.high) == pytest.approx((right, right, right)), number
     for name, differences in found.differences.items():
         for number, difference in differences.items():
@@ -111,7 +111,7 @@ def test_a_perfect_system_beside_its_controls(tmp_path: Path, data: Path, report
             if number in (*ERRORS, "mentions_of_priors") or math.isnan(control.low):
                 continue  # not a share, or of findings that no control names
             assert control.low <= control.value <= control.high
-            assert difference.value == pytest.approx(1 - control.value)
+            assert difference.value == pytest.approx((10 if number == "cider" else 1) - control.value)
             assert 0 <= difference.low <= difference.value <= difference.high
     assert found.differences["shuffled"]["radgraph_partial"].low > 0.1
     assert found.counts["scored"] == STUDIES and found.counts["patients"] == STUDIES // 2
@@ -167,8 +167,8 @@ def test_conditions(tmp_path: Path, data: Path, reports: dict[str, dict[str, Any
     differing_names = differing(*(of_number(one, "radgraph_simple", "model") for one in (found, other)))
     assert list(differing_names) == ["case", "section", "cohort"]
     assert "lower-cased" in differing_names["case"][1]
-    with pytest.raises(ScoreError, match="'cider' is not among the numbers"):
-        of_number(found, "cider", "model")
+    with pytest.raises(ScoreError, match="'spice' is not among the numbers"):
+        of_number(found, "spice", "model")
 
 
 def test_what_is_left_out_is_counted_and_listed(
