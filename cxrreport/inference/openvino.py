@@ -34,7 +34,7 @@ from cxrreport.settings import CheckpointSettings
 
 _LOG = logging.getLogger(__name__)
 _RECORD = "openvino"
-_LAYOUT = 1
+_LAYOUT = 2
 """Of the graphs; a new number makes them again."""
 
 

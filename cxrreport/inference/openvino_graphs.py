@@ -139,14 +139,16 @@ class _Widened(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.nn.functional.embedding:  # the rows that are read, not the table
-            return _wide(func(*args, **kwargs))
         if func in _PRODUCTS:
             return func(*map(_wide, args), **{name: _wide(value) for name, value in kwargs.items()})
         return func(*args, **kwargs)
 
 
-_PRODUCTS = frozenset({torch.nn.functional.linear, torch.nn.functional.conv2d, torch.nn.functional.layer_norm})
+# The table of words too: widened after the look-up it would not be recognised as the compressed table of the head.
+_PRODUCTS = frozenset(
+    {torch.nn.functional.linear, torch.nn.functional.embedding}
+    | {torch.nn.functional.conv2d, torch.nn.functional.layer_norm}
+)
 
 
 def _wide(value: Any) -> Any:
