@@ -8,7 +8,7 @@ Each side is a process of its own with the same threads, and they take turns: lo
 the prompt, write. Stock is transformers as documented, `from_pretrained(dtype=float32)` with its own cache and
 attention; ours is `inference.openvino`, whose conversion (once for every checkpoint) is not timed as loading. Memory is
 the peak of resident memory of the whole process, interpreter and libraries included. Random weights write no reports:
-for quality, `cxrreport generate --checkpoint tiny` with and without `--engine openvino --quantize int8`, and `evaluate`.
+for quality, `cxrreport generate --checkpoint tiny` with and without `--engine openvino --quantize int8`, and evaluate.
 """
 
 from __future__ import annotations

@@ -295,6 +295,7 @@ class TrainSettings(Settings):
     eval_every: PositiveInt | None = None
     """Optimiser steps between validations; None: once per epoch."""
     validation: ValidationSettings = ValidationSettings()
+    """What is measured while training, and what decides which step is kept."""
     save_every: PositiveInt | None = None
     """Optimiser steps between checkpoints; None: as `eval_every`."""
     seed: Annotated[int, Field(ge=0)] = 0

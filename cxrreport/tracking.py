@@ -119,7 +119,7 @@ class _MlflowRun(Run):
         self._put("link", name=tag, found_by=f"digest.output.{made}", digest=digest, parent=parent)
 
     def sample(self, values: Mapping[str, float]) -> None:
-        """Log the state of the machine; steps are seconds since the run began, so none comes twice in one that goes on."""
+        """Log the state of the machine; steps are seconds since the run began, so none comes twice after a stop."""
         now = int(time.time() * 1000)
         step = self._sampled = max(self._sampled + 1, (now - self._begun) // 1000)
         for name, value in values.items():

@@ -159,10 +159,12 @@ def _said_twice(topics: list[Name], findings: tuple[Finding, ...], rng: np.rando
     first: list[str] = []
     again: list[str] = []
     for name in topics:
-        for finding in [f for f in findings if f.name is name] or [None]:
+        found = [f for f in findings if f.name is name]
+        if not found:
+            first.append(_state(name, None, rng))
+        for finding in found:
             first.append(_state(name, finding, rng))
-            if finding is not None:
-                again.append(first[-1] if rng.random() < 0.5 else _state(name, finding, rng))
+            again.append(first[-1] if rng.random() < 0.5 else _state(name, finding, rng))
     return " ".join(first), " ".join(again) or _pick(_NORMAL, rng)
 
 
