@@ -10,6 +10,7 @@ where it is not installed. To them it is not.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -26,4 +27,6 @@ def turn_off() -> None:
     """Set every variable of `OFF` that is not set yet, and let no one import OpenVINO's reporter."""
     for name, value in OFF.items():
         os.environ.setdefault(name, value)
+    # peft imports it where it is installed; without a GPU it warns of kernels that it would fetch from a hub.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # an import of it now fails
