@@ -71,8 +71,9 @@ def main() -> None:
         page.screenshot(path=given.out / "review-full.png")
         with mlflow_server(given.demo / "mlflow.db") as address:
             page.goto(f"{address}/#/experiments/1/runs")
-            page.get_by_text("Expand rows").click(timeout=60_000)
-            assistant = page.get_by_role("button", name="close")
+            # The demo's run is the parent of the others, and folded at first.
+            page.locator("[role=row] button.du-bois-light-btn-link").click(timeout=60_000)
+            assistant = page.get_by_role("button", name="Close")
             if assistant.count():
                 assistant.first.click()
             page.wait_for_timeout(3_000)
