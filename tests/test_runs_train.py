@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -134,7 +135,9 @@ def test_killed_at_any_step_the_same_run_goes_on(place: Place) -> None:
     settings = place.settings("killed")
     for step in (3, 6):  # neither is one that has just been saved
         arguments = [sys.executable, "-c", KILLED, settings.model_dump_json(), str(step)]
-        done = subprocess.run(arguments, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+        # As many threads as the undisturbed run: sums depend on their number.
+        threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+        done = subprocess.run(arguments, capture_output=True, env=os.environ | threads, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-3000:]
     (run,) = stored(place, "killed")
     last = runs.train(settings)
