@@ -11,7 +11,7 @@ import typer
 from cxrreport import runs
 from cxrreport.cli.app import app
 from cxrreport.cli.options import Config, Json, Output, Track, settings_of
-from cxrreport.cli.output import guarded, print_summary, progress_bar
+from cxrreport.cli.output import guarded, perform
 from cxrreport.settings import ExportSettings
 
 
@@ -59,6 +59,4 @@ def export(
             language=language,
             tracking={"enabled": track},
         )
-        with progress_bar() as progress:
-            summary = runs.export(settings, progress=progress)
-        print_summary(summary, as_json)
+        perform(runs.export, settings, as_json)

@@ -10,7 +10,7 @@ import typer
 from cxrreport import runs
 from cxrreport.cli.app import app
 from cxrreport.cli.options import Json, Track
-from cxrreport.cli.output import guarded, print_summary, progress_bar
+from cxrreport.cli.output import guarded, perform
 from cxrreport.settings import MergeSettings, build
 from cxrreport.settings import merge as merged
 
@@ -33,6 +33,4 @@ def merge(
     with guarded():
         given = {"checkpoint": {"name": checkpoint}, "shard_gb": shard_gb, "tracking": {"enabled": track}}
         settings = build(MergeSettings, merged({"adapter": adapter, "output": output}, given), where="merge")
-        with progress_bar() as progress:
-            summary = runs.merge(settings, progress=progress)
-        print_summary(summary, as_json)
+        perform(runs.merge, settings, as_json)

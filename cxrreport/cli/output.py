@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -23,6 +23,7 @@ from rich.text import Text
 
 from cxrreport import records, runs
 from cxrreport.errors import CxrReportError, InferenceError, ScoreError, TrackingError, TrainingError
+from cxrreport.settings import Settings
 
 WIDTH = 80
 """Widest line of a summary, so that it can be pasted anywhere."""
@@ -78,6 +79,13 @@ def progress_bar() -> Iterator[records.Progress]:
             bar.update(tasks[label], completed=done, total=total)
 
         yield report
+
+
+def perform(verb: Callable[..., runs.Summary[Any]], settings: Settings, as_json: bool) -> None:
+    """Run a verb behind a progress bar, and print what it did."""
+    with progress_bar() as progress:
+        summary = verb(settings, progress=progress)
+    print_summary(summary, as_json)
 
 
 def stdout() -> Console:

@@ -27,7 +27,7 @@ from cxrreport.cli.options import (
     pairs,
     settings_of,
 )
-from cxrreport.cli.output import guarded, print_summary, progress_bar
+from cxrreport.cli.output import guarded, perform, print_summary, progress_bar
 from cxrreport.errors import SettingsError
 from cxrreport.settings import EvaluateSettings, GenerateSettings, IngestSettings, ReviewSettings, TrainSettings
 
@@ -90,9 +90,7 @@ def ingest(
             shard=shard,
             tracking={"enabled": track},
         )
-        with progress_bar() as progress:
-            summary = runs.ingest(settings, progress=progress)
-        print_summary(summary, as_json)
+        perform(runs.ingest, settings, as_json)
 
 
 @app.command()
@@ -219,9 +217,7 @@ def generate(
         )
         if split is SplitName.ALL:
             settings = settings.model_copy(update={"split": None})
-        with progress_bar() as progress:
-            summary = runs.generate(settings, progress=progress)
-        print_summary(summary, as_json)
+        perform(runs.generate, settings, as_json)
 
 
 @app.command()
@@ -260,9 +256,7 @@ def evaluate(
             allow_remote=allow_remote,
             tracking={"enabled": track},
         )
-        with progress_bar() as progress:
-            summary = runs.evaluate(settings, progress=progress)
-        print_summary(summary, as_json)
+        perform(runs.evaluate, settings, as_json)
 
 
 @app.command()
@@ -298,6 +292,4 @@ def review(
             megabytes=megabytes,
             tracking={"enabled": track, "log_reports": log_page},
         )
-        with progress_bar() as progress:
-            summary = runs.review(settings, progress=progress)
-        print_summary(summary, as_json)
+        perform(runs.review, settings, as_json)

@@ -14,8 +14,8 @@ with the conditions that decide on their values. Ten lines make one:
 
     runs.evaluate(settings, extra_metrics=[length_ratio])
 
-or, from the command line, `--metric my_module:length_ratio`. A package that declares such an object under the entry
-point group `cxrreport.metrics` has it computed where its name is asked for: `--metric length_ratio`.
+or, in the settings of `evaluate`, `my_module:length_ratio` among the `metrics`. A package that declares such an object
+under the entry point group `cxrreport.metrics` has it computed where its name, `length_ratio`, is among them.
 """
 
 from __future__ import annotations
