@@ -16,6 +16,8 @@ from cxrreport import settings
 from cxrreport.evaluation.finding_words import RULES, Says
 from cxrreport.settings import Settings
 
+ROAD = ("tracking", "ingestion", "model", "training", "inference", "evaluation", "serving", "demo")
+"""Modules of `cxrreport.settings`, in the order in which a reader meets them."""
 PLACE = "<!-- tables of settings -->"
 WORDS = "<!-- table of findings -->"
 SAYS = {
@@ -50,9 +52,10 @@ def _words(pattern: re.Pattern[str] | None) -> str:
 
 
 def models() -> list[type[Settings]]:
-    """All settings models, in the order of the source."""
+    """All settings models, in the order of the road and of the source."""
     found = [one for one in vars(settings).values() if inspect.isclass(one) and issubclass(one, Settings)]
-    return sorted(found[1:], key=lambda one: inspect.getsourcelines(one)[1])
+    found.remove(Settings)
+    return sorted(found, key=lambda one: (ROAD.index(one.__module__.split(".")[2]), inspect.getsourcelines(one)[1]))
 
 
 def tables() -> Iterator[str]:

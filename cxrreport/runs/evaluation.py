@@ -1,0 +1,148 @@
+"""Scores, their comparison, published results beside them, and the page to read them on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrreport.errors import InputError
+from cxrreport.records import Progress
+from cxrreport.runs.frame import Summary, flat, log_data, phantoms, silent, tracked
+from cxrreport.settings import CompareSettings, EvaluateSettings, ReviewSettings
+
+if TYPE_CHECKING:
+    from cxrreport.evaluation.compare import Comparison
+    from cxrreport.evaluation.evaluate import Evaluation
+    from cxrreport.evaluation.metrics import Metric
+    from cxrreport.evaluation.published import Published
+
+
+def evaluate(
+    settings: EvaluateSettings,
+    *,
+    progress: Progress | None = None,
+    extra_metrics: Sequence[Metric] = (),
+) -> Summary[Evaluation]:
+    """Scores of predictions, with intervals, beside controls on the same studies.
+
+    Args:
+        settings: what to score, and how.
+        progress: told about the annotation.
+        extra_metrics: computed beside those that the settings name; see `evaluation.metrics`.
+
+    Raises:
+        CxrReportError: one of its kinds; see `evaluation.evaluate.evaluate`.
+    """
+    from cxrreport.evaluation.conditions import of_number
+    from cxrreport.evaluation.evaluate import MAIN
+    from cxrreport.evaluation.evaluate import evaluate as work
+    from cxrreport.evaluation.results import plain
+
+    with tracked("evaluate", settings) as (run, summarise):
+        result = work(settings, progress=progress, extra_metrics=extra_metrics)
+        run.dataset("references", result.conditions["references"], "evaluation", studies=result.counts["scored"])
+        for system, digest in result.conditions["predictions"].items():
+            run.dataset("predictions" if system == MAIN else f"predictions of {system}", digest, "evaluation")
+        run.link("cxrreport.predictions_run", "predictions", result.conditions["predictions"][MAIN])
+        if adapter := _adapter_of(settings.predictions):
+            run.link("cxrreport.model_run", "adapter", adapter, parent=True)
+        scores = {
+            f"{metric}/{system}": plain(one)  # None for what is not defined: JSON has no NaN
+            for system, metrics in result.systems.items()
+            for metric, one in metrics.items()
+        }
+        run.metrics(flat(scores) | flat({"counts": dict(result.counts)}))
+        by_finding = result.analyses.get("findings", {}).get(MAIN, {})
+        details = flat(plain({**result.analyses, "findings": by_finding}))
+        # Hundreds of numbers, each one row of the store: their bounds stay in scores.json.
+        run.metrics({name: value for name, value in details.items() if not name.endswith(("/low", "/high"))})
+        numbers = {name: one["numbers"][0] for name, one in result.conditions["metrics"].items()}
+        run.tags(
+            {
+                f"conditions.{name}": json.dumps(of_number(result.conditions, number, MAIN))
+                for name, number in numbers.items()
+            }
+        )
+        run.artifact(settings.output / "scores.json")
+        for picture in sorted(settings.output.glob("*.png")):
+            run.artifact(picture)
+        if settings.tracking.log_reports:
+            run.artifact(settings.output / "studies.parquet")
+        facts: dict[str, Any] = {"scored": result.counts["scored"], "excluded": result.counts["excluded"]}
+        headline, *others = result.systems[MAIN]
+        facts |= {f"{headline}/{system}": scores[f"{headline}/{system}"] for system in result.systems}
+        facts |= {number: scores[f"{number}/{MAIN}"] for number in others}
+    return summarise(facts, result, phantoms(bool(result.conditions["synthetic"])))
+
+
+def _adapter_of(predictions: Path) -> str:
+    """Digest of the adapter that wrote the predictions in an output folder of `generate`; empty where there is none."""
+    with suppress(OSError, ValueError, AttributeError):
+        record = json.loads((predictions / "generate.json").read_text(encoding="utf-8"))
+        return str(record.get("provenance", {}).get("adapter") or "")
+    return ""
+
+
+def compare(settings: CompareSettings, *, progress: Progress | None = None) -> Summary[Comparison]:
+    """Two evaluations of the same studies side by side: differences, intervals, p-values, where conditions agree.
+
+    Raises:
+        CxrReportError: one of its kinds; see `evaluation.compare.compare`.
+    """
+    from cxrreport.evaluation.compare import compare as work
+
+    with tracked("compare", settings) as (run, summarise):
+        result = work(settings, progress=progress)
+        differences = {
+            number: {"value": one.difference.value, "low": one.difference.low, "high": one.difference.high}
+            | {"first": one.first, "second": one.second, "p": one.p, "p_corrected": one.p_corrected}
+            for number, one in result.differences.items()
+        }
+        run.metrics(flat(differences))
+        for name in ("differences.json", "compare.png"):
+            run.artifact(settings.output / name)
+        facts = {"studies": result.studies, "patients": result.patients, "differences": differences}
+        facts |= {"refused": {number: sorted(ones) for number, ones in result.refused.items()}}
+    return summarise(facts, result, phantoms(result.synthetic))
+
+
+def published(evaluation: Path) -> list[Published]:
+    """Published results beside an evaluation's numbers, each with the conditions in which the two differ.
+
+    Raises:
+        InputError: the folder is not the output of `evaluate`.
+    """
+    from cxrreport.evaluation.published import beside, table
+
+    file = evaluation / "scores.json"
+    try:
+        conditions = json.loads(file.read_text(encoding="utf-8"))["conditions"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: cannot be read; give the output folder of a finished evaluate") from error
+    return beside(conditions, table())
+
+
+def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Summary[int]:
+    """One HTML page to read generated against reference reports, worst first. Its result is the number of studies.
+
+    Raises:
+        CxrReportError: one of its kinds; see `review.page.write_page`.
+    """
+    from cxrreport.ingestion.manifest import Manifest
+    from cxrreport.review.page import write_page
+
+    with tracked("review", settings) as (run, summarise):
+        report = progress or silent
+        report(0, 1, "page")
+        manifest = Manifest.open(settings.data)
+        log_data(run, manifest, "review")
+        studies = write_page(settings.evaluation, manifest, settings.output, settings.limit, settings.megabytes)
+        report(1, 1, "page")
+        facts = {"studies": studies, "megabytes": settings.output.stat().st_size / 1e6}
+        run.metrics(flat(facts))
+        if settings.tracking.log_reports:
+            run.artifact(settings.output)
+    return summarise(facts, studies)

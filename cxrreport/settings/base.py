@@ -1,0 +1,98 @@
+"""What all settings share: how they are read, checked and put together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from cxrreport.errors import SettingsError
+
+Resolution = Literal[224, 448, 896]
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def _within(shard: str) -> str:
+    number, count = map(int, shard.split("/"))
+    if number > count:
+        raise ValueError(f"shard {shard}: there are only {count}")
+    return shard
+
+
+Shard = Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$"), AfterValidator(_within)]
+"""The i-th of n parts of the work, `i/n`."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, no unknown fields, defaults checked like given values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def from_yaml(cls, path: Path, **overrides: Any) -> Self:
+        """Read `path`, replace what `overrides` names (None means: not given), and check the whole.
+
+        An override that is a mapping replaces only the fields that it names, so `checkpoint={"name": "tiny"}` leaves
+        the precision of the file as it is.
+
+        Raises:
+            SettingsError: the file is missing or is no YAML mapping, or a field is unknown, missing or out of range;
+                the message names the file and the field.
+        """
+        try:
+            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"{path}: cannot read the configuration ({error.strerror})") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
+        if not isinstance(loaded, dict):
+            raise SettingsError(f"{path}: expected a mapping of field names to values")
+        return build(cls, merge(loaded, overrides), where=str(path))
+
+
+def merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """`values` with what `overrides` names replaced, mappings field by field; None in `overrides` means: not given."""
+    merged = dict(values)
+    for name, value in overrides.items():
+        if isinstance(value, dict):
+            below = merged.get(name)
+            inner = merge(below if isinstance(below, dict) else {}, value)
+            if inner:
+                merged[name] = inner
+        elif value is not None:
+            merged[name] = value
+    return merged
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def build(model: type[S], values: dict[str, Any], *, where: str) -> S:
+    """Build `model` from `values`; a mistake names `where` and the field, and offers the known fields."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = ".".join(str(part) for part in problem["loc"]) or "settings"
+            if problem["type"] == "extra_forbidden":
+                lines.append(f"{name}: unknown field; known are {', '.join(sorted(model.model_fields))}")
+            else:
+                lines.append(f"{name}: {problem['msg']}")
+        raise SettingsError(f"{where}: " + "; ".join(lines)) from error
+
+
+WEIGHTS = "CXRREPORT_WEIGHTS"
+
+
+def weights_folder() -> Path | None:
+    """Folder that `cxrreport weights` has filled, from the environment variable `CXRREPORT_WEIGHTS` (`--weights`).
+
+    No field of a model: like the hub's `HF_HOME` it says where weights lie, not what is made with them.
+    """
+    folder = os.environ.get(WEIGHTS)
+    return Path(folder).expanduser() if folder else None
