@@ -210,7 +210,9 @@ def start(verb: str, settings: Settings, tracking: TrackingSettings, *, output: 
             raise OutputError(f"{output}: another process is at work on this very command; wait for it") from error
         spool.put({"kind": "store", "uri": mlflow_store.shown_uri(uri)})
         leg = int(stored.data.tags.get(_LEG, "0")) + 1
-        _describe(client, stored, verb, settings, tracking.parent_run_id, {_COMMAND: command, _LEG: str(leg)})
+        # By what it writes, too: in a list of runs, a verb that was given five times would be five equal names.
+        own = {"mlflow.runName": f"{verb}-{output.resolve().name}", _COMMAND: command, _LEG: str(leg)}
+        _describe(client, stored, verb, settings, tracking.parent_run_id, own)
     run = _MlflowRun(client, stored, spool, resumed=resumed)
     try:
         with _sampled(run, tracking.system_metrics_every):
@@ -317,7 +319,7 @@ def _describe(
     parent: str | None,
     own: dict[str, str],
 ) -> None:
-    tags = {"mlflow.runName": verb, "cxrreport.verb": verb, "mlflow.source.type": "LOCAL"} | _versions() | _git() | own
+    tags = {"cxrreport.verb": verb, "mlflow.source.type": "LOCAL"} | _versions() | _git() | own
     if parent is not None:
         client.get_run(parent)
         tags["mlflow.parentRunId"] = parent

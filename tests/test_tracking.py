@@ -80,6 +80,7 @@ def test_a_run_holds_settings_numbers_files_and_data(settings: IngestSettings, t
     assert found.data.metrics["seconds"] > 0 and found.data.metrics["peak_memory_mb"] > 10
     history = client(settings).get_metric_history(run.run_id, "loss")
     assert [(point.step, round(point.value, 3)) for point in history] == [(0, 1.0), (1, 0.5), (2, 0.333)]
+    assert found.info.run_name == f"ingest-{settings.output.name}"
     assert found.data.tags["cxrreport.verb"] == "ingest"
     assert found.data.tags["version.torch"].startswith("2.")
     (entry,) = found.inputs.dataset_inputs
