@@ -22,7 +22,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from cxrreport import runs
-from cxrreport.errors import InputError, ManifestError, MismatchError, OutputError, SettingsError
+from cxrreport.errors import InputError, ManifestError, MismatchError, OutputError, SettingsError, WeightsError
 from cxrreport.evaluation.metrics import metric
 from cxrreport.settings import (
     CheckpointSettings,
@@ -105,7 +105,7 @@ def write_studies(folder: Path) -> Path:
     return folder
 
 
-def write_dicom(path: Path, number: int) -> None:
+def write_dicom(path: Path, number: int, *, part: str = "CHEST") -> None:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(number)])
@@ -116,7 +116,7 @@ def write_dicom(path: Path, number: int) -> None:
     data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
     data.StudyInstanceUID = generate_uid(entropy_srcs=["study", str(number)])
     data.PatientID, data.PatientName = f"SUBJECT{number}", "Example^Person"
-    data.Modality, data.BodyPartExamined, data.ViewPosition = "DX", "CHEST", "PA"
+    data.Modality, data.BodyPartExamined, data.ViewPosition = "DX", part, "PA"
     data.Rows, data.Columns, data.SamplesPerPixel = 80, 64, 1
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
     data.PhotometricInterpretation = "MONOCHROME2"
@@ -330,8 +330,9 @@ def test_one_dicom_file_is_enough(road: Road, tmp_path: Path) -> None:
 def test_a_folder_without_any_image_is_an_error_with_its_reasons(road: Road, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").write_text("hello", encoding="utf-8")
+    write_dicom(tmp_path / "in" / "knee.dcm", 1, part="KNEE")
     settings = GenerateSettings(input=tmp_path / "in", output=tmp_path / "out", checkpoint=road.checkpoint)
-    with pytest.raises(InputError, match="not-dicom: 1"):
+    with pytest.raises(InputError, match=r"not one of 2 files .* \(not-a-chest: 1, not-dicom: 1\)"):
         runs.generate(settings)
     store = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (failed,) = store.search_runs([store.get_experiment_by_name("cxrreport").experiment_id])
@@ -371,6 +372,10 @@ def test_what_does_not_belong_together_is_refused(road: Road, tmp_path: Path) ->
     )
     with pytest.raises(MismatchError, match="resize"):
         runs.generate(GenerateSettings(input=padded.output, output=tmp_path / "c", adapter=adapter, tracking=UNTRACKED))
+    shutil.copytree(adapter, tmp_path / "bare")
+    (tmp_path / "bare" / "cxrreport.json").unlink()
+    with pytest.raises(WeightsError, match=r"bare.*cxrreport\.json"):
+        runs.generate(GenerateSettings(output=tmp_path / "d", adapter=tmp_path / "bare", **given))
 
 
 def artifacts(road: Road, summary: runs.Summary) -> set[str]:

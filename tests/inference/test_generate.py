@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -291,7 +292,11 @@ def test_sampled_texts_do_not_depend_on_how_a_run_was_cut(run, tmp_path: Path) -
     assert {study: one.text for study, one in other.items()} != {study: one.text for study, one in whole.items()}
 
 
-def test_a_full_disk_loses_nothing(run, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [(errno.ENOSPC, r"the disk is full .* give the same command again"), (errno.EACCES, r"cannot be written \(Permis")],
+)
+def test_a_full_or_locked_disk_loses_nothing(run, tmp_path: Path, monkeypatch, code: int, message: str) -> None:
     real = Path.write_text
     shards = []
 
@@ -299,14 +304,48 @@ def test_a_full_disk_loses_nothing(run, tmp_path: Path, monkeypatch) -> None:
         if self.suffix == ".jsonl":
             shards.append(self)
             if len(shards) > 2:
-                raise OSError(errno.ENOSPC, "No space left on device", str(self))
+                raise OSError(code, os.strerror(code), str(self))
         return real(self, *rest, **options)
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OutputError, match=r"the disk is full .* give the same command again"):
+    with pytest.raises(OutputError, match=message):
         run(tmp_path / "out")
     monkeypatch.undo()
     assert run(tmp_path / "out").resumed == 10
+
+
+def test_an_output_that_cannot_be_opened_is_an_error(run, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("of somebody else", encoding="utf-8")
+    for place in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(OutputError, match="the output must be a folder, and a file is in the way"):
+            run(place)
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "of somebody else"
+    real = os.open
+
+    def denied(path, *rest, **options):  # no permission binds root, who may run the tests
+        if Path(path).parent == tmp_path / "out":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *rest, **options)
+
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(OutputError, match=r"out: the output folder cannot be made or written \(Permission denied\)"):
+        run(tmp_path / "out")
+
+
+def test_out_of_memory_takes_half_the_batch_and_loses_nothing(run, tmp_path: Path, monkeypatch, caplog) -> None:
+    real = worker.Engine._read
+
+    def crowded(self, jobs, cache, *, first):
+        if first + len(jobs) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, jobs, cache, first=first)
+
+    run(tmp_path / "whole")
+    monkeypatch.setattr(worker.Engine, "_read", crowded)
+    assert run(tmp_path / "out").batch_size == 2
+    assert "a batch of 4 did not fit into memory; going on with 2" in caplog.text
+    whole, out = (predictions(tmp_path / name) for name in ("whole", "out"))
+    assert {study: one.text for study, one in out.items()} == {study: one.text for study, one in whole.items()}
 
 
 class Stop(BaseException):
