@@ -19,7 +19,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for everything.")] = Path("demo-out"),
     resolution: Annotated[int, typer.Option(help="224 or 896.")] = 224,
     patients: Annotated[
-        int | None, typer.Option(min=20, help="Phantom patients.", show_default="900; at 896 pixels 120")
+        int | None, typer.Option(min=20, help="Phantom patients.", show_default="960; at 896 pixels 120")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of phantoms, training and intervals.")] = 0,
     as_json: Json = False,

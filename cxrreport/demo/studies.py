@@ -42,7 +42,7 @@ from cxrreport.records import Progress, Split, View
 TRUTH = "findings.json"
 GRAPHS = "graphs.jsonl"
 _LATERAL = 0.06
-_SHARES = ((Split.TEST, 0.20), (Split.VALIDATE, 0.05))
+_SHARES = ((Split.TEST, 0.20), (Split.VALIDATE, 0.10))
 _SYNTAXES: tuple[tuple[UID, float], ...] = (
     (ExplicitVRLittleEndian, 0.55),
     (ImplicitVRLittleEndian, 0.15),

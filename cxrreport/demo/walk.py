@@ -54,7 +54,7 @@ class _Scale:
 SCALES = {
     224: _Scale(
         CheckpointSettings(name="tiny"),
-        patients=900,
+        patients=960,
         smallest=360,
         full_size=4,
         max_steps=1200,
@@ -89,7 +89,7 @@ def train_settings(
         accumulation=1,
         gradient_checkpointing=False,
         eval_every=max(1, scale.max_steps // 3),
-        validation=ValidationSettings(radgraph="tiny", studies=32),
+        validation=ValidationSettings(radgraph="tiny", studies=128),
         seed=seed,
         tracking=tracked or TrackingSettings(),
     )

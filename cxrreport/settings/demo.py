@@ -18,6 +18,6 @@ class DemoSettings(Settings):
     resolution: Literal[224, 896] = 224
     """Side of the images, pixels."""
     patients: Annotated[int, Field(ge=20)] | None = None
-    """Phantom patients over all splits, a fifth of them for testing; None: 900, at 896 pixels 120."""
+    """Phantom patients over all splits, a fifth of them for testing; None: 960, at 896 pixels 120."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of phantoms, training and intervals."""
