@@ -150,13 +150,14 @@ class Prediction:
     """The text generated for one study: its report, or the answer to one prompt.
 
     Args:
-        image_ids: of the images that the model saw; none where they were replaced by a blank one.
+        image_ids: of the images that the model saw; none where they were replaced by a blank one. Where the report of a
+            training image was copied, the last is that image.
         image_sha256: of each image that it saw, row by row, as in the manifest.
         prompt: the text that it read beside them.
         text: all that the model wrote; location and segment tokens as they are, other special tokens removed.
         mean_logprob: mean natural-log probability of the generated tokens, EOS included; <= 0.
         min_logprob: the least of them; <= `mean_logprob`.
-        tokens: number of generated tokens, EOS included.
+        tokens: number of generated tokens, EOS included; 0 where a report was copied.
         finished: False where the limit of new tokens was reached before EOS.
         abstained: `mean_logprob` is below the threshold of the settings: better read by a person alone.
         boxes: what `text` locates, in the first image.

@@ -130,9 +130,28 @@ def test_controls_are_pairs(runner: CliRunner, called: dict[str, Settings]) -> N
     given = ["evaluate", "-p", "a", "-r", "b", "-o", "c", "--control", "blank=d", "--control", "bare=e=f"]
     assert runner.invoke(cli.app, given).exit_code == 0
     assert called["evaluate"].controls == {"blank": Path("d"), "bare": Path("e=f")}  # type: ignore[attr-defined]
-    wrong = runner.invoke(cli.app, [*given, "--control", "shuffled"])
+    assert called["evaluate"].generate_controls == ()  # type: ignore[attr-defined]
+    wrong = runner.invoke(cli.app, [*given, "--control", "shufled"])
     assert wrong.exit_code == 2
-    assert "NAME=PATH" in wrong.stderr
+    for word in ("NAME=PATH", "most-frequent, shuffled, blank, no-adapter, nearest"):
+        assert word in wrong.stderr
+
+
+def test_controls_by_their_name_alone_and_metrics(
+    runner: CliRunner, called: dict[str, Settings], tmp_path: Path
+) -> None:
+    path = tmp_path / "evaluate.yaml"
+    path.write_text("predictions: p\nreferences: r\noutput: o\nmost_frequent: false\n", encoding="utf-8")
+    asked = ("shuffled", "no-adapter", "most-frequent", "mine=m")
+    given = [word for name in asked for word in ("--control", name)]
+    assert runner.invoke(cli.app, ["evaluate", str(path), *given, "--metric", "bleu"]).exit_code == 0
+    found = called["evaluate"].model_dump()
+    assert found["generate_controls"] == ("shuffled", "no_adapter")
+    assert (found["most_frequent"], found["controls"], found["metrics"]) == (True, {"mine": Path("m")}, ("bleu",))
+    assert runner.invoke(cli.app, ["generate", "-i", "d", "-o", "o", "--control", "no-adapter"]).exit_code == 0
+    assert called["generate"].control == "no_adapter"  # type: ignore[attr-defined]
+    twice = runner.invoke(cli.app, ["evaluate", str(path), "--control", "blank=m", "--control", "blank"])
+    assert twice.exit_code == 2 and "blank is among the controls too" in twice.stderr
 
 
 def test_the_summary_is_a_table_of_at_most_80_columns(runner: CliRunner, called: dict[str, Settings]) -> None:

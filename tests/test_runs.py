@@ -250,6 +250,61 @@ def test_from_a_score_one_walks_back_to_the_data(road: Road) -> None:
     assert made_by.info.run_id == road.generated.run_id
 
 
+def test_one_command_makes_the_controls_too(road: Road) -> None:
+    names = ("shuffled", "blank", "no_adapter", "nearest")
+    settings = EvaluateSettings(
+        predictions=road.folder / "tuned",
+        references=road.folder / "data",
+        output=road.folder / "controlled",
+        generate_controls=names,
+        metrics=("radgraph",),
+        radgraph="tiny",
+        bootstrap_samples=50,
+    )
+    told: list[str] = []
+    summary = runs.evaluate(settings, progress=lambda done, total, label: told.append(label))
+    assert list(summary.result.systems) == ["model", *names, "most_frequent"]
+    assert {f"{name}: studies" for name in names} | {"nearest: training images", "RadGraph"} <= set(told)
+    logged = road.run(summary).data
+    looks = summary.result.systems["model"]["looks"].value
+    assert logged.metrics["looks/model"] == pytest.approx(looks)
+    assert (
+        json.loads((road.folder / "controlled/scores.json").read_text())["systems"]["model"]["looks"]["value"] == looks
+    )
+    assert (
+        json.loads(logged.tags["conditions.looks"])["looks"] == "radgraph_partial less that of the control 'shuffled'"
+    )
+
+    def texts(folder: str) -> list[str]:
+        return pq.read_table(road.folder / folder / "predictions.parquet").column("text").to_pylist()
+
+    assert texts("tuned-no-adapter") == texts("bare") != texts("tuned")
+    training = {f"FINDINGS: {report} IMPRESSION: {report}" for report in REPORTS}
+    assert set(texts("tuned-nearest")) <= training
+    records = [json.loads((road.folder / f"tuned-{name}/generate.json").read_text()) for name in ("blank", "nearest")]
+    assert [record["settings"]["max_new_tokens"] for record in records] == [8, 8]
+    assert records[0]["inputs"]["adapter"] and records[1]["inputs"]["adapter"] is None
+    again = runs.evaluate(settings)
+    assert again.run_id == summary.run_id
+    assert json.loads((road.folder / "tuned-blank/generate.json").read_text()) == records[0]
+
+
+def test_controls_are_made_only_of_what_the_predictions_were_made_of(road: Road, tmp_path: Path) -> None:
+    given = {"references": road.folder / "data", "output": tmp_path / "out", "tracking": UNTRACKED}
+    (tmp_path / "table").mkdir()
+    shutil.copy(road.folder / "tuned/predictions.parquet", tmp_path / "table/predictions.parquet")
+    with pytest.raises(InputError, match=r"generate\.json: cannot be read"):
+        runs.evaluate(EvaluateSettings(predictions=tmp_path / "table", generate_controls=("blank",), **given))
+    with pytest.raises(SettingsError, match=r"'no_adapter': checkpoint .* has no adapter"):
+        runs.evaluate(EvaluateSettings(predictions=road.folder / "bare", generate_controls=("no_adapter",), **given))
+    shutil.copytree(road.folder / "tuned", tmp_path / "tuned")
+    record = json.loads((tmp_path / "tuned/generate.json").read_text())
+    record["inputs"]["adapter"] = "0" * 64
+    (tmp_path / "tuned/generate.json").write_text(json.dumps(record))
+    with pytest.raises(MismatchError, match="tuned-blank: adapter changed since"):
+        runs.evaluate(EvaluateSettings(predictions=tmp_path / "tuned", generate_controls=("blank",), **given))
+
+
 def test_no_report_and_no_patient_is_in_the_store(road: Road) -> None:
     database = (road.folder / "mlflow.db").read_bytes()
     for word in (SECRET, "SUBJECT"):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
 from cxrreport.errors import SettingsError
-from cxrreport.settings import Settings, build, merge
+from cxrreport.settings import MadeControl, Settings, build, merge
 
+MOST_FREQUENT = "most_frequent"
 S = TypeVar("S", bound=Settings)
 
 
@@ -34,11 +35,13 @@ class SplitName(StrEnum):
 
 
 class Control(StrEnum):
-    """What stands in for the study's own image."""
+    """What stands in for the study's own image, or for the fine-tuned model."""
 
     NONE = "none"
     SHUFFLED = "shuffled"
     BLANK = "blank"
+    NO_ADAPTER = "no-adapter"
+    NEAREST = "nearest"
 
 
 class EngineName(StrEnum):
@@ -95,12 +98,20 @@ def settings_of(model: type[S], config: Path | None, **overrides: Any) -> S:
     return build(model, merge({}, overrides), where="command line")
 
 
-def pairs(given: list[str]) -> dict[str, Path]:
-    """`NAME=PATH` of a repeated option."""
-    paths = {}
+def controls_of(given: list[str]) -> dict[str, Any]:
+    """The settings that the repeated option `--control` stands for: `NAME=PATH`, or the name of one to be made."""
+    paths: dict[str, Path] = {}
+    made: list[str] = []
+    known = [MOST_FREQUENT, *get_args(MadeControl)]
     for text in given:
         name, sign, path = text.partition("=")
-        if not (name and sign and path):
-            raise SettingsError(f"--control {text}: write NAME=PATH, e.g. --control blank=reports-blank")
-        paths[name] = Path(path)
-    return paths
+        if name and sign and path:
+            paths[name] = Path(path)
+        elif (name := text.replace("-", "_")) in known:
+            made.append(name)
+        else:
+            names = ", ".join(one.replace("_", "-") for one in known)
+            raise SettingsError(f"--control {text}: write NAME=PATH, e.g. --control mine=reports, or one of {names}")
+    most_frequent = True if MOST_FREQUENT in made else None
+    made = [name for name in made if name != MOST_FREQUENT]
+    return {"controls": paths, "generate_controls": made or None, "most_frequent": most_frequent}

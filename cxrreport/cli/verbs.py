@@ -24,7 +24,7 @@ from cxrreport.cli.options import (
     Section,
     SplitName,
     Track,
-    pairs,
+    controls_of,
     settings_of,
 )
 from cxrreport.cli.output import guarded, perform, print_summary, progress_bar
@@ -154,7 +154,9 @@ def generate(
         Path | None, typer.Option("--adapter", "-a", metavar="DIR", help="Adapter folder of train.")
     ] = None,
     split: Annotated[SplitName | None, typer.Option(help="Part of the ingest folder.", show_default="test")] = None,
-    control: Annotated[Control | None, typer.Option(help="Other images.", show_default="none")] = None,
+    control: Annotated[
+        Control | None, typer.Option(help="Other images, or the model before.", show_default="none")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first studies.")] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts.")] = None,
     prompts: Annotated[
@@ -201,7 +203,7 @@ def generate(
             checkpoint={"name": checkpoint},
             adapter=adapter,
             split=None if split is SplitName.ALL else split,
-            control=control,
+            control=control and control.replace("-", "_"),
             limit=limit,
             shard=shard,
             prompts=prompts or None,
@@ -231,7 +233,16 @@ def evaluate(
     ] = None,
     output: Output = None,
     controls: Annotated[
-        list[str] | None, typer.Option("--control", metavar="NAME=PATH", help="Predictions of a control; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--control",
+            metavar="NAME[=PATH]",
+            help="Made here: shuffled, blank, no-adapter, nearest; or predictions of one; repeatable.",
+        ),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME", help="In the place of the usual ones; repeatable."),
     ] = None,
     radgraph: Annotated[str | None, typer.Option(help="RadGraph model or folder.", show_default="radgraph-xl")] = None,
     section: Annotated[Section | None, typer.Option(help="Scored part.", show_default="findings+impression")] = None,
@@ -241,7 +252,7 @@ def evaluate(
 ) -> None:
     """Score reports: RadGraph F1, BLEU, ROUGE-L, with intervals by patient, beside controls.
 
-    Example: `cxrreport evaluate -p reports -r data --radgraph radgraph-xl --output scores`
+    Example: `cxrreport evaluate -p reports -r data -o scores --control shuffled --control nearest`
     """
     with guarded():
         settings = settings_of(
@@ -250,7 +261,8 @@ def evaluate(
             predictions=predictions,
             references=references,
             output=output,
-            controls=pairs(controls) if controls else None,
+            **controls_of(controls or []),
+            metrics=metrics or None,
             radgraph=radgraph,
             section=section,
             allow_remote=allow_remote,

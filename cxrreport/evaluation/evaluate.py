@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrreport import __version__
-from cxrreport.errors import ScoreError
+from cxrreport.errors import ScoreError, SettingsError
 from cxrreport.evaluation import archives, results, tables
 from cxrreport.evaluation.analyses import analyse
 from cxrreport.evaluation.cohort import Cohort, choose_studies
@@ -74,7 +74,8 @@ def evaluate(
         extra_metrics: computed beside those that `settings.metrics` names.
 
     Raises:
-        SettingsError: a metric is not known, or sends reports to another machine and that is not allowed.
+        SettingsError: controls are to be generated first (by `runs.evaluate`); a metric is not known, or sends reports
+            to another machine and that is not allowed.
         InputError: a table cannot be used.
         ScoreError: the tables do not belong together, or a name is taken twice.
         WeightsError: weights are missing or not usable.
@@ -82,6 +83,8 @@ def evaluate(
     """
     if taken := {MAIN, MOST_FREQUENT} & settings.controls.keys():
         raise ScoreError(f"controls: the name {', '.join(sorted(taken))} is taken; call the control something else")
+    if missing := set(settings.generate_controls) - settings.controls.keys():
+        raise SettingsError(f"generate_controls: {', '.join(sorted(missing))} not made yet; call runs.evaluate")
     metrics = chosen(settings, extra_metrics)
     references = tables.read_references(settings.references, settings.section)
     systems = {MAIN: tables.read_predictions(settings.predictions, settings.section)}

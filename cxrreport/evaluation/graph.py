@@ -105,8 +105,9 @@ def agreement(candidate: Annotation, reference: Annotation, level: Level, *, low
     return _agreement(items(candidate, level, lower_case=lower_case), items(reference, level, lower_case=lower_case))
 
 
-def rexrank_f1(candidate: Annotation, reference: Annotation, *, lower_case: bool) -> float:
-    """The mean of entity F1 and relation F1, each zero where a side has none (Yu et al. 2023, Patterns 4:100802).
+def rexrank(candidate: Annotation, reference: Annotation, *, lower_case: bool) -> Agreement:
+    """The mean of entity F1 and relation F1, each zero where a side has none (Yu et al. 2023, Patterns 4:100802), and
+    of their precisions and recalls, which ReXrank does not publish.
 
     An entity is (words, label), a relation (entity, entity, kind): unlike level complete, the label of its target
     counts, and a report without relations has at most 0.5. ReXrank computes it with the model `radgraph` and compares
@@ -124,7 +125,8 @@ def rexrank_f1(candidate: Annotation, reference: Annotation, *, lower_case: bool
         }
 
     entities = ({entity(one) for one in side.entities} for side in (candidate, reference))
-    return (_agreement(*entities).f1 + _agreement(relations(candidate), relations(reference)).f1) / 2
+    both = _agreement(*entities), _agreement(relations(candidate), relations(reference))
+    return Agreement(*(sum(getattr(one, name) for one in both) / 2 for name in ("precision", "recall", "f1")))
 
 
 def _agreement(written: Set[Hashable], wanted: Set[Hashable]) -> Agreement:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from cxrreport.evaluation import clinical, metrics, text
 from cxrreport.evaluation.chexbert import chexbert_metrics
 from cxrreport.evaluation.cider import cider_metrics
-from cxrreport.evaluation.graph import Level, agreement, rexrank_f1
+from cxrreport.evaluation.graph import Agreement, Annotation, Level, agreement, rexrank
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.statistics import Measure, mean
 from cxrreport.settings import EvaluateSettings, weights_folder
@@ -17,33 +18,28 @@ def _radgraph(settings: EvaluateSettings) -> Sequence[Metric]:
     """RadGraph F1 with precision and recall, one metric per level, and ReXrank's mean of two F1."""
     lower_case = settings.lower_case
 
-    def of_level(level: Level) -> Metric:
+    def made(name: str, level: str, compare: Callable[[Annotation, Annotation], Agreement]) -> Metric:
         def score(pairs: Pairs) -> Mapping[str, Measure]:
-            found = [
-                agreement(pairs.candidate_graphs[study], graph, level, lower_case=lower_case)
-                for study, graph in pairs.reference_graphs.items()
-            ]
+            found = [compare(pairs.candidate_graphs[study], graph) for study, graph in pairs.reference_graphs.items()]
             return {
-                f"radgraph_{level}": mean([one.f1 for one in found]),
-                f"radgraph_{level}_precision": mean([one.precision for one in found]),
-                f"radgraph_{level}_recall": mean([one.recall for one in found]),
+                name: mean([one.f1 for one in found]),
+                f"{name}_precision": mean([one.precision for one in found]),
+                f"{name}_recall": mean([one.recall for one in found]),
             }
 
-        return Metric(name=f"radgraph_{level}", score=score, conditions={"level": level.value}, graphs=True)
+        return Metric(name=name, score=score, conditions={"level": level}, graphs=True)
 
-    def rexrank(pairs: Pairs) -> dict[str, float]:
-        return {
-            study: rexrank_f1(pairs.candidate_graphs[study], graph, lower_case=lower_case)
-            for study, graph in pairs.reference_graphs.items()
-        }
-
-    mean_of_two = Metric(
-        name="radgraph_rexrank",
-        score=rexrank,
-        conditions={"level": "mean of entity F1 and relation F1 (ReXrank)"},
-        graphs=True,
-    )
-    return [*(of_level(level) for level in (Level.PARTIAL, Level.SIMPLE, Level.COMPLETE)), mean_of_two]
+    return [
+        *(
+            made(f"radgraph_{level}", level.value, partial(agreement, level=level, lower_case=lower_case))
+            for level in (Level.PARTIAL, Level.SIMPLE, Level.COMPLETE)
+        ),
+        made(
+            "radgraph_rexrank",
+            "mean of entity F1 and relation F1 (ReXrank)",
+            partial(rexrank, lower_case=lower_case),
+        ),
+    ]
 
 
 def _chexbert(settings: EvaluateSettings) -> Sequence[Metric]:

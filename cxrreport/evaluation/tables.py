@@ -253,6 +253,8 @@ def _inputs(made: Mapping[str, Any]) -> str:
         images = f"{prompt.get('max_images', 1)} image of {resolution} pixels"
     except (KeyError, TypeError) as error:
         raise InputError(f"{made.get('verb')}.json lacks {error}: the run is not finished; generate again") from error
+    if control == "nearest":
+        return f"{images} (report of the nearest training image)"
     given = [images if control == "none" else f"{images} ({control})"]
     return " and ".join([*given, *(["indication"] if prompt["indication"] else [])])
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError, MismatchError
 from cxrreport.files import OutputFolder, atomic_path, output_folder, part_folder, parts_of, remove_parts
+from cxrreport.inference.nearest import Nearest
 from cxrreport.inference.prompts import draw
 from cxrreport.inference.shards import Row, Shards, line
 from cxrreport.inference.worker import Task, Worker, plan, resize_of
@@ -200,9 +201,13 @@ def _generate(
     if settings.ray.address is not None:
         from cxrreport.inference import ray
 
-        worker, made = None, ray.run(tasks, settings, layout.settings, manifest.folder)
+        worker: Worker | None = None
+        made = ray.run(tasks, settings, layout.settings, manifest.folder)
     else:
-        worker = Worker(settings, manifest, loaded, layout)
+        if settings.control == "nearest":
+            worker = Nearest(settings, manifest, loaded, layout, folder=folder.path / "nearest", progress=progress)
+        else:
+            worker = Worker(settings, manifest, loaded, layout)
         made = worker.run(tasks, lambda count: progress(done + count, total, "studies"))
     for index, rows in made:
         shards.write(index, rows)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Images = tuple[npt.NDArray[np.uint8], ...]
 """uint8[R, R] each, of one study."""
 
-_Material = list[tuple[Study, tuple[str, ...], Images | LeftOut | list[Prediction]]]
+Material = list[tuple[Study, tuple[str, ...], Images | LeftOut | list[Prediction]]]
+"""Of one shard, for each study: the ids of its images, and these, or why there are none, or what is already written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Worker:
         for task, material in zip(tasks, _ahead(self._load, tasks), strict=True):
             yield task.index, self._rows(material, done)
 
-    def _load(self, task: Task) -> _Material:
+    def _load(self, task: Task) -> Material:
         """What a shard is made of: what an earlier run has already written, and the images of all else."""
         written: dict[str, list[Prediction]] = {}
         for row in task.written:
@@ -100,7 +101,7 @@ class Worker:
                 return LeftOut(source=source, study_id=study.study_id, reason=reason, detail=str(error))
         return images
 
-    def _rows(self, material: _Material, done: Callable[[int], None]) -> list[Row]:
+    def _rows(self, material: Material, done: Callable[[int], None]) -> list[Row]:
         requests = [
             Request(study_id=study.study_id, image=images[0], further=images[1:], report=study.report, prompt=one)
             for study, _, images in material
@@ -164,7 +165,7 @@ def resize_of(manifest: Manifest) -> str:
     return str(manifest.preprocessing["resize"])
 
 
-def _ahead(load: Callable[[Task], _Material], tasks: Sequence[Task]) -> Iterator[_Material]:
+def _ahead(load: Callable[[Task], Material], tasks: Sequence[Task]) -> Iterator[Material]:
     """`load` of every task, in order, the next one already under way in a thread while one is worked on."""
     with ThreadPoolExecutor(1, thread_name_prefix="images") as pool:
         waiting = [pool.submit(load, task) for task in tasks[:1]]

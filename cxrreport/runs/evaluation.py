@@ -8,10 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrreport.errors import InputError
+from cxrreport.errors import InputError, MismatchError
 from cxrreport.records import Progress
 from cxrreport.runs.frame import Summary, flat, log_data, phantoms, silent, tracked
-from cxrreport.settings import CompareSettings, EvaluateSettings, ReviewSettings
+from cxrreport.runs.inference import INGESTED, finished, generate
+from cxrreport.settings import CompareSettings, EvaluateSettings, GenerateSettings, ReviewSettings, build
 
 if TYPE_CHECKING:
     from cxrreport.evaluation.compare import Comparison
@@ -28,19 +29,26 @@ def evaluate(
 ) -> Summary[Evaluation]:
     """Scores of predictions, with intervals, beside controls on the same studies.
 
+    The controls of `generate_controls` are generated first, each a run of its own; stopped and given again, the same
+    command goes on where it was.
+
     Args:
         settings: what to score, and how.
-        progress: told about the annotation.
+        progress: told about the studies of each control, and the annotation.
         extra_metrics: computed beside those that the settings name; see `evaluation.metrics`.
 
     Raises:
-        CxrReportError: one of its kinds; see `evaluation.evaluate.evaluate`.
+        InputError: controls are to be generated, and the predictions are not of a finished `generate`.
+        MismatchError: ... or data or adapter have changed since.
+        CxrReportError: another of its kinds; see `generate` and `evaluation.evaluate.evaluate`.
     """
     from cxrreport.evaluation.conditions import of_number
     from cxrreport.evaluation.evaluate import MAIN
     from cxrreport.evaluation.evaluate import evaluate as work
     from cxrreport.evaluation.results import plain
 
+    if settings.generate_controls:
+        settings = _with_controls(settings, progress or silent)
     with tracked("evaluate", settings) as (run, summarise):
         result = work(settings, progress=progress, extra_metrics=extra_metrics)
         run.dataset("references", result.conditions["references"], "evaluation", studies=result.counts["scored"])
@@ -76,6 +84,32 @@ def evaluate(
         facts |= {f"{headline}/{system}": scores[f"{headline}/{system}"] for system in result.systems}
         facts |= {number: scores[f"{number}/{MAIN}"] for number in others}
     return summarise(facts, result, phantoms(bool(result.conditions["synthetic"])))
+
+
+def _with_controls(settings: EvaluateSettings, progress: Progress) -> EvaluateSettings:
+    """The controls that are to be generated, beside the predictions and with all of their settings."""
+    predictions = settings.predictions.absolute()
+    made = finished(predictions, "generate")
+    own = predictions / INGESTED  # of a folder of DICOM
+    source = {"input": own, "split": None, "pseudonymize": None} if own.is_dir() else {}
+    controls = dict(settings.controls)
+    for name in settings.generate_controls:
+        controls[name] = predictions.with_name(f"{predictions.name}-{name.replace('_', '-')}")
+        values = {"control": name, "output": controls[name], "tracking": settings.tracking, "draw_boxes": False}
+        wanted = build(GenerateSettings, made["settings"] | source | values, where=f"control '{name}'")
+        generate(wanted, progress=_of(name, progress))
+        same = ("data", "prompt") if name in ("no_adapter", "nearest") else ("data", "prompt", "base", "adapter")
+        inputs = finished(controls[name], "generate")["inputs"]
+        if changed := [one for one in same if inputs[one] != made["inputs"][one]]:
+            raise MismatchError(
+                f"{controls[name]}: {', '.join(changed)} changed since {predictions} was generated; remove this folder "
+                "and generate the predictions again, into a new one"
+            )
+    return settings.model_copy(update={"controls": controls})
+
+
+def _of(control: str, progress: Progress) -> Progress:
+    return lambda done, total, label: progress(done, total, f"{control}: {label}")
 
 
 def _adapter_of(predictions: Path) -> str:

@@ -18,6 +18,7 @@ from cxrreport.settings import (
     GenerateSettings,
     IngestSettings,
     PromptSettings,
+    RaySettings,
     build,
 )
 
@@ -63,6 +64,8 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
         ) as folder,
     ):
         checkpoint, prompt, card = _what_belongs_together(settings)
+        if settings.control in ("no_adapter", "nearest"):
+            settings, checkpoint = _not_tuned(settings, checkpoint, card)
         manifest, settings, facts = _images(settings, checkpoint, card, progress or silent)
         if card is not None:
             card.check_images(manifest.resolution, manifest.preprocessing)
@@ -133,6 +136,23 @@ def _what_belongs_together(
     return checkpoint, card.prompt, card
 
 
+def _not_tuned(
+    settings: GenerateSettings, checkpoint: CheckpointSettings, card: AdapterCard | None
+) -> tuple[GenerateSettings, CheckpointSettings]:
+    """What was there before fine-tuning, for the controls that ask for it."""
+    if card is None and settings.control == "no_adapter":
+        raise SettingsError(
+            f"control 'no_adapter': checkpoint '{checkpoint.name}' has no adapter that could be left out; give an "
+            "adapter, or leave this control out"
+        )
+    changes: dict[str, Any] = {"adapter": None}
+    if settings.control == "nearest":  # one pass of the vision tower over each image, in this process
+        changes |= {"engine": "torch", "quantize": "none", "ray": RaySettings()}
+    if card is not None and settings.adapter is None:  # fine-tuned as a whole, or merged
+        checkpoint = card.checkpoint
+    return settings.model_copy(update=changes), checkpoint
+
+
 def _images(
     settings: GenerateSettings, checkpoint: CheckpointSettings, card: AdapterCard | None, progress: Progress
 ) -> tuple[Manifest, GenerateSettings, dict[str, Any]]:
@@ -190,10 +210,10 @@ def export(settings: ExportSettings, *, progress: Progress | None = None) -> Sum
         tracked("export", settings) as (run, summarise),
         output_folder(settings.output, verb="export", settings=settings.model_dump(mode="json")) as folder,
     ):
-        generated = _finished(settings.predictions, "generate")
+        generated = finished(settings.predictions, "generate")
         own = settings.predictions / INGESTED
         data = settings.data or (own if own.is_dir() else Path(generated["settings"]["input"]))
-        ingested = _finished(data, "ingest")
+        ingested = finished(data, "ingest")
         manifest = Manifest.open(data)
         log_data(run, manifest, "export")
         result = work(settings, manifest, generated, ingested, progress or silent, folder)
@@ -204,7 +224,7 @@ def export(settings: ExportSettings, *, progress: Progress | None = None) -> Sum
     return summarise(facts, result, () if result.exported else (nothing,))
 
 
-def _finished(folder: Path, verb: str) -> dict[str, Any]:
+def finished(folder: Path, verb: str) -> dict[str, Any]:
     """What `<verb>.json` of a finished run says.
 
     Raises:

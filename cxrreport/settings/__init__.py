@@ -6,7 +6,16 @@ Unknown fields are refused, relative paths are taken from the working folder, an
 from cxrreport.settings.base import WEIGHTS, Settings, build, merge, weights_folder
 from cxrreport.settings.demo import DemoSettings
 from cxrreport.settings.evaluation import CompareSettings, EvaluateSettings, ReviewSettings
-from cxrreport.settings.inference import Beam, Decoding, ExportSettings, GenerateSettings, Greedy, RaySettings, Sampling
+from cxrreport.settings.inference import (
+    Beam,
+    Decoding,
+    ExportSettings,
+    GenerateSettings,
+    Greedy,
+    MadeControl,
+    RaySettings,
+    Sampling,
+)
 from cxrreport.settings.ingestion import IngestSettings
 from cxrreport.settings.model import CheckpointSettings, LoraSettings, MergeSettings, PromptSettings
 from cxrreport.settings.serving import RegisterSettings
@@ -26,6 +35,7 @@ __all__ = [
     "Greedy",
     "IngestSettings",
     "LoraSettings",
+    "MadeControl",
     "MergeSettings",
     "PlanSettings",
     "PromptSettings",

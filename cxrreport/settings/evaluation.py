@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cxrreport.settings.base import Fraction, PositiveInt, Settings
+from cxrreport.settings.inference import MadeControl
 from cxrreport.settings.tracking import TrackingSettings
 
 
@@ -22,6 +23,9 @@ class EvaluateSettings(Settings):
     """Folder for scores, tables and pictures."""
     controls: dict[str, Path] = Field({})
     """Name to predictions of a control, each compared with `predictions` on the same studies."""
+    generate_controls: tuple[MadeControl, ...] = ()
+    """Controls that are generated first, with the settings of `predictions` (an output folder of `generate`), beside
+    it: `reports` gets `reports-shuffled`. What they are: see `control` of `generate`."""
     most_frequent: bool = True
     """Add the control that answers every study with the most frequent report of the training split."""
     section: Literal["findings", "impression", "findings+impression"] = "findings+impression"
@@ -54,6 +58,12 @@ class EvaluateSettings(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     """For the resamples."""
     tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _controls_once(self) -> Self:
+        if twice := sorted(self.controls.keys() & set(self.generate_controls)):
+            raise ValueError(f"generate_controls: {', '.join(twice)} is among the controls too; name it once")
+        return self
 
 
 class CompareSettings(Settings):

@@ -58,6 +58,10 @@ class RaySettings(Settings):
     """Of each actor; 0.5 lets two share one."""
 
 
+MadeControl = Literal["shuffled", "blank", "no_adapter", "nearest"]
+"""Controls of evaluation that are made of images and checkpoint."""
+
+
 class GenerateSettings(Settings):
     """Reports for studies, from a checkpoint with or without an adapter."""
 
@@ -75,8 +79,10 @@ class GenerateSettings(Settings):
     """As in `ingest`, for a folder of DICOM or one file. Without meaning for an ingest folder."""
     split: Literal["train", "validate", "test"] | None = "test"
     """Part of the ingest folder; None: all. Without meaning for a folder of DICOM."""
-    control: Literal["none", "shuffled", "blank"] = "none"
-    """`shuffled`: every study sees another patient's image; `blank`: a black image. For controls in evaluation."""
+    control: Literal["none"] | MadeControl = "none"
+    """For controls in evaluation. `shuffled`: every study sees another patient's image; `blank`: a black image;
+    `no_adapter`: the checkpoint as it was before fine-tuning; `nearest`: the report of the training image that is most
+    like the study's, by the features of that checkpoint."""
     prompts: tuple[str, ...] = ()
     """What to ask of every image, in the words of the mix checkpoints (`caption en`, `detect effusion`; see
     `inference.prompts`), in the place of the report; a prediction for each."""
@@ -112,6 +118,8 @@ class GenerateSettings(Settings):
 
     @model_validator(mode="after")
     def _engine_can(self) -> Self:
+        if self.control == "nearest" and self.prompts:
+            raise ValueError("control: nearest copies reports; leave prompts out")
         if self.quantize != "none" and self.engine != "openvino":
             raise ValueError(f"quantize: {self.quantize} needs engine: openvino")
         if self.engine == "openvino" and isinstance(self.decoding, Beam):

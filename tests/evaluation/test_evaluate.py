@@ -15,7 +15,7 @@ import pytest
 
 from cxrreport.demo.findings import sample_findings
 from cxrreport.demo.grammar import write_report
-from cxrreport.errors import InputError, OutputError, ScoreError, WeightsError
+from cxrreport.errors import InputError, OutputError, ScoreError, SettingsError, WeightsError
 from cxrreport.evaluation.conditions import differing, of_number
 from cxrreport.evaluation.evaluate import Evaluation, evaluate
 from cxrreport.evaluation.findings import finding_scorer
@@ -285,6 +285,8 @@ def test_input_that_cannot_be_scored(tmp_path: Path, data: Path, reports: dict[s
         run(tmp_path, data, good, controls={"blank": tmp_path / "nowhere.csv"})
     with pytest.raises(ScoreError, match="most_frequent is taken"):
         run(tmp_path, data, good, controls={"most_frequent": good})
+    with pytest.raises(SettingsError, match=r"generate_controls: blank not made yet; call runs.evaluate"):
+        run(tmp_path, data, good, generate_controls=("blank",))
     with pytest.raises(WeightsError, match=r"radgraph-xl\.tar\.gz"):
         run(tmp_path, data, good, radgraph="radgraph-xl", weights=tmp_path / "weights")
     assert not (tmp_path / "scores" / "scores.json").exists()

@@ -19,7 +19,7 @@ import torch
 
 from cxrreport.demo.grammar import sample_annotated
 from cxrreport.errors import OutputError, WeightsError
-from cxrreport.evaluation.graph import NO_ENTITIES, Annotation, Entity, Level, agreement, rexrank_f1, statuses
+from cxrreport.evaluation.graph import NO_ENTITIES, Annotation, Entity, Level, agreement, rexrank, statuses
 from cxrreport.evaluation.radgraph import RadGraphAnnotator, span_table
 
 ODD = [
@@ -361,9 +361,16 @@ def test_rexrank_is_the_mean_of_entity_and_relation_f1() -> None:
         return Annotation(("Small", "effusion", "left"), entities)
 
     bare = Annotation(("effusion",), (Entity("effusion", "Observation::definitely present", 0, 0),))
-    assert rexrank_f1(graph(), graph(), lower_case=False) == 1
-    assert rexrank_f1(bare, bare, lower_case=False) == 0.5  # no relation on either side
-    assert rexrank_f1(graph(kind="suggestive_of"), graph(), lower_case=False) == pytest.approx((1 + 0.5) / 2)
+
+    def f1(candidate: Annotation, reference: Annotation) -> float:
+        return rexrank(candidate, reference, lower_case=False).f1
+
+    assert f1(graph(), graph()) == 1
+    assert f1(bare, bare) == 0.5  # no relation on either side
+    assert f1(graph(kind="suggestive_of"), graph()) == pytest.approx((1 + 0.5) / 2)
     # Another label of the target: one entity of three, and the relation that points to it.
-    assert rexrank_f1(graph(target="x"), graph(), lower_case=False) == pytest.approx((2 / 3 + 0.5) / 2)
-    assert rexrank_f1(NO_ENTITIES, graph(), lower_case=False) == 0
+    assert f1(graph(target="x"), graph()) == pytest.approx((2 / 3 + 0.5) / 2)
+    assert f1(NO_ENTITIES, graph()) == 0
+    # One entity of three, and no relation: its precision is whole, its recall is not.
+    few = rexrank(bare, graph(), lower_case=False)
+    assert (few.precision, few.recall) == (0.5, pytest.approx(1 / 6))

@@ -174,6 +174,12 @@ def make_studies():
 
 
 @pytest.fixture
+def studies_of():
+    """`Studies` of the given ones."""
+    return Studies
+
+
+@pytest.fixture
 def fresh_loaded(checkpoint_folder: Path) -> LoadedModel:
     """A model that the test may change."""
     return loaded_model(checkpoint_folder)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cxrreport.errors import SettingsError
+from cxrreport.evaluation.metrics import Pairs
+from cxrreport.evaluation.registry import chosen
+from cxrreport.settings import EvaluateSettings
+
+MODULE = """
+from cxrreport.evaluation.metrics import metric
+
+
+@metric("length_ratio", conditions={"unit": "words of candidate per word of reference"})
+def length_ratio(pairs):
+    return {study: len(pairs.candidates[study].split()) / len(text.split()) for study, text in pairs.references.items()}
+
+
+@metric("judge", remote=True)
+def judge(pairs):
+    raise AssertionError("text was sent away")
+
+
+def no_metric(pairs):
+    return {}
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Install a package with these entry points, as pip would: a module beside its dist-info."""
+
+    def installed(points: str) -> None:
+        (tmp_path / "plugged_metrics.py").write_text(MODULE, encoding="utf-8")
+        info = tmp_path / "plugged_metrics-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged-metrics\nVersion: 1.0\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[cxrreport.metrics]\n{points}", encoding="utf-8")
+        monkeypatch.syspath_prepend(str(tmp_path))
+
+    return installed
+
+
+def settings(*metrics: str, allow_remote: bool = False) -> EvaluateSettings:
+    return EvaluateSettings(
+        predictions=Path("p"), references=Path("r"), output=Path("o"), metrics=metrics, allow_remote=allow_remote
+    )
+
+
+def test_an_installed_package_plugs_in_by_its_entry_point(install: Callable[[str], None]) -> None:
+    install("length_ratio = plugged_metrics:length_ratio\n")
+    (found,) = chosen(settings("length_ratio"), ())
+    numbers = found(Pairs(references={"1": "no effusion seen"}, candidates={"1": "no effusion"}))
+    assert numbers["length_ratio"].values.tolist() == [pytest.approx(2 / 3)]
+    assert found.conditions == {"unit": "words of candidate per word of reference"}
+    assert [one.name for one in chosen(settings("rouge_l", "plugged_metrics:length_ratio"), ())][-1] == "length_ratio"
+
+
+def test_a_metric_that_sends_text_away_is_refused_unless_allowed(install: Callable[[str], None]) -> None:
+    install("judge = plugged_metrics:judge\n")
+    for name in ("judge", "plugged_metrics:judge"):
+        with pytest.raises(SettingsError, match="metric judge sends reports to another machine; give --allow-remote"):
+            chosen(settings(name), ())
+        assert [one.name for one in chosen(settings(name, allow_remote=True), ())] == ["judge"]
+
+
+def test_an_unknown_metric_is_answered_with_those_that_are_known(install: Callable[[str], None]) -> None:
+    install(
+        "length_ratio = plugged_metrics:length_ratio\nbroken = plugged_metrics_gone:x\nf = plugged_metrics:no_metric\n"
+    )
+    known = "bleu, broken, chexbert, cider, clinical, f, length_ratio, radgraph, rouge_l, and module:metric"
+    with pytest.raises(SettingsError, match=f"'meteor' is not known; known are {known}"):
+        chosen(settings("meteor"), ())
+    with pytest.raises(SettingsError, match="'broken' of plugged_metrics_gone:x cannot be loaded"):
+        chosen(settings("broken"), ())
+    with pytest.raises(SettingsError, match="'f' is no metric"):
+        chosen(settings("f"), ())
