@@ -49,7 +49,7 @@ def prefix_sdpa(
         key: real[B, key-value heads, K, D].
         value: real[B, key-value heads, K, D].
         attention_mask: bool[B, 1, Q, K], True where attended, or bool[B, 1, 1, K] for all queries alike; None only for
-            a single query (decoding).
+            a single query (decoding). With `prefix_length` as `border_mask` makes it.
         dropout: probability of dropping an attention weight.
         scaling: factor of the logits.
         prefix_length: positions of image, prefix and separator, where it is the same in the whole batch. Their queries
@@ -69,10 +69,7 @@ def prefix_sdpa(
         raise ValueError("SDPA cannot soft-cap attention logits: load the checkpoint with softcap=True, which is eager")
     queries = query.shape[2]
     if queries == 1:
-        # The heads that share keys become queries of one head: repeating the keys would copy all of the cache.
-        grouped = query.reshape(query.shape[0], key.shape[1], -1, query.shape[3])
-        out = scaled_dot_product_attention(grouped, key, value, attention_mask, dropout, scale=scaling)
-        return out.reshape(query.shape[0], 1, query.shape[1], -1), None
+        return _grouped(query, key, value, attention_mask, dropout, scaling), None
     if attention_mask is None:
         raise ValueError("no attention mask: pass token_type_ids, 0 on image, prefix and separator, 1 on the suffix")
     dtype = query.dtype
@@ -91,7 +88,7 @@ def prefix_sdpa(
                     query[:, :, :border],
                     key[:, :, :prefix_length],
                     value[:, :, :prefix_length],
-                    attention_mask[:, :, :border, :prefix_length] if prefix_padded else None,
+                    attention_mask[:, :, :1, :prefix_length] if prefix_padded else None,
                     dropout,
                     scaling,
                     is_causal=False,
@@ -99,13 +96,45 @@ def prefix_sdpa(
                 )[0]
             )
         if border < queries:
-            parts.append(
-                sdpa_attention_forward(
-                    module, query[:, :, border:], key, value, attention_mask[:, :, border:], dropout, scaling, **kwargs
-                )[0]
-            )
+            seen = attention_mask[:, :, 1:] if border > 0 else attention_mask
+            parts.append(_grouped(query[:, :, max(border, 0) :], key, value, seen, dropout, scaling))
     out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     return out.to(dtype), None
+
+
+def _grouped(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout: float,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Attention of few queries, real[B, Q, heads, D].
+
+    The heads that share keys become queries of one head: repeating the keys would copy all of them.
+    """
+    batch, heads, queries, width = query.shape
+    groups = heads // key.shape[1]
+    if mask is not None and mask.shape[2] > 1:
+        mask = mask.repeat(1, 1, groups, 1)
+    rows = query.reshape(batch, key.shape[1], groups * queries, width)
+    out = scaled_dot_product_attention(rows, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    return out.reshape(batch, heads, queries, -1).transpose(1, 2)
+
+
+def border_mask(attention_mask: torch.Tensor, prefix_length: int) -> torch.Tensor:
+    """What the prefix and each position of the suffix attend to, without the square of the sequence's length.
+
+    Args:
+        attention_mask: int64[B, L], 0 on padding.
+        prefix_length: positions of image, prefix, separator and the padding before them.
+
+    Returns:
+        bool[B, 1, 1 + L - prefix_length, L]: the first row for all of the prefix, then one for each of the suffix.
+    """
+    places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    return attention_mask[:, None, None].bool() & (places <= places[prefix_length - 1 :, None])
 
 
 AttentionInterface.register(PREFIX_LM, prefix_sdpa)

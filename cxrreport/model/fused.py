@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from transformers.models.gemma2.modeling_gemma2 import Gemma2MLP, Gemma2RMSNorm, rotate_half
+from transformers.models.siglip.modeling_siglip import SiglipMLP
 
 from cxrreport.model.attention import prefix_sdpa
 
 _PIECE = 512
-"""Positions of a prompt that go through a feed-forward layer together."""
+"""Positions of a prompt or an image that go through a feed-forward layer together."""
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def fused(model: Any, language: Any, *, softcap: bool, compiled: bool = False) -
     Args:
         model: with or without LoRA.
         language: its language model, a `Gemma2Model`.
-        softcap: with soft-capping attention is eager, and the last layer stays as it is.
+        softcap: with soft-capping attention is eager, and the layers stay as they are.
         compiled: compile the layers of the language model, whose norms and LoRA are then left to the compiler.
     """
     with ExitStack() as stack:
@@ -36,22 +37,22 @@ def fused(model: Any, language: Any, *, softcap: bool, compiled: bool = False) -
             if compiled:
                 break
             if _is_lora(module) and module.active_adapters == ["default"] and not module.lora_variant:
-                stack.enter_context(_replaced(module, _lora(module)))
+                stack.enter_context(replaced(module, _lora(module)))
             elif isinstance(module, Gemma2RMSNorm) and not module.weight.requires_grad:
-                stack.enter_context(_replaced(module, _norm(module)))
-            elif isinstance(module, Gemma2MLP):
-                stack.enter_context(_replaced(module, _in_pieces(module)))
+                stack.enter_context(replaced(module, _norm(module)))
+            elif isinstance(module, (Gemma2MLP, SiglipMLP)):
+                stack.enter_context(replaced(module, _in_pieces(module)))
         if not softcap:
-            last = language.layers[-1]
-            stack.enter_context(_replaced(last, _last_layer(last)))
+            for layer in language.layers:
+                stack.enter_context(replaced(layer, _layer(layer, last=layer is language.layers[-1])))
         if compiled:
             for layer in language.layers:
-                stack.enter_context(_replaced(layer, torch.compile(layer.forward)))
+                stack.enter_context(replaced(layer, torch.compile(layer.forward)))
         yield
 
 
 @contextmanager
-def _replaced(module: torch.nn.Module, forward: Any) -> Iterator[None]:
+def replaced(module: torch.nn.Module, forward: Any) -> Iterator[None]:
     """Another `forward` on the instance; afterwards what was there before, as blocks may lie within blocks."""
     before = module.__dict__.get("forward")
     module.forward = forward
@@ -85,8 +86,9 @@ def _lora(module: Any) -> Any:
         out: torch.Tensor = module.base_layer(flat)
         # LoRA's weights are float32 beside a bfloat16 base; without autocast somebody has to bring them together.
         low = torch.nn.functional.linear(dropout(flat), a.weight.to(out.dtype))
-        # In place: nothing of the backward pass needs the output of a linear layer whose weight is frozen.
-        out.addmm_(low.to(out.dtype), b.weight.to(out.dtype).t(), alpha=scaling)
+        # In place: nothing of the backward pass needs the output of a linear layer whose weight is frozen. Contiguous:
+        # autograd then takes the gradient of B as (8, L) x (L, width); its transpose is 10 times slower.
+        out.addmm_(low.to(out.dtype), b.weight.to(out.dtype).t().contiguous(), alpha=scaling)
         return out.view(*x.shape[:-1], -1)
 
     return forward
@@ -138,12 +140,14 @@ class _FrozenNorm(torch.autograd.Function):
         return inner.addcmul_(wide, along, value=-1.0).mul_(scale).to(x.dtype), None, None
 
 
-def _last_layer(layer: Any) -> Any:
-    """Only positions that predict a token are needed of the last layer; of the others, keys and values alone.
+def _layer(layer: Any, *, last: bool) -> Any:
+    """A layer of the language model with less work and less memory where a whole prefix is read.
 
-    Those are the last of the prefix and all after it: in training the suffix, and nothing where a prompt is read.
-
-    It also does without gradient checkpointing: for so few positions there is little to recompute.
+    Of the last one only positions that predict a token are needed; of the others, keys and values alone. Those are the
+    last of the prefix and all after it: in training the suffix, and nothing where a prompt is read. It also does
+    without gradient checkpointing: for so few positions there is little to recompute. The other layers are as they were
+    in training; without gradient nothing of them is kept for longer than it is used, which at 896 pixels is most of
+    what the states of a layer take.
     """
     original, attention = layer.forward, layer.self_attn
 
@@ -155,7 +159,8 @@ def _last_layer(layer: Any) -> Any:
         past_key_values: Any = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        if prefix_length is None:  # a step of decoding, or prompts of several lengths
+        # A step of decoding, or prompts of several lengths.
+        if prefix_length is None or (torch.is_grad_enabled() and not last):
             full: torch.Tensor = original(
                 hidden_states,
                 attention_mask=attention_mask,
@@ -165,18 +170,23 @@ def _last_layer(layer: Any) -> Any:
                 **kwargs,
             )
             return full
-        first = prefix_length - 1
-        states = layer.input_layernorm(hidden_states)
-        cos, sin = position_embeddings
-        query = _rotated(attention.q_proj(states[:, first:]), attention.head_dim, cos[:, first:], sin[:, first:])
-        key = _rotated(attention.k_proj(states), attention.head_dim, cos, sin)
-        value = attention.v_proj(states).view(*states.shape[:2], -1, attention.head_dim).transpose(1, 2)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, attention.layer_idx)
-        mask = attention_mask if attention_mask.shape[2] == 1 else attention_mask[:, :, first:]
-        attended, _ = prefix_sdpa(attention, query, key, value, mask, scaling=attention.scaling)
-        attended = attention.o_proj(attended.reshape(*attended.shape[:2], -1))
-        residual = hidden_states[:, first:] + layer.post_attention_layernorm(attended)
+        first = prefix_length - 1 if last else 0
+        border = {} if last else {"prefix_length": prefix_length, "prefix_padded": kwargs.get("prefix_padded", True)}
+
+        def attended() -> torch.Tensor:
+            states = layer.input_layernorm(hidden_states)
+            cos, sin = position_embeddings
+            query = _rotated(attention.q_proj(states[:, first:]), attention.head_dim, cos[:, first:], sin[:, first:])
+            key = _rotated(attention.k_proj(states), attention.head_dim, cos, sin)
+            value = attention.v_proj(states).view(*states.shape[:2], -1, attention.head_dim).transpose(1, 2)
+            del states
+            if past_key_values is not None:
+                key, value = past_key_values.update(key, value, attention.layer_idx)
+            found, _ = prefix_sdpa(attention, query, key, value, attention_mask, scaling=attention.scaling, **border)
+            result: torch.Tensor = attention.o_proj(found.reshape(*found.shape[:2], -1))
+            return result
+
+        residual = hidden_states[:, first:] + layer.post_attention_layernorm(attended())
         update = layer.mlp(layer.pre_feedforward_layernorm(residual))
         result: torch.Tensor = residual + layer.post_feedforward_layernorm(update)
         return result
@@ -185,7 +195,9 @@ def _last_layer(layer: Any) -> Any:
 
 
 def _rotated(states: torch.Tensor, head_dim: int, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary positions onto real[B, L, heads * D]; real[B, heads, L, D]."""
+    """Rotary positions onto real[B, L, heads * D], which is lost without gradient; real[B, heads, L, D]."""
     split = states.view(*states.shape[:2], -1, head_dim).transpose(1, 2)
     half: torch.Tensor = rotate_half(split)  # type: ignore[no-untyped-call]
-    return split * cos.unsqueeze(1) + half * sin.unsqueeze(1)
+    if torch.is_grad_enabled():
+        return split * cos.unsqueeze(1) + half * sin.unsqueeze(1)
+    return split.mul_(cos.unsqueeze(1)).add_(half.mul_(sin.unsqueeze(1)))

@@ -23,6 +23,7 @@ from cxrreport.model.fused import fused
 from cxrreport.model.table import TABLE
 from cxrreport.settings import CheckpointSettings, PlanSettings
 from cxrreport.training.gpus import GPUS, Gpu
+from cxrreport.training.loss import row_losses
 from cxrreport.training.meter import FlashAttention, counted
 from cxrreport.training.trainer import core
 
@@ -255,21 +256,25 @@ class _Step:
 
         hidden = tensor(batch, self.tokens, text.hidden_size)
         rotary = tuple(tensor(batch, self.tokens, text.head_dim, grad=False) for _ in range(2))
-        mask = torch.empty(batch, 1, self.tokens, self.tokens, dtype=torch.bool)
-        self.mask_bytes = mask.numel()
-        given: dict[str, Any] = {"attention_mask": mask, "position_embeddings": rotary}
         if settings.softcap:
-            given["attention_mask"] = mask.to(self.dtype)
-            self.mask_bytes = mask.numel() * self.dtype.itemsize
+            mask = tensor(batch, 1, self.tokens, self.tokens, grad=False)
         else:
+            mask = attention.border_mask(torch.empty(batch, self.tokens, dtype=torch.int64), self.prefix)
+        self.mask_bytes = mask.nbytes
+        given: dict[str, Any] = {"attention_mask": mask, "position_embeddings": rotary}
+        if not settings.softcap:
             given |= {"prefix_length": self.prefix, "prefix_padded": batch > 1}
         self.middle, self.last = (counted(partial(one.forward, hidden, **given)) for one in language.layers)
         rows = tensor(batch * settings.suffix_tokens, text.hidden_size)
         labels = torch.empty(len(rows), dtype=torch.int64)
 
         def head() -> torch.Tensor:
-            logits = model.get_output_embeddings()(language.norm(rows))
-            loss: torch.Tensor = torch.nn.functional.cross_entropy(logits.float(), labels)
+            output = model.get_output_embeddings()
+            if not settings.softcap and settings.method != "full":
+                with row_losses(output, labels):
+                    losses: torch.Tensor = output(language.norm(rows))
+                return losses.sum()
+            loss: torch.Tensor = torch.nn.functional.cross_entropy(output(language.norm(rows)).float(), labels)
             return loss
 
         self.head = counted(head)

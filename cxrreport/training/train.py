@@ -341,8 +341,8 @@ class _Run:
         def sums(batches: Sequence[range]) -> list[tuple[float, int]]:
             done = []
             for indices in batches:
-                outputs, labels = self.trainer.forward(self.loaded.model, collate([(i, i) for i in indices]), features)
-                loss = suffix_loss(outputs.logits, labels, reduction=reduction, normaliser=1.0)
+                losses, labels = self.trainer.forward(self.loaded.model, collate([(i, i) for i in indices]), features)
+                loss = suffix_loss(losses, labels, reduction=reduction, normaliser=1.0)
                 weight = len(labels) if reduction == "per-example" else int((labels != IGNORED).sum())
                 done.append((float(loss), weight))
             return done

@@ -13,6 +13,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cxrreport.errors import TrainingError
 from cxrreport.files import atomic_path, write_json
+from cxrreport.model.attention import border_mask
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.fused import fused
 from cxrreport.model.prompt import to_pixels
 from cxrreport.settings import TrainSettings
 from cxrreport.training.data import Collator, RunOrder
 from cxrreport.training.features import VisionFeatures, autocast
-from cxrreport.training.loss import predicting, suffix_loss
+from cxrreport.training.loss import predicting, row_losses, suffix_loss
 from cxrreport.training.processes import Processes, like, whole
 
 WEIGHTS, OPTIMIZER, SCHEDULE, STATE = (
@@ -140,6 +142,7 @@ class ReportTrainer(Trainer):
         self._softcap = loaded.softcap
         self._dtype = dtype
         self._features = features
+        self._head = loaded.model.get_output_embeddings()
         self._projector = core(loaded.model).multi_modal_projector
         self._projector_trains = any(p.requires_grad for p in self._projector.parameters())
         self._folder = folder
@@ -175,17 +178,19 @@ class ReportTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Part of one batch in the loss of its step, see `suffix_loss`."""
-        outputs, labels = self.forward(model, inputs, self._features)
+        losses, labels = self.forward(model, inputs, self._features)
         if self._settings.loss == "per-token":
             # Gradients are averaged over processes, so each one divides by its share of the tokens of the step.
             normaliser = (num_items_in_batch or 1) / self.accelerator.num_processes
         else:
             normaliser = len(labels) * self.current_gradient_accumulation_steps
-        loss = suffix_loss(outputs.logits, labels, reduction=self._settings.loss, normaliser=normaliser)
-        return (loss, outputs) if return_outputs else loss
+        loss = suffix_loss(losses, labels, reduction=self._settings.loss, normaliser=normaliser)
+        return (loss, {}) if return_outputs else loss
 
-    def forward(self, model: Any, batch: dict[str, Any], features: VisionFeatures | None) -> tuple[Any, torch.Tensor]:
-        """One pass with logits on the predicting positions only, while `train` runs.
+    def forward(
+        self, model: Any, batch: dict[str, Any], features: VisionFeatures | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One pass with the head on the predicting positions only, while `train` runs.
 
         Args:
             model: the model, or what Trainer wrapped around it.
@@ -193,7 +198,7 @@ class ReportTrainer(Trainer):
             features: of the split that the batch is from; None where the vision tower is trained.
 
         Returns:
-            The model's output, and the labels int64[B, L] on its device.
+            The loss of each predicting position, float32[N], and the labels int64[B, L], on the model's device.
         """
         texts = {key: batch[key].to(self._device) for key in INPUTS}
         labels = batch["labels"].to(self._device)
@@ -207,13 +212,20 @@ class ReportTrainer(Trainer):
                     projected = self._projector(hidden)
                 images = {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=projected)}}
             keep, border = predicting(labels), {}
+            targets = labels[:, 1:][keep[:, :-1]]
             if not self._softcap:
                 # One number for the batch, see `PromptLayout.collate_training`.
                 length = int((batch["token_type_ids"][0] == 0).sum())
                 border = {"prefix_length": length, "prefix_padded": not bool(batch["attention_mask"][:, 0].all())}
+                texts["attention_mask"] = border_mask(texts["attention_mask"], length)
                 keep = keep[:, length - 1 :]
-            outputs = model(**texts, **images, **border, use_cache=False, logits_to_keep=keep)
-        return outputs, labels
+            head = self._head
+            in_blocks = not (self._softcap or head.weight.requires_grad)
+            with row_losses(head, targets) if in_blocks else nullcontext():
+                outputs = model(**texts, **images, **border, use_cache=False, logits_to_keep=keep)
+        if in_blocks:
+            return outputs.logits, labels
+        return torch.nn.functional.cross_entropy(outputs.logits.float(), targets, reduction="none"), labels
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Validate in our own way; nothing of it goes through Trainer."""

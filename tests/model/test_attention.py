@@ -150,7 +150,11 @@ def test_queries_of_the_prefix_need_its_own_keys_alone(model: Any, images: list[
         length = int((batch["token_type_ids"][0] == 0).sum())
         inputs = {key: value for key, value in batch.items() if key != "labels"}
         with torch.no_grad():
-            split = model.model(**inputs, prefix_length=length, prefix_padded=count > 1).logits
+            mask = attention.border_mask(batch["attention_mask"], length)
+            assert mask.shape == (count, 1, 1 + inputs["input_ids"].shape[1] - length, inputs["input_ids"].shape[1])
+            split = model.model(
+                **inputs | {"attention_mask": mask}, prefix_length=length, prefix_padded=count > 1
+            ).logits
         present = batch["attention_mask"].bool()
         torch.testing.assert_close(split[present], logits(model, batch)[present], rtol=1e-4, atol=2e-5)
 

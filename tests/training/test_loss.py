@@ -12,17 +12,19 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch._dynamo.testing import CompileCounter
+from torch.nn.functional import cross_entropy
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 
 from cxrreport.model import attention
 from cxrreport.model.adapters import attach
+from cxrreport.model.attention import border_mask
 from cxrreport.model.checkpoints import load
 from cxrreport.model.fused import fused
 from cxrreport.model.prompt import IGNORED, PromptLayout
 from cxrreport.records import Report
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
-from cxrreport.training.loss import predicting, suffix_loss
+from cxrreport.training.loss import predicting, row_losses, suffix_loss
 from cxrreport.training.trainer import INPUTS, core
 
 REPORTS = [
@@ -42,12 +44,34 @@ def test_predicting_marks_the_positions_before_suffix_tokens() -> None:
 
 def test_both_means_by_hand() -> None:
     labels = torch.tensor([[IGNORED, 0, 1], [IGNORED, 1, IGNORED]])
-    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
-    losses = [np.log(1 + np.exp(-2)), np.log(1 + np.exp(-1)), np.log(1 + np.exp(-3))]
-    example = suffix_loss(logits, labels, reduction="per-example", normaliser=2)
-    token = suffix_loss(logits, labels, reduction="per-token", normaliser=3)
-    assert float(example) == pytest.approx(((losses[0] + losses[1]) / 2 + losses[2]) / 2, rel=1e-6)
-    assert float(token) == pytest.approx(sum(losses) / 3, rel=1e-6)
+    losses = torch.tensor([2.0, 3.0, 7.0])
+    example = suffix_loss(losses, labels, reduction="per-example", normaliser=2)
+    token = suffix_loss(losses, labels, reduction="per-token", normaliser=3)
+    assert float(example) == pytest.approx(((2 + 3) / 2 + 7) / 2)
+    assert float(token) == pytest.approx(12 / 3)
+
+
+@pytest.mark.parametrize("rows", [1, 150])
+def test_losses_in_blocks_are_the_cross_entropy_of_the_logits(rows: int) -> None:
+    """Value and gradient, one row and more than two blocks, a sure row among them."""
+    generator = torch.Generator().manual_seed(0)
+    head = torch.nn.Linear(8, 500, bias=False).requires_grad_(False)
+    states = torch.randn(rows, 8, generator=generator)
+    states[0] = 40 * head.weight[3]
+    targets = torch.randint(500, (rows,), generator=generator)
+    targets[0] = 3
+    weights = torch.rand(rows, generator=generator)
+    ours, plain = (states.clone().requires_grad_() for _ in range(2))
+    with row_losses(head, targets):
+        losses = head(ours)
+    (losses * weights).sum().backward()
+    expected = torch.nn.functional.cross_entropy(head(plain), targets, reduction="none")
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(losses, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-5, atol=1e-6)
+    with torch.no_grad(), row_losses(head, targets):
+        assert torch.equal(head(states), losses)
+    assert head(states).shape == (rows, 500)
 
 
 def set_b(model: Any) -> None:
@@ -104,10 +128,16 @@ def test_loss_and_gradients_equal_the_stock_path(
             padded = not bool(batch["attention_mask"][:, 0].all())
             assert padded == (len(reports) > 1)
             inputs |= {"prefix_length": length, "prefix_padded": padded}
+            inputs["attention_mask"] = border_mask(inputs["attention_mask"], length)
             keep = keep[:, length - 1 :]
-        outputs = ours(**inputs, mm_encoder_outputs={"image": image}, logits_to_keep=keep, use_cache=False)
-        assert outputs.logits.shape[0] == int((labels != IGNORED).sum())
-        loss = suffix_loss(outputs.logits, labels, reduction="per-token", normaliser=len(outputs.logits))
+        targets = labels[labels != IGNORED]
+        with row_losses(ours.get_output_embeddings(), targets) if fast and not softcap else nullcontext():
+            outputs = ours(**inputs, mm_encoder_outputs={"image": image}, logits_to_keep=keep, use_cache=False)
+        assert len(outputs.logits) == len(targets)
+        losses = (
+            outputs.logits if outputs.logits.ndim == 1 else cross_entropy(outputs.logits, targets, reduction="none")
+        )
+        loss = suffix_loss(losses, labels, reduction="per-token", normaliser=len(targets))
         loss.backward()
 
     assert float(loss.detach()) == pytest.approx(float(stock_loss.detach()), rel=1e-6)
@@ -141,17 +171,18 @@ def test_compiled_layers_give_the_same_and_share_one_graph(
                 batch = layout.training_batch([Report(findings="enlarged " * words)], [image])
                 length = int((batch["token_type_ids"][0] == 0).sum())
                 keep = predicting(batch["labels"])[:, length - 1 :]
+                mask = border_mask(batch["attention_mask"], length)
                 with torch.no_grad():
                     features = core(model).get_image_features(batch["pixel_values"])
                 outputs = model(
-                    **{key: batch[key] for key in INPUTS},
+                    **{key: batch[key] for key in INPUTS} | {"attention_mask": mask},
                     mm_encoder_outputs={"image": features},
                     logits_to_keep=keep,
                     use_cache=False,
                     prefix_length=length,
                     prefix_padded=False,
                 )
-                loss = suffix_loss(outputs.logits, batch["labels"], reduction="per-example", normaliser=1)
+                loss = cross_entropy(outputs.logits, batch["labels"][batch["labels"] != IGNORED])
                 loss.backward()
                 found.append(loss.item())
         return found
@@ -163,10 +194,10 @@ def test_compiled_layers_give_the_same_and_share_one_graph(
 
 def test_labels_of_padding_and_prefix_carry_no_loss() -> None:
     labels = torch.tensor([[IGNORED, IGNORED, 1, 0]])
-    logits = torch.randn(2, 3, requires_grad=True)
+    losses = torch.rand(2)
     padded = torch.cat([labels, torch.full((1, 3), IGNORED)], 1)
-    a = suffix_loss(logits, labels, reduction="per-example", normaliser=1)
-    b = suffix_loss(logits, padded, reduction="per-example", normaliser=1)
+    a = suffix_loss(losses, labels, reduction="per-example", normaliser=1)
+    b = suffix_loss(losses, padded, reduction="per-example", normaliser=1)
     assert torch.equal(a, b)
 
 
