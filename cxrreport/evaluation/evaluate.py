@@ -150,9 +150,7 @@ def evaluate(
                 note=SYNTHETIC if conditions["synthetic"] else "",
             ),
         )
-        results.write_studies(
-            folder.path / "studies.parquet", patients, pairs, measures, systems[MAIN].confidences
-        )
+        results.write_studies(folder.path / "studies.parquet", patients, pairs, measures, systems[MAIN].confidences)
         results.write_terms(folder.path / "terms.parquet", measures[MAIN])
         if annotator is not None:
             results.write_entities(folder.path / "entities.jsonl", pairs[MAIN], lower_case=settings.lower_case)

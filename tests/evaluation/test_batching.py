@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from cxrreport.evaluation.batching import ROWS, TEXTS, TOLERANCE, _Scores, batches
+from cxrreport.evaluation.batching import ROWS, TEXTS, TOLERANCE, _pack, _Scores, batches
 
 
 def scores(*, label: float = 1.0, kept: float = 1.0, relation: float = 1.0) -> _Scores:
@@ -32,3 +32,17 @@ def test_batches_hold_every_text_once_within_the_limits() -> None:
         longest = max(lengths[number] for number in batch)
         assert len(batch) <= TEXTS and (len(batch) == 1 or len(batch) * longest <= ROWS)
     assert list(batches([])) == []
+
+
+def test_packed_layers_round_otherwise_and_give_back_the_layer_itself() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 48), torch.nn.ReLU(), torch.nn.Linear(48, 8))
+    given = torch.randn(3, 7, 64)
+    with torch.inference_mode():
+        wanted = model(given)
+        packed = _pack(model)
+        assert len(packed) == 2 * torch.backends.mkldnn.is_available()
+        assert torch.equal(model(given), wanted)
+        for layer in packed:
+            layer.batched = True
+        assert torch.allclose(model(given), wanted, atol=1e-6)
