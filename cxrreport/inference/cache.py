@@ -7,10 +7,13 @@ and the slot of a finished request is given to the next one.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 
@@ -25,10 +28,11 @@ class Slots:
     joins = True
     """Prompts may be read into free slots while others are being written."""
 
-    def __init__(self, slots: int, length: int) -> None:
+    def __init__(self, slots: int, length: int, *, layers: int) -> None:
         self.slots = slots
         self.length = length
-        self._layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._count = layers
+        self._states: torch.Tensor | None = None
         self._first = 0
         self._padding: Sequence[int] = ()
         self._places: torch.Tensor | None = None
@@ -44,17 +48,17 @@ class Slots:
 
     def move(self, source: int, target: int) -> None:
         """Copy the content of a slot to another one."""
-        for keys, values in self._layers:
-            keys[target], values[target] = keys[source], values[source]
+        if self._states is not None:
+            self._states[:, :, target] = self._states[:, :, source]
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_args: Any, **_kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keep states, real[B, key-value heads, new, D], and return all that their queries attend to."""
-        if layer == len(self._layers):
-            shape = (self.slots, keys.shape[1], self.length, keys.shape[3])
-            self._layers.append((keys.new_zeros(shape), values.new_zeros(shape)))
-        all_keys, all_values = self._layers[layer]
+        if self._states is None:
+            # In one piece: layer by layer it would lie between what is there for a moment, and leave holes.
+            self._states = keys.new_zeros((self._count, 2, self.slots, keys.shape[1], self.length, keys.shape[3]))
+        all_keys, all_values = self._states[layer]
         if self._places is None:
             for row, padding in enumerate(self._padding):
                 end = keys.shape[2] - padding
@@ -65,6 +69,13 @@ class Slots:
         all_keys[rows, :, self._places] = keys[:, :, 0]
         all_values[rows, :, self._places] = values[:, :, 0]
         return all_keys[: len(rows), :, : self._width], all_values[: len(rows), :, : self._width]
+
+
+def give_back() -> None:
+    """Let go of what decoding images and loading weights have freed: allocators keep it, below the model's own peak."""
+    pa.default_memory_pool().release_unused()
+    with suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_memory(device: torch.device) -> int:

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -256,7 +257,9 @@ class Engine:
         """Greedy decoding and sampling. The rows that are being written stand in the first slots, in order."""
         waiting = deque(jobs)
         length = max(job.length + job.limit for job in jobs)
-        make = getattr(self._loaded.model, "slots", Slots)  # a model that is not torch's keeps its own
+        layers = self._loaded.model.config.text_config.num_hidden_layers
+        # A model that is not torch's keeps its own.
+        make = getattr(self._loaded.model, "slots", partial(Slots, layers=layers))
         cache = make(min(self.batch_size, len(jobs), self._room(length)), length)
         rows: list[_Row] = []
         while waiting or rows:

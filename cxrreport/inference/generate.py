@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError, MismatchError
 from cxrreport.files import OutputFolder, atomic_path, output_folder, part_folder, parts_of, remove_parts
+from cxrreport.inference.cache import give_back
 from cxrreport.inference.nearest import Nearest
 from cxrreport.inference.prompts import draw
 from cxrreport.inference.shards import Row, Shards, line
@@ -204,6 +205,7 @@ def _generate(
         worker: Worker | None = None
         made = ray.run(tasks, settings, layout.settings, manifest.folder)
     else:
+        give_back()
         if settings.control == "nearest":
             worker = Nearest(settings, manifest, loaded, layout, folder=folder.path / "nearest", progress=progress)
         else:
