@@ -5,7 +5,7 @@ The processor and `generate`, one batch after another, default settings: greedy,
 processor. Without torchvision its Pillow backend prepares them. How many tokens a study gets is forced by a stopping
 criterion, which `generate` asks row by row, as it asks for EOS.
 
-    python generate_stock.py FOLDER BATCH      # of benchmarks/generate.py; prints one line of JSON
+    python generate_stock.py FOLDER BATCH STUDIES      # of benchmarks/generate.py; prints one line of JSON
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def read(path: Path) -> Image.Image:
 
 
 def main() -> None:
-    folder, size = Path(sys.argv[1]), int(sys.argv[2])
+    folder, size, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     processor = AutoProcessor.from_pretrained(folder / "model", local_files_only=True)
     processor.tokenizer.padding_side = "left"
     model = PaliGemmaForConditionalGeneration.from_pretrained(folder / "model", local_files_only=True)
-    rows = json.loads((folder / "studies.json").read_text())
+    rows = json.loads((folder / "studies.json").read_text())[:count]
     texts: dict[str, str] = {}
     begun, before = time.perf_counter(), time.process_time()
     for start in range(0, len(rows), size):
