@@ -37,22 +37,22 @@ def fused(model: Any, language: Any, *, softcap: bool, compiled: bool = False) -
             if compiled:
                 break
             if _is_lora(module) and module.active_adapters == ["default"] and not module.lora_variant:
-                stack.enter_context(_replaced(module, _lora(module)))
+                stack.enter_context(replaced(module, _lora(module)))
             elif isinstance(module, Gemma2RMSNorm) and not module.weight.requires_grad:
-                stack.enter_context(_replaced(module, _norm(module)))
+                stack.enter_context(replaced(module, _norm(module)))
             elif isinstance(module, (Gemma2MLP, SiglipMLP)):
-                stack.enter_context(_replaced(module, _in_pieces(module)))
+                stack.enter_context(replaced(module, _in_pieces(module)))
         if not softcap:
             for layer in language.layers:
-                stack.enter_context(_replaced(layer, _layer(layer, last=layer is language.layers[-1])))
+                stack.enter_context(replaced(layer, _layer(layer, last=layer is language.layers[-1])))
         if compiled:
             for layer in language.layers:
-                stack.enter_context(_replaced(layer, torch.compile(layer.forward)))
+                stack.enter_context(replaced(layer, torch.compile(layer.forward)))
         yield
 
 
 @contextmanager
-def _replaced(module: torch.nn.Module, forward: Any) -> Iterator[None]:
+def replaced(module: torch.nn.Module, forward: Any) -> Iterator[None]:
     """Another `forward` on the instance; afterwards what was there before, as blocks may lie within blocks."""
     before = module.__dict__.get("forward")
     module.forward = forward
@@ -86,8 +86,9 @@ def _lora(module: Any) -> Any:
         out: torch.Tensor = module.base_layer(flat)
         # LoRA's weights are float32 beside a bfloat16 base; without autocast somebody has to bring them together.
         low = torch.nn.functional.linear(dropout(flat), a.weight.to(out.dtype))
-        # In place: nothing of the backward pass needs the output of a linear layer whose weight is frozen.
-        out.addmm_(low.to(out.dtype), b.weight.to(out.dtype).t(), alpha=scaling)
+        # In place: nothing of the backward pass needs the output of a linear layer whose weight is frozen. Contiguous:
+        # autograd then takes the gradient of B as (8, L) x (L, width); its transpose is 10 times slower.
+        out.addmm_(low.to(out.dtype), b.weight.to(out.dtype).t().contiguous(), alpha=scaling)
         return out.view(*x.shape[:-1], -1)
 
     return forward
@@ -181,8 +182,7 @@ def _layer(layer: Any, *, last: bool) -> Any:
             del states
             if past_key_values is not None:
                 key, value = past_key_values.update(key, value, attention.layer_idx)
-            mask = attention_mask if attention_mask.shape[2] == 1 else attention_mask[:, :, first:]
-            found, _ = prefix_sdpa(attention, query, key, value, mask, scaling=attention.scaling, **border)
+            found, _ = prefix_sdpa(attention, query, key, value, attention_mask, scaling=attention.scaling, **border)
             result: torch.Tensor = attention.o_proj(found.reshape(*found.shape[:2], -1))
             return result
 
