@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cxrreport import cli, runs
 from cxrreport.errors import CxrReportError, InputError, OutputError, TrainingError
 from cxrreport.settings import GenerateSettings, Settings, TrainSettings
 
-COMMANDS = sorted(get_command(cli.app).commands)  # type: ignore[attr-defined]
+COMMANDS_OF = get_command(cli.app).commands  # type: ignore[attr-defined]
+COMMANDS = sorted(COMMANDS_OF)
 VERBS = ("ingest", "train", "generate", "evaluate", "review")
 
 
@@ -79,7 +80,7 @@ def test_every_command_explains_itself_with_an_example(runner: CliRunner, name: 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_of_the_examples_exists(name: str) -> None:
-    command = get_command(cli.app).commands[name]  # type: ignore[attr-defined]
+    command = COMMANDS_OF[name]
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     examples = re.findall(rf"`cxrreport {name}\b(.*?)`", command.help)
     assert examples
@@ -177,6 +178,7 @@ def test_sync_says_what_it_sent(runner: CliRunner, monkeypatch: pytest.MonkeyPat
     assert runner.invoke(cli.app, ["sync", str(tmp_path)]).stdout.strip() == "nothing to send"
     monkeypatch.setattr(runs, "sync", lambda folder, uri: 2)
     assert runner.invoke(cli.app, ["sync"]).stdout.strip() == "2 runs sent"
+    assert json.loads(runner.invoke(cli.app, ["sync", "--json"]).stdout) == {"sent": 2}
 
 
 def test_versions_can_be_read_by_a_program(runner: CliRunner) -> None:
@@ -220,6 +222,63 @@ def test_a_mistake_names_its_field(runner: CliRunner, given: list[str], named: s
     assert done.stderr.startswith("error: ")
     assert named in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+CONFIGURED = [name for name, one in COMMANDS_OF.items() if any(each.name == "config" for each in one.params)]
+MISTAKES = {
+    "compare": (["nowhere", "nowhere"], "nowhere"),
+    "demo": (["--resolution", "448"], "resolution"),
+    "doctor": (["here", "there"], "there"),
+    "evaluate": (["-p", "nowhere", "-r", "nowhere", "-o", "out"], "nowhere"),
+    "export": (["-p", "nowhere", "-o", "out"], "nowhere"),
+    "generate": (["-i", "nowhere", "-c", "nowhere/too", "-o", "out"], "nowhere"),
+    "ingest": (["-i", "nowhere", "-o", "out"], "nowhere"),
+    "merge": (["nowhere", "out"], "nowhere"),
+    "plan": (["--gpu", "abacus"], "abacus"),
+    "published": (["nowhere"], "nowhere"),
+    "register": (["-a", "nowhere"], "nowhere"),
+    "review": (["-e", "nowhere", "-i", "nowhere", "-o", "out.html"], "nowhere"),
+    "sync": (["--uri"], "--uri"),
+    "train": (["-i", "nowhere", "-c", "tiny", "-o", "out"], "nowhere"),
+    "version": (["all"], "all"),
+    "weights": (["--weights", "there", "--list", "nothing"], "nothing"),
+}
+
+
+def assert_said_as_every_error(done: Result, *named: str) -> None:
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    (line,) = [one for one in done.stderr.splitlines() if "error: " in one]
+    assert line.startswith("error: ")
+    for one in named:
+        assert one in line
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_what_is_wrong_in_the_same_way(
+    runner: CliRunner, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CXRREPORT_WEIGHTS", "")
+    given, named = MISTAKES[name]
+    assert_said_as_every_error(runner.invoke(cli.app, [name, *given]), named)
+    assert_said_as_every_error(
+        runner.invoke(cli.app, [name, "--nothing-like-it"]), "--nothing-like-it", f"{name} --help"
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+@pytest.mark.parametrize(
+    ("text", "named"), [("inputt: x\n", "inputt"), ("- a\n", "mapping"), ("a: [\n", "YAML"), (None, "cannot read")]
+)
+def test_a_bad_configuration_is_named(
+    runner: CliRunner, name: str, text: str | None, named: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.yaml"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    assert_said_as_every_error(runner.invoke(cli.app, [name, str(path)]), str(path), named)
 
 
 def test_the_real_verb_tells_what_is_missing(runner: CliRunner, tmp_path: Path) -> None:

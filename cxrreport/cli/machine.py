@@ -19,9 +19,11 @@ from cxrreport.settings import WEIGHTS, weights_folder
 _Folder = Annotated[Path | None, typer.Option("--weights", metavar="DIR", help=f"Folder of weights, or {WEIGHTS}.")]
 
 
-@app.callback()
-def everywhere(weights: _Folder = None) -> None:
+@app.callback(invoke_without_command=True)
+def everywhere(context: typer.Context, weights: _Folder = None) -> None:
     """Options of all commands."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
     if weights is not None:
         os.environ[WEIGHTS] = str(weights.absolute())  # worker processes inherit it
 

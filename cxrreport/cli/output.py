@@ -50,10 +50,15 @@ def guarded() -> Iterator[None]:
         stderr().print("stopped; the same command goes on", highlight=False)
         raise typer.Exit(STOPPED) from None
     except CxrReportError as error:
-        stderr().print(f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        say_error(str(error))
         raise typer.Exit(1 if isinstance(error, _FAILED) else 2) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def say_error(message: str) -> None:
+    """One line on standard error."""
+    stderr().print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
 
 
 class _Rate(ProgressColumn):

@@ -18,6 +18,7 @@ from cxrreport.cli.output import guarded, print_json, stdout
 def sync(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that holds the outputs.")] = Path(),
     uri: Annotated[str | None, typer.Option(metavar="URI", help="Tracking URI.", show_default="as the runs'")] = None,
+    as_json: Json = False,
 ) -> None:
     """Send what MLflow did not take while runs were at work: its server was away, or the run was killed.
 
@@ -25,6 +26,9 @@ def sync(
     """
     with guarded():
         sent = runs.sync(folder, uri)
+        if as_json:
+            print_json({"sent": sent})
+            return
         stdout().print(f"{sent} {'run' if sent == 1 else 'runs'} sent" if sent else "nothing to send", highlight=False)
 
 

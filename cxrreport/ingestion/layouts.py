@@ -87,7 +87,7 @@ def list_sources(settings: IngestSettings) -> Listing:
         InputError: the input is missing, is not of this layout, or one of its tables cannot be read.
     """
     if not settings.input.exists():
-        raise InputError(f"{settings.input}: the input does not exist")
+        raise InputError(f"{settings.input}: the input does not exist; give what holds the studies")
     if settings.reports is not None and not settings.reports.exists():
         raise InputError(f"{settings.reports}: the table of reports does not exist")
     layout = detect(settings) if settings.layout == "auto" else settings.layout
