@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 
 from cxrreport.errors import ManifestError
+from cxrreport.inference.engine import Engine, Request
+from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Report, Split, Study
 from cxrreport.settings import TrainSettings
+from cxrreport.training.processes import Processes
 
 REPORTS = (
     Report(indication="cough", findings="The heart is enlarged. No pneumothorax.", impression="Cardiomegaly."),
@@ -54,6 +58,35 @@ class MemoryManifest:
         number = int(image_id.split("-")[1])
         noise = np.random.default_rng(number).integers(0, 60, (224, 224))
         return (noise + 60 * (number % len(self.reports))).astype(np.uint8)
+
+
+class Reports:
+    """Generates the reports of the validation split, and keeps their ids and log-probabilities."""
+
+    conditions: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.written: list[list[float]] = []
+
+    def __call__(self, loaded: LoadedModel, layout: PromptLayout, processes: Processes) -> dict[str, float]:
+        manifest = MemoryManifest()
+
+        def write(studies: Sequence[Study]) -> list[list[float]]:
+            requests = [
+                Request(study_id=study.study_id, image=manifest.image(study.image_ids[0]), report=study.report)
+                for study in studies
+            ]
+            engine = Engine(loaded, layout, batch_size=2, max_new_tokens=6)
+            return [[*one.ids, one.mean_logprob] for one in engine.generate(requests)]
+
+        found = processes.spread(write, manifest.studies(Split.VALIDATE))
+        self.written.append([number for numbers in found for number in numbers])
+        return {}
+
+
+@pytest.fixture
+def reports() -> type[Reports]:
+    return Reports
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """One of several processes: trains by each of the settings that it is given, and says what is sharded.
 
-Started by `torchrun`, see `test_processes.py`: `several.py OUT SETTINGS...`, each a JSON of `TrainSettings`.
+Started by `torchrun` or `accelerate launch`, see `test_processes.py`: `several.py OUT SETTINGS...`, each a JSON of
+`TrainSettings`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from conftest import MemoryManifest
+from conftest import MemoryManifest, Reports
 from torch.distributed.tensor import DTensor
 
 from cxrreport.settings import TrainSettings
@@ -31,7 +32,8 @@ class Watched(module._Run):
         before = held(self.loaded.model)
         result = super().execute()
         after = held(self.loaded.model)
-        found.append({"before": before, "after": after, "logged": len(logged), "resumed_at": result.resumed_at})
+        facts = {"logged": len(logged), "resumed_at": result.resumed_at, "written": self.validate.written}
+        found.append({"before": before, "after": after} | facts)
         return result
 
     def _record(self, values: dict[str, float], step: int) -> None:
@@ -61,7 +63,11 @@ if __name__ == "__main__":
         settings = TrainSettings.model_validate_json(Path(given).read_text())
         with suppress(StoppedError):
             module.train(
-                settings, MemoryManifest(), log=lambda values, step: logged.append(step), progress=lambda *_: None
+                settings,
+                MemoryManifest(),
+                log=lambda values, step: logged.append(step),
+                progress=lambda *_: None,
+                validate=Reports(),
             )
     dist.destroy_process_group()
     Path(sys.argv[1], f"found-{os.environ['RANK']}.json").write_text(json.dumps(found))
