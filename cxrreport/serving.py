@@ -254,6 +254,7 @@ def register(settings: RegisterSettings) -> Registered:
         tempfile.TemporaryDirectory() as place,
         tracking.start("register", settings, settings.tracking, output=beside) as run,
     ):
+        run.tags({"mlflow.runName": f"register-{settings.name}"})
         digest = checkpoints.fingerprint(settings.adapter)
         run.dataset("adapter", digest, "model", steps=card.steps)
         run.dataset("checkpoint", card.fingerprint, "model", checkpoint=card.checkpoint.name)

@@ -83,6 +83,7 @@ def test_a_version_has_its_aliases_and_leads_back_to_its_adapter(registered: ser
     version = client.get_model_version_by_alias("reports", "champion")
     assert (str(version.version), version.run_id) == (registered.version, registered.run_id)
     run = client.get_run(version.run_id)
+    assert run.info.run_name == f"register-{version.name}"
     assert run.info.status == "FINISHED"
     assert run.data.tags["digest.model.adapter"] == version.tags["digest.adapter"]
     assert run.data.params["max_new_tokens"] == "6"
