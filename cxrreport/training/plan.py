@@ -315,7 +315,7 @@ class _Step:
         kept = self.hidden_bytes + (self.layers - 1) * per_layer + last.kept + self.feature_bytes + self.mask_bytes
         if self.tower_trains:
             kept += self.tower_layers * self.tower.kept
-        logits = head.kept + head.backward_extra
+        logits = head.kept + max(head.forward_extra, head.backward_extra)
         recomputed = middle.kept - self.hidden_bytes if checkpointing else 0
         layers = max(
             middle.forward_extra + recomputed,

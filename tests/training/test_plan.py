@@ -62,8 +62,9 @@ def test_methods_and_batches() -> None:
     assert full.flops["vision"] > 2 * lora.flops["vision"]
     four = need(PlanSettings(batch_size=4), name)
     assert four.operations == pytest.approx(lora.operations, rel=1e-6)
-    for part in ("activations", "logits"):
-        assert four.memory[part] == pytest.approx(4 * lora.memory[part], rel=0.01)
+    assert four.memory["activations"] == pytest.approx(4 * lora.memory["activations"], rel=0.01)
+    assert four.memory["logits"] < 1.1 * lora.memory["logits"]  # a block of rows at a time
+    assert full.memory["logits"] > 1.5 * lora.memory["logits"]  # whole, as the head is trained
     wide = need(PlanSettings(lora={"rank": 16, "targets": "language+projector+vision"}), name)  # type: ignore[arg-type]
     assert wide.adapted == 182 + 1 + 162
     assert wide.memory["activations"] > lora.memory["activations"]
