@@ -1,6 +1,6 @@
 """PaliGemma 2 on a CPU: stock in float32 beside OpenVINO in 8 bits; the last line is a JSON object.
 
-    python benchmarks/cpu_inference.py --rounds 1   # 3B: up to 18 GB for stock, about 13 once for the conversion
+    python benchmarks/cpu_inference.py --rounds 1   # 3B: up to 18 GB for stock, about 15 once for the conversion
     python benchmarks/cpu_inference.py --layers 4   # of 26 and 27: what a smaller machine has room for
 
 Random weights of the size of the 3B at 224 pixels: 260 tokens are read (256 of them the image) and 32 are written.
