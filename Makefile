@@ -11,6 +11,11 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
+# What `make demo` installs, and where it writes. A wheel of it, and nothing of this folder:
+# make demo PACKAGE=dist/cxrreport-0.1.0-py3-none-any.whl VENV=/tmp/wheel OUT=/tmp/demo-out
+PACKAGE ?= --editable .
+OUT ?= demo-out
+
 # Small models on few cores: more threads than cores, or a pool per library, make them slower.
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2); [ $$n -lt 4 ] && echo $$n || echo 4)
 export TOKENIZERS_PARALLELISM ?= false
@@ -34,7 +39,7 @@ $(BIN)/python:
 # One stamp for each set of extras; either can be made first.
 $(VENV)/.installed: $(BIN)/python pyproject.toml
 	@echo 'installing cxrreport into $(VENV)'
-	$(PIP) --editable .
+	$(PIP) $(PACKAGE)
 	@touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml
@@ -47,7 +52,7 @@ $(VENV)/.installed-docs: $(BIN)/python pyproject.toml
 	@touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed
-	$(BIN)/cxrreport demo --out demo-out
+	$(BIN)/cxrreport demo --out $(OUT)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m 'not slow'
