@@ -133,29 +133,38 @@ def statements(findings: tuple[Finding, ...], rng: np.random.Generator) -> tuple
     The sentences use the words of radiology in another order than any report of the demo does, so that fine-tuning
     finds the words known, as it would in a language model that has read the world, and has only the style to teach.
     """
-    kind = rng.random()
-    if kind < 0.1:
-        pathological = [f for f in findings if f.name not in (Name.TUBE, Name.PACEMAKER, Name.NODULE)]
-        answer = " ".join(_state(f.name, f, rng) for f in pathological) or _pick(_NORMAL, rng)
-        return "answer en is the chest normal ?", answer
-    if kind < 0.2:
-        first, second = (VISIBLE[i] for i in rng.permutation(len(VISIBLE))[:2])
-        if rng.random() < 0.4:
-            first, second = Name.OEDEMA, Name.OPACITY
-        return f"answer en {_TOPIC[first]} or {_TOPIC[second]} ?", _either(first, second, findings, rng)
-    topics = [VISIBLE[i] for i in rng.permutation(len(VISIBLE))[: int(rng.integers(1, len(VISIBLE) + 1))]]
-    if kind < 0.7:
-        # An impression says again what the findings said, often in other words: to agree with itself is to be learned,
-        # and over as long a text as a report.
-        said, again = _said_twice(topics, findings, rng)
-        asked = " , ".join(_TOPIC[name] for name in topics)
-        return f"answer en findings : {asked} ; impression ?", f"FINDINGS: {said} IMPRESSION: {again}"
-    topics = topics[:4]
-    return f"answer en {' , '.join(_TOPIC[name] for name in topics)} ?", _each(topics, findings, rng)
+    match rng.choice(["normal", "either", "twice", "all twice", "each"], p=[0.08, 0.1, 0.25, 0.4, 0.17]):
+        case "normal":
+            pathological = [f for f in findings if f.name not in (Name.TUBE, Name.PACEMAKER, Name.NODULE)]
+            answer = " ".join(_state(f.name, f, rng) for f in pathological) or _pick(_NORMAL, rng)
+            return "answer en is the chest normal ?", answer
+        case "either":
+            first, second = (VISIBLE[i] for i in rng.permutation(len(VISIBLE))[:2])
+            if rng.random() < 0.4:
+                first, second = Name.OEDEMA, Name.OPACITY
+            return f"answer en {_TOPIC[first]} or {_TOPIC[second]} ?", _either(first, second, findings, rng)
+        case "twice":
+            topics = _topics(rng, most=len(VISIBLE))
+            asked = " , ".join(_TOPIC[name] for name in topics)
+            return f"answer en findings : {asked} ; impression ?", _said_twice(topics, findings, rng)
+        case "all twice":
+            # As for a report: nothing in the question says what comes next.
+            return "answer en findings ; impression ?", _said_twice(_topics(rng, least=len(VISIBLE)), findings, rng)
+        case _:
+            topics = _topics(rng, most=4)
+            return f"answer en {' , '.join(_TOPIC[name] for name in topics)} ?", _each(topics, findings, rng)
 
 
-def _said_twice(topics: list[Name], findings: tuple[Finding, ...], rng: np.random.Generator) -> tuple[str, str]:
-    """A sentence on each topic, and again one on each topic that was found: half of the time the same sentence."""
+def _topics(rng: np.random.Generator, *, least: int = 1, most: int = len(VISIBLE)) -> list[Name]:
+    return [VISIBLE[i] for i in rng.permutation(len(VISIBLE))[: int(rng.integers(least, most + 1))]]
+
+
+def _said_twice(topics: list[Name], findings: tuple[Finding, ...], rng: np.random.Generator) -> str:
+    """A sentence on each topic, and again one on each topic that was found: half of the time the same sentence.
+
+    An impression says again what the findings said, often in other words: to agree with itself is to be learned, and
+    over as long a text as a report.
+    """
     first: list[str] = []
     again: list[str] = []
     for name in topics:
@@ -165,7 +174,7 @@ def _said_twice(topics: list[Name], findings: tuple[Finding, ...], rng: np.rando
         for finding in found:
             first.append(_state(name, finding, rng))
             again.append(first[-1] if rng.random() < 0.5 else _state(name, finding, rng))
-    return " ".join(first), " ".join(again) or _pick(_NORMAL, rng)
+    return f"FINDINGS: {' '.join(first)} IMPRESSION: {' '.join(again) or _pick(_NORMAL, rng)}"
 
 
 def _each(topics: list[Name], findings: tuple[Finding, ...], rng: np.random.Generator) -> str:

@@ -3,7 +3,7 @@
 transformers' own classes (SigLIP tower, linear projector, Gemma 2 with grouped queries), a tokenizer trained here with
 the special tokens of the real one in miniature, and pre-training in two stages on phantoms that are drawn on the spot:
 the vision tower alone on the places and sizes of the findings, then projector and language model on the texts of
-`captions`, over the features that the tower has learned. One core and less than an hour are enough.
+`captions`, over the features that the tower has learned. Two cores and about an hour are enough.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,17 @@ from transformers import (
     PaliGemmaProcessor,
     SiglipImageProcessor,
 )
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cxrreport import __version__
 from cxrreport.demo import captions
 from cxrreport.demo.findings import Finding, Name, Side, Size, masked, sample_findings
 from cxrreport.demo.grammar import HOUSE_STYLES, sample_style, write_report
 from cxrreport.demo.phantom import draw, expose, sample_anatomy
-from cxrreport.model.attention import implementation, prepare_config
+from cxrreport.model.attention import border_mask, implementation, prepare_config
+from cxrreport.model.fused import fused
+from cxrreport.model.prompt import IGNORED, Batch, PromptLayout
+from cxrreport.settings import PromptSettings
 
 RESOLUTION, PATCH = 224, 14
 GRID = RESOLUTION // PATCH
@@ -218,7 +223,7 @@ def draw_pool(count: int, seed: int, workers: int) -> Pool:
 
 def _task(case: Case, rng: np.random.Generator) -> tuple[str, str]:
     findings, patches = case
-    match rng.choice(["caption", "describe", "statements", "detect"], p=[0.2, 0.15, 0.6, 0.05]):
+    match rng.choice(["caption", "describe", "statements", "detect"], p=[0.15, 0.1, 0.7, 0.05]):
         case "caption":
             return captions.CAPTION_PROMPT, captions.caption(findings)
         case "describe":
@@ -239,24 +244,15 @@ def _pixels(images: NDArray[np.uint8], rng: np.random.Generator | None) -> torch
     return pixels.unsqueeze(1).expand(-1, 3, -1, -1)
 
 
-def _batch(pairs: list[tuple[str, str]], tokenizer: GemmaTokenizer, image_token: int) -> dict[str, torch.Tensor]:
-    """[image][BOS prefix][newline][suffix EOS], right-padded; token types 1 and labels on the suffix alone."""
-    rows = []
-    for prefix, suffix in pairs:
-        head = [image_token] * GRID**2 + [2, *tokenizer.encode(prefix, add_special_tokens=False)]
-        head += tokenizer.encode("\n", add_special_tokens=False)
-        rows.append((head, [*tokenizer.encode(suffix, add_special_tokens=False), 1]))
-    longest = max(len(head) + len(tail) for head, tail in rows)
-    shape = (len(rows), longest)
-    ids, mask, types = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
-    labels = torch.full(shape, -100)
-    for row, (head, tail) in enumerate(rows):
-        end = len(head) + len(tail)
-        ids[row, :end] = torch.tensor(head + tail)
-        mask[row, :end] = 1
-        types[row, len(head) : end] = 1
-        labels[row, len(head) : end] = torch.tensor(tail)
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "labels": labels}
+def _batch(pairs: list[tuple[str, str]], layout: PromptLayout) -> Batch:
+    """The layout of `model.prompt`; the suffix keeps its locations, which a report would spell out."""
+    suffixes = [layout.tokenizer.encode(suffix, add_special_tokens=False) for _, suffix in pairs]
+    return layout.collate_training(
+        [
+            replace(layout.encode_prefix(prefix), suffix=(*suffix, layout.eos_id))
+            for (prefix, _), suffix in zip(pairs, suffixes, strict=True)
+        ]
+    )
 
 
 def _optimizer(
@@ -277,103 +273,96 @@ def _build(config: PaliGemmaConfig) -> Any:
     return PaliGemmaForConditionalGeneration._from_config(config, attn_implementation=attention)  # type: ignore[no-untyped-call]
 
 
-def pretrain(
-    out: Path,
-    *,
-    start: Path | None,
-    seed: int,
-    pool_size: int,
-    vision_steps: int,
-    steps: int,
-    rate: float,
-    batch: int,
-    workers: int,
-    save_every: int,
-) -> None:
-    """Make the checkpoint in `out`: weights, configuration, tokenizer, processor, log, and `provenance.json`.
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How much of what is taught; with the defaults it gives the committed weights."""
 
-    With `start`, the folder of an earlier run, its tokenizer and weights are gone on with.
-    """
+    seed: int = 0
+    phantoms: int = 20000
+    vision_steps: int = 1600
+    steps: int = 5000
+    batch: int = 16
+    rate: float = 1e-3
+    workers: int = 2
+
+
+def pretrain(out: Path, course: Course) -> None:
+    """Make the checkpoint in `out`: weights, configuration, tokenizer, processor, `log.jsonl`, `provenance.json`."""
     started = time.time()
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    tokenizer = train_tokenizer(seed) if start is None else GemmaTokenizer.from_pretrained(start)
+    torch.manual_seed(course.seed)
+    rng = np.random.default_rng(course.seed)
+    tokenizer = train_tokenizer(course.seed)
     config = build_config(tokenizer)
-    processor = build_processor(tokenizer)
     prepare_config(config, softcap=False)
     model = _build(config)
-    if start is not None:
-        model.load_state_dict(PaliGemmaForConditionalGeneration.from_pretrained(start).state_dict())
     model.train()
-    pool = draw_pool(pool_size, seed + 1, workers)
-    log: list[dict[str, float]] = []
+    pool = draw_pool(course.phantoms, course.seed + 1, course.workers)
+    log = _Log(started)
     logger.info("%d phantoms in %.0f s; %d parameters", len(pool), time.time() - started, model.num_parameters())
+    _teach_places(model.model.vision_tower, pool, course, rng, log)
+    features = _features(model.model.vision_tower, pool)
+    with fused(model, model.model.language_model, softcap=False):
+        _teach_texts(model, features, pool.cases, PromptLayout(tokenizer, PromptSettings(), GRID**2), course, rng, log)
+    _save(out, model, build_processor(tokenizer))
+    provenance = {
+        "script": "python -m cxrreport.demo.tiny_paligemma",
+        "version": __version__,
+        **asdict(course),
+        "seconds": round(time.time() - started),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "parameters": model.num_parameters(),
+        "house_styles_never_shown": list(HOUSE_STYLES),
+        "synthetic": True,
+    }
+    (out / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+    (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log.rows))
 
+
+def _teach_places(tower: Any, pool: Pool, course: Course, rng: np.random.Generator, log: _Log) -> None:
+    """First stage: the vision tower finds every finding, patch by patch, with a head that is thrown away."""
     head = torch.nn.Linear(VISION_WIDTH, len(PLACES))
     weight = torch.tensor(3.0)
-
-    def place_loss(features: torch.Tensor, chosen: NDArray[np.int64]) -> torch.Tensor:
+    parameters = [*tower.parameters(), *head.parameters()]
+    optimizer, schedule = _optimizer(parameters, 1e-3, course.vision_steps, 100)
+    for step in range(course.vision_steps):
+        chosen = rng.integers(len(pool), size=course.batch)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            scores = head(tower(pixel_values=_pixels(pool.images[chosen], rng)).last_hidden_state)
         target = torch.from_numpy(pool.places[chosen]).flatten(2).transpose(1, 2).float()
-        return functional.binary_cross_entropy_with_logits(head(features).float(), target, pos_weight=weight)
-
-    tower = model.model.vision_tower
-    optimizer, schedule = _optimizer([*tower.parameters(), *head.parameters()], 1e-3, vision_steps, 100)
-    for step in range(vision_steps):
-        chosen = rng.integers(len(pool), size=batch)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            features = tower(pixel_values=_pixels(pool.images[chosen], rng)).last_hidden_state
-        loss = place_loss(features, chosen)
-        _update(loss, optimizer, schedule, [*tower.parameters(), *head.parameters()])
-        if step % 50 == 0:
-            _record(log, "places", step, loss, started)
-
-    kept = _features(tower, pool)
-    logger.info("features of %d phantoms after %.0f s", len(pool), time.time() - started)
-    tower.requires_grad_(False)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer, schedule = _optimizer(parameters, rate, steps, 200)
-    for step in range(steps):
-        chosen = rng.integers(len(pool), size=batch)
-        pairs = [_task(pool.cases[i], rng) for i in chosen]
-        inputs = _batch(pairs, tokenizer, config.image_token_id)
-        labels = inputs.pop("labels")
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            projected = model.model.multi_modal_projector(kept[chosen])
-            embedded = model.get_input_embeddings()(inputs["input_ids"])
-            embedded = torch.cat([projected.to(embedded.dtype), embedded[:, GRID**2 :]], dim=1)
-            hidden = model.model(
-                inputs_embeds=embedded,
-                attention_mask=inputs["attention_mask"],
-                token_type_ids=inputs["token_type_ids"],
-                use_cache=False,
-            ).last_hidden_state
-            on = labels[:, 1:] != -100
-            logits = model.lm_head(hidden[:, :-1][on])
-        loss = functional.cross_entropy(logits.float(), labels[:, 1:][on])
+        loss = functional.binary_cross_entropy_with_logits(scores.float(), target, pos_weight=weight)
         _update(loss, optimizer, schedule, parameters)
-        if step % 50 == 0:
-            _record(log, "texts", step, loss, started)
-        if (step + 1) % save_every == 0 or step + 1 == steps:
-            _save(out, model, processor)
-            provenance = {
-                "script": "python -m cxrreport.demo.tiny_paligemma",
-                "version": __version__,
-                "start": None if start is None else json.loads((start / "provenance.json").read_text()),
-                "seed": seed,
-                "phantoms": pool_size,
-                "vision_steps": vision_steps,
-                "steps": step + 1,
-                "planned_steps": steps,
-                "batch": batch,
-                "rate": rate,
-                "seconds": round(time.time() - started),
-                "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-                "parameters": model.num_parameters(),
-                "house_styles_never_shown": list(HOUSE_STYLES),
-                "synthetic": True,
-            }
-            (out / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
-            (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+        log("places", step, loss)
+    tower.requires_grad_(False)
+
+
+def _teach_texts(
+    model: Any,
+    features: torch.Tensor,
+    cases: list[Case],
+    layout: PromptLayout,
+    course: Course,
+    rng: np.random.Generator,
+    log: _Log,
+) -> None:
+    """Second stage: projector and language model, whole, over the features of the frozen tower."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer, schedule = _optimizer(parameters, course.rate, course.steps, 200)
+    for step in range(course.steps):
+        chosen = rng.integers(len(cases), size=course.batch)
+        batch = _batch([_task(cases[i], rng) for i in chosen], layout)
+        labels = batch.pop("labels")
+        border = int((batch["token_type_ids"][0] == 0).sum())
+        batch["attention_mask"] = border_mask(batch["attention_mask"], border)
+        labels = labels[:, border:]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            projected = BaseModelOutputWithPooling(pooler_output=model.model.multi_modal_projector(features[chosen]))
+            hidden = model.model(
+                **batch, mm_encoder_outputs={"image": projected}, prefix_length=border, use_cache=False
+            ).last_hidden_state  # from the last token of the prefix on, see `model.fused`
+            logits = model.lm_head(hidden[:, :-1][labels != IGNORED])
+        loss = functional.cross_entropy(logits.float(), labels[labels != IGNORED])
+        _update(loss, optimizer, schedule, parameters)
+        log("texts", step, loss)
 
 
 @torch.no_grad()
@@ -395,10 +384,18 @@ def _update(loss: torch.Tensor, optimizer: Any, schedule: Any, parameters: list[
     schedule.step()
 
 
-def _record(log: list[dict[str, Any]], stage: str, step: int, loss: torch.Tensor, started: float) -> None:
-    seconds = round(time.time() - started)
-    log.append({"stage": stage, "step": step, "loss": round(float(loss.detach()), 5), "s": seconds})
-    logger.info("%s", log[-1])
+class _Log:
+    """The loss of every fiftieth step, kept and said."""
+
+    def __init__(self, started: float) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._started = started
+
+    def __call__(self, stage: str, step: int, loss: torch.Tensor) -> None:
+        if step % 50 == 0:
+            seconds = round(time.time() - self._started)
+            self.rows.append({"stage": stage, "step": step, "loss": round(float(loss.detach()), 5), "s": seconds})
+            logger.info("%s", self.rows[-1])
 
 
 def _save(out: Path, model: Any, processor: PaliGemmaProcessor) -> None:
@@ -416,25 +413,7 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Pre-train the tiny PaliGemma 2 on phantoms.")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="go on with the weights and the tokenizer of an earlier run")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--phantoms", type=int, default=20000)
-    parser.add_argument("--vision-steps", type=int, default=1200)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate of the second stage")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--save-every", type=int, default=1000)
-    given = parser.parse_args()
-    pretrain(
-        given.out,
-        start=given.start,
-        seed=given.seed,
-        pool_size=given.phantoms,
-        vision_steps=given.vision_steps,
-        steps=given.steps,
-        rate=given.rate,
-        batch=given.batch,
-        workers=given.workers,
-        save_every=given.save_every,
-    )
+    for each in fields(Course):
+        parser.add_argument(f"--{each.name.replace('_', '-')}", type=type(each.default), default=each.default)
+    given = vars(parser.parse_args())
+    pretrain(given.pop("out"), Course(**given))
