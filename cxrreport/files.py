@@ -120,7 +120,8 @@ def output_folder(
     """Make or reopen the folder that `verb` writes into, and lock it until the block ends.
 
     The lock is an advisory one of the operating system (`flock`): it ends with the process however that dies, so a
-    folder is never left locked. Half-written files of an earlier run are removed.
+    folder is never left locked. Half-written files of an earlier run are removed. A run that fails before it has made
+    anything leaves no settings behind either.
 
     Args:
         path: the folder; made, parents too, when missing.
@@ -150,7 +151,12 @@ def output_folder(
         folder = OutputFolder(path, record or started, fresh=record is None)
         if folder.fresh:
             folder.update()
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            if folder.fresh and {entry.name for entry in path.iterdir()} <= {LOCK, f"{verb}.json"}:
+                (path / f"{verb}.json").unlink(missing_ok=True)  # the same folder serves the command put right
+            raise
     finally:
         os.close(lock)
 

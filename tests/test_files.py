@@ -85,6 +85,22 @@ def test_same_settings_go_on_and_others_are_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_a_run_that_fails_before_it_made_anything_leaves_the_folder_to_the_next(tmp_path: Path) -> None:
+    def fail(number: int, *, made: str = "") -> None:
+        with output_folder(tmp_path / "out", verb="ingest", settings={"input": number}) as folder:
+            if made:
+                (folder.path / made).write_text("")
+            raise KeyboardInterrupt
+
+    for number in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            fail(number)
+    with pytest.raises(KeyboardInterrupt):
+        fail(3, made="ledger.parquet")
+    with pytest.raises(OutputError, match="input"):
+        fail(4)
+
+
 def test_foreign_content_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(OutputError, match=r"thesis\.tex"), output_folder(tmp_path, verb="ingest", settings={}):
