@@ -154,11 +154,13 @@ class BatchedModel:
             texts: per text the model's arguments: `text`, `spans`, `metadata`.
         """
         graphs = []
-        for text, made in zip(texts, self._ahead(texts), strict=True):
-            scores = self._scores(text, made)
-            if made is not None and not scores.sure():
-                scores = self._scores(text, None)
-            graphs.append(self._graph(scores))
+        # A training in bfloat16 validates within autocast; an annotation is in float32 wherever it is asked for.
+        with torch.autocast(next(self._model.parameters()).device.type, enabled=False):
+            for text, made in zip(texts, self._ahead(texts), strict=True):
+                scores = self._scores(text, made)
+                if made is not None and not scores.sure():
+                    scores = self._scores(text, None)
+                graphs.append(self._graph(scores))
         return graphs
 
     def _ahead(self, texts: Sequence[dict[str, Any]]) -> list[torch.Tensor | None]:

@@ -254,6 +254,14 @@ def test_nothing_is_printed_nor_warned(
     assert not caplog.records
 
 
+def test_annotations_are_made_in_float32_within_autocast(
+    annotator: RadGraphAnnotator, ours: dict[str, Annotation]
+) -> None:
+    some = list(ours)[:40]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert annotator.annotate(some) == [ours[text] for text in some]
+
+
 def test_importing_it_leaves_the_warning_filters_alone() -> None:
     program = (
         "import warnings, cxrreport.evaluation.radgraph\n"
