@@ -211,7 +211,9 @@ def start(verb: str, settings: Settings, tracking: TrackingSettings, *, output: 
         spool.put({"kind": "store", "uri": mlflow_store.shown_uri(uri)})
         leg = int(stored.data.tags.get(_LEG, "0")) + 1
         # By what it writes, too: in a list of runs, a verb that was given five times would be five equal names.
-        own = {"mlflow.runName": f"{verb}-{output.resolve().name}", _COMMAND: command, _LEG: str(leg)}
+        place = output.resolve().name
+        name = place if place.startswith(verb) else f"{verb}-{place}"
+        own = {"mlflow.runName": name, _COMMAND: command, _LEG: str(leg)}
         _describe(client, stored, verb, settings, tracking.parent_run_id, own)
     run = _MlflowRun(client, stored, spool, resumed=resumed)
     try:
