@@ -220,9 +220,7 @@ def system_monitor() -> Callable[[], dict[str, float]]:
     return sample
 
 
-def register(
-    uri: str, run_id: str, folder: Path, name: str, aliases: Sequence[str], tags: Mapping[str, str]
-) -> str:
+def register(uri: str, run_id: str, folder: Path, name: str, aliases: Sequence[str], tags: Mapping[str, str]) -> str:
     """Keep a packed model in a run and make it the next version of a registered model; the version's number.
 
     Unlike what a spool sends this waits for the store: a version without its files would be of no use.

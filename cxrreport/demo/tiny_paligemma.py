@@ -350,17 +350,17 @@ def _teach_texts(
     for step in range(course.steps):
         chosen = rng.integers(len(cases), size=course.batch)
         batch = _batch([_task(cases[i], rng) for i in chosen], layout)
-        labels = batch.pop("labels")
         border = int((batch["token_type_ids"][0] == 0).sum())
         batch["attention_mask"] = border_mask(batch["attention_mask"], border)
-        labels = labels[:, border:]
+        labels = batch.pop("labels")[:, border:]
         with torch.autocast("cpu", dtype=torch.bfloat16):
             projected = BaseModelOutputWithPooling(pooler_output=model.model.multi_modal_projector(features[chosen]))
             hidden = model.model(
                 **batch, mm_encoder_outputs={"image": projected}, prefix_length=border, use_cache=False
             ).last_hidden_state  # from the last token of the prefix on, see `model.fused`
-            logits = model.lm_head(hidden[:, :-1][labels != IGNORED])
-        loss = functional.cross_entropy(logits.float(), labels[labels != IGNORED])
+            on = labels != IGNORED
+            logits = model.lm_head(hidden[:, :-1][on])
+        loss = functional.cross_entropy(logits.float(), labels[on])
         _update(loss, optimizer, schedule, parameters)
         log("texts", step, loss)
 

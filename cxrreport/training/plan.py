@@ -256,14 +256,14 @@ class _Step:
 
         hidden = tensor(batch, self.tokens, text.hidden_size)
         rotary = tuple(tensor(batch, self.tokens, text.head_dim, grad=False) for _ in range(2))
+        given: dict[str, Any] = {"position_embeddings": rotary}
         if settings.softcap:
             mask = tensor(batch, 1, self.tokens, self.tokens, grad=False)
         else:
             mask = attention.border_mask(torch.empty(batch, self.tokens, dtype=torch.int64), self.prefix)
-        self.mask_bytes = mask.nbytes
-        given: dict[str, Any] = {"attention_mask": mask, "position_embeddings": rotary}
-        if not settings.softcap:
             given |= {"prefix_length": self.prefix, "prefix_padded": batch > 1}
+        self.mask_bytes = mask.nbytes
+        given["attention_mask"] = mask
         self.middle, self.last = (counted(partial(one.forward, hidden, **given)) for one in language.layers)
         rows = tensor(batch * settings.suffix_tokens, text.hidden_size)
         labels = torch.empty(len(rows), dtype=torch.int64)
