@@ -123,7 +123,7 @@ def ours(folder: Path) -> dict[str, Any]:
         # Reading takes most of the time and gains nothing from more texts at a time; every one more is 26 MB of cache.
         # The images of a shard are in memory together, and those of the next one with them.
         given = {"input": work / "data", "output": work / "reports", "split": None}
-        settings = GenerateSettings(**given, batch_size=2, shard_size=8)
+        settings = GenerateSettings(**given, batch_size=2, shard_size=4)
         generate(settings, manifest, loaded, layout, {}, lambda done, total, label: None)
         seconds, used = time.perf_counter() - begun, time.process_time() - before
         lines = (work / "reports/predictions.jsonl").read_text().splitlines()

@@ -129,9 +129,7 @@ def test_the_road_against_a_server_that_dies_under_the_training(
     uri = server.uri  # type: ignore[attr-defined]
     process = server()
     there = TrackingSettings(uri=uri)
-    write_studies(
-        tmp_path / "in", patients=20, seed=0, smallest=96, full_size=0, workers=1, progress=lambda *_: None
-    )
+    write_studies(tmp_path / "in", patients=20, seed=0, smallest=96, full_size=0, workers=1, progress=lambda *_: None)
     ingested = runs.ingest(IngestSettings(input=tmp_path / "in", output=tmp_path / "data", tracking=there))
 
     spent: list[float] = []

@@ -417,7 +417,8 @@ class Engine:
             features = self._loaded.model.get_image_features(pixels).pooler_output
             self._features = {key: one for key, one in self._features.items() if key in images}
             self._features.update(zip(new, features, strict=True))
-        together = torch.stack([self._features[key] for job in jobs for key in job.images])
+        parts = [self._features[key] for job in jobs for key in job.images]
+        together = torch.stack(parts) if len(parts) > 1 else parts[0][None]  # one image needs no copy
         return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=together)}}
 
 

@@ -13,6 +13,7 @@ from uuid import UUID, uuid5
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cxrreport import arrow
 from cxrreport.errors import InputError, RefusedImage
 from cxrreport.files import OutputFolder, atomic_path
 from cxrreport.inference import fhir, structured_report
@@ -100,7 +101,7 @@ def export(
             exported += 1
         progress(exported + len(refused), total, "predictions")
     with atomic_path(folder.path / "exported.parquet") as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=EXPORTED), temporary)
+        pq.write_table(arrow.table(rows, EXPORTED), temporary)
     write_ledger(folder.path, refused)
     summary = ExportSummary(
         predictions=exported + len(refused),

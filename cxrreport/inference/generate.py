@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cxrreport import arrow
 from cxrreport.errors import InputError, MismatchError
 from cxrreport.files import OutputFolder, atomic_path, output_folder, part_folder, parts_of, remove_parts
 from cxrreport.inference.cache import give_back
@@ -309,8 +310,8 @@ def _collect(
             predictions = [row for row in rows if isinstance(row, Prediction)]
             failed = [row for row in rows if isinstance(row, LeftOut)]
             lines.writelines(f"{line(row)}\n" for row in predictions)
-            good.write_table(pa.Table.from_pylist([asdict(row) for row in predictions], good.schema))
-            bad.write_table(pa.Table.from_pylist([asdict(row) for row in failed], bad.schema))
+            good.write_table(arrow.table([asdict(row) for row in predictions], good.schema))
+            bad.write_table(arrow.table([asdict(row) for row in failed], bad.schema))
             for row in predictions:
                 if picture is not None and row.boxes:
                     picture(row)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cxrreport import arrow
 from cxrreport.errors import ManifestError
 from cxrreport.files import atomic_path
 from cxrreport.ingestion.covariates import NAMES, Covariates
@@ -104,7 +105,7 @@ def write_manifest(folder: Path, rows: Sequence[ManifestRow], preprocessing: dic
     with atomic_path(folder / MANIFEST) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for start in range(0, len(rows), _ROWS_AT_A_TIME):
             some = [row.as_dict() for row in rows[start : start + _ROWS_AT_A_TIME]]
-            writer.write_table(pa.Table.from_pylist(some, schema=schema))
+            writer.write_table(arrow.table(some, schema))
     return digest
 
 
@@ -119,7 +120,7 @@ def write_ledger(folder: Path, left_out: Sequence[LeftOut]) -> None:
         for row in left_out
     ]
     with atomic_path(folder / LEDGER) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=_LEDGER_COLUMNS), temporary)
+        pq.write_table(arrow.table(rows, _LEDGER_COLUMNS), temporary)
 
 
 class Manifest:
@@ -186,7 +187,7 @@ class Manifest:
                 else f"{folder}: no {MANIFEST}; give the output folder of `cxrreport ingest`"
             )
         try:
-            table = pq.read_table(path, use_threads=False)
+            table = arrow.read(path)
         except (OSError, pa.ArrowException) as error:
             raise ManifestError(f"{path}: cannot be read as Parquet; ingest into a new folder") from error
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}

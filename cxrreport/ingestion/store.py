@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from cxrreport import arrow
 from cxrreport.errors import ManifestError
 from cxrreport.files import atomic_path
 
@@ -56,10 +57,17 @@ def write_shard(path: Path, images: Sequence[tuple[str, bytes]]) -> None:
     Raises:
         OutputError: the disk is full or the file cannot be written.
     """
-    rows = [{"image_id": image_id, "image": {"bytes": png, "path": f"{image_id}.png"}} for image_id, png in images]
+    ids = [image_id.encode() for image_id, _ in images]
+    image = pa.StructArray.from_arrays(
+        [
+            arrow.column([png for _, png in images], pa.binary()),
+            arrow.column([one + b".png" for one in ids], pa.string()),
+        ],
+        fields=list(_SCHEMA.field("image").type),
+    )
     with atomic_path(path) as temporary:
         pq.write_table(
-            pa.Table.from_pylist(rows, schema=_SCHEMA),
+            pa.Table.from_arrays([arrow.column(ids, pa.string()), image], schema=_SCHEMA),
             temporary,
             row_group_size=_ROWS_PER_GROUP,
             compression="none",  # PNGs do not get smaller
@@ -81,7 +89,7 @@ class ImageStore:
         self._places: dict[str, tuple[str, int]] = {}
         for path in sorted(folder.glob("*.parquet")):
             try:
-                ids = pq.read_table(path, columns=["image_id"], use_threads=False)["image_id"].to_pylist()
+                ids = arrow.read(path, "image_id")["image_id"].to_pylist()
             except (OSError, KeyError, pa.ArrowException) as error:
                 raise ManifestError(f"{path}: not a readable image shard; ingest into a new folder") from error
             self._places |= {image_id: (path.name, row) for row, image_id in enumerate(ids)}

@@ -105,14 +105,16 @@ def _norm(module: Any) -> Any:
 
 
 def _in_pieces(module: Any) -> Any:
-    """Without gradient, a few positions at a time: the wide states between the products then stay in the cache."""
+    """Without gradient, a few positions at a time, in place: the wide states between the products stay in the cache."""
     original = module.forward
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled() or x.device.type != "cpu" or x.shape[1] <= _PIECE:
             result: torch.Tensor = original(x)
             return result
-        return torch.cat([original(piece) for piece in torch.split(x, _PIECE, dim=1)], dim=1)
+        for piece in torch.split(x, _PIECE, dim=1):  # x is a norm's output, which is read here and nowhere else
+            piece.copy_(original(piece))
+        return x
 
     return forward
 
@@ -183,6 +185,7 @@ def _layer(layer: Any, *, last: bool) -> Any:
             if past_key_values is not None:
                 key, value = past_key_values.update(key, value, attention.layer_idx)
             found, _ = prefix_sdpa(attention, query, key, value, attention_mask, scaling=attention.scaling, **border)
+            del query, key, value
             result: torch.Tensor = attention.o_proj(found.reshape(*found.shape[:2], -1))
             return result
 
