@@ -67,10 +67,9 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> serving.Registered:
 @pytest.fixture(scope="module")
 def files(registered: serving.Registered) -> Iterator[Path]:
     """Where MLflow keeps the model, fetched through its alias as a server would."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(registered.tracking_uri)
-    yield Path(mlflow.artifacts.download_artifacts("models:/reports@champion"))
-    mlflow.set_tracking_uri(before)
+    with pytest.MonkeyPatch.context() as patch:  # what `set_tracking_uri` sets stays for all tests that come after
+        patch.setenv("MLFLOW_TRACKING_URI", registered.tracking_uri)
+        yield Path(mlflow.artifacts.download_artifacts("models:/reports@champion"))
 
 
 @pytest.fixture(scope="module")
