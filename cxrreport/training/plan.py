@@ -32,6 +32,8 @@ NF4_BYTES = 0.516
 RUNTIME_BYTES = {"cuda": 640 * 2**20, "cpu": 75 * 2**20}
 """What libraries take for themselves: CUDA's context and the workspaces of its products; on a CPU the threads, and the
 code that is loaded when first used."""
+WORD_BYTES = {"cuda": 0, "cpu": 260}
+"""Of the tokenizer, for every row of the table: 66 MB for 257,216."""
 FRAGMENTATION = {"cuda": 0.05, "cpu": 0.3}
 """Part of activations that lies between blocks in use and is of no use itself: small on a GPU, whose allocator of torch
 reuses them; on a CPU the C library keeps blocks below 32 MB, which is what a small model has."""
@@ -265,6 +267,7 @@ class _Step:
         self.mask_bytes = mask.nbytes
         given["attention_mask"] = mask
         self.middle, self.last = (counted(partial(one.forward, hidden, **given)) for one in language.layers)
+        self.words = text.vocab_size
         rows = tensor(batch * settings.suffix_tokens, text.hidden_size)
         labels = torch.empty(len(rows), dtype=torch.int64)
 
@@ -323,8 +326,8 @@ class _Step:
             self.tower.backward_extra if self.tower_trains else 0,
             self.pixel_bytes + self.tower.forward_extra - kept,  # before the language model has kept anything
         )
-        # What the C library has once given out in small blocks stays with the process.
-        stays = middle.forward_extra + recomputed if self.device == "cpu" else 0
+        # What the C library has once given out in small blocks stays with the process: that of the step before, too.
+        stays = max(middle.forward_extra, middle.backward_extra) + recomputed if self.device == "cpu" else 0
         extra = max(logits + stays, layers)
         unusable = int(FRAGMENTATION[self.device] * (kept + extra - logits))
         parts = {
@@ -335,7 +338,7 @@ class _Step:
             "activations": kept,
             "logits": logits,
             "workspace": extra - logits + unusable,
-            "runtime": RUNTIME_BYTES[self.device],
+            "runtime": RUNTIME_BYTES[self.device] + WORD_BYTES[self.device] * self.words,
         }
         # The update itself needs a copy of what it changes, when no activations are there any more.
         parts["workspace"] += max(0, 4 * self.trained - kept - extra)
