@@ -1,13 +1,13 @@
 """What resolution buys: a nodule of 1.1 pixels at 896, looked for by the tiny model at 224, 448 and 896.
 
-    python benchmarks/resolution.py --output docs/images/resolution.png    # MINUTES on two idle cores
+    python benchmarks/resolution.py --output docs/images/resolution.png    # a quarter of an hour on two idle cores
     python benchmarks/resolution.py --train 40 --test 20 --steps 20        # two minutes, to see that it runs
 
 Every phantom is drawn once at 896 pixels, with other findings and the noise of the demo's detector, and resampled as
 `ingest` does. At each resolution the vision tower of the tiny checkpoint and a linear head learn which patch holds the
-centre of a nodule, for as many steps on as many pixels: windows of 112 x 112, half of them around a nodule, flipped and
-shifted at random. For training every second phantom has up to four nodules; tested on others, of which every second one
-has one. The language model has no part in it: what the tower does not see, no report can say.
+centre of a nodule, for as many steps on as many pixels: windows of 56 x 56, seven of eight at a nodule, flipped and
+shifted at random. Phantoms for training have up to four nodules; those for testing are others, and every second one has
+one. The language model has no part in it: what the tower does not see, no report can say.
 
 An image is scored in windows too, each of its 8 x 8 regions by the highest patch. The question is whether a region
 holds a nodule, asked of those that do and of the same regions in images without one, so that it is of no use to know
@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from cxrreport.model.prompt import to_pixels
 from cxrreport.settings import CheckpointSettings, PlanSettings
 from cxrreport.training.plan import need
 
-SIDE, PATCH, WINDOW, REGIONS = 896, 14, 112, 8
+SIDE, PATCH, WINDOW, REGIONS = 896, 14, 56, 8
 PLACES: list[tuple[Any, Any]] = list(product(("left", "right"), ("upper", "lower")))
 Centres = list[tuple[float, ...]]
 """Row and column in an image of 896 pixels."""
@@ -50,14 +51,14 @@ PAPER_COST = {224: 1.0, 448: 4.6, 896: 23.5}
 """Of one example in pre-training, 3B (arXiv 2412.03555, table 2)."""
 
 
-def make(count: int, seed: int, noise: float, nodules: int) -> tuple[NDArray[np.uint8], list[Centres]]:
-    """Phantoms of which every second one has nodules: uint8[N, 896, 896], and where each has its nodules."""
+def make(count: int, seed: int, noise: float, nodules: Sequence[int]) -> tuple[NDArray[np.uint8], list[Centres]]:
+    """Phantoms with so many nodules in turn: uint8[N, 896, 896], and where each has its own."""
     images = np.empty((count, SIDE, SIDE), dtype=np.uint8)
     centres: list[Centres] = []
     for index in range(count):
         rng = np.random.default_rng([seed, index])
         findings = [finding for finding in sample_findings(rng) if finding.name is not Name.NODULE]
-        chosen = rng.permutation(len(PLACES))[: nodules * (index % 2)]
+        chosen = rng.permutation(len(PLACES))[: nodules[index % len(nodules)]]
         findings += [Finding(Name.NODULE, side=PLACES[i][0], zone=PLACES[i][1]) for i in chosen]
         drawing = draw(sample_anatomy(rng), masked(tuple(findings)), SIDE, SIDE, seed=index)
         images[index] = np.rint(expose(drawing.grey, rng, noise=noise) * 255)
@@ -117,9 +118,9 @@ def learn(finder: Finder, images: Any, centres: list[Centres], steps: int, batch
     for step in range(steps):
         greys, targets, rows = [], [], []
         for number in range(batch):
-            # Half of the windows are chosen around a nodule, half anywhere in any image.
+            # One window of eight is anywhere in any image, the others are around a nodule.
             last = side - WINDOW
-            if number % 2:
+            if number % 8:
                 index, *place = known[int(rng.integers(len(known)))]
                 first = np.clip([axis - int(rng.integers(PATCH, WINDOW - PATCH)) for axis in place], 0, last)
             else:
@@ -217,16 +218,16 @@ def draw_plot(found: dict[int, dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", type=int, default=160, help="phantoms, half of them with four nodules")
+    parser.add_argument("--train", type=int, default=1000, help="phantoms")
     parser.add_argument("--test", type=int, default=160)
-    parser.add_argument("--steps", type=int, default=1200, help="per resolution")
-    parser.add_argument("--batch", type=int, default=16, help="windows per step")
-    parser.add_argument("--rate", type=float, default=5e-4)
-    parser.add_argument("--noise", type=float, default=0.08, help="of the detector; the demo has 0.048")
+    parser.add_argument("--steps", type=int, default=1600, help="per resolution")
+    parser.add_argument("--batch", type=int, default=128, help="windows per step")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--noise", type=float, default=0.048, help="of the detector; that of the demo")
     parser.add_argument("--output", type=Path, help="PNG of the plot")
     options = parser.parse_args()
-    train, centres = make(options.train, 1, options.noise, len(PLACES))
-    test, nodules = make(options.test, 2, options.noise, 1)
+    train, centres = make(options.train, 1, options.noise, [len(PLACES)])
+    test, nodules = make(options.test, 2, options.noise, [0, 1])
     truth = np.array([bool(some) for some in nodules])
     print(f"phantoms drawn: {time.process_time():.0f} s; {truth.sum()} of {len(truth)} for testing have a nodule")
     found: dict[int, dict[str, Any]] = {}
