@@ -1,6 +1,6 @@
 """What resolution buys: a nodule of 1.1 pixels at 896, looked for by the tiny model at 224, 448 and 896.
 
-    python benchmarks/resolution.py --output docs/images/resolution.png    # a quarter of an hour on two idle cores
+    python benchmarks/resolution.py --output docs/images/resolution.png    # 12 minutes on two idle cores
     python benchmarks/resolution.py --train 40 --test 20 --steps 20        # two minutes, to see that it runs
 
 Every phantom is drawn once at 896 pixels, with other findings and the noise of the demo's detector, and resampled as

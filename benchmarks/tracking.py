@@ -1,13 +1,18 @@
 """What MLflow costs a training whose server lives, dies or falls silent; the last line is a JSON object.
 
-    python benchmarks/tracking.py               # some five minutes on two idle cores
-    python benchmarks/tracking.py --rounds 1    # a third of it
+    python benchmarks/tracking.py               # some 15 minutes on two idle cores
+    python benchmarks/tracking.py --rounds 1    # a quarter of it
 
 The tiny model trains on phantoms, every run in a process of its own, the sides in turns: without MLflow; with a real
 `mlflow server` on loopback (SQLite, proxied artifacts); with one that is killed after a third of the steps; with one
-that is stopped there, so that it takes connections and answers none. Compared are the medians of the steps after that.
-`end_seconds` is the longest time from the last step to the end of a process: saving, drawing the curve, and waiting
-for a server that is not there.
+that is stopped there, so that it takes connections and answers none. Of the steps after that:
+
+- `slowdown_SIDE`: the median step over that of the untracked run of the same round, the median over rounds. Two such
+  processes differ by some per cent on a machine that does nothing else, so the line above the last gives all rounds.
+- `share_SIDE`: processor time of the threads that send and sample, over the time of the steps. It is free of that
+  noise, and the most that they can take from a step.
+- `end_seconds`: the longest time from the last step to the end of a process: saving, drawing the curve, and waiting
+  for a server that is not there.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -37,20 +43,25 @@ def child(data: Path, output: Path, steps: int, uri: str, trouble: int, server: 
     from cxrreport.demo.walk import train_settings
     from cxrreport.settings import TrackingSettings
 
-    last: list[float] = []
+    marks: list[tuple[float, float]] = []  # time and processor time of tracking's threads, at a third and at the end
 
     def progress(done: int, total: int, label: str) -> None:
-        if label == "training" and done == total:
-            last.append(time.time())
-        if label == "training" and done == total // 3 and trouble:
+        if label != "training" or done not in (total // 3, total):
+            return
+        if done < total and trouble:
             os.killpg(server, trouble)
+        threads = [each for each in threading.enumerate() if each.name in ("spool", "system metrics")]
+        clocks = [time.pthread_getcpuclockid(each.ident) for each in threads if each.ident]
+        marks.append((time.time(), sum(map(time.clock_gettime, clocks))))
 
     tracked = TrackingSettings(uri=uri) if uri else TrackingSettings(enabled=False)
     recipe = train_settings(data, output, tracked=tracked)
     runs.train(recipe.model_copy(update={"max_steps": steps, "batch_size": 4, "eval_every": steps}), progress=progress)
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     seconds = [line["seconds"] for line in lines if "loss" in line]
-    print(json.dumps({"seconds": seconds[steps // 3 :], "last": last[0]}))
+    (begun, before), (last, after) = marks
+    share = (after - before) / (last - begun)
+    print(json.dumps({"step": statistics.median(seconds[steps // 3 :]), "share": share, "last": last}))
 
 
 @contextmanager
@@ -82,7 +93,7 @@ def server(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def measured(side: str, data: Path, folder: Path, steps: int) -> dict[str, Any]:
-    """One run of one side; `seconds` of its steps, and `end`."""
+    """One run of one side: its median `step`, the `share` of tracking's threads, and `end`."""
     folder.mkdir()
 
     def run(uri: str = "", group: int = 0) -> dict[str, Any]:
@@ -102,8 +113,8 @@ def measured(side: str, data: Path, folder: Path, steps: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--child", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -126,13 +137,18 @@ def main() -> None:
             for side in SIDES:
                 found[side].append(measured(side, folder / "data", folder / f"{side}-{turn}", options.steps))
                 one = found[side][-1]
-                median = statistics.median(one["seconds"])
-                print(f"round {turn + 1}, {side:10} {median:.4f} s a step, {one['end']:5.1f} s to the end", flush=True)
-    steps = {
-        side: statistics.median(second for one in each for second in one["seconds"]) for side, each in found.items()
-    }
+                print(
+                    f"round {turn + 1}, {side:10} {one['step']:.4f} s a step, {one['end']:5.1f} s to the end",
+                    flush=True,
+                )
     print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    result: dict[str, float] = {f"slowdown_{side}": steps[side] / steps["untracked"] - 1 for side in SIDES[1:]}
+    result: dict[str, float] = {}
+    for side in SIDES[1:]:
+        pairs = zip(found[side], found["untracked"], strict=True)
+        ratios = [one["step"] / other["step"] - 1 for one, other in pairs]
+        print(f"{side:10} slowdown by round: {', '.join(f'{ratio:+.1%}' for ratio in sorted(ratios))}")
+        result[f"slowdown_{side}"] = statistics.median(ratios)
+        result[f"share_{side}"] = statistics.median(one["share"] for one in found[side])
     result["end_seconds"] = max(one["end"] for side in ("dead", "silent") for one in found[side])
     result["end_seconds_untracked"] = max(one["end"] for one in found["untracked"])
     print(json.dumps({key: round(value, 4) for key, value in result.items()}))
