@@ -119,6 +119,7 @@ def ours(folder: Path, converted: Path, precision: str) -> dict[str, Any]:
     import torch
 
     from cxrreport.inference import openvino
+    from cxrreport.model.attention import CACHE
     from cxrreport.settings import CheckpointSettings
 
     settings = CheckpointSettings(name=str(folder), precision=precision, device="cpu")
@@ -136,7 +137,7 @@ def ours(folder: Path, converted: Path, precision: str) -> dict[str, Any]:
         output = model(
             input_ids=torch.tensor([ids]),
             position_ids=torch.arange(1, PROMPT + 1)[None],
-            past_key_values=cache,
+            **{CACHE: cache},
             mm_encoder_outputs={"image": features},
         )
         read = time.perf_counter() - begun
@@ -145,7 +146,7 @@ def ours(folder: Path, converted: Path, precision: str) -> dict[str, Any]:
             token = output.logits[:, -1].argmax(-1, keepdim=True)
             place = torch.tensor([PROMPT + step])
             cache.writing(place, PROMPT + step + 1)
-            output = model(input_ids=token, position_ids=place[None] + 1, past_key_values=cache)
+            output = model(input_ids=token, position_ids=place[None] + 1, **{CACHE: cache})
         return read, time.perf_counter() - begun
 
     begun = time.perf_counter()

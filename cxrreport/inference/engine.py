@@ -28,6 +28,7 @@ from cxrreport.errors import InferenceError, MismatchError
 from cxrreport.inference.cache import Slots, free_memory
 from cxrreport.inference.choice import drawn
 from cxrreport.inference.prompts import Prompt
+from cxrreport.model.attention import CACHE
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.fused import fused
 from cxrreport.model.prompt import Encoded, PromptLayout, pixel_values, positions
@@ -323,9 +324,7 @@ class Engine:
     def _forward(self, cache: Slots, mask: torch.Tensor, **given: Any) -> torch.Tensor:
         if self._loaded.softcap:  # eager attention adds its mask
             mask = torch.zeros_like(mask, dtype=self._loaded.dtype).masked_fill(~mask, -torch.inf)
-        output = self._loaded.model(
-            **given, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1
-        )
+        output = self._loaded.model(**given, **{CACHE: cache}, attention_mask=mask, use_cache=True, logits_to_keep=1)
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
 

@@ -29,6 +29,7 @@ from cxrreport.errors import SettingsError
 from cxrreport.files import output_folder
 from cxrreport.inference.openvino_graphs import LANGUAGE, VISION, convert, library
 from cxrreport.model import adapters, checkpoints
+from cxrreport.model.attention import CACHE
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.settings import CheckpointSettings
 
@@ -140,16 +141,23 @@ class OpenVinoModel:
         *,
         input_ids: torch.Tensor,
         position_ids: torch.Tensor,
-        past_key_values: States,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
-        **_masks: Any,
+        **given: Any,
     ) -> CausalLMOutput:
-        """Logits float32[B, 1, vocabulary] of the last position; keys and values are kept in `past_key_values`."""
+        """Logits float32[B, 1, vocabulary] of the last position.
+
+        Args:
+            input_ids: int64[B, T].
+            position_ids: int64[B, T], from 1.
+            mm_encoder_outputs: features of images, where the prompt has any.
+            given: what else transformers' model takes: `States` as its `CACHE`; masks, of which nothing is needed.
+        """
+        states: States = given[CACHE]
         features = torch.zeros(*input_ids.shape, self.config.text_config.hidden_size)
         if mm_encoder_outputs is not None:
             pooled: Any = mm_encoder_outputs["image"].pooler_output
             features[input_ids == self.config.image_token_id] = pooled.flatten(0, 1)
-        mask, rows, begins = past_key_values.advance(input_ids.shape[1])
+        mask, rows, begins = states.advance(input_ids.shape[1])
         if begins:
             self._requests[LANGUAGE].reset_state()
         logits = self._run(

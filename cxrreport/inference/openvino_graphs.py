@@ -19,6 +19,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from cxrreport.errors import MissingExtraError
+from cxrreport.model.attention import CACHE
 from cxrreport.model.checkpoints import LoadedModel
 
 VISION, LANGUAGE = "vision.xml", "language.xml"
@@ -115,7 +116,7 @@ class _Language(torch.nn.Module):
             inputs_embeds=torch.where(images, features, words),
             attention_mask=seen,
             position_ids=position_ids,
-            past_key_values=cache,
+            **{CACHE: cache},
             use_cache=True,
             logits_to_keep=1,
         )

@@ -16,7 +16,7 @@ import torch
 from transformers.models.gemma2.modeling_gemma2 import Gemma2MLP, Gemma2RMSNorm, rotate_half
 from transformers.models.siglip.modeling_siglip import SiglipMLP
 
-from cxrreport.model.attention import prefix_sdpa
+from cxrreport.model.attention import CACHE, prefix_sdpa
 
 _PIECE = 512
 """Positions of a prompt or an image that go through a feed-forward layer together."""
@@ -158,7 +158,6 @@ def _layer(layer: Any, *, last: bool) -> Any:
         attention_mask: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         prefix_length: int | None = None,
-        past_key_values: Any = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         # A step of decoding, or prompts of several lengths.
@@ -168,7 +167,6 @@ def _layer(layer: Any, *, last: bool) -> Any:
                 attention_mask=attention_mask,
                 position_embeddings=position_embeddings,
                 prefix_length=prefix_length,
-                past_key_values=past_key_values,
                 **kwargs,
             )
             return full
@@ -182,8 +180,8 @@ def _layer(layer: Any, *, last: bool) -> Any:
             key = _rotated(attention.k_proj(states), attention.head_dim, cos, sin)
             value = attention.v_proj(states).view(*states.shape[:2], -1, attention.head_dim).transpose(1, 2)
             del states
-            if past_key_values is not None:
-                key, value = past_key_values.update(key, value, attention.layer_idx)
+            if (cache := kwargs.get(CACHE)) is not None:
+                key, value = cache.update(key, value, attention.layer_idx)
             found, _ = prefix_sdpa(attention, query, key, value, attention_mask, scaling=attention.scaling, **border)
             del query, key, value
             result: torch.Tensor = attention.o_proj(found.reshape(*found.shape[:2], -1))
