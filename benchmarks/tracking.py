@@ -8,7 +8,7 @@ The tiny model trains on phantoms, every run in a process of its own, the sides 
 that is stopped there, so that it takes connections and answers none. Of the steps after that:
 
 - `slowdown_SIDE`: the median step over that of the untracked run of the same round, the median over rounds. Two such
-  processes differ by some per cent on a machine that does nothing else, so the line above the last gives all rounds.
+  processes differ by some per cent on a machine that does nothing else, so the lines above the last give all rounds.
 - `share_SIDE`: processor time of the threads that send and sample, over the time of the steps. It is free of that
   noise, and the most that they can take from a step.
 - `end_seconds`: the longest time from the last step to the end of a process: saving, drawing the curve, and waiting
