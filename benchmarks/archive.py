@@ -34,10 +34,10 @@ def run(tree: Path, output: Path, count: int) -> dict[str, float]:
     """Ingest and generate in this process; seconds of each and memory in MB."""
     import pyarrow.parquet as pq
 
+    from cxrreport.dataset.manifest import Manifest
     from cxrreport.inference import engine
     from cxrreport.inference.generate import generate
-    from cxrreport.ingestion.manifest import Manifest
-    from cxrreport.ingestion.pipeline import ingest
+    from cxrreport.ingestion.ingest import ingest
     from cxrreport.model import checkpoints
     from cxrreport.model.prompt import PromptLayout
     from cxrreport.settings import CheckpointSettings, GenerateSettings, IngestSettings, PromptSettings

@@ -6,8 +6,8 @@
 Random weights of the size of the 3B at 224 pixels: 260 tokens are read (256 of them the image) and 32 are written.
 Each side is a process of its own with the same threads, and they take turns: load the model, encode the image, read
 the prompt, write. Stock is transformers as documented, `from_pretrained(dtype=float32)` with its own cache and
-attention; ours is `inference.openvino`, whose conversion (once for every checkpoint) is not timed as loading. Memory is
-the peak of resident memory of the whole process, interpreter and libraries included.
+attention; ours is `inference.openvino.model`, whose conversion (once for every checkpoint) is not timed as loading.
+Memory is the peak of resident memory of the whole process, interpreter and libraries included.
 
 Random weights write no reports, so what eight bits cost in quality is measured on the tiny model: the adapter and the
 held-out phantoms of `--demo`, a folder of `cxrreport demo` (made first where it is not there, some seven minutes more),
@@ -47,7 +47,7 @@ def make(folder: Path, layers: int | None) -> None:
     from transformers import PaliGemmaForConditionalGeneration
 
     from cxrreport.model import attention
-    from cxrreport.model.table import TABLE
+    from cxrreport.model.catalogue import TABLE
 
     config = TABLE["paligemma2-3b-pt-224"].config()
     if layers is not None:
@@ -118,7 +118,7 @@ def ours(folder: Path, converted: Path, precision: str) -> dict[str, Any]:
     """OpenVINO in 8 bits, driven as the engine drives it."""
     import torch
 
-    from cxrreport.inference import openvino
+    from cxrreport.inference.openvino import model as openvino
     from cxrreport.model.attention import CACHE
     from cxrreport.settings import CheckpointSettings
 

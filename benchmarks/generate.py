@@ -84,10 +84,10 @@ def make(folder: Path, count: int) -> None:
 
 def ours(folder: Path) -> dict[str, Any]:
     """Ingest and generate, as `cxrreport generate` does with a folder of DICOM."""
+    from cxrreport.dataset.manifest import Manifest
     from cxrreport.inference import engine
     from cxrreport.inference.generate import generate
-    from cxrreport.ingestion.manifest import Manifest
-    from cxrreport.ingestion.pipeline import ingest
+    from cxrreport.ingestion.ingest import ingest
     from cxrreport.model import checkpoints
     from cxrreport.model.prompt import PromptLayout
     from cxrreport.settings import CheckpointSettings, GenerateSettings, IngestSettings, PromptSettings

@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from random_paligemma import PREFIX_WORDS, SUFFIX_TOKENS, small_config, write, write_samples
 from train_step import STOCK, command, order, run
 
-from cxrreport.model.table import TABLE
+from cxrreport.model.catalogue import TABLE
 from cxrreport.settings import PlanSettings
-from cxrreport.training.gpus import recognised
-from cxrreport.training.plan import need
+from cxrreport.training.planning.estimate import need
+from cxrreport.training.planning.gpus import recognised
 
 GOAL = {"examples_per_second": 2.5, "share_of_peak": 0.4}
 """On an H100."""

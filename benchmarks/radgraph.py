@@ -33,10 +33,10 @@ from transformers import BertConfig
 sys.path[0] = str(Path(__file__).parent.parent)  # not this folder: this file has the name of the package
 
 from benchmarks.baselines import radgraph_stock
+from cxrreport.assets import radgraph_folder
 from cxrreport.demo.grammar import sample_annotated
-from cxrreport.evaluation.archives import tiny_folder
-from cxrreport.evaluation.graph import Annotation, Level, agreement
-from cxrreport.evaluation.radgraph import RadGraphAnnotator, build_model, read_vocabulary, transformers5
+from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator, build_model, read_vocabulary, transformers5
+from cxrreport.evaluation.radgraph.graph import Annotation, Level, agreement
 
 MODEL = "radgraph-xl"
 SPAN_WIDTH = 8
@@ -56,7 +56,7 @@ def reports(count: int, seed: int) -> list[str]:
 
 def make_archive(folder: Path, texts: Sequence[str]) -> None:
     """An archive in the published layout with an encoder of BERT-base size and random weights."""
-    tiny = tiny_folder()
+    tiny = radgraph_folder()
     (folder / "encoder").mkdir(parents=True)
     (folder / "vocabulary").mkdir()
     for file in ("vocabulary", "encoder"):

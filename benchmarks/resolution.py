@@ -36,11 +36,11 @@ from torch.nn import functional
 
 from cxrreport.demo.findings import Finding, Name, masked, sample_findings
 from cxrreport.demo.phantom import draw, expose, sample_anatomy
-from cxrreport.ingestion.resample import to_square
+from cxrreport.ingestion.images.resample import to_square
 from cxrreport.model import checkpoints
 from cxrreport.model.prompt import to_pixels
 from cxrreport.settings import CheckpointSettings, PlanSettings
-from cxrreport.training.plan import need
+from cxrreport.training.planning.estimate import need
 
 SIDE, PATCH, WINDOW, REGIONS = 896, 14, 56, 8
 PLACES: list[tuple[Any, Any]] = list(product(("left", "right"), ("upper", "lower")))

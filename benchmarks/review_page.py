@@ -28,10 +28,11 @@ from playwright.sync_api import Page, sync_playwright
 from cxrreport.demo.findings import sample_findings
 from cxrreport.demo.grammar import AnnotatedText, write_report
 from cxrreport.demo.phantom import draw, sample_anatomy
-from cxrreport.evaluation import clinical, results
-from cxrreport.evaluation.graph import Annotation, Entity, Level, agreement
+from cxrreport.evaluation import results
+from cxrreport.evaluation.clinical import comparison as clinical
 from cxrreport.evaluation.metrics import Pairs
-from cxrreport.evaluation.statistics import mean
+from cxrreport.evaluation.radgraph.graph import Annotation, Entity, Level, agreement
+from cxrreport.evaluation.statistics.bootstrap import mean
 from cxrreport.records import Report, Split, Study
 from cxrreport.review.page import write_page
 

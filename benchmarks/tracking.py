@@ -40,7 +40,7 @@ SIDES = ("untracked", "alive", "dead", "silent")
 def child(data: Path, output: Path, steps: int, uri: str, trouble: int, server: int) -> None:
     """Train, and send the signal `trouble` to the process group `server` after a third of the steps."""
     from cxrreport import runs
-    from cxrreport.demo.walk import train_settings
+    from cxrreport.demo.pipeline import train_settings
     from cxrreport.settings import TrackingSettings
 
     marks: list[tuple[float, float]] = []  # time and processor time of tracking's threads, at a third and at the end

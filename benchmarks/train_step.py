@@ -119,7 +119,7 @@ def command(folder: Path, steps: int, **options: Any) -> list[str]:
 
 def order(samples: int, items: int) -> str:
     """Indices in which a run of ours takes its samples, for the other side."""
-    from cxrreport.training.data import RunOrder
+    from cxrreport.training.samples import RunOrder
 
     ours_is = RunOrder(samples, items, 0)
     return ",".join(str(ours_is[position][1]) for position in range(items))

@@ -15,9 +15,10 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
-from cxrreport import mlflow_store, tracking
+from cxrreport import tracking
 from cxrreport.errors import TrackingError
 from cxrreport.settings import TrackingSettings, weights_folder
+from cxrreport.tracking import mlflow_store
 
 GB = 10**9
 _LITTLE, _FULL = 50 * GB, 2 * GB
@@ -134,7 +135,7 @@ def _disk(folder: Path) -> Check:
 
 
 def _decoders() -> Check:
-    from cxrreport.ingestion.dicom_decoders import decoders
+    from cxrreport.ingestion.dicom.decoders import decoders
 
     lacking = [name for name, plugins in decoders().items() if not plugins]
     if not lacking:
@@ -146,7 +147,7 @@ def _decoders() -> Check:
 def _weights() -> Iterator[Check]:
     """A line for the base, RadGraph and CheXbert each: one of several is enough."""
     from cxrreport import weights
-    from cxrreport.evaluation.radgraph import PACKAGE_CACHE
+    from cxrreport.evaluation.radgraph.annotator import PACKAGE_CACHE
 
     root = weights_folder()
     kinds: dict[str, list[str]] = {}

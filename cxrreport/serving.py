@@ -31,17 +31,18 @@ from mlflow.pyfunc import save_model
 from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, Schema
 
-from cxrreport import doctor, mlflow_store, tracking
+from cxrreport import doctor, tracking
 from cxrreport.errors import CxrReportError, InputError, RefusedImage, SettingsError
 from cxrreport.inference.engine import Engine, Request
 from cxrreport.inference.generate import PHANTOMS_ONLY
-from cxrreport.ingestion.dicom import read_radiograph
-from cxrreport.ingestion.resample import to_square
+from cxrreport.ingestion.dicom.radiograph import read_radiograph
+from cxrreport.ingestion.images.resample import to_square
 from cxrreport.model import adapters, checkpoints
 from cxrreport.model.adapters import AdapterCard
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Reason, Report
 from cxrreport.settings import RegisterSettings
+from cxrreport.tracking import mlflow_store
 
 ROOT = "CXRREPORT_SERVING_ROOT"
 """Environment variable of the server: the folder below which paths of requests lie. Without it they are refused."""

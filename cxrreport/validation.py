@@ -12,18 +12,18 @@ from functools import partial
 from typing import Any
 
 from cxrreport.errors import WeightsError
-from cxrreport.evaluation import archives
-from cxrreport.evaluation.graph import Level, agreement
-from cxrreport.evaluation.radgraph import PACKAGE_CACHE, RadGraphAnnotator
+from cxrreport.evaluation.radgraph import archives
+from cxrreport.evaluation.radgraph.annotator import PACKAGE_CACHE, RadGraphAnnotator
+from cxrreport.evaluation.radgraph.graph import Level, agreement
 from cxrreport.evaluation.tables import choose, too_long
 from cxrreport.inference.engine import Engine, Request
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Progress, Report, Split, Study
 from cxrreport.settings import TrainSettings, weights_folder
-from cxrreport.training.best import SCORE
-from cxrreport.training.data import ImageSource
-from cxrreport.training.processes import Processes
+from cxrreport.training.best_checkpoint import SCORE
+from cxrreport.training.distributed import Processes
+from cxrreport.training.samples import ImageSource
 
 BATCH = 8
 """Studies that are generated together; the engine takes fewer where the memory does not suffice."""

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from cxrreport.errors import SettingsError, WeightsError
-from cxrreport.evaluation import archives, chexbert
-from cxrreport.files import write_json
+from cxrreport.evaluation.metrics import chexbert
+from cxrreport.evaluation.radgraph import archives
 from cxrreport.model import checkpoints
-from cxrreport.model.table import TABLE
+from cxrreport.model.catalogue import TABLE
 from cxrreport.records import Progress
+from cxrreport.storage.files import write_json
 
 INVENTORY = "weights.json"
 BASE, RADGRAPH, CHEXBERT = "base", "RadGraph", "CheXbert"

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from cxrreport import settings
-from cxrreport.evaluation.finding_words import RULES, Says
+from cxrreport.evaluation.clinical.vocabulary import RULES, Says
 from cxrreport.settings import Settings
 
 ROAD = ("tracking", "ingestion", "model", "training", "inference", "evaluation", "serving", "demo")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cxrreport import cli, doctor
 from cxrreport.doctor import State, examine
-from cxrreport.ingestion import dicom_decoders
+from cxrreport.ingestion.dicom import decoders as dicom_decoders
 from cxrreport.settings import WEIGHTS
 
 

@@ -22,7 +22,7 @@ def loaded_by(statement: str) -> set[str]:
         "import cxrreport",
         "import cxrreport.runs",
         "import cxrreport.cli",
-        "import cxrreport.tracking",
+        "import cxrreport.tracking.runs",
         "from typer.testing import CliRunner; from cxrreport.cli import app; CliRunner().invoke(app, ['--help'])",
     ],
 )

@@ -31,7 +31,7 @@ from cxrreport.settings import (
     TrackingSettings,
     TrainSettings,
 )
-from cxrreport.training.log import read_log
+from cxrreport.training.step_log import read_log
 
 UNTRACKED = TrackingSettings(enabled=False)
 STEPS = 8

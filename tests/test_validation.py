@@ -14,8 +14,8 @@ from cxrreport import validation
 from cxrreport.errors import WeightsError
 from cxrreport.records import Report, Split, Study
 from cxrreport.settings import CheckpointSettings, TrainSettings
-from cxrreport.training.best import SCORE
-from cxrreport.training.processes import Processes
+from cxrreport.training.best_checkpoint import SCORE
+from cxrreport.training.distributed import Processes
 from cxrreport.validation import ReportValidation, fixed_subset
 
 

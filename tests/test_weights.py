@@ -13,9 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cxrreport import cli, weights
+from cxrreport.assets import radgraph_folder
 from cxrreport.errors import SettingsError, WeightsError
-from cxrreport.evaluation import archives
-from cxrreport.evaluation.radgraph import RadGraphAnnotator
+from cxrreport.evaluation.radgraph import archives
+from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 from cxrreport.model import checkpoints
 from cxrreport.settings import WEIGHTS, CheckpointSettings, EvaluateSettings
 
@@ -37,10 +38,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     scorers.mkdir(parents=True)
     with tarfile.open(scorers / "radgraph-xl.tar.gz", "w:gz") as tar:
         for part in ("config.json", "weights.th", "vocabulary"):
-            tar.add(archives.tiny_folder() / part, part)
+            tar.add(radgraph_folder() / part, part)
     (scorers / "chexbert.pth").write_bytes(b"weights")
-    encoder = archives.read(archives.tiny_folder()).encoder
-    shutil.copytree(archives.tiny_folder() / "encoder", root / encoder)
+    encoder = archives.read(radgraph_folder()).encoder
+    shutil.copytree(radgraph_folder() / "encoder", root / encoder)
     bert = root / "google-bert" / "bert-base-uncased"
     bert.mkdir(parents=True)
     (bert / "vocab.txt").write_text("[PAD]\n")

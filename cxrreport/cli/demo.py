@@ -30,7 +30,7 @@ def demo(
     """
     with guarded():
         settings = settings_of(DemoSettings, None, output=out, resolution=resolution, patients=patients, seed=seed)
-        from cxrreport.demo.walk import walk
+        from cxrreport.demo.pipeline import walk
 
         with progress_bar() as progress:
             summary = walk(settings, progress)

@@ -36,8 +36,8 @@ from pydicom.uid import (
 from cxrreport.demo.findings import Finding, Name, masked, sample_findings
 from cxrreport.demo.grammar import WrittenReport, sample_style, write_report
 from cxrreport.demo.phantom import Anatomy, draw, draw_lateral, expose, sample_anatomy
-from cxrreport.files import atomic_path, write_json
 from cxrreport.records import Progress, Split, View
+from cxrreport.storage.files import atomic_path, write_json
 
 TRUTH = "findings.json"
 GRAPHS = "graphs.jsonl"

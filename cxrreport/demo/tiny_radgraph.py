@@ -32,8 +32,7 @@ import torch
 
 from cxrreport.demo.grammar import LABELS, RELATIONS, AnnotatedText, sample_annotated
 from cxrreport.demo.grammar import Entity as GrammarEntity
-from cxrreport.evaluation.graph import Annotation, Entity
-from cxrreport.evaluation.radgraph import (
+from cxrreport.evaluation.radgraph.annotator import (
     NON_PADDED,
     RadGraphAnnotator,
     build_model,
@@ -41,7 +40,8 @@ from cxrreport.evaluation.radgraph import (
     training_batch,
     transformers5,
 )
-from cxrreport.files import atomic_path, write_json
+from cxrreport.evaluation.radgraph.graph import Annotation, Entity
+from cxrreport.storage.files import atomic_path, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from cxrreport.evaluation import clinical, plots, selective, subgroups
-from cxrreport.evaluation.clinical import Compared
-from cxrreport.evaluation.finding_words import Finding
+from cxrreport.evaluation import plots, subgroups
+from cxrreport.evaluation.clinical import comparison as clinical
+from cxrreport.evaluation.clinical.comparison import Compared
+from cxrreport.evaluation.clinical.vocabulary import Finding
 from cxrreport.evaluation.metrics import Pairs
-from cxrreport.evaluation.statistics import Measure, PatientBootstrap
+from cxrreport.evaluation.statistics import risk_coverage as selective
+from cxrreport.evaluation.statistics.bootstrap import Measure, PatientBootstrap
 from cxrreport.evaluation.tables import MANIFEST, Predictions
 from cxrreport.settings import EvaluateSettings
 

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError, ScoreError
 from cxrreport.evaluation import plots
-from cxrreport.evaluation.cider import cider
 from cxrreport.evaluation.conditions import differing, of_number
 from cxrreport.evaluation.evaluate import MAIN
-from cxrreport.evaluation.statistics import FORMS, Measure, PatientBootstrap, holm, p_value
-from cxrreport.files import output_folder, write_json
+from cxrreport.evaluation.metrics.cider import cider
+from cxrreport.evaluation.statistics.bootstrap import FORMS, Measure, PatientBootstrap, holm, p_value
 from cxrreport.records import Interval, Progress
 from cxrreport.settings import CompareSettings
+from cxrreport.storage.files import output_folder, write_json
 
 NO_FORM = {"form": ("a score of its own, which cannot be computed again from its terms", None)}
 

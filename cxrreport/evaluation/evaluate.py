@@ -10,17 +10,18 @@ from typing import Any
 
 from cxrreport import __version__
 from cxrreport.errors import ScoreError, SettingsError
-from cxrreport.evaluation import archives, results, tables
+from cxrreport.evaluation import results, tables
 from cxrreport.evaluation.analyses import analyse
 from cxrreport.evaluation.cohort import Cohort, choose_studies
-from cxrreport.evaluation.graph import NO_ENTITIES
 from cxrreport.evaluation.metrics import Metric, Pairs
-from cxrreport.evaluation.radgraph import PACKAGE_CACHE, RadGraphAnnotator
+from cxrreport.evaluation.radgraph import archives
+from cxrreport.evaluation.radgraph.annotator import PACKAGE_CACHE, RadGraphAnnotator
+from cxrreport.evaluation.radgraph.graph import NO_ENTITIES
 from cxrreport.evaluation.registry import chosen
-from cxrreport.evaluation.statistics import CONFIDENCE, Measure, PatientBootstrap
-from cxrreport.files import VOLATILE, output_folder, write_json
+from cxrreport.evaluation.statistics.bootstrap import CONFIDENCE, Measure, PatientBootstrap
 from cxrreport.records import Interval, Progress
 from cxrreport.settings import EvaluateSettings, weights_folder
+from cxrreport.storage.files import VOLATILE, output_folder, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxrreport.evaluation.selective import Curve
-from cxrreport.evaluation.statistics import Floats
-from cxrreport.files import atomic_path
+from cxrreport.evaluation.statistics.bootstrap import Floats
+from cxrreport.evaluation.statistics.risk_coverage import Curve
 from cxrreport.records import Interval
+from cxrreport.storage.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from cxrreport.evaluation import clinical, metrics, text
-from cxrreport.evaluation.chexbert import chexbert_metrics
-from cxrreport.evaluation.cider import cider_metrics
-from cxrreport.evaluation.graph import Agreement, Annotation, Level, agreement, rexrank
+from cxrreport.evaluation.clinical import comparison as clinical
 from cxrreport.evaluation.metrics import Metric, Pairs
-from cxrreport.evaluation.statistics import Measure, mean
+from cxrreport.evaluation.metrics import bleu_rouge as text
+from cxrreport.evaluation.metrics import interface as metrics
+from cxrreport.evaluation.metrics.chexbert import chexbert_metrics
+from cxrreport.evaluation.metrics.cider import cider_metrics
+from cxrreport.evaluation.radgraph.graph import Agreement, Annotation, Level, agreement, rexrank
+from cxrreport.evaluation.statistics.bootstrap import Measure, mean
 from cxrreport.settings import EvaluateSettings, weights_folder
 
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrreport.evaluation.cohort import Cohort
-from cxrreport.evaluation.graph import statuses
 from cxrreport.evaluation.metrics import Pairs
-from cxrreport.evaluation.statistics import FORMS, Measure
+from cxrreport.evaluation.radgraph.graph import statuses
+from cxrreport.evaluation.statistics.bootstrap import FORMS, Measure
 from cxrreport.evaluation.tables import CONFIDENCE
-from cxrreport.files import atomic_path
 from cxrreport.records import Interval
+from cxrreport.storage.files import atomic_path
 
 IDENTITY = ("study_id", "patient_id", "system", "candidate", "reference")
 """Columns of `studies.parquet` that are no metric's, beside the confidence."""

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from cxrreport.evaluation.statistics import Measure, PatientBootstrap
-from cxrreport.ingestion.covariates import NAMES
+from cxrreport.dataset.covariates import NAMES
+from cxrreport.evaluation.statistics.bootstrap import Measure, PatientBootstrap
 from cxrreport.records import View
 
 SMALL = 30

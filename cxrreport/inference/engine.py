@@ -25,9 +25,9 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cxrreport.errors import InferenceError, MismatchError
-from cxrreport.inference.cache import Slots, free_memory
-from cxrreport.inference.choice import drawn
-from cxrreport.inference.prompts import Prompt
+from cxrreport.inference.kv_cache import Slots, free_memory
+from cxrreport.inference.mix_prompts import Prompt
+from cxrreport.inference.sampling import drawn
 from cxrreport.model.attention import CACHE
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.fused import fused

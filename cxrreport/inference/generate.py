@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrreport import arrow
 from cxrreport.errors import InputError, MismatchError
-from cxrreport.files import OutputFolder, atomic_path, output_folder, part_folder, parts_of, remove_parts
-from cxrreport.inference.cache import give_back
-from cxrreport.inference.nearest import Nearest
-from cxrreport.inference.prompts import draw
+from cxrreport.inference.kv_cache import give_back
+from cxrreport.inference.mix_prompts import draw
+from cxrreport.inference.nearest_image import Nearest
 from cxrreport.inference.shards import Row, Shards, line
 from cxrreport.inference.worker import Task, Worker, plan, resize_of
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import LeftOut, Prediction, Progress
 from cxrreport.settings import GenerateSettings
+from cxrreport.storage import parquet as arrow
+from cxrreport.storage.files import OutputFolder, atomic_path, output_folder, part_folder, parts_of, remove_parts
 
 if TYPE_CHECKING:
-    from cxrreport.ingestion.manifest import Manifest
+    from cxrreport.dataset.manifest import Manifest
 
 PHANTOMS_ONLY = (
     "This model has only seen phantoms, that is drawings made by this project. What it writes about a real radiograph "
@@ -201,7 +201,7 @@ def _generate(
     progress(done, total, "studies")
     tasks = [Task(index, shards.read(index) or ()) for index in todo]
     if settings.ray.address is not None:
-        from cxrreport.inference import ray
+        from cxrreport.inference import ray_pipeline as ray
 
         worker: Worker | None = None
         made = ray.run(tasks, settings, layout.settings, manifest.folder)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from cxrreport.errors import OutputError
-from cxrreport.files import atomic_path, write_json
 from cxrreport.records import Box, LeftOut, Prediction, Reason
+from cxrreport.storage.files import atomic_path, write_json
 
 _LOG = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cxrreport.errors import InputError, RefusedImage
-from cxrreport.inference.controls import other_patients
+from cxrreport.inference.baselines import other_patients
 from cxrreport.inference.engine import Engine, Generated, Request
-from cxrreport.inference.prompts import Prompt, boxes, prompt
+from cxrreport.inference.mix_prompts import Prompt, boxes, prompt
 from cxrreport.inference.shards import Row
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
@@ -21,7 +21,7 @@ from cxrreport.records import LeftOut, Prediction, Reason, Split, Study
 from cxrreport.settings import GenerateSettings
 
 if TYPE_CHECKING:
-    from cxrreport.ingestion.manifest import Manifest
+    from cxrreport.dataset.manifest import Manifest
 
 Images = tuple[npt.NDArray[np.uint8], ...]
 """uint8[R, R] each, of one study."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cxrreport.errors import InputError
-from cxrreport.ingestion.plan import Plan, StudyPlan
+from cxrreport.ingestion.study_plan import Plan, StudyPlan
 from cxrreport.records import REPORT_SECTIONS, LeftOut, Progress, Reason, Report, Split
 from cxrreport.remote import check_allowed, load_function
 from cxrreport.settings import IngestSettings
@@ -103,7 +103,9 @@ def _without_priors(study: StudyPlan, report: Report, rewriter: Rewriter | None,
 
 
 def _edited(text: str, counts: Counter[str]) -> str:
-    from cxrreport.ingestion.priors import remove_priors  # a sixth of what worker processes would load, and never use
+    from cxrreport.reports.priors.removal import (
+        remove_priors,  # a sixth of what worker processes would load, and never use
+    )
 
     edited = remove_priors(text)
     for name in ("sentences", "mentioned", "edited", "dropped"):

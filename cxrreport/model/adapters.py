@@ -30,10 +30,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cxrreport.errors import MismatchError, WeightsError
-from cxrreport.files import atomic_path, write_json
+from cxrreport.model.catalogue import TABLE
 from cxrreport.model.checkpoints import LoadedModel
-from cxrreport.model.table import TABLE
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
+from cxrreport.storage.files import atomic_path, write_json
 
 WEIGHTS, CONFIG, CARD, README = "adapter_model.safetensors", "adapter_config.json", "cxrreport.json", "README.md"
 

@@ -35,13 +35,13 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from cxrreport import assets
 from cxrreport.errors import MismatchError, MissingExtraError, SettingsError, WeightsError
 from cxrreport.model import attention
-from cxrreport.model.head import Head
-from cxrreport.model.table import TABLE, Checkpoint
+from cxrreport.model.catalogue import TABLE, Checkpoint
+from cxrreport.model.output_head import Head
 from cxrreport.settings import CheckpointSettings, weights_folder
 
-ASSETS = Path(__file__).resolve().parent.parent / "demo" / "assets"
 """Where the project's own checkpoints lie."""
 
 WHOLE_FILE_BYTES = 256 * 2**20
@@ -199,7 +199,7 @@ def locate(settings: CheckpointSettings) -> Path:
     name = settings.name
     entry = TABLE.get(name)
     if entry is not None and entry.synthetic:
-        folder = ASSETS / entry.source
+        folder = assets.checkpoint_folder(entry.source)
         if not folder.is_dir():
             raise WeightsError(f"checkpoint '{name}': its folder {folder} is not part of this installation")
         return folder

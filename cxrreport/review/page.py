@@ -24,13 +24,13 @@ import PIL.Image
 from markupsafe import Markup
 
 from cxrreport.errors import InputError
-from cxrreport.files import atomic_path
 from cxrreport.records import Study
 from cxrreport.review.marks import Piece
 from cxrreport.review.studies import WORST_BY, Evaluated, Finding, Reviewed, read_evaluation
+from cxrreport.storage.files import atomic_path
 
 if TYPE_CHECKING:
-    from cxrreport.ingestion.manifest import Manifest
+    from cxrreport.dataset.manifest import Manifest
 
 QUALITY = 90
 _SAMPLED = 16

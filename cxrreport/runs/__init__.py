@@ -9,8 +9,8 @@
 Importing this module is quick: each verb loads its room when it is called.
 """
 
+from cxrreport.runs.command import Summary, first_process, sync
 from cxrreport.runs.evaluation import compare, evaluate, published, review
-from cxrreport.runs.frame import Summary, first_process, sync
 from cxrreport.runs.inference import export, generate
 from cxrreport.runs.ingestion import ingest
 from cxrreport.runs.model import merge

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrreport.errors import InputError, MismatchError
 from cxrreport.records import Progress
-from cxrreport.runs.frame import Summary, flat, log_data, phantoms, silent, tracked
+from cxrreport.runs.command import Summary, flat, log_data, phantoms, silent, tracked
 from cxrreport.runs.inference import INGESTED, finished, generate
 from cxrreport.settings import CompareSettings, EvaluateSettings, GenerateSettings, ReviewSettings, build
 
@@ -165,7 +165,7 @@ def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Sum
     Raises:
         CxrReportError: one of its kinds; see `review.page.write_page`.
     """
-    from cxrreport.ingestion.manifest import Manifest
+    from cxrreport.dataset.manifest import Manifest
     from cxrreport.review.page import write_page
 
     with tracked("review", settings) as (run, summarise):

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrreport.errors import InputError, SettingsError
-from cxrreport.files import output_folder, part_folder
 from cxrreport.records import Progress
-from cxrreport.runs.frame import Summary, flat, log_data, shown, silent, tracked
+from cxrreport.runs.command import Summary, flat, log_data, shown, silent, tracked
 from cxrreport.runs.ingestion import ingest_facts
 from cxrreport.settings import (
     CheckpointSettings,
@@ -21,11 +20,12 @@ from cxrreport.settings import (
     RaySettings,
     build,
 )
+from cxrreport.storage.files import output_folder, part_folder
 
 if TYPE_CHECKING:
-    from cxrreport.inference.export import ExportSummary
+    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.export.documents import ExportSummary
     from cxrreport.inference.generate import GenerateSummary
-    from cxrreport.ingestion.manifest import Manifest
     from cxrreport.model.adapters import AdapterCard
 
 INGEST_FILES = ("manifest.parquet", "ingest.json")
@@ -47,9 +47,9 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
         MismatchError: adapter, checkpoint, prompt and images do not belong together.
         CxrReportError: another of its kinds; see `inference.generate.generate`.
     """
-    from cxrreport.inference import loading
+    from cxrreport.dataset.pseudonyms import unnamed_input
+    from cxrreport.inference import backends as loading
     from cxrreport.inference.generate import generate as work
-    from cxrreport.ingestion.pseudonyms import unnamed_input
     from cxrreport.model import checkpoints
     from cxrreport.model.prompt import PromptLayout
 
@@ -116,7 +116,7 @@ def _what_belongs_together(
 ) -> tuple[CheckpointSettings, PromptSettings, AdapterCard | None]:
     """Checkpoint and prompt of a generation, and the card that they come from where there is one."""
     from cxrreport.model.adapters import CARD, AdapterCard
-    from cxrreport.model.table import is_published
+    from cxrreport.model.catalogue import is_published
 
     card = None
     if settings.adapter is not None:
@@ -157,8 +157,8 @@ def _images(
     settings: GenerateSettings, checkpoint: CheckpointSettings, card: AdapterCard | None, progress: Progress
 ) -> tuple[Manifest, GenerateSettings, dict[str, Any]]:
     """The images to describe, ingested first where need be; settings and facts that go with them."""
-    from cxrreport.ingestion.manifest import Manifest
-    from cxrreport.ingestion.pipeline import ingest as work
+    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.ingestion.ingest import ingest as work
     from cxrreport.model import checkpoints
 
     if any((settings.input / name).exists() for name in INGEST_FILES):
@@ -201,10 +201,10 @@ def export(settings: ExportSettings, *, progress: Progress | None = None) -> Sum
 
     Raises:
         MissingExtraError: highdicom or fhir.resources is not installed.
-        CxrReportError: another of its kinds; see `inference.export.export`.
+        CxrReportError: another of its kinds; see `export.documents.export`.
     """
-    from cxrreport.inference.export import export as work
-    from cxrreport.ingestion.manifest import Manifest
+    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.export.documents import export as work
 
     with (
         tracked("export", settings) as (run, summarise),

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cxrreport.records import Progress
-from cxrreport.runs.frame import Summary, flat, log_data, silent, tracked
+from cxrreport.runs.command import Summary, flat, log_data, silent, tracked
 from cxrreport.settings import IngestSettings
 
 if TYPE_CHECKING:
-    from cxrreport.ingestion.pipeline import IngestSummary
+    from cxrreport.ingestion.ingest import IngestSummary
 
 
 def ingest(
@@ -24,10 +24,10 @@ def ingest(
         rewriter: takes mentions of earlier studies out of a section, in the place of the rules.
 
     Raises:
-        CxrReportError: one of its kinds; see `ingestion.pipeline.ingest`.
+        CxrReportError: one of its kinds; see `ingestion.ingest.ingest`.
     """
-    from cxrreport.ingestion.manifest import Manifest
-    from cxrreport.ingestion.pipeline import ingest as work
+    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.ingestion.ingest import ingest as work
 
     with tracked("ingest", settings) as (run, summarise):
         result = work(settings, progress or silent, rewriter=rewriter)

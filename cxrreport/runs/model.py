@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from cxrreport.files import output_folder
 from cxrreport.records import Progress
-from cxrreport.runs.frame import Summary, flat, phantoms, silent, tracked
+from cxrreport.runs.command import Summary, flat, phantoms, silent, tracked
 from cxrreport.settings import MergeSettings
+from cxrreport.storage.files import output_folder
 
 
 def merge(settings: MergeSettings, *, progress: Progress | None = None) -> Summary[Path]:
@@ -20,7 +20,7 @@ def merge(settings: MergeSettings, *, progress: Progress | None = None) -> Summa
         OutputError: the folder is in use or holds something else, or the disk is full.
     """
     from cxrreport.model import adapters, checkpoints
-    from cxrreport.model.export import write_checkpoint
+    from cxrreport.model.checkpoint_writer import write_checkpoint
 
     report = progress or silent
     with (

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cxrreport.records import Progress
-from cxrreport.runs.frame import Summary, first_process, flat, log_data, phantoms, silent, tracked
+from cxrreport.runs.command import Summary, first_process, flat, log_data, phantoms, silent, tracked
 from cxrreport.settings import PlanSettings, TrackingSettings, TrainSettings
 
 if TYPE_CHECKING:
-    from cxrreport.training.plan import Offer
+    from cxrreport.training.planning.estimate import Offer
     from cxrreport.training.train import TrainResult, Validate
 
 
@@ -26,7 +26,7 @@ def train(
     Raises:
         CxrReportError: one of its kinds; see `training.train.train`.
     """
-    from cxrreport.ingestion.manifest import Manifest
+    from cxrreport.dataset.manifest import Manifest
     from cxrreport.model import checkpoints
     from cxrreport.training.train import train as work
 
@@ -78,8 +78,8 @@ def plan(settings: PlanSettings) -> tuple[list[Offer], str]:
         SettingsError: the GPU is not known.
         WeightsError: the checkpoint's configuration cannot be had.
     """
-    from cxrreport.training.plan import answer
-    from cxrreport.training.plan import plan as work
+    from cxrreport.training.planning.estimate import answer
+    from cxrreport.training.planning.estimate import plan as work
 
     offers = work(settings)
     return offers, answer(settings, offers)

@@ -85,7 +85,7 @@ class GenerateSettings(Settings):
     like the study's, by the features of that checkpoint."""
     prompts: tuple[str, ...] = ()
     """What to ask of every image, in the words of the mix checkpoints (`caption en`, `detect effusion`; see
-    `inference.prompts`), in the place of the report; a prediction for each."""
+    `inference.mix_prompts`), in the place of the report; a prediction for each."""
     draw_boxes: bool = False
     """Write a PNG with the boxes of every answer that has some, into `boxes` of the output folder."""
     engine: Literal["torch", "openvino"] = "torch"

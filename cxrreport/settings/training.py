@@ -115,9 +115,9 @@ class PlanSettings(Settings):
     examples: PositiveInt = 210_000
     """Of one epoch; MIMIC-CXR's training split has about so many studies with a frontal image and a report."""
     gpu: str | None = None
-    """A line of `training.gpus`; None: all of them."""
+    """A line of `training.planning.gpus`; None: all of them."""
     price: Annotated[float, Field(ge=0)] | None = None
-    """US dollars per hour of the GPU; None: the round figure of `training.gpus`."""
+    """US dollars per hour of the GPU; None: the round figure of `training.planning.gpus`."""
     utilisation: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Part of the GPU's peak that is expected to be reached."""
 

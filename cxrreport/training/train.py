@@ -19,21 +19,21 @@ import torch
 from safetensors.torch import load_file
 
 from cxrreport.errors import ManifestError, SettingsError, TrainingError
-from cxrreport.files import OutputFolder, output_folder
 from cxrreport.model import adapters, checkpoints
+from cxrreport.model.checkpoint_writer import write_checkpoint
 from cxrreport.model.checkpoints import LoadedModel
-from cxrreport.model.export import write_checkpoint
 from cxrreport.model.prompt import IGNORED, PromptLayout
 from cxrreport.records import Progress, Split
 from cxrreport.settings import TrainSettings
-from cxrreport.training.best import LOSS, Best
-from cxrreport.training.data import Augment, Collator, ImageSource, RunOrder, SplitSamples
-from cxrreport.training.features import VisionFeatures, autocast
-from cxrreport.training.log import Log, StepLog, draw_loss, read_log
+from cxrreport.storage.files import OutputFolder, output_folder
+from cxrreport.training.best_checkpoint import LOSS, Best
+from cxrreport.training.distributed import Processes, joined, shard
 from cxrreport.training.loss import suffix_loss
-from cxrreport.training.processes import Processes, joined, shard
+from cxrreport.training.samples import Augment, Collator, ImageSource, RunOrder, SplitSamples
+from cxrreport.training.step_log import Log, StepLog, draw_loss, read_log
 from cxrreport.training.trainer import ReportTrainer, core, discard_incomplete, load_trained, trained
 from cxrreport.training.trainer import checkpoints as saved_checkpoints
+from cxrreport.training.vision_features import VisionFeatures, autocast
 
 
 class Validate(Protocol):
@@ -291,7 +291,7 @@ class _Run:
         augment: Augment | None = None
         if settings.augment:
             # Loaded where it is used: MONAI takes seconds.
-            from cxrreport.training.augment import Augmentation
+            from cxrreport.training.augmentation import Augmentation
 
             augment = Augmentation(self.manifest.resolution, settings.seed)
         self.trainer = ReportTrainer(

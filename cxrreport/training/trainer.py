@@ -23,16 +23,16 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cxrreport.errors import TrainingError
-from cxrreport.files import atomic_path, write_json
 from cxrreport.model.attention import border_mask
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.fused import fused
 from cxrreport.model.prompt import to_pixels
 from cxrreport.settings import TrainSettings
-from cxrreport.training.data import Collator, RunOrder
-from cxrreport.training.features import VisionFeatures, autocast
+from cxrreport.storage.files import atomic_path, write_json
+from cxrreport.training.distributed import Processes, like, whole
 from cxrreport.training.loss import predicting, row_losses, suffix_loss
-from cxrreport.training.processes import Processes, like, whole
+from cxrreport.training.samples import Collator, RunOrder
+from cxrreport.training.vision_features import VisionFeatures, autocast
 
 WEIGHTS, OPTIMIZER, SCHEDULE, STATE = (
     "trained.safetensors",

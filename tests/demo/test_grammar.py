@@ -8,7 +8,7 @@ import pytest
 from cxrreport.demo import captions, grammar
 from cxrreport.demo.findings import Finding, Name, masked, sample_findings
 from cxrreport.demo.grammar import HOUSE_STYLES, annotate, join, sample_annotated, sample_style, write_report
-from cxrreport.demo.reader import contradicts, read_findings
+from cxrreport.demo.text_findings import contradicts, read_findings
 
 
 def words(graph: grammar.AnnotatedText, index: int) -> str:

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 
 from cxrreport.demo.studies import plan_studies, read_truth, write_studies
-from cxrreport.ingestion.pipeline import ingest
+from cxrreport.ingestion.ingest import ingest
 from cxrreport.records import Split
 from cxrreport.settings import IngestSettings
 
@@ -75,7 +75,7 @@ def test_ingest_reads_them_all_with_their_reports(phantoms, tmp_path):
     summary = ingest(settings, silent)
     assert summary.kept == len(studies)
     assert set(summary.left_out) <= {"not-frontal"}
-    from cxrreport.ingestion.manifest import Manifest
+    from cxrreport.dataset.manifest import Manifest
 
     manifest = Manifest.open(tmp_path / "out")
     reports = {study.study_id: study.written.report for study in studies}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cxrreport.assets import radgraph_folder
 from cxrreport.demo.findings import sample_findings
 from cxrreport.demo.grammar import (
     HOUSE_STYLES,
@@ -20,18 +21,17 @@ from cxrreport.demo.grammar import (
     write_report,
 )
 from cxrreport.demo.tiny_radgraph import document, graph_f1, judge, make, with_fillers
-from cxrreport.evaluation.archives import tiny_folder
-from cxrreport.evaluation.graph import Annotation, Entity
-from cxrreport.evaluation.radgraph import RadGraphAnnotator
+from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
+from cxrreport.evaluation.radgraph.graph import Annotation, Entity
 
 
 @pytest.fixture(scope="module")
 def annotator() -> RadGraphAnnotator:
-    return RadGraphAnnotator(tiny_folder(), device="cpu")
+    return RadGraphAnnotator(radgraph_folder(), device="cpu")
 
 
 def test_it_reads_templates_it_has_not_seen() -> None:
-    scores = judge(tiny_folder(), texts=60, seed=99)
+    scores = judge(radgraph_folder(), texts=60, seed=99)
     assert scores["held-out"]["entity_f1"] >= 0.95 and scores["held-out"]["relation_f1"] >= 0.90
     assert scores["seen"]["entity_f1"] >= 0.98 and scores["seen"]["relation_f1"] >= 0.94
 
@@ -63,7 +63,7 @@ def test_texts_of_the_grammar_split_into_the_tokens_of_their_graph(annotator: Ra
 
 
 def test_what_it_says_of_itself() -> None:
-    folder = tiny_folder()
+    folder = radgraph_folder()
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["synthetic"] is True
     assert provenance["weights_sha256"] == hashlib.sha256((folder / "weights.th").read_bytes()).hexdigest()
@@ -81,9 +81,9 @@ def test_the_script_makes_an_archive_and_the_same_one_from_the_same_seed(tmp_pat
     again = make(tmp_path / "b", seed=7, steps=3, judged=2)
     other = make(tmp_path / "c", seed=8, steps=3, judged=2)
     assert first["weights_sha256"] == again["weights_sha256"] != other["weights_sha256"]
-    assert {path.name for path in (tmp_path / "a").iterdir()} == {path.name for path in tiny_folder().iterdir()}
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {path.name for path in radgraph_folder().iterdir()}
     assert json.loads((tmp_path / "a" / "config.json").read_text()) == json.loads(
-        (tiny_folder() / "config.json").read_text()
+        (radgraph_folder() / "config.json").read_text()
     )
 
 

@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
+from cxrreport.assets import radgraph_folder
 from cxrreport.demo.grammar import AnnotatedText, annotate
-from cxrreport.evaluation.archives import tiny_folder
-from cxrreport.evaluation.graph import Annotation, Entity
+from cxrreport.evaluation.radgraph.graph import Annotation, Entity
 
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project's own archive, as a user would hold one: `<root>/radgraph-xl`."""
     folder = tmp_path_factory.mktemp("models") / "radgraph-xl"
-    shutil.copytree(tiny_folder(), folder)
+    shutil.copytree(radgraph_folder(), folder)
     return folder
 
 
 def make_stock(archive: Path, root: Path) -> Any:
     """The package's own `RadGraph` on the weights of `archive`; it wants the encoder's folder as an absolute name."""
-    from cxrreport.evaluation.radgraph import transformers5
+    from cxrreport.evaluation.radgraph.annotator import transformers5
 
     shutil.copytree(archive, root / "radgraph-xl")
     config = json.loads((archive / "config.json").read_text())

@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 
 from cxrreport.errors import WeightsError
-from cxrreport.evaluation import archives
+from cxrreport.evaluation.radgraph import archives
 
 
 def pack(source: Path, target: Path) -> Path:

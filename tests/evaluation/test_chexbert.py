@@ -10,9 +10,9 @@ import torch
 from transformers import BertConfig, BertModel
 
 from cxrreport.errors import WeightsError
-from cxrreport.evaluation.chexbert import FINDINGS, FIVE, CheXbert, chexbert_f1
+from cxrreport.evaluation.metrics.chexbert import FINDINGS, FIVE, CheXbert, chexbert_f1
 from cxrreport.evaluation.registry import chosen
-from cxrreport.evaluation.statistics import PatientBootstrap
+from cxrreport.evaluation.statistics.bootstrap import PatientBootstrap
 from cxrreport.settings import EvaluateSettings
 
 WORDS = [

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cxrreport.assets import radgraph_folder
 from cxrreport.demo.findings import Finding as Known
 from cxrreport.demo.findings import Name, sample_findings
 from cxrreport.demo.grammar import HOUSE_STYLES, AnnotatedText, write_report
-from cxrreport.evaluation.archives import tiny_folder
-from cxrreport.evaluation.chexpert import Presence, Stated, mentions, reading, sentence_starts
-from cxrreport.evaluation.finding_words import RULES, Finding
-from cxrreport.evaluation.graph import Annotation, Entity
-from cxrreport.evaluation.radgraph import RadGraphAnnotator
+from cxrreport.evaluation.clinical.chexpert import Presence, Stated, mentions, reading, sentence_starts
+from cxrreport.evaluation.clinical.vocabulary import RULES, Finding
+from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
+from cxrreport.evaluation.radgraph.graph import Annotation, Entity
 
 PRESENCE = {"+": Presence.PRESENT, "?": Presence.UNCERTAIN, "-": Presence.ABSENT}
 SIDES = {"L": {"left"}, "R": {"right"}, "LR": {"left", "right"}}
@@ -135,7 +135,7 @@ def test_phantoms_by_their_own_graphs(graph_of: GraphOf) -> None:
 
 def test_phantoms_through_the_tiny_radgraph() -> None:
     written = phantoms(48, seed=1)
-    annotations = RadGraphAnnotator(tiny_folder(), device="cpu").annotate([graph.text for _, graph in written])
+    annotations = RadGraphAnnotator(radgraph_folder(), device="cpu").annotate([graph.text for _, graph in written])
     pairs = [(known, reading(mentions(one))) for (known, _), one in zip(written, annotations, strict=True)]
     assert macro_f1(pairs, details=False) >= 0.98
     assert macro_f1(pairs, details=True) >= 0.9  # the tiny model misses a relation now and then

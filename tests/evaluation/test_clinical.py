@@ -14,12 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cxrreport.evaluation import clinical, selective, subgroups
+from cxrreport.evaluation import subgroups
+from cxrreport.evaluation.clinical import comparison as clinical
+from cxrreport.evaluation.clinical.vocabulary import Finding
 from cxrreport.evaluation.evaluate import evaluate
-from cxrreport.evaluation.finding_words import Finding
-from cxrreport.evaluation.graph import Annotation
 from cxrreport.evaluation.metrics import Pairs
-from cxrreport.evaluation.statistics import PatientBootstrap, mean
+from cxrreport.evaluation.radgraph.graph import Annotation
+from cxrreport.evaluation.statistics import risk_coverage as selective
+from cxrreport.evaluation.statistics.bootstrap import PatientBootstrap, mean
 from cxrreport.settings import EvaluateSettings
 
 SMALL_LEFT = "Small/O>effusion left/A>pleural pleural/A effusion/O@pleural ."

@@ -18,10 +18,10 @@ from cxrreport.demo.grammar import write_report
 from cxrreport.errors import InputError, OutputError, ScoreError, SettingsError, WeightsError
 from cxrreport.evaluation.conditions import differing, of_number
 from cxrreport.evaluation.evaluate import Evaluation, evaluate
-from cxrreport.evaluation.findings import finding_scorer
 from cxrreport.evaluation.metrics import Metric, Pairs, metric
+from cxrreport.evaluation.metrics.label_agreement import finding_scorer
 from cxrreport.evaluation.results import plain
-from cxrreport.evaluation.statistics import mean
+from cxrreport.evaluation.statistics.bootstrap import mean
 from cxrreport.review.studies import read_evaluation
 from cxrreport.settings import EvaluateSettings
 

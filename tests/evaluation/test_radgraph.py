@@ -19,8 +19,8 @@ import torch
 
 from cxrreport.demo.grammar import sample_annotated
 from cxrreport.errors import OutputError, WeightsError
-from cxrreport.evaluation.graph import NO_ENTITIES, Annotation, Entity, Level, agreement, rexrank, statuses
-from cxrreport.evaluation.radgraph import RadGraphAnnotator, span_table
+from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator, span_table
+from cxrreport.evaluation.radgraph.graph import NO_ENTITIES, Annotation, Entity, Level, agreement, rexrank, statuses
 
 ODD = [
     "",
@@ -213,7 +213,8 @@ def test_cache_does_not_mix_weights(archive: Path, tmp_path: Path) -> None:
 def test_two_processes_share_a_cache(archive: Path, annotator: RadGraphAnnotator, tmp_path: Path) -> None:
     file = tmp_path / "annotations.sqlite"
     program = (
-        "import sys; from pathlib import Path; from cxrreport.evaluation.cache import AnnotationCache\n"
+        "import sys; from pathlib import Path\n"
+        "from cxrreport.evaluation.radgraph.annotation_cache import AnnotationCache\n"
         "cache = AnnotationCache(Path(sys.argv[1]), 'maker')\n"
         "for n in range(150):\n"
         "    cache.write({f'text {n}': [(0, n, 'label', [])]})\n"
@@ -264,7 +265,7 @@ def test_annotations_are_made_in_float32_within_autocast(
 
 def test_importing_it_leaves_the_warning_filters_alone() -> None:
     program = (
-        "import warnings, cxrreport.evaluation.radgraph\n"
+        "import warnings, cxrreport.evaluation.radgraph.annotator\n"
         "assert warnings.filters[0] != ('default', None, DeprecationWarning, None, 0), warnings.filters[0]\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -9,9 +9,9 @@ import torch
 
 from cxrreport.errors import InferenceError, MismatchError
 from cxrreport.inference import engine as module
-from cxrreport.inference.choice import drawn
 from cxrreport.inference.engine import Engine, Generated, Request
-from cxrreport.inference.prompts import prompt
+from cxrreport.inference.mix_prompts import prompt
+from cxrreport.inference.sampling import drawn
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout, pixel_values, positions
 from cxrreport.settings import Beam, PromptSettings, Sampling

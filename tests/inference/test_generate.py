@@ -16,12 +16,12 @@ import torch
 from PIL import Image as PillowImage
 
 from cxrreport.errors import InferenceError, InputError, MismatchError, OutputError, SettingsError
-from cxrreport.files import output_folder
 from cxrreport.inference import worker
 from cxrreport.inference.generate import PHANTOMS_ONLY, VERB, generate
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Box, Prediction
 from cxrreport.settings import GenerateSettings, PromptSettings
+from cxrreport.storage.files import output_folder
 
 CONFTEST = Path(__file__).with_name("conftest.py")
 

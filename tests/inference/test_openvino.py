@@ -13,8 +13,10 @@ import torch
 from cxrreport.demo.findings import Finding, Name
 from cxrreport.demo.phantom import draw, sample_anatomy
 from cxrreport.errors import MissingExtraError, SettingsError
-from cxrreport.inference import loading, openvino, openvino_graphs
+from cxrreport.inference import backends as loading
 from cxrreport.inference.engine import Engine, Request
+from cxrreport.inference.openvino import graphs as openvino_graphs
+from cxrreport.inference.openvino import model as openvino
 from cxrreport.model.checkpoints import LoadedModel, load
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Report

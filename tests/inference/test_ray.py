@@ -15,7 +15,7 @@ from PIL import Image
 
 from cxrreport import runs
 from cxrreport.errors import MissingExtraError, SettingsError
-from cxrreport.inference import ray
+from cxrreport.inference import ray_pipeline as ray
 from cxrreport.inference.worker import Task
 from cxrreport.settings import CheckpointSettings, GenerateSettings, IngestSettings, PromptSettings, TrackingSettings
 

@@ -14,15 +14,6 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-
-
-@pytest.fixture
-def shared() -> Path:
-    if not SHARED.is_dir():
-        pytest.skip("the real material of ../shared/data is not here")
-    return SHARED
-
 
 @pytest.fixture
 def pydicom_file() -> Callable[[str], Path]:

@@ -19,8 +19,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless
 
 from cxrreport.errors import PixelError, RefusedImage
-from cxrreport.ingestion.dicom import read_header, read_radiograph
-from cxrreport.ingestion.greyscale import GreyScale, Window, to_grey
+from cxrreport.ingestion.dicom.radiograph import read_header, read_radiograph
+from cxrreport.ingestion.images.greyscale import GreyScale, Window, to_grey
 from cxrreport.records import Reason, View
 
 BUDGET = 60_000_000

@@ -21,10 +21,10 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from cxrreport.errors import RefusedImage
-from cxrreport.ingestion.dicom import read_radiograph
-from cxrreport.ingestion.picture import read_picture
-from cxrreport.ingestion.sections import parse_report
+from cxrreport.ingestion.dicom.radiograph import read_radiograph
+from cxrreport.ingestion.images.picture import read_picture
 from cxrreport.records import Reason, Report
+from cxrreport.reports.sections import parse_report
 
 BUDGET = 1_200_000  # pixels
 MEMORY = 64_000_000 + 60 * BUDGET  # bytes: what a file may hold beside its pixels, and the arrays of one picture

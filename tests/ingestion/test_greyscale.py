@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrreport.errors import PixelError
-from cxrreport.ingestion.greyscale import GreyScale, LookupTable, Window, WindowFunction, apply_window, to_grey
+from cxrreport.ingestion.images.greyscale import GreyScale, LookupTable, Window, WindowFunction, apply_window, to_grey
 
 VALUES = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 

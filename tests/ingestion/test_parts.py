@@ -1,4 +1,4 @@
-"""The smaller parts of ingestion: views, codestreams, pictures, tables, store and manifest, workers, augmentation."""
+"""The smaller parts of ingestion: views, codestreams, pictures, tables, store and manifest, workers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from cxrreport.dataset.image_store import ImageStore, decode, encode, write_shard
+from cxrreport.dataset.manifest import Manifest
 from cxrreport.errors import InputError, ManifestError, RefusedImage
-from cxrreport.ingestion.augment import Augmentation
-from cxrreport.ingestion.codestream import frame_size
-from cxrreport.ingestion.contact_sheet import spread, write_contact_sheet
-from cxrreport.ingestion.manifest import Manifest
-from cxrreport.ingestion.picture import read_picture
-from cxrreport.ingestion.pipeline import ingest
-from cxrreport.ingestion.plan import split_by_patient
-from cxrreport.ingestion.resample import to_square
-from cxrreport.ingestion.store import ImageStore, decode, encode, write_shard
-from cxrreport.ingestion.tables import read_table
-from cxrreport.ingestion.views import preference, view_of
+from cxrreport.ingestion.dicom.codestream import frame_size
+from cxrreport.ingestion.images.contact_sheet import spread, write_contact_sheet
+from cxrreport.ingestion.images.picture import read_picture
+from cxrreport.ingestion.images.resample import to_square
+from cxrreport.ingestion.images.views import preference, view_of
+from cxrreport.ingestion.ingest import ingest
+from cxrreport.ingestion.layouts.tables import read_table
+from cxrreport.ingestion.study_plan import split_by_patient
 from cxrreport.ingestion.workers import ordered_map
 from cxrreport.records import Split, View
 from cxrreport.settings import IngestSettings
@@ -309,23 +308,6 @@ def test_one_worker_is_this_process() -> None:
     assert list(ordered_map(lambda _: os.getpid(), [0], workers=1, when_killed=id)) == [os.getpid()]
 
 
-# --- Augmentation ---
-
-
-def test_augmentation_is_seeded_small_and_never_a_flip() -> None:
-    image = np.zeros((224, 224), dtype=np.uint8)
-    image[60:160, 20:90] = 200  # what lies on the left
-    augment = Augmentation(seed=5)
-    views = [augment(image, sample, epoch) for sample in range(6) for epoch in range(3)]
-    assert all(view.shape == image.shape and view.dtype == np.uint8 for view in views)
-    assert len({view.tobytes() for view in views}) == len(views)
-    assert all(view[:, :112].mean() > 4 * view[:, 112:].mean() for view in views)
-    again = pickle.loads(pickle.dumps(augment))
-    assert np.array_equal(again(image, 4, 2), augment(image, 4, 2))
-    assert not np.array_equal(Augmentation(seed=6)(image, 4, 2), augment(image, 4, 2))
-    assert image.max() == 200 and image[0, 0] == 0  # the input is left as it is
-
-
 # --- Contact sheet ---
 
 
@@ -339,7 +321,7 @@ def test_contact_sheet(tmp_path: Path) -> None:
 
 def test_ingestion_loads_neither_torch_nor_monai() -> None:
     code = (
-        "import sys, cxrreport.ingestion.pipeline, cxrreport.ingestion.augment\n"
+        "import sys, cxrreport.ingestion.ingest\n"
         "print([name for name in ('torch', 'transformers', 'monai', 'mlflow', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

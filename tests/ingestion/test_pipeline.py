@@ -25,11 +25,11 @@ from pydicom.dataset import Dataset
 from typer.testing import CliRunner
 
 from cxrreport.cli import app
+from cxrreport.dataset.covariates import Covariates
+from cxrreport.dataset.manifest import Manifest, content_digest
 from cxrreport.errors import InputError, ManifestError, OutputError
-from cxrreport.ingestion import pipeline
-from cxrreport.ingestion.covariates import Covariates
-from cxrreport.ingestion.manifest import Manifest, content_digest
-from cxrreport.ingestion.pipeline import IngestSummary, ingest
+from cxrreport.ingestion import ingest as pipeline
+from cxrreport.ingestion.ingest import IngestSummary, ingest
 from cxrreport.records import Split, View
 from cxrreport.settings import IngestSettings
 
@@ -428,8 +428,8 @@ def test_image_shard_that_was_lost_is_made_again(
 DRIVER = """
 import sys
 from pathlib import Path
-from cxrreport.ingestion import pipeline
-from cxrreport.ingestion.covariates import Covariates
+from cxrreport.ingestion import ingest as pipeline
+from cxrreport.dataset.covariates import Covariates
 from cxrreport.settings import IngestSettings
 if __name__ == "__main__":
     pipeline.STUDIES_PER_SHARD = 4
@@ -521,7 +521,7 @@ def test_full_disk_is_a_clear_error_and_the_run_goes_on_later(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("cxrreport.ingestion.store.pq.write_table", full)
+        patch.setattr("cxrreport.dataset.image_store.pq.write_table", full)
         with pytest.raises(OutputError, match="the disk is full"):
             run(root, tmp_path / "out")
     assert list((tmp_path / "out/images").iterdir()) == []

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrreport.ingestion.dicom import read_radiograph
-from cxrreport.ingestion.polarity import looks_inverted
+from cxrreport.ingestion.dicom.radiograph import read_radiograph
+from cxrreport.ingestion.images.polarity import looks_inverted
 
 
 def chest(side: int = 256) -> np.ndarray:

@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 from cxrreport.cli import app
 from cxrreport.errors import RefusedImage, SettingsError
-from cxrreport.ingestion.codestream import frame_size
-from cxrreport.ingestion.dicom import read_header, read_radiograph
-from cxrreport.ingestion.picture import read_picture
-from cxrreport.ingestion.pipeline import ingest
+from cxrreport.ingestion.dicom.codestream import frame_size
+from cxrreport.ingestion.dicom.radiograph import read_header, read_radiograph
+from cxrreport.ingestion.images.picture import read_picture
+from cxrreport.ingestion.ingest import ingest
 from cxrreport.settings import IngestSettings, build
 
 Make = Callable[..., Any]

@@ -16,7 +16,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from cxrreport.errors import RefusedImage
-from cxrreport.ingestion.dicom import read_radiograph
+from cxrreport.ingestion.dicom.radiograph import read_radiograph
 from cxrreport.records import Reason
 
 radreader = pytest.importorskip("radreader", reason="radreader is not installed (extra dev)")

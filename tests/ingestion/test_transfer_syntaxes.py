@@ -36,8 +36,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cxrreport.ingestion import dicom_pixels
-from cxrreport.ingestion.dicom import read_radiograph
+from cxrreport.ingestion.dicom import pixel_data as dicom_pixels
+from cxrreport.ingestion.dicom.radiograph import read_radiograph
 
 LOSSLESS = [JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, RLELossless]
 NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian]

@@ -14,11 +14,12 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, Repo
 from safetensors.torch import load_file, save_file
 from transformers import PaliGemmaForConditionalGeneration
 
+from cxrreport import assets
 from cxrreport.errors import MismatchError, SettingsError, WeightsError
 from cxrreport.model import checkpoints
 from cxrreport.model.adapters import attach
+from cxrreport.model.catalogue import TABLE
 from cxrreport.model.checkpoints import fingerprint, load, resize_position_embeddings
-from cxrreport.model.table import TABLE
 from cxrreport.settings import CheckpointSettings, LoraSettings
 
 
@@ -144,7 +145,7 @@ def test_the_projects_own_at_another_resolution(
     monkeypatch: pytest.MonkeyPatch, checkpoint_folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(checkpoint_folder, tmp_path / TABLE["tiny"].source)
-    monkeypatch.setattr(checkpoints, "ASSETS", tmp_path)
+    monkeypatch.setattr(assets, "ASSETS", tmp_path)
     loaded = load(settings("tiny-896"), resolution=896)
     assert (loaded.resolution, loaded.image_tokens, loaded.synthetic) == (896, 256, True)
     with pytest.raises(MismatchError, match="tiny-896"):

@@ -259,9 +259,9 @@ def test_every_command_is_in_the_walk(tmp_path: Path) -> None:
 def test_every_verb(
     export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cxrreport.demo import tiny_paligemma
+    from cxrreport.assets import checkpoint_folder
 
-    if not (Path(tiny_paligemma.__file__).parent / "assets" / "paligemma2-tiny-224" / "config.json").is_file():
+    if not (checkpoint_folder("paligemma2-tiny-224") / "config.json").is_file():
         pytest.skip("the tiny checkpoint is not here")
     out, shell = tmp_path / "out", Shell()
     (tmp_path / "in" / "key").write_text("0123456789abcdef0123456789abcdef")

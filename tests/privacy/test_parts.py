@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from cxrreport.dataset.pseudonyms import Pseudonyms, active, shown_id, shown_path
 from cxrreport.errors import InputError, SettingsError
-from cxrreport.ingestion.burned_in import text_near_border
-from cxrreport.ingestion.plan import Plan, StudyPlan
-from cxrreport.ingestion.pseudonyms import Pseudonyms, active, shown_id, shown_path
+from cxrreport.ingestion.images.burned_in import text_near_border
+from cxrreport.ingestion.study_plan import Plan, StudyPlan
 from cxrreport.ingestion.texts import allowed_rewriter, prepare_texts, without_marks
 from cxrreport.records import Report, Split
 from cxrreport.remote import check_allowed

@@ -32,7 +32,7 @@ WALK = """
 import pathlib, sys
 from dataclasses import replace
 
-from cxrreport.demo import walk
+from cxrreport.demo import pipeline as walk
 from cxrreport.settings import DemoSettings
 
 if __name__ == "__main__":
@@ -68,9 +68,9 @@ def test_the_guard_sees_connections(tmp_path: Path, call: str) -> None:
 
 
 def test_the_demo_makes_none(tmp_path: Path) -> None:
-    from cxrreport.demo import tiny_paligemma
+    from cxrreport.assets import checkpoint_folder
 
-    if not (Path(tiny_paligemma.__file__).parent / "assets" / "paligemma2-tiny-224" / "config.json").is_file():
+    if not (checkpoint_folder("paligemma2-tiny-224") / "config.json").is_file():
         pytest.skip("the tiny checkpoint is not here")
     done, seen = guarded(tmp_path, WALK, str(tmp_path / "demo"))
     assert seen == ""

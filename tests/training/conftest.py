@@ -16,7 +16,7 @@ from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Report, Split, Study
 from cxrreport.settings import TrainSettings
-from cxrreport.training.processes import Processes
+from cxrreport.training.distributed import Processes
 
 REPORTS = (
     Report(indication="cough", findings="The heart is enlarged. No pneumothorax.", impression="Cardiomegaly."),

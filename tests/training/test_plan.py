@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from cxrreport import cli
 from cxrreport.errors import SettingsError, WeightsError
-from cxrreport.model.table import TABLE
+from cxrreport.model.catalogue import TABLE
 from cxrreport.settings import PlanSettings, TrainSettings
-from cxrreport.training.gpus import GPUS, recognised
-from cxrreport.training.meter import counted
-from cxrreport.training.plan import answer, need, plan
+from cxrreport.training.planning.counting import counted
+from cxrreport.training.planning.estimate import answer, need, plan
+from cxrreport.training.planning.gpus import GPUS, recognised
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

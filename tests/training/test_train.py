@@ -22,8 +22,9 @@ from cxrreport.errors import ManifestError, MismatchError, OutputError, Training
 from cxrreport.model import adapters
 from cxrreport.model.checkpoints import load
 from cxrreport.settings import CheckpointSettings, TrainSettings
-from cxrreport.training import features, trainer
-from cxrreport.training.log import read_log
+from cxrreport.training import trainer
+from cxrreport.training import vision_features as features
+from cxrreport.training.step_log import read_log
 from cxrreport.training.train import TrainResult, train
 
 Settings = Callable[..., TrainSettings]

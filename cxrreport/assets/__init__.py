@@ -1,0 +1,20 @@
+"""The small models that this project trained itself, shipped with the package.
+
+They have only seen drawn phantoms; see `docs/demo.md` for how they were made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ASSETS = Path(__file__).resolve().parent
+
+
+def checkpoint_folder(name: str) -> Path:
+    """The folder of a shipped PaliGemma 2 checkpoint."""
+    return ASSETS / name
+
+
+def radgraph_folder() -> Path:
+    """The folder of the shipped RadGraph archive."""
+    return ASSETS / "radgraph" / "radgraph-xl"

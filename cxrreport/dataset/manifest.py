@@ -1,0 +1,239 @@
+"""The manifest: one row per kept image, with its study and report; written by `ingest`, read by every later verb."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cxrreport.dataset.covariates import NAMES, Covariates
+from cxrreport.dataset.image_store import ImageStore
+from cxrreport.errors import ManifestError
+from cxrreport.records import REPORT_SECTIONS, Image, LeftOut, Report, Split, Study, View
+from cxrreport.storage import parquet as arrow
+from cxrreport.storage.files import atomic_path
+
+SCHEMA_VERSION = "1"
+MANIFEST, LEDGER, IMAGES = "manifest.parquet", "ledger.parquet", "images"
+
+_COLUMNS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("study_id", pa.string()),
+        ("patient_id", pa.string()),
+        ("split", pa.string()),
+        ("view", pa.string()),
+        ("source", pa.string()),
+        ("rows", pa.int32()),
+        ("columns", pa.int32()),
+        ("notes", pa.list_(pa.string())),
+        ("image_sha256", pa.string()),
+        *((section, pa.string()) for section in REPORT_SECTIONS),
+    ]
+)
+_LEDGER_COLUMNS = pa.schema([(name, pa.string()) for name in ("source", "study_id", "reason", "detail")])
+_ROWS_AT_A_TIME = 4096
+_NOT_CONTENT = frozenset({"source"})
+"""What may differ between two copies of one data set: left out of the digest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestRow:
+    """One kept image with the report of its study; `image_sha256` is that of the model-ready pixels, row by row."""
+
+    image: Image
+    report: Report
+    image_sha256: str
+    covariates: Covariates | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The columns of the manifest."""
+        image = self.image
+        return {
+            "image_id": image.image_id,
+            "study_id": image.study_id,
+            "patient_id": image.patient_id,
+            "split": image.split.value,
+            "view": image.view.value,
+            "source": image.source,
+            "rows": image.rows,
+            "columns": image.columns,
+            "notes": list(image.notes),
+            "image_sha256": self.image_sha256,
+            **{section: getattr(self.report, section) for section in REPORT_SECTIONS},
+            **(asdict(self.covariates) if self.covariates else {}),
+        }
+
+
+def content_digest(rows: Sequence[ManifestRow], preprocessing: dict[str, Any]) -> str:
+    """SHA-256 of the content: ids, splits, views, notes, pixels, reports and preprocessing, in a fixed order.
+
+    It does not depend on where the input or the output lies, on shards, on time or on versions of file formats.
+    """
+    digest = hashlib.sha256(json.dumps(preprocessing, sort_keys=True).encode())
+    for row in sorted(rows, key=lambda row: row.image.image_id):
+        content = {name: value for name, value in row.as_dict().items() if name not in _NOT_CONTENT}
+        digest.update(json.dumps(content, sort_keys=True, ensure_ascii=True).encode())
+    return digest.hexdigest()
+
+
+def write_manifest(folder: Path, rows: Sequence[ManifestRow], preprocessing: dict[str, Any]) -> str:
+    """Write `manifest.parquet`, rows in the given order, and return its digest.
+
+    Raises:
+        OutputError: the disk is full or the file cannot be written.
+    """
+    digest = content_digest(rows, preprocessing)
+    metadata = {
+        "cxrreport.schema": SCHEMA_VERSION,
+        "cxrreport.digest": digest,
+        "cxrreport.preprocessing": json.dumps(preprocessing, sort_keys=True),
+    }
+    schema = _COLUMNS
+    if any(row.covariates for row in rows):
+        schema = pa.schema([*_COLUMNS, *((name, pa.string()) for name in NAMES)])
+    schema = schema.with_metadata(metadata)
+    with atomic_path(folder / MANIFEST) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for start in range(0, len(rows), _ROWS_AT_A_TIME):
+            some = [row.as_dict() for row in rows[start : start + _ROWS_AT_A_TIME]]
+            writer.write_table(arrow.table(some, schema))
+    return digest
+
+
+def write_ledger(folder: Path, left_out: Sequence[LeftOut]) -> None:
+    """Write `ledger.parquet`, one row per thing left out.
+
+    Raises:
+        OutputError: the disk is full or the file cannot be written.
+    """
+    rows = [
+        {"source": row.source, "study_id": row.study_id, "reason": row.reason.value, "detail": row.detail}
+        for row in left_out
+    ]
+    with atomic_path(folder / LEDGER) as temporary:
+        pq.write_table(arrow.table(rows, _LEDGER_COLUMNS), temporary)
+
+
+class Manifest:
+    """An ingest folder, opened for reading with `Manifest.open`.
+
+    Args:
+        folder: the output folder of `ingest`.
+        images: every kept image, keyed by image id, in the order of the manifest.
+        preprocessing: `resolution` (pixels), `resize`, `interpolation`.
+        digest: SHA-256 of the content (`content_digest`), hexadecimal.
+        covariates: keyed by image id; empty where `ingest` was not asked for them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        images: dict[str, Image],
+        reports: dict[str, Report],
+        preprocessing: dict[str, Any],
+        digest: str,
+        covariates: dict[str, Covariates] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.images = images
+        self.preprocessing = preprocessing
+        self.digest = digest
+        self.covariates = covariates or {}
+        self._store = ImageStore(folder / IMAGES)
+        missing = [image_id for image_id in images if image_id not in self._store]
+        if missing:
+            raise ManifestError(
+                f"{folder / IMAGES}: {len(missing)} of {len(images)} images of the manifest are missing, "
+                f"{missing[0]} first; ingest into a new folder"
+            )
+        ids: dict[str, list[str]] = defaultdict(list)
+        for image in images.values():
+            ids[image.study_id].append(image.image_id)
+        self._studies = [
+            Study(
+                study_id=study_id,
+                patient_id=images[image_ids[0]].patient_id,
+                split=images[image_ids[0]].split,
+                image_ids=tuple(image_ids),
+                report=reports[study_id],
+            )
+            for study_id, image_ids in sorted(ids.items())
+        ]
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open the output folder of a finished `ingest`.
+
+        Raises:
+            ManifestError: the folder is missing, not finished, of another schema version, or lacks images.
+        """
+        path = folder / MANIFEST
+        if not folder.is_dir():
+            raise ManifestError(f"{folder}: no such folder; give the output folder of `cxrreport ingest`")
+        if not path.is_file():
+            began = (folder / "ingest.json").is_file()
+            raise ManifestError(
+                f"{folder}: ingest has begun here but not finished; give the same ingest command again"
+                if began
+                else f"{folder}: no {MANIFEST}; give the output folder of `cxrreport ingest`"
+            )
+        try:
+            table = arrow.read(path)
+        except (OSError, pa.ArrowException) as error:
+            raise ManifestError(f"{path}: cannot be read as Parquet; ingest into a new folder") from error
+        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        version = metadata.get("cxrreport.schema")
+        if version != SCHEMA_VERSION:
+            raise ManifestError(
+                f"{path}: schema version {version or 'missing'}, and this version of cxrreport reads {SCHEMA_VERSION}; "
+                "ingest into a new folder"
+            )
+        absent = [name for name in _COLUMNS.names if name not in table.column_names]
+        absent += [key for key in ("cxrreport.digest", "cxrreport.preprocessing") if key not in metadata]
+        if absent:
+            raise ManifestError(f"{path}: {', '.join(absent)} is missing; ingest into a new folder")
+        images: dict[str, Image] = {}
+        reports: dict[str, Report] = {}
+        covariates: dict[str, Covariates] = {}
+        for row in table.to_pylist():
+            try:
+                images[row["image_id"]] = Image(
+                    split=Split(row["split"]),
+                    view=View(row["view"]),
+                    notes=tuple(row["notes"]),
+                    **{name: row[name] for name in ("image_id", "study_id", "patient_id", "source", "rows", "columns")},
+                )
+            except (TypeError, ValueError) as error:
+                raise ManifestError(f"{path}: the row of image {row['image_id']!r} is not valid") from error
+            reports[row["study_id"]] = Report(**{section: row[section] or "" for section in REPORT_SECTIONS})
+            if NAMES[0] in row:
+                covariates[row["image_id"]] = Covariates(**{name: row.get(name) or "" for name in NAMES})
+        preprocessing = json.loads(metadata["cxrreport.preprocessing"])
+        return cls(folder, images, reports, preprocessing, metadata["cxrreport.digest"], covariates)
+
+    @property
+    def resolution(self) -> int:
+        """Side of the square images, pixels."""
+        return int(self.preprocessing["resolution"])
+
+    def studies(self, split: Split | str | None = None) -> list[Study]:
+        """The studies of one split, or all, sorted by study id; the images of each with the best view first."""
+        wanted = None if split is None else Split(split)
+        return [study for study in self._studies if wanted is None or study.split is wanted]
+
+    def image(self, image_id: str) -> NDArray[np.uint8]:
+        """uint8[R, R] grey of one image, R the `resolution`; bright is dense.
+
+        Raises:
+            ManifestError: there is no image of this id, or it cannot be read.
+        """
+        return self._store[image_id]

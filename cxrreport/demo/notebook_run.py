@@ -1,0 +1,80 @@
+"""The road on few phantoms, for notebooks: each stage in seconds, made once for a folder and found again afterwards.
+
+    from pathlib import Path
+    from cxrreport.demo import notebook_run as lesson
+
+    scores = lesson.evaluated(Path("lesson"))
+
+Every stage calls the verbs before it, with settings that a user could have written, and those do nothing where they
+are done. So a notebook can begin anywhere on the road.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cxrreport import runs
+from cxrreport.demo.pipeline import train_settings
+from cxrreport.demo.studies import read_truth, write_studies
+from cxrreport.demo.text_findings import read_findings
+from cxrreport.settings import EvaluateSettings, GenerateSettings, IngestSettings, TrainSettings
+
+PATIENTS = 90
+STEPS = 80
+
+
+def studies(root: Path) -> Path:
+    """A folder laid out as MIMIC-CXR, with DICOM files, reports and tables of about 115 phantom studies."""
+    folder = root / "phantoms"
+    write_studies(folder, patients=PATIENTS, seed=0, smallest=240, full_size=1, workers=1, progress=lambda *_: None)
+    return folder
+
+
+def ingested(root: Path) -> Path:
+    """Output folder of `ingest`."""
+    runs.ingest(IngestSettings(input=studies(root), output=root / "data"))
+    return root / "data"
+
+
+def recipe(root: Path) -> TrainSettings:
+    """Settings of a short training: the demo's, with fewer steps."""
+    settings = train_settings(root / "data", root / "train")
+    return settings.model_copy(update={"max_steps": STEPS, "eval_every": STEPS // 2})
+
+
+def trained(root: Path) -> Path:
+    """Adapter folder of a short training."""
+    ingested(root)
+    return runs.train(recipe(root)).result.adapter
+
+
+def generated(root: Path, control: str = "none") -> Path:
+    """Output folder of `generate` for the test split; `control` as in `GenerateSettings`."""
+    output = root / ("reports" if control == "none" else f"reports-{control}")
+    settings = {"input": root / "data", "output": output, "control": control, "batch_size": 32, "max_new_tokens": 128}
+    runs.generate(GenerateSettings.model_validate(settings | {"adapter": trained(root)}))
+    return output
+
+
+def judging(root: Path) -> tuple[EvaluateSettings, list[Any]]:
+    """Settings of an evaluation beside two controls, and one metric more: the findings that each phantom has."""
+    from cxrreport.evaluation.metrics import metric
+    from cxrreport.evaluation.metrics.label_agreement import finding_scorer
+
+    settings = EvaluateSettings(
+        predictions=generated(root),
+        references=root / "data",
+        output=root / "scores",
+        controls={name: generated(root, name) for name in ("shuffled", "blank")},
+        radgraph="tiny",
+    )
+    known = metric("finding_f1", conditions={"findings": "the phantoms' own", "reader": "demo.reader"})
+    return settings, [known(finding_scorer(read_findings, read_truth(root / "phantoms")))]
+
+
+def evaluated(root: Path) -> Path:
+    """Output folder of `evaluate`: the short training's reports beside those for other patients' and black images."""
+    settings, metrics = judging(root)
+    runs.evaluate(settings, extra_metrics=metrics)
+    return root / "scores"

@@ -1,0 +1,300 @@
+"""The walk over the whole road on phantoms: each step is a public verb with settings that a user could have written.
+
+The folder that it fills, `DIR`, reads like that of a real project: `phantoms`, `ingest`, `train`, `generate` and one
+folder for each control, `evaluate`, `review.html`, `mlflow.db`, and `summary.json` with what came of it. Stopped and
+given again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxrreport import runs, tracking
+from cxrreport.demo.findings import Name
+from cxrreport.demo.text_findings import Keys, contradicts, read_findings
+from cxrreport.records import Progress
+from cxrreport.settings import (
+    CheckpointSettings,
+    DemoSettings,
+    EvaluateSettings,
+    GenerateSettings,
+    IngestSettings,
+    LoraSettings,
+    PromptSettings,
+    ReviewSettings,
+    TrackingSettings,
+    TrainSettings,
+    ValidationSettings,
+)
+from cxrreport.storage.files import OutputFolder, output_folder, write_json
+
+SYSTEMS = ("tuned", "no_adapter", "most_frequent", "shuffled", "blank")
+HEADLINE = "radgraph_partial"
+TERSE = PromptSettings(instruction="cap en", indication=False)
+"""The prompt of the base's own style, in which it has no report to learn."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """What depends on the resolution: 4,096 image tokens cost a hundred times what 256 do."""
+
+    checkpoint: CheckpointSettings
+    patients: int
+    smallest: int
+    full_size: int
+    max_steps: int
+    batch_size: int
+    written_at_once: int
+
+
+SCALES = {
+    224: _Scale(
+        CheckpointSettings(name="tiny"),
+        patients=960,
+        smallest=360,
+        full_size=4,
+        max_steps=1200,
+        batch_size=8,
+        written_at_once=32,
+    ),
+    896: _Scale(
+        CheckpointSettings(name="tiny-896"),
+        patients=120,
+        smallest=1000,
+        full_size=2,
+        max_steps=60,
+        batch_size=4,
+        written_at_once=8,
+    ),
+}
+
+
+def train_settings(
+    data: Path, output: Path, *, resolution: int = 224, seed: int = 0, tracked: TrackingSettings | None = None
+) -> TrainSettings:
+    """The recipe of the demo; `configs/train-demo.yaml` is the one at 224 pixels."""
+    scale = SCALES[resolution]
+    return TrainSettings(
+        data=data,
+        output=output,
+        checkpoint=scale.checkpoint,
+        lora=LoraSettings(rank=16, alpha=32, dropout=0.0, targets="language+projector"),
+        max_steps=scale.max_steps,
+        learning_rate=3e-3,
+        batch_size=scale.batch_size,
+        accumulation=1,
+        gradient_checkpointing=False,
+        eval_every=max(1, scale.max_steps // 3),
+        validation=ValidationSettings(radgraph="tiny", studies=128),
+        seed=seed,
+        tracking=tracked or TrackingSettings(),
+    )
+
+
+def walk(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
+    """Make the phantoms, ingest, fine-tune, generate, evaluate, review; write and return `summary.json`.
+
+    Raises:
+        CxrReportError: one of its kinds; the same settings go on where the walk was stopped.
+    """
+    from cxrreport.demo.studies import read_truth, write_studies
+
+    root = settings.output
+    with output_folder(root, verb="demo", settings=settings.model_dump(mode="json")) as folder:
+        clock = _Clock(folder)
+        own = TrackingSettings(uri=f"sqlite:///{(root / 'mlflow.db').resolve()}", experiment="cxrreport-demo")
+        with tracking.start("demo", settings, own, output=root / "phantoms") as parent:
+            tracked = own.model_copy(update={"parent_run_id": parent.run_id})
+            scale = SCALES[settings.resolution]
+            with clock("phantoms"):
+                write_studies(
+                    root / "phantoms",
+                    patients=settings.patients or scale.patients,
+                    seed=settings.seed,
+                    smallest=scale.smallest,
+                    full_size=scale.full_size,
+                    workers=2,
+                    progress=progress,
+                )
+            truth = read_truth(root / "phantoms")
+            verbs = _Verbs(settings, tracked, progress, clock)
+            verbs.learn()
+            for name in ("tuned", "no_adapter", "shuffled", "blank", "base_terse"):
+                verbs.generate(name)
+            evaluation = verbs.judge(truth)
+            summary = _summary(settings, evaluation, truth, verbs, parent.run_id, clock)
+            parent.metrics({f"{HEADLINE}/{s}": summary["radgraph_f1"][s]["value"] for s in SYSTEMS})
+            parent.metrics({f"finding_f1/{s}": one["value"] for s, one in summary["finding_f1"].items()})
+        write_json(root / "summary.json", summary)
+        folder.finish()
+    return summary
+
+
+class _Clock:
+    """Seconds of each step over all calls: a step that was done before keeps the time it took then."""
+
+    def __init__(self, folder: OutputFolder) -> None:
+        self._folder = folder
+        self.seconds: dict[str, float] = dict(folder.record.get("seconds", {}))
+
+    def __call__(self, step: str) -> _Clock:
+        self._step, self._begun = step, time.monotonic()
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and self._step not in self.seconds:
+            self.seconds[self._step] = round(time.monotonic() - self._begun, 1)
+            self._folder.update(seconds=self.seconds)
+
+
+class _Verbs:
+    """The steps, and what they came to."""
+
+    def __init__(self, settings: DemoSettings, tracked: TrackingSettings, progress: Progress, clock: _Clock) -> None:
+        self.settings = settings
+        self.root = settings.output
+        self.tracked = tracked
+        self.progress = progress
+        self.clock = clock
+        self.scale = SCALES[settings.resolution]
+        self.run_ids: dict[str, str] = {}
+
+    def learn(self) -> None:
+        """Ingest and fine-tune."""
+        with self.clock("ingest"):
+            ingested = runs.ingest(
+                IngestSettings(
+                    input=self.root / "phantoms",
+                    output=self.root / "ingest",
+                    layout="mimic-cxr",
+                    resolution=self.settings.resolution,
+                    workers=2,
+                    tracking=self.tracked,
+                ),
+                progress=self.progress,
+            )
+        with self.clock("train"):
+            recipe = train_settings(
+                self.root / "ingest",
+                self.root / "train",
+                resolution=self.settings.resolution,
+                seed=self.settings.seed,
+                tracked=self.tracked,
+            )
+            trained = runs.train(recipe, progress=self.progress)
+        self.run_ids |= {"ingest": ingested.run_id, "train": trained.run_id}
+
+    def generate(self, name: str) -> None:
+        """The test split by one system: `tuned`, or one of the controls."""
+        tuned = name in ("tuned", "shuffled", "blank")
+        with self.clock(f"generate {name}"):
+            done = runs.generate(
+                GenerateSettings(
+                    input=self.root / "ingest",
+                    output=self.predictions(name),
+                    checkpoint=None if tuned else self.scale.checkpoint,
+                    adapter=self.root / "train" / "adapter" if tuned else None,
+                    prompt=TERSE if name == "base_terse" else None,
+                    control="shuffled" if name == "shuffled" else "blank" if name == "blank" else "none",
+                    batch_size=self.scale.written_at_once,
+                    max_new_tokens=128,
+                    seed=self.settings.seed,
+                    tracking=self.tracked,
+                ),
+                progress=self.progress,
+            )
+        self.run_ids[f"generate {name}"] = done.run_id
+
+    def predictions(self, name: str) -> Path:
+        """Folder of the predictions of one system."""
+        return self.root / ("generate" if name == "tuned" else f"generate-{name.replace('_', '-')}")
+
+    def judge(self, truth: Mapping[str, Keys]) -> Any:
+        """Scores and the page to read."""
+        from cxrreport.evaluation.metrics import metric
+        from cxrreport.evaluation.metrics.label_agreement import finding_scorer
+
+        known_findings = metric("finding_f1", conditions={"findings": "the phantoms' own", "reader": "demo.reader"})
+        controls = ("no_adapter", "shuffled", "blank", "base_terse")
+        with self.clock("evaluate"):
+            judged = runs.evaluate(
+                EvaluateSettings(
+                    predictions=self.predictions("tuned"),
+                    references=self.root / "ingest",
+                    output=self.root / "evaluate",
+                    controls={name: self.predictions(name) for name in controls},
+                    radgraph="tiny",
+                    seed=self.settings.seed,
+                    tracking=self.tracked,
+                ),
+                progress=self.progress,
+                extra_metrics=[known_findings(finding_scorer(read_findings, truth))],
+            )
+        with self.clock("review"):
+            page = runs.review(
+                ReviewSettings(
+                    evaluation=self.root / "evaluate",
+                    data=self.root / "ingest",
+                    output=self.root / "review.html",
+                    tracking=self.tracked,
+                ),
+                progress=self.progress,
+            )
+        self.run_ids |= {"evaluate": judged.run_id, "review": page.run_id}
+        return judged.result
+
+
+def _summary(
+    settings: DemoSettings,
+    evaluation: Any,
+    truth: Mapping[str, Keys],
+    verbs: _Verbs,
+    parent: str,
+    clock: _Clock,
+) -> dict[str, Any]:
+    from cxrreport.evaluation.evaluate import MAIN
+    from cxrreport.evaluation.metrics.label_agreement import finding_scores
+    from cxrreport.evaluation.tables import read_predictions
+
+    def interval(scores: Mapping[str, Any], system: str, metric: str) -> dict[str, float]:
+        one = scores[MAIN if system == "tuned" else system][metric]
+        return {name: round(float(getattr(one, name)), 4) for name in ("value", "low", "high")}
+
+    def read(system: str) -> dict[str, Keys]:
+        texts = read_predictions(verbs.predictions(system), "findings+impression").texts
+        return {study: read_findings(text or "") for study, text in texts.items()}
+
+    said = read("tuned")
+    by_finding = finding_scores({study: truth[study] for study in said}, said, group=lambda key: key[0]).by_finding  # type: ignore[index]
+    findings, impressions = (
+        read_predictions(verbs.predictions("tuned"), section).texts for section in ("findings", "impression")
+    )
+    clashes = sum(contradicts(findings[study] or "", impressions[study] or "") for study in findings)
+    return {
+        "synthetic": True,
+        "resolution": settings.resolution,
+        "seed": settings.seed,
+        "studies": evaluation.counts["scored"],
+        "patients": evaluation.counts["patients"],
+        "radgraph_f1": {system: interval(evaluation.systems, system, HEADLINE) for system in SYSTEMS},
+        "radgraph_f1_above": {
+            system: interval(evaluation.differences, system, HEADLINE) for system in SYSTEMS if system != "tuned"
+        },
+        "finding_f1": {
+            system: interval(evaluation.systems, system, "finding_f1") for system in (*SYSTEMS, "base_terse")
+        },
+        "finding_f1_by_finding": {
+            name.value: round(by_finding[name.value].f1, 4) for name in Name if name.value in by_finding
+        },
+        "contradictions": round(clashes / len(findings), 4),
+        "seconds": clock.seconds,
+        "peak_memory_mb": round(tracking.peak_memory_mb()),
+        "run_ids": {"demo": parent, **verbs.run_ids},
+    }

@@ -1,0 +1,127 @@
+"""BLEU by sacrebleu and ROUGE-L by rouge-score.
+
+BLEU depends on tokenisation and case, so there are two by name: `bleu1` to `bleu4` are of sacrebleu's own convention
+(13a, with case), `bleu1_radeval` to `bleu4_radeval` of RadEval's (split at white space, lower-cased). They are corpus
+scores: the value of a set of studies is computed from their summed n-gram counts, and only the value shown for one
+study is a sentence score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+import numpy as np
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics.bleu import BLEU
+
+from cxrreport.evaluation.metrics import Metric, Pairs
+from cxrreport.evaluation.statistics.bootstrap import Floats, Measure, Score, form, mean
+
+CONVENTIONS: dict[str, dict[str, str | bool]] = {
+    "": {"tokenize": "13a", "lowercase": False},
+    "_radeval": {"tokenize": "none", "lowercase": True},
+}
+"""What the names end in, and how sacrebleu is to cut and case the texts."""
+ORDERS = (4, 1, 2, 3)
+"""The usual one first: the first number of a metric stands for it."""
+_LAST = max(ORDERS)
+
+
+def bleu(candidates: Sequence[str], references: Sequence[str], convention: str) -> dict[str, Measure]:
+    """BLEU-1 to BLEU-4 in [0, 1], exponential smoothing.
+
+    Args:
+        candidates: one text per study.
+        references: in the same order.
+        convention: a key of `CONVENTIONS`.
+    """
+    # Counts come from sentences, where sacrebleu wants the effective order; the corpus score does not use it.
+    metric = _bleu(convention, effective_order=True)
+    terms = np.zeros((len(candidates), 2 + 2 * _LAST))
+    for row, (candidate, reference) in enumerate(zip(candidates, references, strict=True)):
+        score = metric.sentence_score(candidate, [reference])
+        terms[row] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
+    return {
+        f"bleu{order}{convention}": Measure(terms, _CORPUS[order], _bleu_of(terms, order, effective_order=True))
+        for order in ORDERS
+    }
+
+
+def signature(convention: str) -> str:
+    """The signature that sacrebleu gives a convention, version included."""
+    metric = _bleu(convention, effective_order=False)
+    metric.corpus_score(["a"], [["a"]])  # the number of references is known after a first score
+    return str(metric.get_signature())
+
+
+def _bleu(convention: str, *, effective_order: bool) -> BLEU:
+    options = CONVENTIONS[convention]
+    tokenize, lowercase = str(options["tokenize"]), bool(options["lowercase"])
+    return BLEU(tokenize=tokenize, lowercase=lowercase, effective_order=effective_order)
+
+
+def _bleu_of(sums: Floats, order: int, *, effective_order: bool = False) -> Floats:
+    rows = sums.reshape(-1, sums.shape[-1]).round().astype(np.int64)
+    values = np.array(
+        [
+            BLEU.compute_bleu(
+                correct=row[2 : 2 + order].tolist(),
+                total=row[2 + _LAST : 2 + _LAST + order].tolist(),
+                sys_len=int(row[0]),
+                ref_len=int(row[1]),
+                smooth_method="exp",
+                effective_order=effective_order,
+                max_ngram_order=order,
+            ).score
+            / 100
+            for row in rows
+        ]
+    )
+    # Rounding lifts a perfect score above 1.
+    shaped: Floats = np.minimum(values, 1.0).reshape(sums.shape[:-1])
+    return shaped
+
+
+@dataclass(frozen=True, slots=True)
+class _CorpusBleu:
+    order: int
+
+    def __call__(self, sums: Floats) -> Floats:
+        return _bleu_of(sums, self.order)
+
+
+_CORPUS: dict[int, Score] = {order: form(f"bleu{order}")(_CorpusBleu(order)) for order in ORDERS}
+
+
+def rouge_l(candidates: Sequence[str], references: Sequence[str]) -> Measure:
+    """Mean ROUGE-L F-measure in [0, 1]."""
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    pairs = zip(candidates, references, strict=True)
+    return mean([scorer.score(reference, candidate)["rougeL"].fmeasure for candidate, reference in pairs])
+
+
+def bleu_metrics() -> list[Metric]:
+    """Both conventions of BLEU."""
+
+    def made(convention: str) -> Metric:
+        def score(pairs: Pairs) -> Mapping[str, Measure]:
+            return bleu(list(pairs.candidates.values()), list(pairs.references.values()), convention)
+
+        return Metric(name=f"bleu{convention}", score=score, conditions={"bleu": f"corpus, {signature(convention)}"})
+
+    return [made(convention) for convention in CONVENTIONS]
+
+
+def rouge_metrics() -> list[Metric]:
+    """ROUGE-L."""
+    return [
+        Metric(
+            name="rouge_l",
+            score=lambda pairs: rouge_l(list(pairs.candidates.values()), list(pairs.references.values())),
+            conditions={
+                "rouge": f"rouge-score {metadata.version('rouge-score')}, rougeL F-measure per study, no stemming"
+            },
+        )
+    ]

@@ -1,0 +1,197 @@
+"""CheXbert (Smit et al. 2020, arXiv 2004.09167): 14 findings of a report by a BERT with one head each, and their F1.
+
+The published weights are one file, `chexbert.pth`. No package reads it under transformers 5 (`f1chexbert` 0.0.2 fails),
+so it is loaded here: tensors only, and nothing is fetched unless asked. Labels equal those of `f1chexbert`, whose rule
+for doubt is taken over: positive and uncertain count as positive, negative and not mentioned as negative.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import BertWordPieceTokenizer
+
+from cxrreport.errors import WeightsError
+from cxrreport.evaluation.metrics import Metric, Pairs
+from cxrreport.evaluation.radgraph.archives import REPOSITORY, fetch
+from cxrreport.evaluation.statistics.bootstrap import Floats, Measure, f1_of_counts, form
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chexbert"
+"""Where the weights are looked for; `f1chexbert` keeps them there too, on Linux."""
+WEIGHTS, WORDS, CONFIG = "chexbert.pth", "vocab.txt", "config.json"
+ENCODER = "google-bert/bert-base-uncased"
+"""Repository on the hub whose vocabulary the weights go with."""
+
+FINDINGS = (
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+    "No Finding",
+)
+"""In the order of the heads. Each says not mentioned, positive, negative or uncertain, the last only the first two."""
+FIVE = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
+_POSITIVE, _UNCERTAIN = 1, 3
+_LONGEST = 512
+_BATCH = 16
+
+
+class _Labeller(torch.nn.Module):
+    """Module names are those of the published weights."""
+
+    def __init__(self, config: Any) -> None:
+        from transformers import BertModel
+
+        super().__init__()
+        self.bert = BertModel(config)
+        classes = [4] * (len(FINDINGS) - 1) + [2]
+        self.linear_heads = torch.nn.ModuleList(torch.nn.Linear(config.hidden_size, count) for count in classes)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """int64[texts, findings]: the class that each head chooses."""
+        first = self.bert(ids, attention_mask=mask)[0][:, 0]
+        return torch.stack([head(first).argmax(dim=1) for head in self.linear_heads], dim=1)
+
+
+class CheXbert:
+    """The labeller from a folder with `chexbert.pth`, `vocab.txt` and, for another size than BERT-base, `config.json`.
+
+    Args:
+        folder: None: `CACHE`.
+        download: fetch what is missing from the hub.
+
+    Raises:
+        WeightsError: a file is missing, does not fit or is not safe to load.
+    """
+
+    def __init__(self, folder: Path | None = None, *, download: bool = False) -> None:
+        folder = folder or CACHE
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        _find(folder, download=download)
+        with (folder / WEIGHTS).open("rb") as file:
+            self.weights_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self._tokenizer = BertWordPieceTokenizer(str(folder / WORDS), lowercase=True)
+        self._model = _load(folder).to(self._device).eval()
+
+    @torch.inference_mode()
+    def positive(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """bool[texts, 14]: the findings that are positive or uncertain, in the order of `FINDINGS`."""
+        rows = [self._ids(text) for text in texts]
+        order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+        found = np.zeros((len(rows), len(FINDINGS)), dtype=bool)
+        for first in range(0, len(order), _BATCH):
+            batch = order[first : first + _BATCH]
+            ids = torch.nn.utils.rnn.pad_sequence([rows[number] for number in batch], batch_first=True)
+            lengths = torch.tensor([len(rows[number]) for number in batch])
+            mask = (torch.arange(ids.shape[1]) < lengths[:, None]).float()
+            chosen = self._model(ids.to(self._device), mask.to(self._device)).cpu().numpy()
+            found[batch] = (chosen == _POSITIVE) | (chosen == _UNCERTAIN)
+        return found
+
+    def _ids(self, text: str) -> torch.Tensor:
+        ids = self._tokenizer.encode(" ".join(text.split())).ids
+        return torch.tensor(ids if len(ids) <= _LONGEST else [*ids[: _LONGEST - 1], ids[-1]])
+
+
+def _find(folder: Path, *, download: bool) -> None:
+    failure = ""
+    for name, repository in ((WEIGHTS, REPOSITORY), (WORDS, ENCODER)):
+        if download and not (folder / name).is_file():
+            failure = failure or fetch(repository, name, folder)
+    if lacking := [str(folder / name) for name in (WEIGHTS, WORDS) if not (folder / name).is_file()]:
+        commands = " && ".join(
+            f"hf download {repository} {name} --local-dir {folder}"
+            for name, repository in ((WEIGHTS, REPOSITORY), (WORDS, ENCODER))
+        )
+        raise WeightsError(
+            f"CheXbert is not there{failure}: missing {', '.join(lacking)}. Get {WEIGHTS} from the Hugging Face "
+            f"repository {REPOSITORY} and {WORDS} from {ENCODER} (`{commands}`), set `download: true`, or point "
+            "`chexbert` at a folder that has them"
+        )
+
+
+def _load(folder: Path) -> _Labeller:
+    from transformers import BertConfig
+
+    path = folder / WEIGHTS
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8")) if (folder / CONFIG).is_file() else {}
+        model = _Labeller(BertConfig(**config))
+        stored = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
+        state = {name.removeprefix("module."): tensor for name, tensor in stored.items()}
+        state.pop("bert.embeddings.position_ids", None)  # a table of 0, 1, 2 ... that newer versions do not store
+        model.load_state_dict(state)
+    except (UnpicklingError, EOFError, OSError) as error:
+        raise WeightsError(f"{path}: not a file of tensors only, or damaged; get it again") from error
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: not the weights of CheXbert, or of another size than {CONFIG} says") from error
+    return model
+
+
+@form("macro-f1")
+def macro_f1(sums: Floats) -> Floats:
+    """Mean F1 over labels, from their summed counts one after the other; a label that nobody named counts as zero."""
+    scores: Floats = np.nan_to_num(f1_of_counts(sums.reshape(*sums.shape[:-1], -1, 3))).mean(axis=-1)
+    return scores
+
+
+def chexbert_f1(written: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> dict[str, Measure]:
+    """Micro and macro F1 over 14 and over 5 findings; the values by study are micro F1.
+
+    Args:
+        written: bool[studies, 14], of the candidates, in the order of `FINDINGS`.
+        wanted: bool[studies, 14], of the references.
+    """
+    counts = np.stack([written & wanted, written & ~wanted, ~written & wanted], axis=-1).astype(np.float64)
+    measures = {}
+    for names in (FINDINGS, FIVE):
+        chosen = counts[:, [FINDINGS.index(name) for name in names]]
+        total = chosen.sum(axis=1)
+        values = np.nan_to_num(f1_of_counts(total))
+        measures[f"chexbert_micro_{len(names)}"] = Measure(total, f1_of_counts, values)
+        measures[f"chexbert_macro_{len(names)}"] = Measure(chosen.reshape(len(chosen), -1), macro_f1, values)
+    return measures
+
+
+def chexbert_metrics(folder: Path | None, *, download: bool) -> list[Metric]:
+    """CheXbert F1 as a metric.
+
+    Raises:
+        WeightsError: as `CheXbert`.
+    """
+    labeller = CheXbert(folder, download=download)
+    known: dict[str, NDArray[np.bool_]] = {}  # every system has the same references
+
+    def positive(texts: Mapping[str, str]) -> NDArray[np.bool_]:
+        new = list({text: None for text in texts.values() if text not in known})
+        known.update(zip(new, labeller.positive(new), strict=True))
+        return np.stack([known[text] for text in texts.values()])
+
+    def score(pairs: Pairs) -> Mapping[str, Measure]:
+        return chexbert_f1(positive(pairs.candidates), positive(pairs.references))
+
+    conditions = {
+        "chexbert": "14 findings, or 5 (" + ", ".join(FIVE) + ")",
+        "uncertain": "as positive; negative and not mentioned as negative (as f1chexbert)",
+        "undefined": "a finding that nobody named has an F1 of 0",
+        "weights_sha256": labeller.weights_sha256,
+    }
+    return [Metric(name="chexbert", score=score, conditions=conditions)]

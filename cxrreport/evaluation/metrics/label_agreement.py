@@ -1,0 +1,131 @@
+"""Labelled findings: what one side says of a study against what is known or said by the other.
+
+A finding is any hashable label, for example `("effusion", "left", "small")`. Where the labels come from (a reader of
+text, ground truth, a table) is not the business of this module.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxrreport.errors import ScoreError
+from cxrreport.evaluation.statistics.bootstrap import Measure, f1_of_counts
+
+if TYPE_CHECKING:
+    from cxrreport.evaluation.metrics import Pairs
+
+Findings = Mapping[str, Set[Hashable]]
+"""Study id to its findings."""
+_LISTED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Hits and misses over studies."""
+
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+
+    @property
+    def f1(self) -> float:
+        """In [0, 1]; NaN where nothing was known and nothing was said."""
+        counts = np.array([self.true_positives, self.false_positives, self.false_negatives], dtype=np.float64)
+        return float(f1_of_counts(counts))
+
+
+@dataclass(frozen=True, slots=True)
+class FindingScores:
+    """Micro scores over all findings, and the counts of each.
+
+    Args:
+        total: counts over all findings.
+        by_finding: label (or group, see `finding_scores`) to its counts, sorted by name.
+        measure: micro F1 with one row per study, in the order of the reference.
+    """
+
+    total: Counts
+    by_finding: Mapping[Hashable, Counts]
+    measure: Measure
+
+    @property
+    def f1(self) -> float:
+        """Micro F1 in [0, 1]."""
+        return self.total.f1
+
+
+def finding_scores(
+    reference: Findings, candidate: Findings, *, group: Callable[[Hashable], Hashable] = lambda label: label
+) -> FindingScores:
+    """Score `candidate` against `reference`, study by study.
+
+    Args:
+        reference: what is known of each study.
+        candidate: what was said of the same studies.
+        group: under what a label is counted in `by_finding`, for example its name without side and size.
+
+    Raises:
+        ScoreError: the two do not have the same studies; the message lists some.
+    """
+    same_studies(reference, candidate)
+    hits: Counter[Hashable] = Counter()
+    invented: Counter[Hashable] = Counter()
+    missed: Counter[Hashable] = Counter()
+    terms = np.zeros((len(reference), 3))
+    for row, (study_id, known) in enumerate(reference.items()):
+        said = candidate[study_id]
+        terms[row] = len(known & said), len(said - known), len(known - said)
+        hits.update(group(label) for label in known & said)
+        invented.update(group(label) for label in said - known)
+        missed.update(group(label) for label in known - said)
+    groups = sorted(hits | invented | missed, key=str)
+    by_finding = {name: Counts(hits[name], invented[name], missed[name]) for name in groups}
+    total = Counts(*(int(value) for value in terms.sum(axis=0)))
+    # A study without findings on both sides is right, and has no F1 of its own.
+    values = np.nan_to_num(f1_of_counts(terms), nan=1.0)
+    return FindingScores(total, by_finding, Measure(terms, f1_of_counts, values))
+
+
+def finding_scorer(read: Callable[[str], Set[Hashable]], known: Findings | None = None) -> Callable[[Pairs], Measure]:
+    """What `evaluation.metrics` makes a metric of: micro F1 of the findings that `read` finds in a text.
+
+    Args:
+        read: from a text to its findings.
+        known: the truth by study id; None: what `read` finds in the reference's text.
+
+    Raises (when it scores):
+        ScoreError: `known` lacks a study.
+    """
+
+    def score(pairs: Pairs) -> Measure:
+        references, candidates = pairs.references, pairs.candidates
+        if known is None:
+            truth = {study_id: read(text) for study_id, text in references.items()}
+        else:
+            if lacking := [study_id for study_id in references if study_id not in known]:
+                raise ScoreError(f"no known findings for {_some(lacking)}")
+            truth = {study_id: known[study_id] for study_id in references}
+        return finding_scores(truth, {study_id: read(candidates[study_id]) for study_id in references}).measure
+
+    return score
+
+
+def same_studies(reference: Mapping[str, object], candidate: Mapping[str, object]) -> None:
+    """Raise ScoreError, with some ids, unless both sides hold the same studies, at least one."""
+    if not reference:
+        raise ScoreError("no study to score")
+    if lacking := sorted(reference.keys() - candidate.keys()):
+        raise ScoreError(f"no candidate for {_some(lacking)}")
+    if strangers := sorted(candidate.keys() - reference.keys()):
+        raise ScoreError(f"no reference for {_some(strangers)}")
+
+
+def _some(ids: Iterable[str]) -> str:
+    listed = list(ids)
+    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    return f"{'study' if len(listed) == 1 else 'studies'} {', '.join(listed[:_LISTED])}{more}"

@@ -1,0 +1,227 @@
+"""RadGraph's archives on disk: where they are looked for, and how they are unpacked and checked.
+
+An archive is a folder with `config.json`, `weights.th` and `vocabulary/`, published as `<model>.tar.gz`. This project's
+own one (`tiny`) also holds its encoder's configuration and tokenizer in `encoder/`, and `provenance.json`, which says
+that scores made with it are synthetic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tarfile
+import tempfile
+import zlib
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cxrreport.assets import radgraph_folder
+from cxrreport.errors import WeightsError
+
+REPOSITORY = "StanfordAIMI/RRG_scorers"
+"""Repository on the Hugging Face hub that holds the published archives."""
+MODELS = ("radgraph", "radgraph-xl", "modern-radgraph-xl")
+TINY = "tiny"
+
+_NER = "__ner_labels.txt"
+_RELATIONS = "__relation_labels.txt"
+_MOST_BYTES = 8 << 30
+_MOST_MEMBERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A complete archive.
+
+    Args:
+        folder: where it lies.
+        config: `config.json`.
+        model_type: prefix of its label files; chooses how the package splits a text into tokens.
+        weights_sha256: of `weights.th`, hex.
+        fingerprint: SHA-256 of all that decides on its annotations in `folder`, hex.
+        synthetic: made by this project; its scores say nothing about real reports.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    model_type: str
+    weights_sha256: str
+    fingerprint: str
+    synthetic: bool
+
+    @property
+    def encoder(self) -> str:
+        """Name on the hub, or folder, of the encoder whose configuration and tokenizer it needs."""
+        return str(self.config["model"]["embedder"]["token_embedders"]["bert"]["model_name"])
+
+
+def package_version() -> str:
+    """Version of the radgraph package that is installed."""
+    return metadata.version("radgraph")
+
+
+def locate(name: str, root: Path, *, download: bool = False) -> Path:
+    """Find the folder of an archive, unpacking `<name>.tar.gz` beside it where only that is there.
+
+    Args:
+        name: one of `MODELS`, `tiny`, or a folder.
+        root: folder that holds the models, each in a folder of its name.
+        download: fetch a published archive from the hub when it is not there.
+
+    Raises:
+        WeightsError: a file is missing, or the archive is damaged or not safe to unpack. The message names what is
+            missing, where it goes and how to get it.
+    """
+    if name == TINY:
+        folder = radgraph_folder()
+        if lacking := missing(folder):
+            raise WeightsError(
+                f"the project's own RadGraph is incomplete: no {', '.join(lacking)} in {folder}; install cxrreport "
+                "again, or make it with `python -m cxrreport.demo.tiny_radgraph --out FOLDER` and name that folder"
+            )
+        return folder
+    if name not in MODELS:
+        folder = Path(name)
+        if lacking := missing(folder):
+            raise WeightsError(
+                f"RadGraph {name!r}: neither one of {', '.join((*MODELS, TINY))} nor a folder with an archive "
+                f"(no {', '.join(lacking)} in {folder.absolute()})"
+            )
+        return folder
+    folder, packed = root / name, root / f"{name}.tar.gz"
+    if not missing(folder):
+        return folder
+    failure = fetch(REPOSITORY, packed.name, root) if download and not packed.is_file() else ""
+    if packed.is_file():
+        unpack(packed, folder)
+    if lacking := [str(folder / part) for part in missing(folder)]:
+        command = f"hf download {REPOSITORY} {packed.name} --local-dir {root}"
+        raise WeightsError(
+            f"RadGraph {name!r} is not there{failure}: missing {', '.join(lacking)}. Get {packed.name} from the "
+            f"Hugging Face repository {REPOSITORY} (`{command}`) and leave it at {packed}: it is unpacked there. Or "
+            "set `download: true`, point `weights` at a folder that has it, or take `radgraph: tiny` "
+            "(the project's own, synthetic)"
+        )
+    return folder
+
+
+def missing(folder: Path) -> list[str]:
+    """The parts that `folder` lacks to be an archive."""
+    lacking = [name for name in ("config.json", "weights.th") if not (folder / name).is_file()]
+    vocabulary = folder / "vocabulary"
+    if not (vocabulary / "non_padded_namespaces.txt").is_file():
+        lacking.append("vocabulary/non_padded_namespaces.txt")
+    lacking += [f"vocabulary/*{end}" for end in (_NER, _RELATIONS) if not any(vocabulary.glob(f"*{end}"))]
+    return lacking
+
+
+def read(folder: Path) -> Archive:
+    """Read what is known of the archive in `folder` before its weights are loaded.
+
+    Raises:
+        WeightsError: a part is missing or cannot be read.
+    """
+    if lacking := missing(folder):
+        raise WeightsError(f"{folder}: not a RadGraph archive, it has no {', '.join(lacking)}")
+    config = _read_json(folder / "config.json")
+    provenance = folder / "provenance.json"
+    synthetic = bool(_read_json(provenance).get("synthetic")) if provenance.is_file() else False
+    digest = hashlib.sha256()
+    try:
+        with (folder / "weights.th").open("rb") as weights:
+            weights_sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
+        parts = [folder / "config.json", *sorted((folder / "vocabulary").glob("*.txt"))]
+        parts += sorted(path for path in (folder / "encoder").glob("*") if path.is_file())
+        digest.update(weights_sha256.encode())
+        for part in parts:
+            digest.update(part.name.encode() + b"\0" + hashlib.sha256(part.read_bytes()).digest())
+    except OSError as error:
+        raise WeightsError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    return Archive(folder, config, _model_type(folder), weights_sha256, digest.hexdigest(), synthetic)
+
+
+def _model_type(folder: Path) -> str:
+    # The label files are named after the data set the model was trained on; the package takes that for the model type.
+    vocabulary = folder / "vocabulary"
+    types = sorted(path.name.removesuffix(_NER) for path in vocabulary.glob(f"*{_NER}"))
+    known = [name for name in types if name in MODELS and (vocabulary / f"{name}{_RELATIONS}").is_file()]
+    if len(known) != 1:
+        raise WeightsError(
+            f"{vocabulary}: expected the labels of one of {', '.join(MODELS)}, found those of {', '.join(types)}"
+        )
+    return known[0]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be read as JSON; unpack the archive again") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path}: expected a JSON object; unpack the archive again")
+    return value
+
+
+def fetch(repository: str, filename: str, root: Path) -> str:
+    """Download a file of a repository on the hub into `root`; what to say where that fails, or nothing."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        hf_hub_download(repository, filename, local_dir=root)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        return f" and the download failed ({type(error).__name__})"
+    return ""
+
+
+def unpack(packed: Path, folder: Path) -> None:
+    """Unpack a `.tar.gz` into `folder`, which appears whole or not at all.
+
+    Only regular files and folders with names below the archive's own root are accepted: no absolute names, no `..`,
+    no links, no devices (the package itself unpacks whatever is there).
+
+    Raises:
+        WeightsError: the archive is damaged, unsafe or too large, or `folder` already holds something.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise WeightsError(f"{folder}: holds an incomplete RadGraph archive; remove the folder and try again")
+    workplace = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    try:
+        with tarfile.open(packed, "r:gz") as tar:
+            _extract(tar, packed, workplace)
+        try:
+            workplace.replace(folder)
+        except OSError:
+            if missing(folder):
+                raise
+            # Another process has unpacked the same archive in the meantime.
+    except (tarfile.TarError, zlib.error, EOFError) as error:
+        raise WeightsError(f"{packed}: damaged ({type(error).__name__}); get it again") from error
+    except OSError as error:
+        raise WeightsError(f"{packed}: cannot be unpacked into {folder} ({error})") from error
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _extract(tar: tarfile.TarFile, packed: Path, workplace: Path) -> None:
+    total = 0
+    for number, member in enumerate(tar, start=1):
+        name = PurePosixPath(member.name)
+        if name.is_absolute() or ".." in name.parts or not (member.isfile() or member.isdir()):
+            raise WeightsError(f"{packed}: not safe to unpack, entry {number} is a link, a device or leads out of it")
+        total += member.size
+        if total > _MOST_BYTES or number > _MOST_MEMBERS:
+            raise WeightsError(f"{packed}: too large for a RadGraph archive (entry {number}, {total} bytes)")
+        if member.isdir():
+            continue
+        source = tar.extractfile(member)
+        if source is None:
+            raise WeightsError(f"{packed}: entry {number} has no content; get it again")
+        target = workplace.joinpath(*name.parts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as sink:
+            shutil.copyfileobj(source, sink)

@@ -1,0 +1,1 @@
+"""Patient-level bootstrap intervals, paired tests, and risk-coverage curves."""

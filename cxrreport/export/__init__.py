@@ -1,0 +1,1 @@
+"""Generated reports as documents for other systems: DICOM Structured Report and FHIR."""

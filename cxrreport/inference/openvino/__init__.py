@@ -1,0 +1,1 @@
+"""PaliGemma 2 on a CPU through OpenVINO."""

@@ -1,0 +1,223 @@
+"""The pixel data of a DICOM file: from any transfer syntax to stored values, memory bounded by the header."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.pixels.decoders.base import Decoder, get_decoder
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGExtended12Bit,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+    RLELossless,
+)
+
+from cxrreport.errors import PixelError, RefusedImage
+from cxrreport.ingestion.dicom.codestream import frame_size
+from cxrreport.ingestion.dicom.colour import PALETTE, grey_of_palette, luminance
+from cxrreport.ingestion.dicom.decoder_process import DecoderProcess
+from cxrreport.ingestion.dicom.elements import text, translated, whole
+from cxrreport.ingestion.dicom.rle import decode_rle
+from cxrreport.records import Reason
+
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_IN_PROCESS = ("pylibjpeg", "pyjpegls", "pillow")  # decoders that raise on corrupt data, preferred first; gdcm aborts
+_HELPER = DecoderProcess()
+
+
+def _transfer_syntax(dataset: Dataset) -> UID:
+    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
+    if syntax:
+        return UID(str(syntax))
+    # A file without meta information: pydicom has found out how it is written.
+    implicit, little = dataset.original_encoding
+    if implicit:
+        return ImplicitVRLittleEndian
+    return ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+
+
+def decode(dataset: Dataset, rows: int, columns: int) -> NDArray[np.integer]:
+    """Decode the first frame of a file whose header was found acceptable.
+
+    Args:
+        dataset: with PixelData; missing elements that decoders ask for are filled in, and further frames dropped.
+        rows: of the header, pixels, as `columns`: what the memory for decoding is bounded by.
+        columns: see `rows`.
+
+    Returns:
+        integer[rows, columns], for colours their luminance.
+
+    Raises:
+        PixelError: `bad-pixel-data`.
+        RefusedImage: `no-pixels`.
+    """
+    if "PixelData" not in dataset:
+        if any(keyword in dataset for keyword in PIXELS):
+            raise PixelError(Reason.BAD_PIXELS, "floating point pixels")
+        raise RefusedImage(Reason.NO_PIXELS, "no PixelData")
+    pixels: NDArray[np.integer]
+    with translated(Reason.BAD_PIXELS, "the pixel data cannot be decoded", PixelError):
+        if not dataset.PixelData:
+            raise RefusedImage(Reason.NO_PIXELS, "PixelData is empty")
+        syntax = _transfer_syntax(dataset)
+        _fill_in(dataset, syntax)
+        name = syntax.name if syntax.name != str(syntax) else "an unknown transfer syntax"
+        try:
+            decoder = get_decoder(syntax)
+        except NotImplementedError:
+            raise PixelError(Reason.BAD_PIXELS, f"{name} is not a transfer syntax of images") from None
+        if not decoder.is_available:
+            raise PixelError(Reason.BAD_PIXELS, f"no installed decoder reads {name}")
+        if syntax.is_encapsulated:
+            pixels = _decode_encapsulated(dataset, syntax, decoder.available_plugins, name)
+        else:
+            pixels = _decode_native(dataset, decoder)
+        if dataset.PhotometricInterpretation == PALETTE:
+            pixels = grey_of_palette(pixels, dataset)
+    if pixels.shape != (rows, columns) or pixels.dtype.kind not in "iu":
+        raise PixelError(Reason.BAD_PIXELS, f"decoded to shape {pixels.shape} of {pixels.dtype}")
+    return pixels
+
+
+def _fill_in(dataset: Dataset, syntax: UID) -> None:
+    """What decoders ask for and files lack."""
+    if not hasattr(dataset, "file_meta"):
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    if dataset.get("BitsStored") is None:
+        dataset.BitsStored = dataset.BitsAllocated
+    dataset.PhotometricInterpretation = text(dataset, "PhotometricInterpretation").upper()
+    for keyword, default in (("PixelRepresentation", 0), ("SamplesPerPixel", 1), ("NumberOfFrames", 1)):
+        setattr(dataset, keyword, whole(dataset, keyword) or default)
+
+
+def _decode_native(dataset: Dataset, decoder: Decoder) -> NDArray[np.integer]:
+    allocated, colour = int(dataset.BitsAllocated), dataset.SamplesPerPixel > 1
+    # Two pixels of YBR_FULL_422 share their colours (PS3.3 C.7.6.3.1.2).
+    samples = 2 if dataset.PhotometricInterpretation == "YBR_FULL_422" else dataset.SamplesPerPixel
+    needed = dataset.Rows * dataset.Columns * samples * allocated // 8
+    if len(dataset.PixelData) < needed:
+        raise PixelError(Reason.BAD_PIXELS, f"{len(dataset.PixelData)} of {needed} bytes of pixels")
+    if len(dataset.PixelData) > needed + 1:  # further frames, or what pydicom would take for some
+        dataset.PixelData, dataset.NumberOfFrames = dataset.PixelData[:needed], 1
+    options: Any = {"view_only": True, "correct_unused_bits": False}
+    pixels, said = decoder.as_array(dataset, raw=True, **options)
+    if colour:
+        pixels = luminance(pixels, str(said["photometric_interpretation"]))
+    return _without_unused_bits(pixels, allocated, int(dataset.BitsStored))
+
+
+def _without_unused_bits(pixels: NDArray[np.integer], allocated: int, stored: int) -> NDArray[np.integer]:
+    """In the machine's byte order, and without the bits above `stored`, which may hold anything (PS3.5 8.1.1).
+
+    Nearly always there is nothing to do: looking is quicker than a copy.
+    """
+    native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    least, most = (-(1 << (stored - 1)), 1 << (stored - 1)) if native.dtype.kind == "i" else (0, 1 << stored)
+    if stored == allocated or (int(native.max()) < most and int(native.min()) >= least):
+        return native
+    corrected: NDArray[np.integer] = (native << (allocated - stored)) >> (allocated - stored)
+    return corrected
+
+
+def _decode_encapsulated(dataset: Dataset, syntax: UID, plugins: Sequence[str], name: str) -> NDArray[np.integer]:
+    """Try the installed decoders in turn: each refuses some variants of what its transfer syntax allows."""
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=dataset.NumberOfFrames)
+    if syntax == RLELossless:
+        return _decode_rle(dataset, frame)
+    _check_codestream(frame, dataset)
+    data = encapsulate([frame]) if dataset.NumberOfFrames > 1 else dataset.PixelData
+    options = {
+        "rows": int(dataset.Rows),
+        "columns": int(dataset.Columns),
+        "number_of_frames": 1,
+        "samples_per_pixel": int(dataset.SamplesPerPixel),
+        "planar_configuration": whole(dataset, "PlanarConfiguration") or 0,
+        "photometric_interpretation": dataset.PhotometricInterpretation,
+        "bits_allocated": int(dataset.BitsAllocated),
+        "bits_stored": int(dataset.BitsStored),
+        "pixel_representation": int(dataset.PixelRepresentation),
+        "pixel_keyword": "PixelData",
+    }
+    refused = PixelError(Reason.BAD_PIXELS, f"no installed decoder reads {name}")
+    for plugin, isolated in _attempts(syntax, plugins):
+        try:
+            if isolated:
+                return _HELPER.decode(str(syntax), plugin, data, options)
+            with translated(Reason.BAD_PIXELS, f"{name} pixel data cannot be decoded", PixelError):
+                return decode_encapsulated(syntax, plugin, data, options)
+        except PixelError as error:
+            refused = error
+    raise refused
+
+
+def _decode_rle(dataset: Dataset, frame: bytes) -> NDArray[np.integer]:
+    pixels = decode_rle(
+        frame,
+        int(dataset.Rows),
+        int(dataset.Columns),
+        int(dataset.BitsAllocated),
+        int(dataset.BitsStored),
+        signed=dataset.PixelRepresentation == 1,
+        samples=dataset.SamplesPerPixel,
+    )
+    return luminance(pixels, dataset.PhotometricInterpretation) if pixels.ndim > 2 else pixels
+
+
+def _attempts(syntax: UID, plugins: Sequence[str]) -> list[tuple[str, bool]]:
+    """Decoders in the order of trying, and whether each works in the helper process.
+
+    JPEG and JPEG-LS do not go to pylibjpeg as long as another reads them: there it is pylibjpeg-libjpeg, which need
+    not be installed, and an image shall not depend on that.
+    """
+    classic = syntax in JPEGTransferSyntaxes or syntax in JPEGLSTransferSyntaxes
+    here = [plugin for plugin in _IN_PROCESS if plugin in plugins and not (classic and plugin == "pylibjpeg")]
+    there = [plugin for plugin in ("gdcm", "pylibjpeg") if plugin in plugins and plugin not in here]
+    return [(plugin, False) for plugin in here] + [(plugin, True) for plugin in there]
+
+
+def decode_encapsulated(syntax: str, plugin: str, data: bytes, options: dict[str, Any]) -> NDArray[np.integer]:
+    """Decode the value of an encapsulated PixelData with one of pydicom's decoders.
+
+    Args:
+        syntax: UID of the transfer syntax.
+        plugin: name of the decoder in pydicom.
+        data: the value of PixelData.
+        options: pydicom's `DecodeOptions`.
+
+    Returns:
+        integer[rows, columns], for colours their luminance.
+
+    Raises:
+        Exception: of any type, as decoders raise it.
+    """
+    pixels: NDArray[np.integer]
+    if syntax == JPEGExtended12Bit and plugin == "gdcm" and options["bits_stored"] > 8:
+        from cxrreport.ingestion.dicom.gdcm_extended import (
+            decode_extended,  # not loaded where it would take the process down
+        )
+
+        return decode_extended(get_frame(data, 0, number_of_frames=1), options)
+    pixels, said = get_decoder(UID(syntax)).as_array(data, raw=True, decoding_plugin=plugin, **cast(Any, options))
+    return luminance(pixels, str(said["photometric_interpretation"])) if pixels.ndim > 2 else pixels
+
+
+def _check_codestream(frame: bytes, dataset: Dataset) -> None:
+    rows, columns, samples = dataset.Rows, dataset.Columns, dataset.SamplesPerPixel
+    size = frame_size(frame)
+    if size is None:
+        raise PixelError(Reason.BAD_PIXELS, "no codestream at the start of the pixel data")
+    if size[:2] != (rows, columns):
+        raise PixelError(Reason.BAD_PIXELS, f"the codestream has {size[0]} x {size[1]} pixels, not {rows} x {columns}")
+    if size[2] != samples:
+        raise PixelError(Reason.BAD_PIXELS, f"the codestream has {size[2]} components, not {samples}")

@@ -1,0 +1,263 @@
+"""One DICOM file to one grey image, or a reason why not; with `dicom_*.py` the only importers of pydicom in this room.
+
+What is decided from the header is decided before any pixel is read, and memory is bounded by the pixel budget whatever
+the file promises. pydicom raises almost any exception on broken content; here each becomes a `RefusedImage` whose text
+names no value of the file, as those may be a patient's.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from cxrreport.dataset.covariates import Covariates, reduced
+from cxrreport.errors import PixelError, RefusedImage
+from cxrreport.ingestion.dicom.bounded_file import BoundedFile, opened
+from cxrreport.ingestion.dicom.colour import PALETTE_TAGS, SAMPLES
+from cxrreport.ingestion.dicom.elements import text, translated, whole
+from cxrreport.ingestion.dicom.greyscale import grey_scale
+from cxrreport.ingestion.dicom.pixel_data import PIXELS, decode
+from cxrreport.ingestion.images.acceptance import check_body_part, check_modality, refused_unless
+from cxrreport.ingestion.images.greyscale import to_grey
+from cxrreport.ingestion.images.polarity import looks_inverted
+from cxrreport.ingestion.images.views import view_of
+from cxrreport.records import Reason, View
+
+_PIXEL_TAGS = frozenset({b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"})  # (7FE0,0010) in either byte order
+_HEADER_TAGS = [
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "BodyPartExamined", "ViewPosition"),
+    *("ViewCodeSequence", "PatientOrientation", "BurnedInAnnotation", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
+    *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept"),
+    *("ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
+    "WindowCenterWidthExplanation",
+]
+
+_COVARIATE_TAGS = ["PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What the header of an acceptable radiograph says.
+
+    Args:
+        patient_id: PatientID, study_id: StudyInstanceUID, image_id: SOPInstanceUID; an empty string where missing.
+        rows: height, pixels; within the budget, as is `columns`.
+        says_no_text: True where Burned In Annotation (0028,0301) is NO; a missing one says nothing.
+        notes: `bodypart-missing`, `bodypart-unclear`, `modality-missing`, `for-processing`, and reasons that were kept.
+    """
+
+    patient_id: str
+    study_id: str
+    image_id: str
+    view: View
+    rows: int
+    columns: int
+    says_no_text: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Radiograph:
+    """One radiograph as it is displayed.
+
+    Args:
+        grey: uint8[rows, columns]; bright is dense, whatever the polarity of the file.
+        patient_id: as in `Header`, as are `study_id`, `image_id` and `says_no_text`.
+        notes: those of `Header`; those of `dicom_greyscale.grey_scale` and `greyscale.to_grey`; and
+            `monochrome2-inverted`.
+    """
+
+    grey: NDArray[np.uint8]
+    rows: int
+    columns: int
+    view: View
+    patient_id: str = ""
+    study_id: str = ""
+    image_id: str = ""
+    says_no_text: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def read_header(path: Path, *, max_pixels: int, keep: Collection[str] = ()) -> Header:
+    """Check the header of a DICOM file; no pixel is read.
+
+    Args:
+        path: the file.
+        max_pixels: largest Rows x Columns x SamplesPerPixel.
+        keep: reasons for which nothing is refused: each becomes a note (`settings.IngestSettings.keep`).
+
+    Raises:
+        RefusedImage: with the reason that goes into the ledger. It is the only exception for a bad file.
+    """
+    with opened(path, max_pixels) as file:
+        return _check(_parse(file, pixels=False), max_pixels, keep)
+
+
+def read_covariates(path: Path, *, max_pixels: int, view: View) -> Covariates:
+    """Read sex, age and manufacturer from a header, reduced; asked for by users, and read by nothing else.
+
+    Args:
+        path: a file of which `read_header` thinks well.
+        max_pixels: as in `read_header`.
+        view: what was found on the projection.
+
+    Raises:
+        RefusedImage: `not-readable`.
+    """
+    with opened(path, max_pixels) as file:
+        dataset = _parse(file, pixels=False, tags=_COVARIATE_TAGS)
+    with translated(Reason.NOT_READABLE, "a header element cannot be read"):
+        return reduced(
+            sex=text(dataset, "PatientSex"),
+            age=text(dataset, "PatientAge"),
+            manufacturer=text(dataset, "Manufacturer"),
+            view=view,
+            birth_date=text(dataset, "PatientBirthDate"),
+            study_date=text(dataset, "StudyDate"),
+        )
+
+
+def read_radiograph(path: Path, *, max_pixels: int, window: int | str = 0, keep: Collection[str] = ()) -> Radiograph:
+    """Read one file: check its header, decode it, and take its values to display grey (`greyscale.to_grey`).
+
+    A frontal that says MONOCHROME2 and plainly is not (`polarity.looks_inverted`) is inverted, and noted. Of several
+    frames the first is read, of colours their luminance.
+
+    Args:
+        path: the file.
+        max_pixels: largest Rows x Columns x SamplesPerPixel; checked before pixels are read or decoded.
+        window: of several windows or VOI LUTs, the index from 0 or the explanation.
+        keep: as in `read_header`.
+
+    Raises:
+        RefusedImage: the file is not an acceptable radiograph; PixelError where pixels or grey scale are the reason.
+    """
+    with opened(path, max_pixels) as file:
+        header = _check(_parse(file, pixels=False), max_pixels, keep)
+        begins_pixels = file.read(4) in _PIXEL_TAGS
+        file.seek(0)
+        dataset = _parse(file, pixels=True)
+        if begins_pixels and not any(keyword in dataset for keyword in PIXELS):
+            raise PixelError(Reason.BAD_PIXELS, "the pixel data are cut off")
+    with translated(Reason.BAD_LUT, "the grey-scale transformations cannot be read", PixelError):
+        scale, notes = grey_scale(dataset, window)
+    stored = decode(dataset, header.rows, header.columns)
+    with translated(Reason.BAD_PIXELS, "the pixel values cannot be brought to grey", PixelError):
+        grey, more = to_grey(stored, scale)
+        if header.view.frontal and not scale.inverted and looks_inverted(grey):
+            grey, more = to_grey(stored, replace(scale, inverted=True))
+            more += ("monochrome2-inverted",)
+    return Radiograph(
+        grey=grey,
+        rows=header.rows,
+        columns=header.columns,
+        view=header.view,
+        patient_id=header.patient_id,
+        study_id=header.study_id,
+        image_id=header.image_id,
+        says_no_text=header.says_no_text,
+        notes=header.notes + notes + more,
+    )
+
+
+def _parse(file: BoundedFile, *, pixels: bool, tags: Sequence[Any] = _HEADER_TAGS) -> Dataset:
+    with translated(Reason.NOT_READABLE, "the data set cannot be parsed"):
+        _check_inflated_size(file)
+        # pydicom asks for no more than read, seek and tell.
+        source: Any = file
+        wanted = [*tags, *((*PIXELS, *PALETTE_TAGS) if pixels else ())]
+        return pydicom.dcmread(source, stop_before_pixels=not pixels, force=True, specific_tags=wanted)
+
+
+def _check_inflated_size(file: BoundedFile) -> None:
+    """Refuse a deflated data set that would grow past any size a radiograph has (a compression bomb)."""
+    source: Any = file
+    if source.read(132)[128:] != b"DICM":
+        source.seek(0)
+        return
+    meta = pydicom.filereader._read_file_meta_info(source)
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        inflater, packed, total = zlib.decompressobj(-zlib.MAX_WBITS), source.read(), 0
+        while packed and not inflater.eof:
+            total += len(inflater.decompress(packed, 1 << 20))
+            packed = inflater.unconsumed_tail
+            if total > 1 << 29:
+                raise RefusedImage(Reason.TOO_LARGE, "the deflated data set inflates to more than 512 MiB")
+    source.seek(0)
+
+
+# --- The header ---
+
+
+def _check(dataset: Dataset, max_pixels: int, keep: Collection[str]) -> Header:
+    with translated(Reason.NOT_READABLE, "a header element cannot be read"):
+        sop_class = UID(text(dataset, "SOPClassUID"))
+        notes = check_modality(
+            sop_class=str(sop_class),
+            sop_class_name=sop_class.name if sop_class.name != str(sop_class) else "",
+            modality=text(dataset, "Modality").upper(),
+            is_image=dataset.get("Rows") is not None,
+            keep=keep,
+        ) + check_body_part(text(dataset, "BodyPartExamined"), keep)
+        rows, columns, more = _check_shape(dataset, max_pixels, keep)
+        if text(dataset, "BurnedInAnnotation").upper() == "YES":
+            more += refused_unless(keep, Reason.BURNED_IN, "BurnedInAnnotation is YES")
+        codes = dataset.get("ViewCodeSequence") or [Dataset()]
+        orientation = dataset.get("PatientOrientation") or []
+        return Header(
+            patient_id=text(dataset, "PatientID"),
+            study_id=text(dataset, "StudyInstanceUID"),
+            image_id=text(dataset, "SOPInstanceUID"),
+            view=view_of(
+                text(dataset, "ViewPosition"),
+                text(codes[0], "CodeMeaning"),
+                [] if isinstance(orientation, str) else [str(part) for part in orientation],
+            ),
+            rows=rows,
+            columns=columns,
+            says_no_text=text(dataset, "BurnedInAnnotation").upper() == "NO",
+            notes=notes + more,
+        )
+
+
+def _check_shape(dataset: Dataset, max_pixels: int, keep: Collection[str]) -> tuple[int, int, tuple[str, ...]]:
+    """Rows, columns, and notes on reasons that were kept."""
+    rows, columns = whole(dataset, "Rows"), whole(dataset, "Columns")
+    if rows is None or columns is None:
+        raise RefusedImage(Reason.NO_PIXELS, "no Rows or no Columns")
+    if rows < 1 or columns < 1:
+        raise PixelError(Reason.BAD_PIXELS, f"{rows} rows and {columns} columns")
+    photometric = text(dataset, "PhotometricInterpretation").upper()
+    samples = whole(dataset, "SamplesPerPixel") or 1
+    notes: tuple[str, ...] = ()
+    if samples != 1 or photometric not in {"MONOCHROME1", "MONOCHROME2", ""}:
+        detail = f"{samples} samples per pixel, not MONOCHROME1 or MONOCHROME2"
+        notes = refused_unless(keep, Reason.COLOUR, detail)
+        if SAMPLES.get(photometric) != samples:
+            raise PixelError(Reason.BAD_PIXELS, f"{samples} samples per pixel, of colours that are not read")
+    if not photometric:
+        raise PixelError(Reason.BAD_PIXELS, "PhotometricInterpretation is missing: black and white cannot be told")
+    frames = whole(dataset, "NumberOfFrames") or 1
+    if frames > 1:
+        notes += refused_unless(keep, Reason.MULTI_FRAME, f"{frames} frames")
+    if rows * columns * samples > max_pixels:
+        what = f"{rows} x {columns} pixels" + (f" of {samples} samples" if samples > 1 else "")
+        raise RefusedImage(Reason.TOO_LARGE, f"{what}, and max_pixels is {max_pixels}")
+    allocated = whole(dataset, "BitsAllocated") or 0
+    stored = whole(dataset, "BitsStored") or allocated
+    high = whole(dataset, "HighBit")
+    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or high not in (None, stored - 1):
+        raise PixelError(Reason.BAD_PIXELS, f"{allocated} bits allocated, {stored} stored, high bit {high}")
+    if min(rows, columns) < 2:
+        raise PixelError(Reason.BAD_PIXELS, f"{rows} rows and {columns} columns are no picture")
+    return rows, columns, notes

@@ -1,0 +1,221 @@
+"""From the images that a layout lists to the studies that are worked on: ids, splits, reports, and the choice of views.
+
+Everything here is decided from headers and tables, in an order that depends on nothing but the input, so that a run
+that is started again plans the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+
+from cxrreport.errors import InputError, RefusedImage
+from cxrreport.ingestion.dicom.radiograph import Header, read_header
+from cxrreport.ingestion.images.picture import is_picture
+from cxrreport.ingestion.images.views import preference
+from cxrreport.ingestion.layouts.listing import Listing, Source, report_alone
+from cxrreport.records import LeftOut, Reason, Report, Split, View
+from cxrreport.settings import IngestSettings
+
+HeaderReader = Callable[[Source, int], "Header | LeftOut"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyPlan:
+    """One study to work on.
+
+    Args:
+        candidates: its images, best view first; all are kept, or the first that can be read, as `only_first` says.
+    """
+
+    study_id: str
+    patient_id: str
+    split: Split
+    report: Report
+    candidates: tuple[Source, ...]
+    only_first: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All studies, sorted by study id, and what was left out on the way here.
+
+    Args:
+        read: everything that the input has or lists: each is a candidate of one study, or left out.
+    """
+
+    studies: list[StudyPlan]
+    left_out: list[LeftOut]
+    read: int
+
+
+def header_of(source: Source, max_pixels: int, keep: Collection[str]) -> Header | LeftOut:
+    """The header of one DICOM file, or the row of the ledger that says why it has none."""
+    try:
+        return read_header(source.path, max_pixels=max_pixels, keep=keep)
+    except RefusedImage as error:
+        return refused(source, error)
+
+
+def refused(source: Source, error: RefusedImage) -> LeftOut:
+    """The row of the ledger for an image that was refused."""
+    return LeftOut(source=source.source, reason=Reason(error.reason), detail=error.detail, study_id=source.study_id)
+
+
+def needs_header(source: Source) -> bool:
+    """True where ids or view are to be found in the file."""
+    incomplete = not (source.image_id and source.study_id and source.patient_id) or source.view is None
+    return incomplete and not is_picture(source.path)
+
+
+def make_plan(settings: IngestSettings, listing: Listing, headers: Iterable[Header | LeftOut]) -> Plan:
+    """Group the images of a listing into studies.
+
+    Args:
+        settings: which views, and whether a report is required.
+        listing: what the layout lists.
+        headers: one per source of `listing` that `needs_header`, in their order.
+
+    Returns:
+        A plan in which every source is a candidate or left out.
+
+    Raises:
+        InputError: a patient is in two splits, or two images have one id where a table gives the ids.
+    """
+    left_out = list(listing.left_out)
+    sources = _with_headers(listing, iter(headers), left_out)
+    sources = _without_duplicates(listing, sources, left_out)
+    known = {source.study_id for source in sources}
+    sources, split_of_study = _with_splits(listing, sources, left_out)
+    groups: dict[str, list[Source]] = defaultdict(list)
+    for source in sources:
+        reason = _unwanted(source, settings)
+        if reason is not None:
+            left_out.append(LeftOut(source=source.source, reason=reason, study_id=source.study_id))
+        else:
+            groups[source.study_id].append(source)
+    studies = []
+    for study_id, group in sorted(groups.items()):
+        group.sort(key=lambda source: (preference(source.view or View.UNKNOWN), source.image_id))
+        studies.append(
+            StudyPlan(
+                study_id=study_id,
+                patient_id=group[0].patient_id,
+                split=split_of_study[study_id],
+                report=group[0].report or Report(),
+                candidates=tuple(group),
+                only_first=settings.views == "best-frontal",
+            )
+        )
+    alone = [report_alone(study_id) for study_id in sorted(listing.by_study.keys() - known)]
+    read = len(listing.sources) + len(listing.left_out) + len(alone)
+    return Plan(studies=studies, left_out=left_out + alone, read=read)
+
+
+def split_by_patient(patient_id: str) -> Split:
+    """80% train, 10% validate, 10% test, by a hash of the patient id: the same on every machine and in every run."""
+    share = int.from_bytes(hashlib.sha256(patient_id.encode()).digest()[:8], "big") / 2**64
+    if share < 0.8:
+        return Split.TRAIN
+    return Split.VALIDATE if share < 0.9 else Split.TEST
+
+
+def _with_headers(listing: Listing, headers: Iterable[Header | LeftOut], left_out: list[LeftOut]) -> list[Source]:
+    result = []
+    remaining = iter(headers)
+    for source in listing.sources:
+        if not needs_header(source):
+            result.append(replace(source, view=source.view or View.UNKNOWN))
+            continue
+        header = next(remaining)
+        if isinstance(header, LeftOut):
+            left_out.append(header)
+            continue
+        image_id, notes = source.image_id or header.image_id, source.notes
+        if not image_id:
+            image_id = f"file-{hashlib.sha256(source.source.encode()).hexdigest()[:16]}"
+            notes += ("image-id-missing",)
+        study_id = source.study_id or header.study_id
+        if not study_id:
+            study_id, notes = image_id, (*notes, "study-id-missing")
+        patient_id = source.patient_id or header.patient_id
+        if not patient_id:
+            patient_id, notes = study_id, (*notes, "patient-id-missing")
+        row = listing.by_study.get(study_id)
+        result.append(
+            replace(
+                source,
+                image_id=image_id,
+                study_id=study_id,
+                patient_id=patient_id,
+                view=source.view or header.view,
+                report=row.report if row else source.report,
+                split=row.split if row else source.split,
+                notes=notes,
+            )
+        )
+    return result
+
+
+def _without_duplicates(listing: Listing, sources: list[Source], left_out: list[LeftOut]) -> list[Source]:
+    """One image per id: the first in the order of the listing; a table that gives an id twice is wrong, though."""
+    seen: dict[str, Source] = {}
+    for source in sources:
+        if source.image_id not in seen:
+            seen[source.image_id] = source
+        elif listing.layout == "table":
+            raise InputError(f"the table gives the image id {source.image_id} to two rows")
+        else:
+            detail = f"the same image id as {seen[source.image_id].source}"
+            left_out.append(
+                LeftOut(source=source.source, reason=Reason.DUPLICATE, detail=detail, study_id=source.study_id)
+            )
+    return list(seen.values())
+
+
+def _with_splits(
+    listing: Listing, sources: list[Source], left_out: list[LeftOut]
+) -> tuple[list[Source], dict[str, Split]]:
+    patients: dict[str, set[str]] = defaultdict(set)
+    for source in sources:
+        patients[source.study_id].add(source.patient_id)
+    usable = []
+    split_of_patient: dict[str, Split] = {}
+    split_of_study: dict[str, Split] = {}
+    conflicts = set()
+    for source in sources:
+        if len(patients[source.study_id]) > 1:
+            # Whichever patient it belongs to, it may not be on both sides of a split.
+            detail = "the images of this study name several patients"
+            left_out.append(
+                LeftOut(source=source.source, reason=Reason.PATIENT_CONFLICT, detail=detail, study_id=source.study_id)
+            )
+            continue
+        split = source.split if listing.official_split else split_by_patient(source.patient_id)
+        if split is None:
+            left_out.append(LeftOut(source=source.source, reason=Reason.NO_SPLIT, study_id=source.study_id))
+            continue
+        if split_of_patient.setdefault(source.patient_id, split) is not split:
+            conflicts.add(source.study_id)
+        split_of_study[source.study_id] = split
+        usable.append(source)
+    if conflicts:
+        some = ", ".join(sorted(conflicts)[:5])
+        raise InputError(
+            f"{len(conflicts)} studies belong to a patient who is in another split too: {some}; "
+            "correct the table of splits, every patient may be in one split only"
+        )
+    return usable, split_of_study
+
+
+def _unwanted(source: Source, settings: IngestSettings) -> Reason | None:
+    if settings.views != "all" and source.view is View.LATERAL:
+        return Reason.NOT_FRONTAL
+    if settings.require_report:
+        if source.report is None:
+            return Reason.NO_REPORT
+        if not (source.report.findings or source.report.impression):
+            return Reason.EMPTY_SECTIONS
+    return None

@@ -1,0 +1,1 @@
+"""The text of reports: sections, sentences, placeholders, and mentions of earlier studies."""

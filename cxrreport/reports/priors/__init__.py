@@ -1,0 +1,1 @@
+"""Mentions of earlier studies: found, and removed by rules."""

@@ -1,0 +1,141 @@
+"""Does a sentence mention an earlier study? Patterns, each of which is enough to say so."""
+
+from __future__ import annotations
+
+import re
+
+from cxrreport.reports.priors.vocabulary import (
+    ADVERB,
+    COMPARED,
+    DATE,
+    DEGREE,
+    EARLIER,
+    GROWN,
+    IMAGING,
+    KIND,
+    NOTABLE,
+    SEEN,
+)
+
+# What stands before a resolution (or a change) that is yet to come.
+_FUTURE = (
+    r"(?:ensure|document|confirm|assess|assure|insure|evaluate|until|verify|demonstrate|establish|show|exclude|to|"
+    r"(?<!negative )for|check|monitor|prove)\s+"
+    r"(?:(?:the|its|their|for|complete|full|interval|expected|any|possible|continued)\s+)*"
+)
+_YET_TO_COME = re.compile(
+    rf"\b{_FUTURE}(?:resolution|clearance|clearing|stability|progression|improvement|interval change|change|"
+    r"(?:\w+ ){0,3}(?:resolution|stability|clearing|clearance))\b",
+    re.IGNORECASE,
+)
+_MENTIONS = (
+    r"\b(?:unchanged|redemonstrat\w*|re-demonstrat\w*|reidentified|re-identified)\b",
+    rf"(?<!clinically )(?<!hemodynamically )(?<!if )\bstabl[ey]\b|(?<!assess )(?<!establish )(?<!{'to '})\bstability\b",
+    r"\bagain\b|\bonce more\b",
+    (
+        r"\binterval(?:ly)?\b(?!\s+(?:follow|chest\s+(?:ct|x)|ct\b|radiograph|imaging|x-ray|between))"
+        r"(?<!short interval)(?<!short-interval)(?<!appropriate interval)(?<!an interval)"
+    ),
+    r"\bin the interim\b|\binterim\b",
+    r"\b(?:no longer|not any longer|heretofore)\b",
+    rf"\b(?:{COMPARED})",
+    r"\bcompar(?:ed|ison|e|able|ative|isons)\b(?!\s+to\s+the\s+(?:left|right|other|contralateral|opposite))",
+    (
+        rf"\b(?:since|from|than|over|on|in|with|to|by)\s+(?:(?:the|a|his|her|any|all|most|both|multiple)\s+)*"
+        rf"{EARLIER}(?:\s+{EARLIER})*(?:\s+{KIND}){{0,6}}\s+{IMAGING}\b"
+    ),
+    rf"\b(?:since|from|than|with|to|on)\s+(?:(?:the|most|his|her)\s+)*(?:priors?|previous|before)\s*(?:[.,;)]|$|(?={DATE}))",
+    r"\bsince\s+(?:the\s+)?(?:___|X{3,}|\d|yesterday|last)",
+    (
+        rf"\b{EARLIER}\s+(?:{KIND}\s+){{0,5}}(?:stud(?:y|ies)|exam(?:ination)?s?|radiographs?|films?|x-?rays?|x-X+|images?"
+        r"|imaging|scans?|cts?|cxrs?|comparisons?|reports?)\b"
+    ),
+    r"\bpreviously\b(?!\s+(?:healed|treated|operated|resected|repaired|fractured))",
+    rf"\b(?:previous|prior)\s+(?:{SEEN})",
+    rf"\b(?:no|not|without|nothing)\s+(?:\w+ly\s+)?{NOTABLE}chang(?:e|ed)\b",
+    r"\b(?:no|without)\s+(?:\w+\s+)?interval\s+changes?\b|\bno\s+significant\s+changes\b",
+    r"\blittle\s+(?:interval\s+)?change\b",
+    (
+        rf"\b(?:effusions?|pneumothora\w+|cardiomegaly|o?edema|consolidations?|nodules?|mass(?:es)?|atelectasis)\s+"
+        rf"(?:is|are)\s+{ADVERB}(?:increased|decreased)\b"
+    ),
+    r"\b(?:has|have)\s+(?:(?:not|also|now|slightly|mildly|significantly|markedly)\s+){0,2}changed\b",
+    (
+        rf"\b(?:has|have|had)\s+(?:been\s+)?{ADVERB}(?:{GROWN}|developed|appeared|cleared|resolved|enlarged|recurred|"
+        r"migrated|advanced|receded|re-?expanded|reaccumulated|been removed|been placed|been inserted|been withdrawn|"
+        r"been repositioned|been advanced|been retracted|been extubated|been intubated|been exchanged|received)\b"
+    ),
+    rf"\b(?:is|are|appears?|seems?)\s+{ADVERB}{GROWN}\s+in\s+(?:size|extent|number|degree|severity|volume|prominence)\b",
+    r"\b(?:is|are|appears?)\s+(?:\w+ly\s+)?(?:improved|worsened|diminished|resolved|better|worse)\b(?!\s+(?:on|in)\s+the)",
+    r"(?<!right )(?<!left )\b(?:smaller|larger|worse)\s+than\s+(?:before|prior|previous|on|in)\b",
+    (
+        rf"^(?:\d+\.\s*)?{ADVERB}{DEGREE}(?:improvement|progression|increase|decrease|worsening|reduction|clearing|"
+        r"resolution)\s+(?:in|of)\b"
+    ),
+    r"(?<!represent )(?<!reflect )(?<!versus )(?<!suggest )(?<!indicate )(?<!or )\b(?:resolving|resolved)\b",
+    r"(?<!high )(?<!high-)\bresolution\b",
+    r"\b(?:a|an|interval)\s+(?:\w+\s+)?change\s+in\b",
+    r"\benlargement of (?:the )?(?:\w+ ){0,3}(?:effusion|pneumothorax|mass|nodule|opacity)\b",
+    r"^(?:\d+\.\s*)?(?:increased|decreased)\s+(?:size|extent|conspicuity|number)\s+of\b",
+    rf"\bsince\s+(?:the\s+)?(?:\w+\s+){{0,3}}(?:{IMAGING}|removal|placement|intubation|extubation)\b",
+    (
+        r"\b(?:improved|worsened|improving|worsening|enlarging|decreasing|increasing|progressing)\b"
+        r"(?!\s+(?:visuali|characteri|evaluat|assess|specific|sensitiv|symptom|dyspn|shortness|cough|pain|fever|hypox))"
+    ),
+    (
+        r"\b(?:decreased|increased|reduced)\s+(?:(?:right|left|bilateral|small|moderate|large|pleural|basilar|apical|size"
+        r"|of|the|loculated)\s+){0,4}(?:effusions?|pneumothora\w+|pneumomediastinum|pleural fluid)\b"
+    ),
+    r"\bpersist(?:ent|ently|s|ing|ed|ence)?\b(?<!concern persists)(?<!symptoms persist)(?<!pain persists)",
+    r"\b(?:remains?|remained|remaining)\b(?<!remains indeterminate)(?<!the remaining)(?<!the remain)(?<!the remains)",
+    r"\bcontinu(?:ed|es|ing)\b(?!\s+(?:follow|attention|surveillance|monitoring|clinical))",
+    r"\bstill\b(?!\s+(?:not excluded|be considered|possible))",
+    r"\bnow\b|^currently\b",
+    r"\b(?:new|newly)\b(?!\s+york)",
+    r"\bprogressive(?:ly)?\b(?!\s+(?:massive|systemic|dyspn|cough|shortness|short|symptom|hypox|weakness))",
+    r"\bdisease progression\b|(?<!time )\bprogress(?:ed|ion)\b",
+    (
+        r"\b(?:more|less)\s+(?:prominent|conspicuous|apparent|extensive|dense|pronounced|evident|severe|confluent|distinct)"
+        r"\b(?!\s+(?:than|on|in|at|within|over|along|towards?)\b)"
+    ),
+    r"\b(?:better|less well|more poorly|less|more)\s+(?:aerated|inflated|expanded)\b(?!\s+(?:than|on the))",
+    (
+        r"^(?:\d+\.\s*)?(?:overall\s+)?similar\b|\b(?:appear|are|is|appears)\s+similar\b(?!\s+to the)|"
+        r"\bsimilar\s+(?:in|to)\s+(?:appearance|size|extent|the prior|prior|previous|before|position|that)"
+    ),
+    r"\b(?:has|have)\s+been\s+(?:interval\s+)?(?:removal|placement|insertion|removed|placed|extubat|intubat)",
+    (
+        r"\b(?:is|are)\s+(?:not\s+)?(?:\w+ly\s+)?(?:smaller|larger)\b"
+        r"(?!\s+(?:than\s+)?(?:on\s+)?(?:the\s+)?(?:right|left|normal))"
+    ),
+    r"\bno\s+(?:significant\s+|definite\s+)?(?:increase|decrease|enlargement|worsening|improvement)\b",
+    (
+        r"\bthere (?:has|have) been\s+(?:\w+\s+){0,2}(?:improvement|progression|increase"
+        r"|decrease|worsening|change|reduction)\b"
+    ),
+    r"\bas (?:before|previously)\b",
+    (
+        r"\b(?:decreased|reduced)\s+(?:opacity|opacities|consolidation|atelectasis)\b|"
+        r"\b(?:increased|decreased)\s+(?:o?edema|cardiomegaly|consolidation|atelectasis)\b"
+    ),
+    r"\bsame (?:position|place|location|appearance|size)\b",
+    r"\bno residual\b|\bresidual\s+(?:pneumothorax|effusion)",
+    r"\b(?:change|changes|difference)\s+(?:since|compared)\b",
+    r"\bchanges?\s+from\s+(?:the\s+)?(?:prior|previous|X{3,}|___|\d)",
+)
+_COMPILED = [re.compile(pattern, re.IGNORECASE) for pattern in _MENTIONS]
+
+
+def mentions_prior(sentence: str) -> bool:
+    """True where a sentence says something that only an earlier study of the patient can tell.
+
+    That is: stable, new, gone, changed, compared, or that there is nothing to compare with. History (an old fracture,
+    prior surgery) and what is asked of the future (follow-up to resolution) are none.
+    """
+    plain = without_future(" ".join(sentence.split()))
+    return any(pattern.search(plain) for pattern in _COMPILED)
+
+
+def without_future(text: str) -> str:
+    """A text without what is asked of the future ("follow-up to resolution")."""
+    return _YET_TO_COME.sub(" ", text)

@@ -1,0 +1,367 @@
+"""Rules that take the mention of an earlier study out of one clause. They delete words, and touch no negation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from cxrreport.reports.priors.mentions import without_future
+from cxrreport.reports.priors.vocabulary import (
+    ADVERB,
+    ANATOMY,
+    CHANGE,
+    COMPARED,
+    DEGREE,
+    GROWING,
+    GROWN,
+    IMAGING,
+    NOTABLE,
+    SAME,
+    SEEN,
+    SINCE,
+    STUDY,
+    WHEREIN,
+)
+
+_FLAGS = re.IGNORECASE
+# What a deletion of words could turn into something else: such a clause is left out as a whole.
+_NEVER_EDITED = (
+    r"\b(?:resol(?:ved|ution|ves)|cleared|clearing|clearance)\b",
+    r"\bno longer\b|\bnot any longer\b|\bdisappear",
+    (
+        r"\b(?:removal|removed|extubat\w*|withdrawn|withdrawal|retracted|discontinued|taken out|exchanged?|advanced|"
+        r"repositioned|replaced|migrat\w+)\b"
+    ),
+    r"\b(?:if|should)\b.*\b(?:prior|old|older|previous|comparison|outside)\b",
+    r"\b(?:interval enlargement|enlargement of (?:the )?(?:\w+ ){0,3}(?:effusion|pneumothorax|mass|nodule|opacity))\b",
+    (
+        r"\b(?:comparison|prior|priors|old|previous)\s+(?:[\w,]+\s+){0,4}"
+        r"(?:available|unavailable|helpful|useful|obtained|requested|recommended)\b"
+    ),
+    (
+        rf"\b(?:no|without|absence of|lack of|not|unavailable)\s+(?:\w+\s+){{0,2}}(?:prior|previous|comparison|old)\s+"
+        rf"(?:\w+\s+){{0,3}}{IMAGING}"
+    ),
+    r"\b(?:correlat\w+|comparison|compare|review)\s+(?:\w+\s+){0,2}(?:with|to|of)\s+(?:any\s+)?(?:prior|old|previous|outside)",
+    r"\bprogression\b(?!\s+(?:of|in)\b)|\brecurren\w+\b",
+    (
+        r"\b(?:could|may|might|should|would|can)\s+(?:\w+\s+){0,2}(?:stable|unchanged|new|interval|compar\w+|improv\w+|"
+        r"worsen\w*|increas\w+)\b"
+    ),
+    r"\b(?:more|less|better|worse|larger|smaller|fewer)\b(?!\s+(?:than|on|in)\s+(?:the\s+)?(?:right|left))",
+    r"\b(?:difference|different|differs?|differing)\b",
+    r"\bat least (?:as|since)\b|\bdating back\b",
+    r"\b(?:waxing|waning|fluctuat\w+|alternat\w+)\b",
+    r"\bunless\b|\bwhether\b|\bcannot\b",
+)
+_NEVER = [re.compile(pattern, _FLAGS) for pattern in _NEVER_EDITED]
+_NEGATION = re.compile(
+    r"\b(?:no|not|without|absent|absence|negative|free|nor|neither|never|none|rather than|denies|denied|cannot|"
+    r"lack|lacks|unlikely|rules? out|ruled out|excluded?)\b",
+    _FLAGS,
+)
+VERB = re.compile(
+    r"\b(?:is|are|was|were|has|have|had|be|been|may|might|could|can|should|would|will|do|does|did|shows?|demonstrates?|"
+    r"represents?|suggests?|projects?|overlies|overlie|terminates?|appears?|lies|remains?|reflects?|contains?|extends?|"
+    r"indicates?|reveals?|seems?|persists?|continues?|recommend\w*|consider)\b",
+    _FLAGS,
+)
+_PRONOUN = re.compile(
+    r"^(?:this|these|those|it|they|both|that|which|he|she|all|findings?|results?)\b(?!\s+\w+\s+\w+)", _FLAGS
+)
+_CHANGED = re.compile(
+    rf"\b(?:new|newly|interval|{GROWING}|{GROWN}|progressive|progression|developed|developing|further|additional|"
+    rf"{CHANGE}|chang\w+|stable|unchanged)\b",
+    _FLAGS,
+)
+
+
+def _rule(pattern: str, replacement: str = "") -> Callable[[str], str]:
+    compiled = re.compile(pattern, _FLAGS)
+    return lambda clause: compiled.sub(replacement, clause)
+
+
+_NO_CHANGE = [
+    # "No change" is said with a negation and is none: it becomes "unchanged" before negations are looked at.
+    _rule(
+        rf"\b(?:there (?:is|are|has been|have been|was)\s+)?(?:no|without|little)\s+{NOTABLE}changes?\s+"
+        r"(?:in|of|to|involving)\s+(?:the\s+)?(?:(?:appearance|size|extent|position)\s+of\s+)?(?:the\s+)?",
+        "unchanged ",
+    ),
+    _rule(
+        rf"\b(?:with\s+)?(?:there (?:is|has been)\s+)?(?:no|without|little)\s+{NOTABLE}changes?\b",
+        "unchanged",
+    ),
+    _rule(r"\b(?:has|is)\s+not\s+(?:been\s+)?(?:\w+ly\s+)?(?:interval\s+)?changed\b", "is unchanged"),
+    _rule(r"\b(?:have|are)\s+not\s+(?:been\s+)?(?:\w+ly\s+)?(?:interval\s+)?changed\b", "are unchanged"),
+    _rule(r"\bnot\s+(?:\w+ly\s+)?changed\b", "unchanged"),
+]
+_COMPARISON = [
+    _rule(rf"^(?:in\s+)?{COMPARED}\s*,\s*"),
+    _rule(rf"^(?:since|from|on)\s+{SINCE}\s*,\s*"),
+    _rule(rf"^(?:as\s+)?(?:\w+ly\s+)?{SEEN}\s+(?:on|in|at)\s+{STUDY}\s*,\s*"),
+    _rule(rf"^(?:new|increased)(?:\s+(?:since|from)\s+{SINCE})?\s+(is|are)\b", r"there \1"),
+    _rule(rf"\s*,\s+(?:as\s+|not\s+)?{SEEN}\s+previously\s*$"),
+    _rule(r"^(?:in the (?:interval|interim)|(?:once )?again|currently|now)\s*,\s*"),
+    _rule(rf"\s*,?\s*\(?\b{COMPARED}\)?"),
+    _rule(
+        r"\s*,?\s+(?:(?:and|but)\s+)?(?:which|that)\s+(?:was|were|is|are|has been|have been)\s+(?:not\s+)?"
+        rf"(?:\w+ly\s+)?{SEEN}\s+(?:on|in|at)\s+{STUDY}"
+    ),
+    _rule(rf"\s*,?\s+(?:which|that)\s+(?:has|have)\s+been\s+there\s+(?:on|in|at)\s+{STUDY}"),
+    _rule(rf"\s*,\s+(?:not\s+)?(?:\w+ly\s+)?{SEEN}\s+(?:on|in|at)\s+{STUDY}"),
+    _rule(
+        rf"(?<!is)(?<!are)(?<!was)(?<!were)(?<!been)(?<!not)\s+(?:as\s+)?(?:\w+ly\s+)?{SEEN}\s+(?:on|in|at)\s+{STUDY}"
+    ),
+    _rule(rf",?\s+(?:as|like)\s+(?:on|in)\s+{STUDY}"),
+    _rule(r",?\s+as\s+(?:before|previously)\b(?!\s+\w)"),
+    _rule(
+        rf"\b(?P<same>{SAME}|{GROWN}|change\w*)(?P<wherein>{WHEREIN})\s+(?:since|from|to|with|than|over|as)\s+{SINCE}",
+        r"\g<same>\g<wherein>",
+    ),
+    _rule(rf"\s*,?\s+\bsince\s+{SINCE}"),
+    _rule(rf"\s*,?\s+\b(?:from|than)\s+{STUDY}(?=\s*(?:$|[,;)]))"),
+    _rule(r"\s*,?\s+\b(?:in|over|during)\s+the\s+(?:interval|interim)\b"),
+]
+_REMAINS = [
+    _rule(rf"\bthere (is|are) (?:again|once again|still) {SEEN}\b", r"there \1"),
+    _rule(rf"^(?:again|once again|redemonstrated|re-demonstrated)\s+{SEEN}\s+(is|are)\b", r"There \1"),
+    _rule(r"\b(is|are) (?:redemonstrated|re-demonstrated|reidentified|re-identified)\b", r"\1 seen"),
+    _rule(r"\b(?:there (?:is|are)\s+)?(?:re-?demonstration|persistence|continuation) of\s+(?:the\s+)?"),
+    _rule(r"\b(?:redemonstrated|re-demonstrated)\s+"),
+    _rule(r"\bthere (?:remains|persists|continues to be)\b", "there is"),
+    _rule(r"\bthere remain\b", "there are"),
+    _rule(r"\b(?:remains?|persists?|(?:is|are) persistent|(?:has|have) persisted)\s*$"),
+    _rule(r"\b(?:remains|has remained|continues to be)\b(?=\s+\w)", "is"),
+    _rule(r"\b(?:remain|have remained|continue to be)\b(?=\s+\w)", "are"),
+    _rule(r"\bpersists?\b(?=\s+(?:in|at|on|within)\b)"),
+    _rule(r"\bcontinues to (show|demonstrate)\b", r"\1s"),
+    _rule(r"\bcontinue to (show|demonstrate)\b", r"\1"),
+    _rule(r"^(?:the )?patient (?:has|had) (?:now )?received\s+(?:the\s+)?(?:new\s+)?"),
+    _rule(r"\s*\b(?:once again|again|still|now|once more)\b"),
+    _rule(rf"\b(?:previously|prior|previous)\s+(?:\w+ly\s+)?{SEEN}\s+"),
+    _rule(r"\b(?:has|have)\s+(?:interval(?:ly)?\s+|newly\s+)?(?:developed|appeared)\s*$"),
+    _rule(
+        r"\bhas\s+(?:interval(?:ly)?\s+|newly\s+)?(?:developed|appeared)\b(?=\s+(?:in|at|on|within|along)\b)", "is seen"
+    ),
+    _rule(
+        r"\bhave\s+(?:interval(?:ly)?\s+|newly\s+)?(?:developed|appeared)\b(?=\s+(?:in|at|on|within|along)\b)",
+        "are seen",
+    ),
+]
+_POSITION = [
+    _rule(
+        rf"\s+(?:is|are|appears?|(?:is|are)\s+seen|remains?)\s+in\s+(?:an?\s+|the\s+)?{ADVERB}(?:{SAME}|same|similar)\s+"
+        r"(?:positions?|positioning|locations?|alignment|configuration)\b"
+    ),
+    _rule(
+        rf",?\s+(?:in|with)\s+(?:an?\s+|the\s+)?{ADVERB}(?:{SAME}|same|similar)\s+"
+        r"(?:positions?|positioning|locations?|alignment|configuration)\b"
+        r"(?=\s*(?:$|[,;)]|(?:with|without|and|as|on|in|at|terminat\w+|overly\w+|project\w+)\b))"
+    ),
+    _rule(rf"\b{SAME}\s+position\s+(?=(?:right|left|dual|cardiac)\b)"),
+    _rule(r"^(?:increased|decreased)\s+(?:size|extent|conspicuity|number)\s+of\s+(?:the\s+)?"),
+    _rule(
+        rf"\b{ADVERB}{SAME}\s+(?:in\s+)?(?:appearance|position|positioning|size|extent|degree|configuration)\s+of\s+"
+        r"(?:the\s+)?"
+    ),
+    _rule(
+        rf"^(?:overall\s+)?(?:{ADVERB}{SAME})\s+"
+        r"(?:(?:exam|examination|chest|appearance|study|radiographs?|chest x-\w+)\s+)"
+        r"with\s+(?=\w)"
+    ),
+]
+_RELATIVE = _rule(
+    rf"\s*,?\s*\b(?:which|that)\s+(?:is|are|appears?|remains?|has been|have been|has|have)\s+(?:been\s+)?{ADVERB}"
+    rf"(?:{SAME}|{GROWN}){WHEREIN}"
+)
+_APPOSITION = _rule(
+    rf"\s*(?:,\s*(?:but|and|though|although)?|\bbut\b|\band\b|\(|--?)\s*(?:(?:appears?|is|are)\s+)?{ADVERB}"
+    rf"(?:{SAME}|{GROWN}|{GROWING}){WHEREIN}\)?(?=\s*(?:$|,|\bwith\b|\band\b|\bwithout\b))"
+)
+_THERE_CHANGED = re.compile(
+    rf"^(?:there (?:is|are|has been|have been)\s+)?(?:an?\s+|the\s+)?{ADVERB}{DEGREE}(?:(?:interval|new)\s+)?{DEGREE}"
+    rf"{CHANGE}(?:\s*(?:/|and|or)\s*{CHANGE})?(?:\s+(?:in|of)\s+(?:the\s+)?(?:size|extent|degree|severity|amount|volume|"
+    r"appearance|prominence|conspicuity))?\s+(?:in|of)\s+(?:the\s+|an?\s+)?(?P<what>.+)$",
+    _FLAGS,
+)
+_PREDICATE = re.compile(
+    r"^(?P<subject>.+?),?\s+(?P<verb>is|are|has been|have been|has|have|appears?|looks?|seems?)(?:\s+to (?:be|have))?"
+    rf"(?:\s+been)?\s+{ADVERB}(?P<state>{SAME}|{GROWN}|new)(?:\s+(?:to|or|and)\s+{ADVERB}(?:{GROWN}|{SAME}))?{WHEREIN}"
+    r"(?:\s+(?:slightly|significantly|markedly|mildly))?(?P<rest>\s*$|,?\s+(?:with|without|and|but|at|on|in)\b.*|,\s.*)$",
+    _FLAGS,
+)
+_STATES = re.compile(
+    r"^\s*,?\s*(?:and|but)\s+(?P<state>(?:(?:mildly|moderately|severely|markedly|slightly|grossly|otherwise)\s+)?"
+    r"(?:within|normal|enlarged|unremarkable|clear|top|borderline|upper|prominent|tortuous|elevated|intact)\b.*)$",
+    _FLAGS,
+)
+_NOW = re.compile(
+    r"^\s*,?\s*(?:and|but)\s+(?P<state>(?:is|are|appears?|measures?|projects?|terminates?)\s+.+)$", _FLAGS
+)
+_MEANT = re.compile(r"^\s*,?\s*and\s+(?P<meaning>(?:may|could|might|likely|probably)\b.*)$", _FLAGS)
+_EXPLAINED = re.compile(
+    r"^(?:\s*,)?\s*(?:X{3,}|___|with|without|at|on|in|likely|probably|most|consistent|compatible|suggest\w+|represent\w+|"
+    r"(?:measur|terminat|end|project|overly|extend|involv|obscur)ing)\b",
+    _FLAGS,
+)
+_ADJECTIVE = (
+    rf"{ADVERB}(?:{SAME}|stably|persistent|persistently|persisting|continued|continuing|newly|new|interval|intervally|"
+    rf"{GROWING}|improved|worsened|progressive|progressively|residual|(?:increased|decreased|reduced)"
+    r"(?=\s+(?:[\w-]+\s+){0,4}(?:effusions?|pneumothora\w+|pneumomediastinum|fluid|opacity|opacities|o?edema|cardiomegaly|"
+    r"consolidation|atelectasis)\b))"
+)
+_ATTRIBUTE = re.compile(
+    rf"\b{_ADJECTIVE}(?:(?:\s*,\s*|\s*/\s*|\s+(?:and|or|and/or|to|but)\s+){_ADJECTIVE})*"
+    r"(?:\s*,\s*(?:and\s+|but\s+)?|\s+(?:and|but)\s+(?=\w+ly\s+placed|mild|moder|small|large)|\s+|$)",
+    _FLAGS,
+)
+_BESIDE = re.compile(
+    rf"\b(unremarkable|normal|clear|intact|enlarged|tortuous|small|mild|moderate)\s+(?:and|but)\s+{_ADJECTIVE}\s+",
+    _FLAGS,
+)
+_STAYS = re.compile(r"^(?:persist\w*|residual|remain\w*)$", _FLAGS)
+_HANGING = re.compile(
+    r"(?:^|\s)(?:is|are|was|were|has|have|been|and|or|but|with|without|no|of|in|the|a|an|to|appears?|there|from|by|as|"
+    r"which|that|than|since|on|at|there (?:is|are)(?: an?)?)$",
+    _FLAGS,
+)
+
+
+# "No effusion since the prior study" may be said of a new one only.
+_NOT_SINCE = re.compile(
+    rf"{_NEGATION.pattern}(?:(?!\b{SAME}\b)[^,;])*?(?:\b{COMPARED}|\bsince\s+{SINCE}|\b(?:from|than)\s+{STUDY})", _FLAGS
+)
+# What is compared here cannot be told once the comparison is gone.
+_UNCLEAR = (
+    rf"\b(?:X{{3,}}|___)\s+(?:(?:as|when)\s+)?(?:compared|since\s+{SINCE})",
+    (
+        rf"\b(?:lower|higher|greater|fewer|larger|smaller|more|less|better|worse)\b(?!\s+(?:lobes?|left|right|zone|thora))"
+        rf"(?:\s+[\w-]+){{0,4}}\s+(?:{COMPARED}|than\s+{SINCE}|since\s+{SINCE}|from\s+{STUDY})"
+    ),
+)
+_COMPARED_UNCLEARLY = [re.compile(pattern, _FLAGS) for pattern in _UNCLEAR]
+SAID_TO_CHANGE = re.compile(rf"\b(?:{GROWN}|{GROWING}|changes? in)\b(?!\s+than\s+(?:the\s+)?(?:right|left))", _FLAGS)
+
+
+def cannot_be_edited(body: str) -> bool:
+    """True for a sentence of which a deletion would make another one, whatever its clauses."""
+    return bool(_NOT_SINCE.search(_said_plainly(body))) or any(pattern.search(body) for pattern in _COMPARED_UNCLEARLY)
+
+
+def _said_plainly(body: str) -> str:
+    for rule in _NO_CHANGE:
+        body = rule(body).strip()
+    return body
+
+
+def without_comparison(body: str) -> str:
+    """A sentence without what it is compared with."""
+    body = _said_plainly(body)
+    for rule in _COMPARISON:
+        body = rule(body).strip()
+    return body
+
+
+def edit_clause(clause: str) -> str:
+    """The clause without its mention, or nothing."""
+    plain = without_future(clause)
+    if any(pattern.search(plain) for pattern in _NEVER):
+        return ""
+    if re.match(r"unchanged\b.*\bor\b", clause, _FLAGS):
+        return ""  # "no change in A or B": which of them there is, is not said
+    clause = _RELATIVE(clause)
+    for rule in _POSITION + _REMAINS:
+        clause = rule(clause).strip()
+    clause = _before_negated_change(_APPOSITION(clause))
+    changed = _THERE_CHANGED.match(clause)
+    if changed:
+        clause = re.sub(rf"\s+(?:from|since)\s+{SINCE}$", "", changed["what"], flags=_FLAGS)
+        if _PRONOUN.match(clause) or re.match(r"(?:aeration|lung volumes?|inflation|visuali)", clause, _FLAGS):
+            return ""
+    clause = _without_predicate(clause)
+    clause = _ATTRIBUTE.sub("", _BESIDE.sub(r"\1 ", clause)).strip()
+    clause = _without_empty_head(polished(clause))
+    return "" if _HANGING.search(clause) or _PRONOUN.fullmatch(clause) or says_nothing(clause) else clause
+
+
+def _before_negated_change(clause: str) -> str:
+    """What stands before a negation that reaches a word of change ("without new opacity"), or nothing.
+
+    "No persistent pneumothorax" is no such case: what is not there any more is not there.
+    """
+    for negation in _NEGATION.finditer(clause):
+        reached = [word for word in _CHANGED.finditer(clause, negation.end()) if not _STAYS.match(word.group())]
+        if not reached:
+            continue
+        before = re.sub(r"(?:\s*,)?(?:\s+(?:and|but|with|or))?\s*$", "", clause[: negation.start()], flags=_FLAGS)
+        if not before or _HANGING.search(before) or "," in before or _NEGATION.search(before):
+            return ""
+        return before
+    return clause
+
+
+def _without_predicate(clause: str) -> str:
+    """`The effusion is unchanged` to `The effusion`, a state that is named beside it kept."""
+    match = _PREDICATE.match(clause)
+    if not match:
+        return clause
+    subject, rest = match["subject"], match["rest"]
+    if VERB.search(subject) or _NEGATION.search(subject) or _PRONOUN.match(subject):
+        return ""
+    grown = not re.fullmatch(SAME, match["state"], _FLAGS)
+    meant = _MEANT.match(rest)
+    if meant and not (grown and says_nothing(subject)):
+        return f"{subject} {meant['meaning']}"
+    now = _NOW.match(rest)
+    if now and not says_nothing(subject):
+        return f"{subject} {now['state']}"
+    state = _STATES.match(rest)
+    if state and not grown:
+        verb = "are" if match["verb"].lower() in {"are", "have been", "have", "appear", "look", "seem"} else "is"
+        return f"{subject} {verb} {state['state']}"
+    if not rest.strip():
+        return subject
+    if _EXPLAINED.match(rest) and not (grown and (says_nothing(subject) or _NEGATION.search(rest))):
+        return f"{subject}{rest}"
+    return ""
+
+
+# --- What is left ---
+
+_HEAD = re.compile(r"^(?P<head>[\w /-]+?)(?P<link>,\s+|\s+with(?:out|\s+no)?\s+)(?P<tail>.+)$", _FLAGS)
+_PLACE = re.compile(
+    r"\b(?:right|left|upper|lower|mid|middle|bilateral|both|base|bases|lobe|hilar|hilum|apical)\b", _FLAGS
+)
+
+_OF_A_SIZE = re.compile(r"\b(?:heart|cardi\w+|size|silhouettes?|contours?|aorta|aortic)\b", _FLAGS)
+
+
+def _without_empty_head(text: str) -> str:
+    """`Chest with hiatal hernia` to `Hiatal hernia`, `Lung volumes without effusion` to `No effusion`."""
+    match = _HEAD.match(text)
+    if not match or not says_nothing(match["head"]) or _PLACE.search(match["head"]) or VERB.search(match["head"]):
+        return text
+    link = match["link"].lower().strip()
+    if re.search(r"X{3,}|_", match["head"]) or (link == "," and _OF_A_SIZE.search(match["head"])):
+        return text  # what follows may be said of it: "Heart size, moderately enlarged"
+    if link in {"without", "with no"}:
+        return f"No {match['tail']}"
+    return polished(match["tail"])
+
+
+def polished(text: str) -> str:
+    """Blanks, commas, articles and the capital at the start put right."""
+    text = re.sub(r"\s+", " ", text).strip(" ,;")
+    text = re.sub(r"\s+([,;.])", r"\1", re.sub(r",(?:\s*,)+", ",", text))
+    text = re.sub(r"^(?:and|but|while|although|however|with)\s+", "", text, flags=_FLAGS)
+    if not VERB.search(text):
+        text = re.sub(r"^(?:the|an?)\s+", "", text, flags=_FLAGS)
+    text = re.sub(r"\b([Aa])n (?=[b-df-gj-np-tv-z])", r"\1 ", text)
+    text = re.sub(r"\b([Aa]) (?=(?:[aio]|e(?!u)|u(?!ni|s))[a-z])", r"\1n ", text)
+    return text[:1].upper() + text[1:]
+
+
+def says_nothing(text: str) -> bool:
+    """True where every word names what is always there ("Cardiac silhouette")."""
+    return all(word in ANATOMY for word in re.findall(r"[a-z_]+(?:[-/][a-z]+)*", text.lower()))

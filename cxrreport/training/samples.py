@@ -1,0 +1,185 @@
+"""Samples for training: the images and reports of one split, in an order that is known beforehand.
+
+The order of the whole run is a function of the seed, the number of samples and nothing else. A run that goes on after a
+stop therefore sees what it would have seen, without any state of a random generator on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cxrreport.errors import TrainingError
+from cxrreport.model.prompt import Batch, Encoded, PromptLayout
+from cxrreport.records import Progress, Split, Study
+
+IN_MEMORY_BYTES = 512 * 2**20
+"""Decoded images of a split up to this size are kept in memory; larger splits are read image by image."""
+
+Augment = Callable[[npt.NDArray[np.uint8], int], npt.NDArray[np.uint8]]
+
+
+class ImageSource(Protocol):
+    """What training needs of an ingest folder; `dataset.manifest.Manifest` is one."""
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images, pixels."""
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How the images were resampled."""
+
+    @property
+    def digest(self) -> str:
+        """Identity of the manifest."""
+
+    def studies(self, split: Split | None = None) -> list[Study]:
+        """Studies of a split, sorted by their ids."""
+
+    def image(self, image_id: str) -> npt.NDArray[np.uint8]:
+        """uint8[R, R]."""
+
+
+class SplitSamples:
+    """The samples of a split: one per image with its study's report as token ids, or one per study with several images.
+
+    `image_ids` are the images of all samples, one after the other; `images` says for each sample which of them it has.
+
+    Args:
+        source: the ingest folder.
+        split: train or validate.
+        layout: makes the token ids; texts are encoded once, here.
+        progress: told about the decoding.
+
+    Raises:
+        TrainingError: the split is the test split, or it holds no image with a report.
+        ManifestError: an image of the manifest is gone or damaged.
+    """
+
+    def __init__(self, source: ImageSource, split: Split, layout: PromptLayout, progress: Progress) -> None:
+        if split is Split.TEST:
+            raise TrainingError("the test split cannot be reached from training; validate on the validate split")
+        self.split = split
+        self.source = source
+        self.image_ids: list[str] = []
+        self.images: list[range] = []
+        self.encoded: list[Encoded] = []
+        most = layout.settings.max_images
+        self.without_text = 0
+        for study in source.studies(split):
+            if not layout.suffix(study.report):
+                self.without_text += len(study.image_ids)
+                continue
+            groups = [study.image_ids[:most]] if most > 1 else [(image_id,) for image_id in study.image_ids]
+            self.encoded += [layout.encode(study.report, images=len(groups[0]))] * len(groups)
+            for chosen in groups:
+                self.images.append(range(len(self.image_ids), len(self.image_ids) + len(chosen)))
+                self.image_ids += chosen
+        if not self.encoded:
+            sections = ", ".join(layout.settings.sections)
+            raise TrainingError(
+                f"the {split.value} split holds no image with a report ({self.without_text} images whose report has "
+                f"none of the sections {sections}); ingest again with other data or set prompt.sections"
+            )
+        self._pixels: npt.NDArray[np.uint8] | None = None
+        side = source.resolution
+        if len(self.image_ids) * side * side <= IN_MEMORY_BYTES:
+            self._pixels = np.empty((len(self.image_ids), side, side), dtype=np.uint8)
+            for index, image_id in enumerate(self.image_ids):
+                self._pixels[index] = source.image(image_id)
+                progress(index + 1, len(self.image_ids), f"{split.value} images")
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    @property
+    def cut_suffixes(self) -> int:
+        """Samples whose report was longer than the limit; it was cut by tokens and kept its EOS."""
+        return sum(sample.suffix_cut for sample in self.encoded)
+
+    @property
+    def cut_prefixes(self) -> int:
+        """Samples whose indication was longer than the limit."""
+        return sum(sample.prefix_cut for sample in self.encoded)
+
+    def pixels(self, index: int) -> npt.NDArray[np.uint8]:
+        """uint8[R, R] of one of `image_ids`."""
+        if self._pixels is not None:
+            image: npt.NDArray[np.uint8] = self._pixels[index]
+            return image
+        return self.source.image(self.image_ids[index])
+
+
+class RunOrder(torch.utils.data.Dataset[tuple[int, int]]):
+    """Every sample of a whole run, one after the other: item i is (i, index of the sample).
+
+    Each pass over the samples is a permutation of its own. A batch may reach over the end of a pass, so that all
+    batches are full and no step has a smaller one whose examples would count more.
+
+    Args:
+        samples: number of samples in the split.
+        total: number of items, that is steps times samples per step.
+        seed: of the run.
+    """
+
+    def __init__(self, samples: int, total: int, seed: int) -> None:
+        self.samples = samples
+        self.total = total
+        self.seed = seed
+        self._pass = -1
+        self._permutation: list[int] = []
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, position: int) -> tuple[int, int]:
+        number, offset = divmod(position, self.samples)
+        if number != self._pass:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+            self._permutation = torch.randperm(self.samples, generator=generator).tolist()
+            self._pass = number
+        return position, self._permutation[offset]
+
+
+class Collator:
+    """Items of `RunOrder` to one batch.
+
+    Args:
+        samples: the split.
+        layout: pads.
+        images: put the pixels into the batch; False where cached features stand in for them.
+        augment: changes an image, given its place in the run, which seeds it.
+    """
+
+    def __init__(
+        self, samples: SplitSamples, layout: PromptLayout, *, images: bool, augment: Augment | None = None
+    ) -> None:
+        self.samples = samples
+        self.layout = layout
+        self.images = images
+        self.augment = augment
+        self._most = layout.settings.max_images
+
+    def __call__(self, items: Sequence[tuple[int, int]]) -> Batch:
+        """The tensors of `PromptLayout.collate_training`, `position` int64[B], and `index` int64[N] of the N images.
+
+        With images also `grey` uint8[N, R, R]; pixels stay 8-bit until the model takes them, a quarter of float32.
+        """
+        samples = self.samples
+        batch = self.layout.collate_training([samples.encoded[index] for _, index in items])
+        batch["position"] = torch.tensor([position for position, _ in items])
+        images = [
+            (image, position * self._most + place)
+            for position, index in items
+            for place, image in enumerate(samples.images[index])
+        ]
+        batch["index"] = torch.tensor([image for image, _ in images])
+        if self.images:
+            change = self.augment or (lambda image, _: image)
+            batch["grey"] = torch.from_numpy(np.stack([change(samples.pixels(image), at) for image, at in images]))
+        return batch

@@ -1,0 +1,88 @@
+"""`log.jsonl`, one line per step or validation, and the picture of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cxrreport.storage.files import atomic_path
+
+Log = Callable[[dict[str, float], int], None]
+
+
+class StepLog:
+    """Appends values to `log.jsonl` and hands them on, each step once.
+
+    A run that goes on from a checkpoint repeats the steps after it. Their lines are taken out of the file when it is
+    opened, and what had been handed on before is not handed on again: the tracker keeps its first value, which the
+    repeated step equals.
+
+    Args:
+        path: of the file; made when missing.
+        log: takes values and step, e.g. `tracking.Run.metrics`.
+        resumed_at: step of the checkpoint that the run goes on from, 0 for a new run.
+    """
+
+    def __init__(self, path: Path, log: Log, *, resumed_at: int) -> None:
+        self._path = path
+        self._log = log
+        lines = read_log(path)
+        self._handed_on = {(line["step"], name) for line in lines for name in line}
+        kept = [line for line in lines if line["step"] <= resumed_at]
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def __call__(self, values: dict[str, float], step: int) -> None:
+        """Write one line, then hand on what is new in it."""
+        line = {"step": step, **values}
+        new = {name: value for name, value in values.items() if (step, name) not in self._handed_on}
+        if new:
+            self._log(new, step)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The lines of a `log.jsonl`; none where it is missing. A last line that a kill cut off is left out."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text.split("\n")[:-1] if line]
+
+
+def draw_loss(lines: list[dict[str, float]], path: Path) -> None:
+    """Draw loss and learning rate over the steps as a PNG.
+
+    Args:
+        lines: of `read_log`.
+        path: of the picture.
+    """
+    # The object-oriented interface: pyplot would keep figures and pick a window system.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    training = np.array([(line["step"], line["loss"], line["learning_rate"]) for line in lines if "loss" in line])
+    validation = np.array([(line["step"], line["validation_loss"]) for line in lines if "validation_loss" in line])
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    if len(training):
+        steps, loss, rate = training.T
+        upper.plot(steps, loss, color="0.8", linewidth=0.8, label="training, each step")
+        window = max(1, len(loss) // 40)
+        smooth = np.convolve(loss, np.full(window, 1 / window), mode="valid")
+        upper.plot(steps[window - 1 :], smooth, color="tab:blue", label=f"training, mean of {window}")
+        lower.plot(steps, rate, color="tab:gray")
+    if len(validation):
+        upper.plot(*validation.T, "o-", color="tab:orange", markersize=4, label="validation")
+    upper.set(ylabel="loss, nats per token", title="Training")
+    upper.grid(alpha=0.3)
+    upper.legend()
+    lower.set(xlabel="optimiser step", ylabel="learning rate")
+    lower.grid(alpha=0.3)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")

@@ -1,0 +1,101 @@
+"""What the vision tower says about an image, computed once where it cannot change.
+
+A frozen tower gives the same features for the same image in every pass. With gradient checkpointing stock transformers
+even runs the backward pass through it, because the recomputed activations require gradients; here it runs under
+`no_grad` and its output is handed to the model in place of pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+
+from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.prompt import to_pixels
+from cxrreport.records import Progress
+from cxrreport.training.samples import SplitSamples
+
+CACHE_BYTES = 2**30
+"""Features of a split up to this size are kept in memory: 256 tokens of width 128 in bfloat16 are 64 KB per image, so
+the demo's splits fit with room to spare, and 4,096 tokens of width 1,152 are 9 MB, so real ones at 896 px do not."""
+
+_CACHE_BATCH = 16
+"""Images per pass while the cache is filled: fixed, so that a resumed run gets the same bits."""
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """Matrix products in `dtype`; LoRA matrices and what is sensitive stay in float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+class VisionFeatures:
+    """Outputs of the frozen vision tower, before the projector, which may be trained.
+
+    Args:
+        tower: the vision tower.
+        loaded: tells device and dtype.
+        dtype: of the matrix products.
+        samples: a split to keep in memory; None: computed from pixels at every call.
+        progress: told about the filling.
+    """
+
+    def __init__(
+        self,
+        tower: Any,
+        loaded: LoadedModel,
+        dtype: torch.dtype,
+        *,
+        samples: SplitSamples | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._tower = tower
+        self._device = loaded.device
+        self._dtype = dtype
+        self._kept: torch.Tensor | None = None
+        if samples is None:
+            return
+        width = tower.config.hidden_size
+        self._kept = torch.empty((len(samples.image_ids), loaded.image_tokens, width), dtype=dtype)
+        for start in range(0, len(samples.image_ids), _CACHE_BATCH):
+            indices = range(start, min(start + _CACHE_BATCH, len(samples.image_ids)))
+            grey = torch.from_numpy(np.stack([samples.pixels(i) for i in indices]))
+            self._kept[start : indices.stop] = self._compute(grey).cpu()
+            if progress is not None:
+                progress(indices.stop, len(samples.image_ids), f"{samples.split.value} features")
+
+    @staticmethod
+    def fits(tower: Any, samples: SplitSamples, image_tokens: int, dtype: torch.dtype) -> bool:
+        """True where the features of the whole split stay within `CACHE_BYTES`."""
+        size = torch.finfo(dtype).bits // 8
+        return len(samples.image_ids) * image_tokens * int(tower.config.hidden_size) * size <= CACHE_BYTES
+
+    @property
+    def kept(self) -> bool:
+        """True where no pixels are needed any more."""
+        return self._kept is not None
+
+    def __call__(self, *, index: Sequence[int] | torch.Tensor, grey: torch.Tensor | None) -> torch.Tensor:
+        """Features of one batch.
+
+        Args:
+            index: images of the split, used where features are kept.
+            grey: uint8[N, R, R], used where they are not.
+
+        Returns:
+            real[N, image tokens, width of the tower] on the model's device, without gradient.
+        """
+        if self._kept is not None:
+            return self._kept[torch.as_tensor(index).cpu()].to(self._device)
+        if grey is None:
+            raise ValueError("neither kept features nor pixels")
+        return self._compute(grey)
+
+    @torch.no_grad()
+    def _compute(self, grey: torch.Tensor) -> torch.Tensor:
+        with autocast(self._device, self._dtype):
+            hidden: torch.Tensor = self._tower(to_pixels(grey.to(self._device))).last_hidden_state
+        return hidden.to(self._dtype)

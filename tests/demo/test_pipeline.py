@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cxrreport.demo import pipeline as walk_module
+from cxrreport.demo.pipeline import SYSTEMS, train_settings, walk
+from cxrreport.errors import OutputError
+from cxrreport.settings import DemoSettings
+
+ROOT = Path(__file__).parents[2]
+
+
+def silent(*_):
+    pass
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    """The whole road with 20 patients and 3 steps: everything but the scores is as in the demo."""
+    small = replace(walk_module.SCALES[224], patients=20, smallest=64, full_size=0, max_steps=3, batch_size=4)
+    settings = DemoSettings(output=tmp_path_factory.mktemp("walk") / "demo")
+
+    def walk_small():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(walk_module.SCALES, 224, small)
+            return walk(settings, silent)
+
+    return settings, walk_small(), walk_small
+
+
+def test_the_summary_has_every_system_with_its_interval(walked):
+    settings, summary, _ = walked
+    assert json.loads((settings.output / "summary.json").read_text()) == summary
+    assert tuple(summary["radgraph_f1"]) == SYSTEMS
+    for scores in (summary["radgraph_f1"], summary["finding_f1"]):
+        assert all(0 <= one["low"] <= one["value"] <= one["high"] <= 1 for one in scores.values())
+    assert summary["synthetic"] is True
+    assert {"phantoms", "ingest", "train", "generate tuned", "evaluate", "review"} <= summary["seconds"].keys()
+
+
+def test_every_step_is_a_finished_run_below_one_parent(walked):
+    from mlflow import MlflowClient
+
+    settings, summary, _ = walked
+    client = MlflowClient(f"sqlite:///{settings.output.resolve()}/mlflow.db")
+    ids = summary["run_ids"]
+    assert client.get_run(ids["demo"]).info.status == "FINISHED"
+    for step, run_id in ids.items():
+        run = client.get_run(run_id)
+        assert run.info.status == "FINISHED"
+        if step != "demo":
+            # An evaluation stands below the training that it judges, and that below the demo.
+            above = ids["train"] if step == "evaluate" else ids["demo"]
+            assert run.data.tags["mlflow.parentRunId"] == above
+            assert run.data.params
+    assert client.get_run(ids["train"]).data.metrics["loss"] > 0
+
+
+def test_given_again_it_goes_on_and_comes_to_the_same(walked):
+    settings, summary, again = walked
+    before = (settings.output / "generate" / "predictions.parquet").stat().st_mtime_ns
+    repeated = again()
+    volatile = {"peak_memory_mb"}
+    assert {k: v for k, v in repeated.items() if k not in volatile} == {
+        k: v for k, v in summary.items() if k not in volatile
+    }
+    assert (settings.output / "generate" / "predictions.parquet").stat().st_mtime_ns == before
+
+
+def test_another_seed_does_not_go_into_the_same_folder(walked):
+    settings, _, _ = walked
+    with pytest.raises(OutputError, match="seed was 0 and is 1"):
+        walk(settings.model_copy(update={"seed": 1}), silent)
+
+
+def test_no_report_reaches_mlflow(walked):
+    settings, _, _ = walked
+    stored = b"".join(path.read_bytes() for path in (settings.output / "mlartifacts").rglob("*") if path.is_file())
+    assert b"pleural effusion" not in stored
+    assert b"PHANTOM^" not in stored
+
+
+def test_the_shipped_recipe_is_the_one_that_is_walked():
+    shipped = yaml.safe_load((ROOT / "configs" / "train-demo.yaml").read_text())
+    recipe = train_settings(Path(shipped["data"]), Path(shipped["output"]))
+    assert type(recipe).model_validate(shipped).model_dump() == recipe.model_dump()
+
+
+def test_the_table_fits_a_terminal(walked, monkeypatch):
+    from typer.testing import CliRunner
+
+    from cxrreport.cli import app
+
+    settings, summary, _ = walked
+    monkeypatch.setattr(walk_module, "walk", lambda *_: summary)
+    result = CliRunner().invoke(app, ["demo", "--out", str(settings.output)], env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    assert "most frequent" in result.output
+    assert "mlflow ui" in result.output
+    table = [line for line in result.output.splitlines() if str(settings.output) not in line]
+    assert max(len(line) for line in table) <= 80
+
+
+@pytest.mark.slow
+def test_the_road_at_896_pixels(tmp_path, monkeypatch):
+    """4,096 image tokens: trains, generates and scores, with a step and a few patients."""
+    small = replace(walk_module.SCALES[896], patients=20, smallest=200, full_size=0, max_steps=1)
+    monkeypatch.setitem(walk_module.SCALES, 896, small)
+    summary = walk(DemoSettings(output=tmp_path / "demo", resolution=896), silent)
+    assert summary["resolution"] == 896
+    assert summary["studies"] >= 4
+    assert tuple(summary["radgraph_f1"]) == SYSTEMS

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sacrebleu
+from rouge_score.rouge_scorer import RougeScorer
+
+from cxrreport.demo.grammar import sample_annotated
+from cxrreport.evaluation.metrics.bleu_rouge import CONVENTIONS, ORDERS, bleu, rouge_l, signature
+from cxrreport.evaluation.statistics.bootstrap import PatientBootstrap
+
+
+def reports(seed: int, count: int = 40) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [sample_annotated(rng, templates="seen").text for _ in range(count)]
+
+
+ODD = ["", "clear", "___", "Ünïcödé\nzwei Zeilen", "No effusion. " * 30]
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_bleu_is_sacrebleus(convention: str, order: int) -> None:
+    candidates, references = reports(0) + ODD, [*reports(1), "clear lungs here now", *ODD[1:]]
+    measure = bleu(candidates, references, convention)[f"bleu{order}{convention}"]
+    stock = sacrebleu.BLEU(max_ngram_order=order, **CONVENTIONS[convention])
+    expected = stock.corpus_score(candidates, [references]).score / 100
+    assert 0 < expected < 1
+    assert measure.value == pytest.approx(expected, abs=1e-12)
+    sentence = sacrebleu.BLEU(effective_order=True, max_ngram_order=order, **CONVENTIONS[convention])
+    for row in (0, 7, -1, -4):
+        score = sentence.sentence_score(candidates[row], [references[row]]).score
+        assert measure.values[row] == pytest.approx(score / 100)
+
+
+def test_bleu_of_a_resample_is_that_of_its_corpus() -> None:
+    candidates, references = reports(0, 12), reports(1, 12)
+    measure = bleu(candidates, references, "")["bleu4"]
+    bootstrap = PatientBootstrap([chr(65 + n) for n in range(12)], samples=1, seed=4)
+    chosen = np.random.default_rng(4).integers(0, 12, 12)  # what scipy draws
+    expected = sacrebleu.corpus_bleu([candidates[n] for n in chosen], [[references[n] for n in chosen]]).score / 100
+    assert bootstrap.interval(measure).low == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_two_conventions_differ_in_case() -> None:
+    both = ["The lungs are clear today."], ["the lungs are clear today."]
+    assert bleu(*both, "")["bleu4"].value < 1 == bleu(*both, "_radeval")["bleu4_radeval"].value
+
+
+def test_signatures_say_which() -> None:
+    assert "tok:13a" in signature("") and "case:mixed" in signature("")
+    assert "tok:none" in signature("_radeval") and "case:lc" in signature("_radeval")
+    assert "eff:no" in signature("")
+
+
+def test_rouge_is_rouge_scores() -> None:
+    candidates, references = reports(0) + ODD, reports(1) + ODD
+    scorer = RougeScorer(["rougeL"])
+    expected = [scorer.score(r, c)["rougeL"].fmeasure for c, r in zip(candidates, references, strict=True)]
+    measure = rouge_l(candidates, references)
+    assert measure.values.tolist() == expected
+    assert measure.value == pytest.approx(np.mean(expected))
+
+
+def test_perfect_and_empty() -> None:
+    texts = reports(2, 5)
+    assert [one.value for one in bleu(texts, texts, "").values()] == pytest.approx([1] * 4)
+    assert [one.value for one in bleu([""] * 5, texts, "").values()] == [0] * 4
+    assert rouge_l([""] * 5, texts).value == 0

@@ -1,0 +1,130 @@
+"""A merged checkpoint gives what checkpoint and adapter give, in plain transformers too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+
+from cxrreport.errors import OutputError
+from cxrreport.model import adapters
+from cxrreport.model import checkpoint_writer as export
+from cxrreport.model.adapters import AdapterCard, attach
+from cxrreport.model.checkpoint_writer import write_checkpoint
+from cxrreport.model.checkpoints import LoadedModel, load
+from cxrreport.model.prompt import PromptLayout, pixel_values
+from cxrreport.records import Report
+from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
+
+IMAGE = np.random.default_rng(1).integers(0, 256, (224, 224), dtype=np.uint8)
+
+
+def batch_of(loaded: LoadedModel) -> dict[str, torch.Tensor]:
+    layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
+    batch = layout.training_batch([Report(indication="cough", findings="The heart is enlarged.")], [IMAGE])
+    return {name: tensor for name, tensor in batch.items() if name != "labels"}
+
+
+@pytest.fixture
+def tuned(checkpoint_folder: Path) -> Callable[[], tuple[LoadedModel, AdapterCard]]:
+    def make() -> tuple[LoadedModel, AdapterCard]:
+        settings = CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu")
+        loaded = load(settings, resolution=224)
+        lora = LoraSettings(rank=4, alpha=8, targets="language+projector+vision")
+        model, names = attach(loaded.model, lora)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.1)
+        model.eval()
+        card = AdapterCard(
+            checkpoint=settings,
+            fingerprint=loaded.fingerprint,
+            resolution=224,
+            prompt=PromptSettings(),
+            lora=lora,
+            modules=names,
+            merged=True,
+            preprocessing={"resolution": 224, "resize": "squash", "interpolation": "bilinear"},
+            data_digest="0" * 64,
+            steps=3,
+        )
+        return replace(loaded, model=model), card
+
+    return make
+
+
+def test_plain_transformers_gives_equal_logits(tuned: Any, checkpoint_folder: Path, tmp_path: Path) -> None:
+    loaded, card = tuned()
+    batch = batch_of(loaded)
+    with torch.no_grad():
+        expected = loaded.model(**batch).logits
+    merged = replace(loaded, model=loaded.model.merge_and_unload())
+    write_checkpoint(tmp_path / "out", merged, card, base=checkpoint_folder, shard_bytes=100_000)
+    assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
+    plain = AutoModelForImageTextToText.from_pretrained(tmp_path / "out", attn_implementation="eager").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(plain(**batch).logits, expected, rtol=1e-4, atol=1e-4)
+    again = load(CheckpointSettings(name=str(tmp_path / "out"), precision="float32", device="cpu"), resolution=224)
+    with torch.no_grad():
+        torch.testing.assert_close(again.model(**batch).logits, expected, rtol=1e-4, atol=1e-4)
+    assert AdapterCard.read(tmp_path / "out") == card
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert "library_name: transformers" in readme
+    assert "merged into the checkpoint" in readme
+
+
+def test_its_tokenizer_and_image_processor_do_as_ours(tuned: Any, checkpoint_folder: Path, tmp_path: Path) -> None:
+    loaded, card = tuned()
+    write_checkpoint(tmp_path, replace(loaded, model=loaded.model.merge_and_unload()), card, base=checkpoint_folder)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    text = "FINDINGS: The heart is enlarged."
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == loaded.tokenizer(text)["input_ids"]
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id) == (0, 1, 2)
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    pixels = processor(Image.fromarray(IMAGE), return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(pixels, pixel_values([IMAGE]), rtol=0, atol=1e-5)
+
+
+def test_a_full_disk_leaves_no_folder_that_loads(
+    tuned: Any, checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, card = tuned()
+    merged = replace(loaded, model=loaded.model.merge_and_unload())
+    write = export.save_file
+    written: list[Path] = []
+
+    def full(tensors: Any, path: Path, metadata: Any) -> None:
+        if written:
+            raise OSError(28, "No space left on device")
+        write(tensors, path, metadata=metadata)
+        written.append(path)
+
+    monkeypatch.setattr(export, "save_file", full)
+    with pytest.raises(OutputError, match="disk is full"):
+        write_checkpoint(tmp_path, merged, card, base=checkpoint_folder, shard_bytes=100_000)
+    assert not (tmp_path / "config.json").exists()
+    monkeypatch.setattr(export, "save_file", write)
+    write_checkpoint(tmp_path, merged, card, base=checkpoint_folder)
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == ["model.safetensors"]
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "paligemma"
+
+
+def test_the_tokenizers_settings_of_the_base_go_along(tuned: Any, checkpoint_folder: Path, tmp_path: Path) -> None:
+    loaded, card = tuned()
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "tokenizer_config.json").write_text('{"tokenizer_class": "GemmaTokenizer", "model_max_length": 77}')
+    write_checkpoint(tmp_path / "out", replace(loaded, model=loaded.model.merge_and_unload()), card, base=base)
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["model_max_length"] == 77
+    assert not list((tmp_path / "out").glob("*.bin"))
+    assert adapters.CONFIG not in {path.name for path in (tmp_path / "out").iterdir()}
