@@ -119,7 +119,7 @@ def ours(folder: Path, converted: Path, precision: str) -> dict[str, Any]:
     import torch
 
     from cxrreport.inference.openvino import model as openvino
-    from cxrreport.model.attention import CACHE
+    from cxrreport.model.compat import CACHE
     from cxrreport.settings import CheckpointSettings
 
     settings = CheckpointSettings(name=str(folder), precision=precision, device="cpu")

@@ -13,7 +13,8 @@
     ├── InferenceError         generation that cannot go on (memory for not even one study, output that is not finite)
     ├── ScoreError             predictions and references that cannot be scored against each other
     ├── TrackingError          MLflow that cannot be reached or refuses
-    └── MissingExtraError      an optional dependency that is not installed
+    ├── MissingExtraError      an optional dependency that is not installed
+    └── UnsupportedVersionError  an installed library whose version this package does not support
 
 Every message names the file, field or id it is about and the way out. No message holds a value of a patient tag or
 text of a report: messages end up in logs and in MLflow.
@@ -98,3 +99,7 @@ class MissingExtraError(CxrReportError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs the extra '{extra}': pip install 'cxrreport[{extra}]'")
+
+
+class UnsupportedVersionError(CxrReportError):
+    """An installed library has a version that this package does not support."""

@@ -28,8 +28,8 @@ from cxrreport.errors import InferenceError, MismatchError
 from cxrreport.inference.kv_cache import Slots, free_memory
 from cxrreport.inference.mix_prompts import Prompt
 from cxrreport.inference.sampling import drawn
-from cxrreport.model.attention import CACHE
 from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.compat import CACHE
 from cxrreport.model.fused import fused
 from cxrreport.model.prompt import Encoded, PromptLayout, pixel_values, positions
 from cxrreport.records import Report

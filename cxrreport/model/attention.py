@@ -8,25 +8,16 @@ the attention function registered here refuses the third.
 
 from __future__ import annotations
 
-import inspect
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, PaliGemmaForConditionalGeneration
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+
+from cxrreport.model.compat import AttentionInterface, AttentionMaskInterface, sdpa_attention_forward, sdpa_mask
 
 PREFIX_LM = "cxrreport_prefix_lm"
 """Name under which `prefix_sdpa` is known to transformers."""
-
-CACHE = next(
-    name
-    for name in ("cache", "past_key_values")
-    if name in inspect.signature(PaliGemmaForConditionalGeneration.forward).parameters
-)
-"""The argument that hands keys and values through a model, down to its layers; transformers 5.24 gave it a new name."""
 
 NARROW_HEAD = 64
 """Head size up to which attention in bfloat16 runs in float32 on a CPU."""

@@ -13,10 +13,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from transformers.models.gemma2.modeling_gemma2 import Gemma2MLP, Gemma2RMSNorm, rotate_half
-from transformers.models.siglip.modeling_siglip import SiglipMLP
 
-from cxrreport.model.attention import CACHE, prefix_sdpa
+from cxrreport.model.attention import prefix_sdpa
+from cxrreport.model.compat import CACHE, Gemma2MLP, Gemma2RMSNorm, SiglipMLP, plain_lora, rotate_half
 
 _PIECE = 512
 """Positions of a prompt or an image that go through a feed-forward layer together."""
@@ -36,7 +35,7 @@ def fused(model: Any, language: Any, *, softcap: bool, compiled: bool = False) -
         for module in model.modules():
             if compiled:
                 break
-            if _is_lora(module) and module.active_adapters == ["default"] and not module.lora_variant:
+            if plain_lora(module):
                 stack.enter_context(replaced(module, _lora(module)))
             elif isinstance(module, Gemma2RMSNorm) and not module.weight.requires_grad:
                 stack.enter_context(replaced(module, _norm(module)))
@@ -63,14 +62,6 @@ def replaced(module: torch.nn.Module, forward: Any) -> Iterator[None]:
             del module.forward
         else:
             module.forward = before
-
-
-def _is_lora(module: Any) -> bool:
-    if not hasattr(module, "lora_A"):
-        return False
-    from peft.tuners.lora import Linear  # 55 MB that a model without adapter does not need
-
-    return isinstance(module, Linear)
 
 
 def _lora(module: Any) -> Any:

@@ -19,8 +19,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from cxrreport.errors import MissingExtraError
-from cxrreport.model.attention import CACHE
 from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.compat import CACHE
 
 VISION, LANGUAGE = "vision.xml", "language.xml"
 

@@ -28,8 +28,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOu
 from cxrreport.errors import SettingsError
 from cxrreport.inference.openvino.graphs import LANGUAGE, VISION, convert, library
 from cxrreport.model import adapters, checkpoints
-from cxrreport.model.attention import CACHE
 from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.compat import CACHE
 from cxrreport.settings import CheckpointSettings
 from cxrreport.storage.files import output_folder
 
