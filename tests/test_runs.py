@@ -12,14 +12,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run as StoredRun
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from cxrreport import runs
 from cxrreport.errors import InputError, ManifestError, MismatchError, OutputError, SettingsError, WeightsError
@@ -45,48 +42,6 @@ REPORTS = (
     f"Lungs are clear. No pneumothorax. {SECRET}.",
 )
 PROMPT = PromptSettings(max_suffix_tokens=24)
-
-
-def write_checkpoint(folder: Path) -> Path:
-    """A PaliGemma 2 of 224 px with random weights."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator([*REPORTS, "generate the chest x-ray report FINDINGS: IMPRESSION: cough"], trainer)
-    tokenizer.add_tokens([AddedToken("\n", normalized=False)])
-    tokenizer.add_special_tokens([f"<loc{number:04d}>" for number in range(4)])
-    tokenizer.add_special_tokens(["<image>"])
-    image_id = tokenizer.token_to_id("<image>")
-    text = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
-    config = PaliGemmaConfig(
-        vision_config=text
-        | {
-            "model_type": "siglip_vision_model",
-            "num_attention_heads": 2,
-            "patch_size": 14,
-            "image_size": 224,
-            "vision_use_head": False,
-        },
-        text_config=text
-        | {
-            "model_type": "gemma2",
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "head_dim": 8,
-            "query_pre_attn_scalar": 8,
-            "vocab_size": image_id + 8,
-        },
-        image_token_index=image_id,
-        vocab_size=image_id + 8,
-        projection_dim=16,
-        hidden_size=16,
-    )
-    torch.manual_seed(0)
-    PaliGemmaForConditionalGeneration(config).save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
 
 
 def write_studies(folder: Path) -> Path:
@@ -143,11 +98,11 @@ class Road:
 
 
 @pytest.fixture(scope="session")
-def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
+def road(tmp_path_factory: pytest.TempPathFactory, generation_checkpoint_folder: Path) -> Iterator[Road]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         folder = tmp_path_factory.mktemp("road")
-        checkpoint = CheckpointSettings(name=str(write_checkpoint(folder / "base")), precision="float32", device="cpu")
+        checkpoint = CheckpointSettings(name=str(generation_checkpoint_folder), precision="float32", device="cpu")
         ingested = runs.ingest(
             IngestSettings(input=write_studies(folder / "in") / "studies.csv", output=folder / "data", layout="table")
         )
@@ -159,6 +114,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
                 prompt=PROMPT,
                 lora=LoraSettings(rank=2, alpha=4),
                 max_steps=3,
+                learning_rate=0.03,
                 batch_size=2,
                 accumulation=1,
                 validation=ValidationSettings(radgraph="tiny"),

@@ -77,11 +77,11 @@ def recipe(folder: Path, checkpoint: str, output: str, **values: Any) -> TrainSe
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(tmp_path_factory: pytest.TempPathFactory, generation_checkpoint_folder: Path) -> Place:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         folder, road = tmp_path_factory.mktemp("train"), neighbour()
-        checkpoint = str(road.write_checkpoint(folder / "base"))
+        checkpoint = str(generation_checkpoint_folder)
         table = road.write_studies(folder / "in") / "studies.csv"
         runs.ingest(IngestSettings(input=table, output=folder / "data", layout="table", tracking=UNTRACKED))
         return Place(folder, checkpoint, runs.train(recipe(folder, checkpoint, "whole")))

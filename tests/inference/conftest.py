@@ -11,9 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from cxrreport.errors import ManifestError
 from cxrreport.inference.generate import GenerateSummary, generate
@@ -23,10 +20,6 @@ from cxrreport.records import Image, Report, Split, Study, View
 from cxrreport.settings import CheckpointSettings, GenerateSettings, PromptSettings
 
 SIDE = 56
-TEXT = (
-    "generate the chest x-ray report indication: cough fever chest pain FINDINGS: The heart is enlarged. Small left "
-    "pleural effusion. No pneumothorax. Lungs are clear. IMPRESSION: No acute process."
-)
 
 
 class Studies:
@@ -83,63 +76,6 @@ def some_studies(count: int, *, per_patient: int = 2) -> list[Study]:
     ]
 
 
-def write_checkpoint(folder: Path) -> Path:
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=150, special_tokens=["<pad>", "<eos>", "<bos>", "<unk>"], show_progress=False
-    )
-    tokenizer.train_from_iterator([TEXT], trainer)
-    tokenizer.add_tokens([AddedToken("\n", normalized=False)])
-    tokenizer.add_special_tokens([f"<loc{number:04d}>" for number in range(8)])
-    tokenizer.add_special_tokens(["<image>"])
-    image_id = tokenizer.token_to_id("<image>")
-    rows = image_id + 8
-    config = PaliGemmaConfig(
-        vision_config={
-            "model_type": "siglip_vision_model",
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "patch_size": 14,
-            "image_size": SIDE,
-            "vision_use_head": False,
-        },
-        text_config={
-            "model_type": "gemma2",
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 8,
-            "query_pre_attn_scalar": 8,
-            "vocab_size": rows,
-        },
-        image_token_index=image_id,
-        vocab_size=rows,
-        projection_dim=32,
-        hidden_size=32,
-    )
-    torch.manual_seed(1)
-    model = PaliGemmaForConditionalGeneration(config)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim > 1:
-                weight.normal_(std=0.1 if "embed_tokens" in name else 0.3)
-        # Small embeddings and a large last norm: what is written depends on what was read, and no two logits are near.
-        model.model.language_model.norm.weight.fill_(9.0)
-        # EOS often enough that reports end at different lengths, and unwanted ids that would win if they were allowed.
-        table = model.get_input_embeddings().weight
-        table[1] *= 1.7
-        table[image_id - 4 :] *= 3
-    model.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
-
-
 def loaded_model(folder: Path) -> LoadedModel:
     return load(CheckpointSettings(name=str(folder), precision="float32", device="cpu"), resolution=SIDE)
 
@@ -150,7 +86,10 @@ def layout_of(loaded: LoadedModel) -> PromptLayout:
 
 @pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    """A random checkpoint whose reports end at different lengths."""
+    from random_checkpoint import write_generation_checkpoint
+
+    return write_generation_checkpoint(tmp_path_factory.mktemp("checkpoint"), image_size=SIDE)
 
 
 @pytest.fixture(scope="session")

@@ -17,21 +17,12 @@ from safetensors.torch import load_file, save_file
 from cxrreport.errors import MismatchError, WeightsError
 from cxrreport.model import adapters
 from cxrreport.model.adapters import AdapterCard, attach, without_adapter
-from cxrreport.model.checkpoints import LoadedModel, load
+from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Report
-from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
+from cxrreport.settings import LoraSettings, PromptSettings
 
 PREPROCESSING = {"resize": "squash", "interpolation": "bilinear"}
-
-
-@pytest.fixture
-def fresh(checkpoint_folder: Path) -> Callable[..., LoadedModel]:
-    def make(**values: Any) -> LoadedModel:
-        given = {"name": str(checkpoint_folder), "precision": "float32", "device": "cpu"} | values
-        return load(CheckpointSettings.model_validate(given), resolution=224)
-
-    return make
 
 
 def logits(loaded: LoadedModel) -> torch.Tensor:
@@ -42,35 +33,10 @@ def logits(loaded: LoadedModel) -> torch.Tensor:
         return loaded.model(**{k: v for k, v in batch.items() if k != "labels"}).logits
 
 
-def trained(loaded: LoadedModel, **values: Any) -> tuple[Any, AdapterCard]:
-    """An adapter whose B is not zero, as after some steps."""
-    lora = LoraSettings.model_validate({"rank": 4, "alpha": 8} | values)
-    model, names = attach(loaded.model, lora)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
-    model.eval()
-    card = AdapterCard(
-        checkpoint=CheckpointSettings(name=loaded.name, precision="float32"),
-        fingerprint=loaded.fingerprint,
-        resolution=loaded.resolution,
-        prompt=PromptSettings(),
-        lora=lora,
-        modules=names,
-        preprocessing=PREPROCESSING,
-        data_digest="0" * 64,
-        steps=3,
-        metrics={"validation_loss": 1.5},
-    )
-    return model, card
-
-
 @pytest.fixture
-def saved(fresh: Callable[..., LoadedModel], tmp_path: Path) -> Path:
-    model, card = trained(fresh())
-    adapters.save(tmp_path / "adapter", model, card)
+def saved(fresh: Callable[..., LoadedModel], tuned: Callable[..., Any], tmp_path: Path) -> Path:
+    adapted, card = tuned(fresh())
+    adapters.save(tmp_path / "adapter", adapted.model, card)
     return tmp_path / "adapter"
 
 
@@ -100,11 +66,13 @@ def test_a_model_without_the_layers(fresh: Callable[..., LoadedModel]) -> None:
         attach(loaded.model, LoraSettings())
 
 
-def test_saving_and_loading_is_exact(fresh: Callable[..., LoadedModel], tmp_path: Path) -> None:
+def test_saving_and_loading_is_exact(
+    fresh: Callable[..., LoadedModel], tuned: Callable[..., Any], tmp_path: Path
+) -> None:
     loaded = fresh()
     bare = logits(loaded)
-    model, card = trained(loaded, targets="language+projector")
-    adapters.save(tmp_path / "a", model, card)
+    adapted, card = tuned(loaded, targets="language+projector")
+    adapters.save(tmp_path / "a", adapted.model, card)
     again = adapters.load(tmp_path / "a", fresh())
     tuned = logits(again)
     with torch.no_grad():
@@ -188,11 +156,11 @@ def test_incomplete_folders(fresh: Callable[..., LoadedModel], saved: Path, tmp_
     "tower", ["vision_tower.vision_model.encoder", "vision_tower.encoder"], ids=["before-4.52", "between"]
 )
 def test_key_names_from_before_transformers_4_52_load(
-    fresh: Callable[..., LoadedModel], tmp_path: Path, tower: str
+    fresh: Callable[..., LoadedModel], tuned: Callable[..., Any], tmp_path: Path, tower: str
 ) -> None:
     """All three parts; newer files have `model.` before them, and no `vision_model` in the tower's names."""
-    model, card = trained(fresh(), targets="language+projector+vision")
-    adapters.save(tmp_path, model, card)
+    adapted, card = tuned(fresh(), targets="language+projector+vision")
+    adapters.save(tmp_path, adapted.model, card)
     expected = logits(adapters.load(tmp_path, fresh()))
     path = tmp_path / "adapter_model.safetensors"
     start = "base_model.model."

@@ -17,13 +17,15 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTo
 from cxrreport.errors import OutputError
 from cxrreport.model import adapters
 from cxrreport.model import checkpoint_writer as export
-from cxrreport.model.adapters import AdapterCard, attach
+from cxrreport.model.adapters import AdapterCard
 from cxrreport.model.checkpoint_writer import write_checkpoint
 from cxrreport.model.checkpoints import LoadedModel, load
 from cxrreport.model.prompt import PromptLayout, pixel_values
 from cxrreport.records import Report
-from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
+from cxrreport.settings import CheckpointSettings, PromptSettings
 
+Merged = tuple[LoadedModel, AdapterCard, torch.Tensor]
+"""A merged checkpoint, its card, and its logits before it was merged."""
 IMAGE = np.random.default_rng(1).integers(0, 256, (224, 224), dtype=np.uint8)
 
 
@@ -33,43 +35,19 @@ def batch_of(loaded: LoadedModel) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in batch.items() if name != "labels"}
 
 
-@pytest.fixture
-def tuned(checkpoint_folder: Path) -> Callable[[], tuple[LoadedModel, AdapterCard]]:
-    def make() -> tuple[LoadedModel, AdapterCard]:
-        settings = CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu")
-        loaded = load(settings, resolution=224)
-        lora = LoraSettings(rank=4, alpha=8, targets="language+projector+vision")
-        model, names = attach(loaded.model, lora)
-        torch.manual_seed(1)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if "lora_B" in name:
-                    parameter.normal_(std=0.1)
-        model.eval()
-        card = AdapterCard(
-            checkpoint=settings,
-            fingerprint=loaded.fingerprint,
-            resolution=224,
-            prompt=PromptSettings(),
-            lora=lora,
-            modules=names,
-            merged=True,
-            preprocessing={"resolution": 224, "resize": "squash", "interpolation": "bilinear"},
-            data_digest="0" * 64,
-            steps=3,
-        )
-        return replace(loaded, model=model), card
-
-    return make
-
-
-def test_plain_transformers_gives_equal_logits(tuned: Any, checkpoint_folder: Path, tmp_path: Path) -> None:
-    loaded, card = tuned()
-    batch = batch_of(loaded)
+@pytest.fixture(scope="module")
+def merged(fresh: Callable[..., LoadedModel], tuned: Callable[..., Any]) -> Merged:
+    preprocessing = {"resolution": 224, "resize": "squash", "interpolation": "bilinear"}
+    adapted, card = tuned(fresh(), targets="language+projector+vision", merged=True, preprocessing=preprocessing)
     with torch.no_grad():
-        expected = loaded.model(**batch).logits
-    merged = replace(loaded, model=loaded.model.merge_and_unload())
-    write_checkpoint(tmp_path / "out", merged, card, base=checkpoint_folder, shard_bytes=100_000)
+        logits = adapted.model(**batch_of(adapted)).logits
+    return replace(adapted, model=adapted.model.merge_and_unload()), card, logits
+
+
+def test_plain_transformers_gives_equal_logits(merged: Merged, checkpoint_folder: Path, tmp_path: Path) -> None:
+    loaded, card, expected = merged
+    batch = batch_of(loaded)
+    write_checkpoint(tmp_path / "out", loaded, card, base=checkpoint_folder, shard_bytes=100_000)
     assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
     plain = AutoModelForImageTextToText.from_pretrained(tmp_path / "out", attn_implementation="eager").eval()
     with torch.no_grad():
@@ -83,9 +61,9 @@ def test_plain_transformers_gives_equal_logits(tuned: Any, checkpoint_folder: Pa
     assert "merged into the checkpoint" in readme
 
 
-def test_its_tokenizer_and_image_processor_do_as_ours(tuned: Any, checkpoint_folder: Path, tmp_path: Path) -> None:
-    loaded, card = tuned()
-    write_checkpoint(tmp_path, replace(loaded, model=loaded.model.merge_and_unload()), card, base=checkpoint_folder)
+def test_its_tokenizer_and_image_processor_do_as_ours(merged: Merged, checkpoint_folder: Path, tmp_path: Path) -> None:
+    loaded, card, _ = merged
+    write_checkpoint(tmp_path, loaded, card, base=checkpoint_folder)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     text = "FINDINGS: The heart is enlarged."
     assert tokenizer(text, add_special_tokens=False)["input_ids"] == loaded.tokenizer(text)["input_ids"]
@@ -96,10 +74,9 @@ def test_its_tokenizer_and_image_processor_do_as_ours(tuned: Any, checkpoint_fol
 
 
 def test_a_full_disk_leaves_no_folder_that_loads(
-    tuned: Any, checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    merged: Merged, checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded, card = tuned()
-    merged = replace(loaded, model=loaded.model.merge_and_unload())
+    loaded, card, _ = merged
     write = export.save_file
     written: list[Path] = []
 
@@ -111,20 +88,20 @@ def test_a_full_disk_leaves_no_folder_that_loads(
 
     monkeypatch.setattr(export, "save_file", full)
     with pytest.raises(OutputError, match="disk is full"):
-        write_checkpoint(tmp_path, merged, card, base=checkpoint_folder, shard_bytes=100_000)
+        write_checkpoint(tmp_path, loaded, card, base=checkpoint_folder, shard_bytes=100_000)
     assert not (tmp_path / "config.json").exists()
     monkeypatch.setattr(export, "save_file", write)
-    write_checkpoint(tmp_path, merged, card, base=checkpoint_folder)
+    write_checkpoint(tmp_path, loaded, card, base=checkpoint_folder)
     assert [path.name for path in tmp_path.glob("*.safetensors")] == ["model.safetensors"]
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "paligemma"
 
 
-def test_the_tokenizers_settings_of_the_base_go_along(tuned: Any, checkpoint_folder: Path, tmp_path: Path) -> None:
-    loaded, card = tuned()
+def test_the_tokenizers_settings_of_the_base_go_along(merged: Merged, checkpoint_folder: Path, tmp_path: Path) -> None:
+    loaded, card, _ = merged
     base = tmp_path / "base"
     base.mkdir()
     (base / "tokenizer_config.json").write_text('{"tokenizer_class": "GemmaTokenizer", "model_max_length": 77}')
-    write_checkpoint(tmp_path / "out", replace(loaded, model=loaded.model.merge_and_unload()), card, base=base)
+    write_checkpoint(tmp_path / "out", loaded, card, base=base)
     assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["model_max_length"] == 77
     assert not list((tmp_path / "out").glob("*.bin"))
     assert adapters.CONFIG not in {path.name for path in (tmp_path / "out").iterdir()}

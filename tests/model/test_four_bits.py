@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +12,8 @@ from transformers.utils.quantization_config import QuantizationMethod
 
 from cxrreport.errors import MissingExtraError, SettingsError
 from cxrreport.model import adapters, checkpoints
-from cxrreport.model.adapters import AdapterCard, attach
 from cxrreport.model.checkpoints import _four_bits, load
-from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings, TrainSettings
+from cxrreport.settings import CheckpointSettings, TrainSettings
 
 CUDA = torch.device("cuda")
 
@@ -41,36 +42,24 @@ def test_what_cannot_be_trained_over_four_bits(tmp_path: Path) -> None:
             TrainSettings.model_validate(given | more)
 
 
-def test_language_layers_are_in_four_bits_and_learn(checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_language_layers_are_in_four_bits_and_learn(
+    checkpoint_folder: Path, tuned: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the CPU, where bitsandbytes computes slowly and rightly."""
     bitsandbytes = pytest.importorskip("bitsandbytes", reason="the extra qlora is not installed")
     monkeypatch.setattr(checkpoints, "_four_bits", lambda device: _four_bits(CUDA))
     settings = CheckpointSettings(name=str(checkpoint_folder), precision="nf4", device="cpu")
     loaded = load(settings, resolution=224)
     four = {name for name, module in loaded.model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)}
-    adapted, names = attach(loaded.model, LoraSettings(rank=2))
-    assert four == set(names)  # the seven projections of every layer and nothing else
+    tuned_model, card = tuned(loaded, rank=2, checkpoint=settings)
+    adapted = tuned_model.model
+    assert four == set(card.modules)  # the seven projections of every layer and nothing else
     embeddings = adapted.get_input_embeddings().weight
     assert embeddings.dtype == torch.bfloat16
     trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     assert all(p.dtype == torch.float32 for p in trained.values())
-    with torch.no_grad():
-        for name, p in trained.items():
-            if "lora_B" in name:
-                p.normal_(std=0.1)
     layer = adapted.get_base_model().model.language_model.layers[0].mlp.up_proj
     adapted.train()  # bitsandbytes repacks weights for inference on a CPU, and not of every width
     layer(torch.randn(3, layer.in_features)).float().square().mean().backward()
     assert layer.lora_A["default"].weight.grad.abs().sum() > 0
-    card = AdapterCard(
-        checkpoint=settings,
-        fingerprint=loaded.fingerprint,
-        resolution=224,
-        prompt=PromptSettings(),
-        lora=LoraSettings(rank=2),
-        modules=names,
-        preprocessing={},
-        data_digest="0" * 64,
-        steps=1,
-    )
     assert "Method: QLoRA (base in 4 bits, nf4), rank 2" in adapters.model_card(card)

@@ -1,8 +1,7 @@
-"""The random checkpoint of tests/model, and an ingest folder that exists in memory alone."""
+"""An ingest folder that exists in memory alone, and settings for the random checkpoint."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,18 +91,6 @@ def reports() -> type[Reports]:
 @pytest.fixture
 def manifest() -> MemoryManifest:
     return MemoryManifest()
-
-
-@pytest.fixture(scope="session")
-def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = Path(__file__).parents[1] / "model" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("model_conftest", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    folder: Path = module.write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-    return folder
 
 
 @pytest.fixture
