@@ -19,6 +19,9 @@ from cxrreport.model.compat import AttentionInterface, AttentionMaskInterface, s
 PREFIX_LM = "cxrreport_prefix_lm"
 """Name under which `prefix_sdpa` is known to transformers."""
 
+FULL_MASK = "cxrreport_full_mask"
+"""Name under which `full_mask_sdpa` is known to transformers."""
+
 NARROW_HEAD = 64
 """Head size up to which attention in bfloat16 runs in float32 on a CPU."""
 
@@ -136,8 +139,27 @@ def border_mask(attention_mask: torch.Tensor, prefix_length: int) -> torch.Tenso
     return attention_mask[:, None, None].bool() & (places <= places[prefix_length - 1 :, None])
 
 
-AttentionInterface.register(PREFIX_LM, prefix_sdpa)
-AttentionMaskInterface.register(PREFIX_LM, sdpa_mask)
+def full_mask_sdpa(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """`prefix_sdpa` with the mask written out for every query and all else left to transformers; see `self_check`."""
+    # The first row of a shorter mask is that of the prefix, or of all queries.
+    repeated = query.shape[2] - attention_mask.shape[2] + 1
+    mask = torch.cat([attention_mask[:, :, :1].expand(-1, -1, repeated, -1), attention_mask[:, :, 1:]], dim=2)
+    out, _ = sdpa_attention_forward(module, query, key, value, mask, dropout, scaling, is_causal=False, **kwargs)
+    return out, None
+
+
+for _name, _function in ((PREFIX_LM, prefix_sdpa), (FULL_MASK, full_mask_sdpa)):
+    AttentionInterface.register(_name, _function)
+    AttentionMaskInterface.register(_name, sdpa_mask)
 
 
 def prepare_config(config: Any, *, softcap: bool) -> None:

@@ -39,7 +39,6 @@ from cxrreport import assets
 from cxrreport.errors import MismatchError, MissingExtraError, SettingsError, WeightsError
 from cxrreport.model import attention
 from cxrreport.model.catalogue import TABLE, Checkpoint
-from cxrreport.model.output_head import Head
 from cxrreport.settings import CheckpointSettings, weights_folder
 
 """Where the project's own checkpoints lie."""
@@ -98,7 +97,6 @@ def load(settings: CheckpointSettings, *, resolution: int) -> LoadedModel:
     model = _read_weights(folder, config, described.dtype, settings.softcap, quantisation)
     if resolution != int(config.vision_config.image_size):
         resize_position_embeddings(model, resolution)
-    model.lm_head.__class__ = Head
     model.requires_grad_(False)
     model.eval()
     if quantisation is None:  # 4-bit weights were put there as they were read

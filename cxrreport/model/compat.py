@@ -35,12 +35,14 @@ def supported_names() -> Iterator[None]:
 
 def unsupported(reason: str) -> UnsupportedVersionError:
     """The error for a name that no supported version spells as the installed one does."""
-    ranges = {one.name: str(one.specifier) for one in map(Requirement, metadata.requires("cxrreport") or ())}
-    installed = {name: metadata.version(name) for name in _PACKAGES}
-    versions = ", ".join(
-        f"{name} {version} (supported: {ranges.get(name, 'any')})" for name, version in installed.items()
-    )
-    return UnsupportedVersionError(f"{reason}; installed: {versions}; install versions within these ranges")
+    needed = map(Requirement, metadata.requires("cxrreport") or ())
+    supported = ", ".join(f"{one.name}{one.specifier}" for one in needed if one.name in _PACKAGES)
+    return UnsupportedVersionError(f"{reason}; installed are {installed_versions()}; install {supported}")
+
+
+def installed_versions() -> str:
+    """Names and versions of the libraries whose layers are replaced."""
+    return ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
 
 
 def _first(names: tuple[str, ...], owner: Any, available: Mapping[str, Any]) -> str:
@@ -108,6 +110,18 @@ def set_attention(config: Any, implementation: str | dict[str, str]) -> None:
     config._attn_implementation = implementation
 
 
+@contextmanager
+def attention_set_to(implementation: str, config: Any) -> Iterator[None]:
+    """Run the layers of a text configuration with another attention implementation for the length of the block."""
+    with supported_names():
+        before = config._attn_implementation
+    set_attention(config, implementation)
+    try:
+        yield
+    finally:
+        set_attention(config, before)
+
+
 def plain_lora(module: Any) -> bool:
     """True for a linear layer with one LoRA adapter of the original kind (no DoRA or other variant)."""
     if not hasattr(module, "lora_A"):
@@ -142,10 +156,12 @@ __all__ = [
     "PaliGemmaForConditionalGeneration",
     "SiglipMLP",
     "TorchDispatchMode",
+    "attention_set_to",
     "enable_gradient_checkpointing",
     "flash_attention",
     "image_arguments",
     "image_features",
+    "installed_versions",
     "model_without_weights",
     "plain_lora",
     "rotate_half",

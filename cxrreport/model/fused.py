@@ -1,49 +1,55 @@
-"""The same arithmetic with fewer passes over memory, for the length of a training run or of a batch of texts.
+"""Layers with fewer passes over memory, in place of those of transformers and peft while a model trains or generates.
 
-On a CPU a small model spends a third of its step in element-wise passes: LoRA as peft writes it makes two temporaries
-of the layer's output, and the root mean square norm as transformers writes it eight of its input. Both are replaced by
-forms that round no differently in kind: results agree with the originals to float32 rounding, and the tests hold them
-to that.
+On a CPU a small model spends a third of its step in element-wise passes: LoRA in peft makes two temporaries of the
+layer's output, and the root mean square norm of transformers eight of its input. Results agree with the originals to
+rounding, which the tests hold them to and which `self_check` proves for every loaded model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
-from cxrreport.model.attention import prefix_sdpa
+from cxrreport.model import compat
+from cxrreport.model.attention import FULL_MASK, prefix_sdpa
 from cxrreport.model.compat import CACHE, Gemma2MLP, Gemma2RMSNorm, SiglipMLP, plain_lora, rotate_half
+from cxrreport.model.self_check import replacements_agree
 
 _PIECE = 512
 """Positions of a prompt or an image that go through a feed-forward layer together."""
 
+_FEW = 32
+"""Positions up to which the output layer multiplies from the left, see `_output_layer`."""
+
 
 @contextmanager
 def fused(model: Any, language: Any, *, softcap: bool, compiled: bool = False) -> Iterator[None]:
-    """Run parts of `model` in their fused forms for the length of the block.
+    """Replace layers of `model` within the block, if they pass the self-check of this model.
+
+    Within the block, and without soft-capping, the model takes `border_mask` and `prefix_length`, and returns the
+    positions from the last one of the prefix on. This holds for the layers of transformers too if the check fails.
 
     Args:
         model: with or without LoRA.
         language: its language model, a `Gemma2Model`.
-        softcap: with soft-capping attention is eager, and the layers stay as they are.
-        compiled: compile the layers of the language model, whose norms and LoRA are then left to the compiler.
+        softcap: with soft-capping attention is eager, and the layers of the language model stay as they are.
+        compiled: compile the layers of the language model; norms and LoRA are then left to the compiler.
+
+    Raises:
+        UnsupportedVersionError: the layers of transformers do not pass the self-check either.
     """
+    replaced_layers = partial(_replaced_layers, model, language, softcap=softcap, compiled=False)
+    stock = partial(_stock_layers, language, softcap=softcap)
+    agree = replacements_agree(model, language, softcap=softcap, replaced=replaced_layers, stock=stock)
     with ExitStack() as stack:
-        for module in model.modules():
-            if compiled:
-                break
-            if plain_lora(module):
-                stack.enter_context(replaced(module, _lora(module)))
-            elif isinstance(module, Gemma2RMSNorm) and not module.weight.requires_grad:
-                stack.enter_context(replaced(module, _norm(module)))
-            elif isinstance(module, (Gemma2MLP, SiglipMLP)):
-                stack.enter_context(replaced(module, _in_pieces(module)))
-        if not softcap:
-            for layer in language.layers:
-                stack.enter_context(replaced(layer, _layer(layer, last=layer is language.layers[-1])))
+        if agree:
+            stack.enter_context(_replaced_layers(model, language, softcap=softcap, compiled=compiled))
+        else:
+            stack.enter_context(stock())
         if compiled:
             for layer in language.layers:
                 stack.enter_context(replaced(layer, torch.compile(layer.forward)))
@@ -51,8 +57,35 @@ def fused(model: Any, language: Any, *, softcap: bool, compiled: bool = False) -
 
 
 @contextmanager
+def _replaced_layers(model: Any, language: Any, *, softcap: bool, compiled: bool) -> Iterator[None]:
+    with ExitStack() as stack:
+        stack.enter_context(replaced(output := model.get_output_embeddings(), _output_layer(output)))
+        for module in () if compiled else model.modules():
+            if plain_lora(module):
+                stack.enter_context(replaced(module, _lora(module)))
+            elif isinstance(module, Gemma2RMSNorm) and not module.weight.requires_grad:
+                stack.enter_context(replaced(module, _norm(module)))
+            elif isinstance(module, (Gemma2MLP, SiglipMLP)):
+                stack.enter_context(replaced(module, _in_pieces(module)))
+        for layer in () if softcap else language.layers:
+            stack.enter_context(replaced(layer, _layer(layer, last=layer is language.layers[-1])))
+        yield
+
+
+@contextmanager
+def _stock_layers(language: Any, *, softcap: bool) -> Iterator[None]:
+    """The layers of transformers with the masks and the returned positions of the replaced ones."""
+    if softcap:
+        yield
+        return
+    last = language.layers[-1]
+    with compat.attention_set_to(FULL_MASK, language.config), replaced(last, _from_border(last)):
+        yield
+
+
+@contextmanager
 def replaced(module: torch.nn.Module, forward: Any) -> Iterator[None]:
-    """Another `forward` on the instance; afterwards what was there before, as blocks may lie within blocks."""
+    """Set another `forward` on the instance within the block; blocks may be nested."""
     before = module.__dict__.get("forward")
     module.forward = forward
     try:
@@ -62,6 +95,39 @@ def replaced(module: torch.nn.Module, forward: Any) -> Iterator[None]:
             del module.forward
         else:
             module.forward = before
+
+
+def _output_layer(module: Any) -> Any:
+    """The output layer with its table on the left for few positions in float32 on a CPU.
+
+    With the states on the left, as in a linear layer, the CPU's library rearranges the table of 257,216 rows at every
+    step of decoding (measured, 4 rows of 256 and one thread: 58 ms; with the table on the left 26 ms).
+    """
+    original = module.forward
+
+    def forward(states: torch.Tensor) -> torch.Tensor:
+        rows = states.reshape(-1, states.shape[-1])
+        few = states.device.type == "cpu" and states.dtype == torch.float32 and len(rows) <= _FEW
+        if torch.is_grad_enabled() or not few:
+            full: torch.Tensor = original(states)
+            return full
+        return torch.mm(module.weight, rows.t()).t().contiguous().view(*states.shape[:-1], -1)
+
+    return forward
+
+
+def _from_border(layer: Any) -> Any:
+    """The last layer, whose output begins at the last position of the prefix."""
+    original = layer.forward
+
+    def forward(
+        hidden_states: torch.Tensor, *args: Any, prefix_length: int | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        out: torch.Tensor = original(hidden_states, *args, prefix_length=prefix_length, **kwargs)
+        whole = out.shape[1] == hidden_states.shape[1]
+        return out[:, prefix_length - 1 :] if whole and prefix_length is not None else out
+
+    return forward
 
 
 def _lora(module: Any) -> Any:

@@ -20,7 +20,7 @@ from cxrreport.model import attention
 from cxrreport.model.adapters import attach
 from cxrreport.model.attention import border_mask
 from cxrreport.model.checkpoints import load
-from cxrreport.model.fused import fused
+from cxrreport.model.fused import _norm, fused, replaced
 from cxrreport.model.prompt import IGNORED, PromptLayout
 from cxrreport.records import Report
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
@@ -236,7 +236,7 @@ def test_fused_norm_is_the_norm() -> None:
     (expected * torch.arange(6)).sum().backward()
     gradient = x.grad
     x.grad = None
-    with fused(torch.nn.Sequential(norm), None, softcap=True):
+    with replaced(norm, _norm(norm)):
         found = norm(x)
         (found * torch.arange(6)).sum().backward()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)

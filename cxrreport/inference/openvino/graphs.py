@@ -53,7 +53,6 @@ def convert(loaded: LoadedModel, folder: Path, *, quantize: Literal["none", "int
     """
     openvino = library()
     model, text = loaded.model, loaded.model.config.text_config
-    model.lm_head.__class__ = torch.nn.Linear  # the table where OpenVINO looks for weights: on the right
     if not loaded.softcap:
         # Attention in transformers' own form, which OpenVINO knows how to fuse with the state. In ours, with the heads
         # that share keys as one, it makes a graph with a loop.
