@@ -47,9 +47,9 @@ def make(folder: Path, layers: int | None) -> None:
     from transformers import PaliGemmaForConditionalGeneration
 
     from cxrreport.model import attention
-    from cxrreport.model.catalogue import TABLE
+    from cxrreport.model.catalogue import CHECKPOINTS
 
-    config = TABLE["paligemma2-3b-pt-224"].config()
+    config = CHECKPOINTS["paligemma2-3b-pt-224"].config()
     if layers is not None:
         config.text_config.num_hidden_layers = config.vision_config.num_hidden_layers = layers
     config.text_config.layer_types = None

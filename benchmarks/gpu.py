@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from random_paligemma import PREFIX_WORDS, SUFFIX_TOKENS, small_config, write, write_samples
 from train_step import STOCK, command, order, run
 
-from cxrreport.model.catalogue import TABLE
+from cxrreport.model.catalogue import CHECKPOINTS
 from cxrreport.settings import PlanSettings
 from cxrreport.training.planning.estimate import need
 from cxrreport.training.planning.gpus import recognised
@@ -61,7 +61,7 @@ def main() -> None:
 
     small = options.size == "small"
     line = f"paligemma2-{options.size}-pt-{options.resolution}"
-    config = small_config(options.resolution) if small else TABLE[line].config()
+    config = small_config(options.resolution) if small else CHECKPOINTS[line].config()
     ours = {
         "checkpoint": {"device": options.device, "precision": "bfloat16"},
         "lora": {"rank": 16, "alpha": 32},

@@ -38,7 +38,7 @@ from cxrreport.inference.generate import PHANTOMS_ONLY
 from cxrreport.ingestion.dicom.radiograph import read_radiograph
 from cxrreport.ingestion.images.resample import to_square
 from cxrreport.model import adapters, checkpoints
-from cxrreport.model.adapters import AdapterCard
+from cxrreport.model.card import AdapterCard
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Reason, Report
 from cxrreport.settings import RegisterSettings

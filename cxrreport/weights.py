@@ -19,7 +19,7 @@ from cxrreport.errors import SettingsError, WeightsError
 from cxrreport.evaluation.metrics import chexbert
 from cxrreport.evaluation.radgraph import archives
 from cxrreport.model import checkpoints
-from cxrreport.model.catalogue import TABLE
+from cxrreport.model.catalogue import CHECKPOINTS
 from cxrreport.records import Progress
 from cxrreport.storage.files import write_json
 
@@ -61,7 +61,7 @@ def _catalogue() -> dict[str, Weights]:
             parts=(Part(repository=entry.source, files=_CHECKPOINT, folder=name),),
             gated=True,
         )
-        for name, entry in TABLE.items()
+        for name, entry in CHECKPOINTS.items()
         if not entry.synthetic
     ]
     for model in archives.MODELS:
@@ -144,7 +144,7 @@ def _fetch(one: Weights, part: Part, root: Path) -> None:
         return
     if repository == _NAMED_BY_ARCHIVE:
         repository = archives.read(root / one.name).encoder
-    checkpoints.from_hub(repository, None, files=part.files, folder=root / part.folder)
+    checkpoints.download(repository, None, files=part.files, folder=root / part.folder)
     if part.folder == ".":  # RadGraph's archive: what is kept is its content
         archives.locate(one.name, root)
         packed.unlink()

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from cxrreport import runs
 from cxrreport.cli import app
 from cxrreport.errors import MismatchError, OutputError, WeightsError
-from cxrreport.model.adapters import AdapterCard
+from cxrreport.model.card import AdapterCard
 from cxrreport.settings import (
     CheckpointSettings,
     GenerateSettings,

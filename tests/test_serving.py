@@ -27,6 +27,7 @@ from cxrreport import serving
 from cxrreport.demo.studies import example
 from cxrreport.errors import InputError, SettingsError, WeightsError
 from cxrreport.model import adapters, checkpoints
+from cxrreport.model.card import AdapterCard
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings, RegisterSettings, TrackingSettings
 
 
@@ -48,7 +49,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> serving.Registered:
     loaded = checkpoints.load(checkpoint, resolution=224)
     lora = LoraSettings(rank=2, alpha=4)
     model, modules = adapters.attach(loaded.model, lora)
-    card = adapters.AdapterCard(
+    card = AdapterCard(
         checkpoint=checkpoint,
         fingerprint=loaded.fingerprint,
         resolution=224,

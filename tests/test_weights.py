@@ -18,6 +18,7 @@ from cxrreport.errors import SettingsError, WeightsError
 from cxrreport.evaluation.radgraph import archives
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 from cxrreport.model import checkpoints
+from cxrreport.model.checkpoints import files
 from cxrreport.settings import WEIGHTS, CheckpointSettings, EvaluateSettings
 
 NAMES = ("paligemma2-3b-pt-224", "radgraph-xl", "chexbert")
@@ -56,7 +57,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 shutil.copy(path, local_dir / path.name)
         return str(local_dir)
 
-    monkeypatch.setattr(checkpoints, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(files, "snapshot_download", snapshot_download)
     return root
 
 

@@ -1,4 +1,4 @@
-"""The table of checkpoints: the published PaliGemma 2 (arXiv 2412.03555), and the project's own."""
+"""The known checkpoints: the published PaliGemma 2 (arXiv 2412.03555), and the tiny one of this project."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from transformers import PaliGemmaConfig
 
 from cxrreport.errors import WeightsError
 
-# Gemma 2 by the size of the whole: width, MLP, layers, heads, key-value heads, head, query scale (config.json of
-# google/gemma-2-{2b,9b,27b}; the 27B scales queries by width / heads and not by the head).
+# Gemma 2 by the size of the whole model: width, MLP, layers, heads, key-value heads, head, query scale (config.json of
+# google/gemma-2-{2b,9b,27b}; the 27B scales queries by width / heads instead of by the head).
 _LANGUAGE = {
     "3b": (2304, 9216, 26, 8, 4, 256, 256),
     "10b": (3584, 14336, 42, 16, 8, 256, 256),
@@ -20,14 +20,14 @@ _LANGUAGE = {
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One line of the table.
+    """One known checkpoint.
 
     Args:
         source: hub id, or the name of a folder in the project's assets.
-        size: of the whole model as the paper names it; `tiny` for the project's own.
+        size: of the whole model as the paper names it; `tiny` for that of this project.
         resolution: side of the square image, pixels.
-        stage: `pt` is pre-trained and made to be fine-tuned, `mix` was fine-tuned by its authors on many tasks.
-        resized: the published position table is of another resolution and is interpolated.
+        stage: `pt` is pre-trained, to be fine-tuned; `mix` was fine-tuned by its authors on many tasks.
+        resized: the stored position embeddings are of another resolution and are interpolated.
     """
 
     source: str
@@ -38,22 +38,22 @@ class Checkpoint:
 
     @property
     def image_tokens(self) -> int:
-        """One per patch of 14 x 14 pixels: 256, 1024, 4096."""
+        """Tokens per image, one per patch of 14 x 14 pixels: 256, 1024, 4096."""
         return (self.resolution // 14) ** 2
 
     @property
     def synthetic(self) -> bool:
-        """True for the project's own, which have seen nothing but phantoms."""
+        """True for checkpoints of this project, which have only seen phantoms."""
         return self.size == "tiny"
 
     def config(self) -> Any:
-        """Architecture of a published checkpoint, to plan with and to check a folder against.
+        """Architecture of a published checkpoint, for resource estimates and to check a folder.
 
         Raises:
-            WeightsError: the project's own checkpoints are described by the config.json in their folder alone.
+            WeightsError: a checkpoint of this project, which only its config.json describes.
         """
         if self.size == "tiny":
-            raise WeightsError(f"{self.source}: its architecture stands in the config.json of its folder")
+            raise WeightsError(f"{self.source}: not a published checkpoint; read config.json in its folder")
         width, mlp, layers, heads, kv_heads, head, scale = _LANGUAGE[self.size]
         return PaliGemmaConfig(
             vision_config={
@@ -85,19 +85,19 @@ class Checkpoint:
 
 
 def _published() -> dict[str, Checkpoint]:
-    lines: dict[str, Checkpoint] = {}
+    entries: dict[str, Checkpoint] = {}
     sizes: tuple[Literal["3b", "10b", "28b"], ...] = ("3b", "10b", "28b")
     for size in sizes:
         for resolution in (224, 448, 896):
             name = f"paligemma2-{size}-pt-{resolution}"
-            lines[name] = Checkpoint(f"google/{name}", size, resolution)
+            entries[name] = Checkpoint(f"google/{name}", size, resolution)
         for resolution in (224, 448):  # no mix checkpoint was published at 896
             name = f"paligemma2-{size}-mix-{resolution}"
-            lines[name] = Checkpoint(f"google/{name}", size, resolution, "mix")
-    return lines
+            entries[name] = Checkpoint(f"google/{name}", size, resolution, "mix")
+    return entries
 
 
-TABLE: dict[str, Checkpoint] = _published() | {
+CHECKPOINTS: dict[str, Checkpoint] = _published() | {
     "tiny": Checkpoint("paligemma2-tiny-224", "tiny", 224),
     "tiny-448": Checkpoint("paligemma2-tiny-224", "tiny", 448, resized=True),
     "tiny-896": Checkpoint("paligemma2-tiny-224", "tiny", 896, resized=True),
@@ -105,5 +105,11 @@ TABLE: dict[str, Checkpoint] = _published() | {
 
 
 def is_published(name: str) -> bool:
-    """True for a name of the table, or the hub id behind it, that is a checkpoint as it was published."""
-    return any(name in (line, entry.source) for line, entry in TABLE.items() if not entry.synthetic)
+    """True for the name or hub id of a checkpoint as it was published."""
+    return any(name in (known, entry.source) for known, entry in CHECKPOINTS.items() if not entry.synthetic)
+
+
+def hub_name(name: str) -> str:
+    """The hub id of a known checkpoint; any other name as it is."""
+    entry = CHECKPOINTS.get(name)
+    return entry.source if entry is not None else name

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 
 from cxrreport.errors import MismatchError
-from cxrreport.model.checkpoints import BOS, EOS, FIRST_SPECIAL, IMAGE, PAD
+from cxrreport.model.checkpoints.files import BOS, EOS, FIRST_SPECIAL, IMAGE, PAD
 from cxrreport.records import Report
 from cxrreport.settings import PromptSettings
 

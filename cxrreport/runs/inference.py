@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cxrreport.dataset.manifest import Manifest
     from cxrreport.export.documents import ExportSummary
     from cxrreport.inference.generate import GenerateSummary
-    from cxrreport.model.adapters import AdapterCard
+    from cxrreport.model.card import AdapterCard
 
 INGEST_FILES = ("manifest.parquet", "ingest.json")
 """Files that tell an output folder of `ingest`, finished or not, from a folder of DICOM."""
@@ -115,7 +115,7 @@ def _what_belongs_together(
     settings: GenerateSettings,
 ) -> tuple[CheckpointSettings, PromptSettings, AdapterCard | None]:
     """Checkpoint and prompt of a generation, and the card that they come from where there is one."""
-    from cxrreport.model.adapters import CARD, AdapterCard
+    from cxrreport.model.card import CARD, AdapterCard
     from cxrreport.model.catalogue import is_published
 
     card = None

@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 
 from cxrreport.errors import ManifestError, SettingsError, TrainingError
 from cxrreport.model import adapters, checkpoints
-from cxrreport.model.checkpoint_writer import write_checkpoint
+from cxrreport.model.card import AdapterCard
 from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.checkpoints.writer import write_checkpoint
 from cxrreport.model.prompt import IGNORED, PromptLayout
 from cxrreport.records import Progress, Split
 from cxrreport.settings import TrainSettings
@@ -356,7 +357,7 @@ class _Run:
 
     def _write(self, state: dict[str, torch.Tensor], metrics: dict[str, float], step: int, steps: int) -> Path:
         loaded = self.loaded
-        card = adapters.AdapterCard(
+        card = AdapterCard(
             checkpoint=self.settings.checkpoint,
             fingerprint=loaded.fingerprint,
             resolution=loaded.resolution,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cxrreport.model.adapters import AdapterCard
+from cxrreport.model.card import AdapterCard
 from cxrreport.model.checkpoints import LoadedModel, load
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
 

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from cxrreport.errors import MismatchError, WeightsError
 from cxrreport.model import adapters
-from cxrreport.model.adapters import AdapterCard, attach, without_adapter
+from cxrreport.model.adapters import attach, without_adapter
+from cxrreport.model.card import AdapterCard, model_card
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Report
@@ -105,8 +106,8 @@ def test_model_card_states_terms_and_metrics(saved: Path) -> None:
     for part in ("license: gemma", "Gemma Terms of Use", "credentialed access", "validation_loss: 1.5000"):
         assert part in text
     card = AdapterCard.read(saved).model_copy(update={"synthetic": True})
-    assert "phantoms" in adapters.model_card(card)
-    assert "license: gemma" not in adapters.model_card(card)
+    assert "phantoms" in model_card(card)
+    assert "license: gemma" not in model_card(card)
 
 
 def test_another_checkpoint(fresh: Callable[..., LoadedModel], saved: Path, checkpoint_folder: Path) -> None:

@@ -16,10 +16,10 @@ from transformers import PaliGemmaForConditionalGeneration
 
 from cxrreport import assets
 from cxrreport.errors import MismatchError, SettingsError, WeightsError
-from cxrreport.model import checkpoints
 from cxrreport.model.adapters import attach
-from cxrreport.model.catalogue import TABLE
-from cxrreport.model.checkpoints import fingerprint, load, resize_position_embeddings
+from cxrreport.model.catalogue import CHECKPOINTS
+from cxrreport.model.checkpoints import files, fingerprint, load
+from cxrreport.model.checkpoints.weights import resize_position_embeddings
 from cxrreport.settings import CheckpointSettings, LoraSettings
 
 
@@ -63,7 +63,7 @@ def published_names(layers: int) -> set[str]:
 def test_the_published_nine_on_the_meta_device(
     size: str, billions: float, lora_millions: float, modules: int, resolution: int, tokens: int
 ) -> None:
-    entry = TABLE[f"paligemma2-{size}-pt-{resolution}"]
+    entry = CHECKPOINTS[f"paligemma2-{size}-pt-{resolution}"]
     assert entry.source == f"google/paligemma2-{size}-pt-{resolution}"
     assert entry.image_tokens == tokens
     with torch.device("meta"):
@@ -114,12 +114,12 @@ def test_another_resolution_is_a_mismatch_that_says_what_to_do(checkpoint_folder
 
 
 def test_a_published_name_offers_its_other_resolution(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    config = TABLE["paligemma2-3b-pt-224"].config().to_dict()
+    config = CHECKPOINTS["paligemma2-3b-pt-224"].config().to_dict()
     (tmp_path / "config.json").write_text(json.dumps(config, default=str))
-    monkeypatch.setattr(checkpoints, "snapshot_download", lambda *_, **__: str(tmp_path))
-    with pytest.raises(MismatchError, match="take checkpoint 'paligemma2-3b-pt-896'"):
+    monkeypatch.setattr(files, "snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(MismatchError, match="use checkpoint 'paligemma2-3b-pt-896'"):
         load(settings("paligemma2-3b-pt-224"), resolution=896)
-    with pytest.raises(MismatchError, match=r"text_config.hidden_size is 2304, but the published has 3584"):
+    with pytest.raises(MismatchError, match=r"text_config.hidden_size is 2304, but the published model has 3584"):
         load(settings("paligemma2-10b-pt-224"), resolution=224)
 
 
@@ -144,7 +144,7 @@ def test_interpolated_positions(checkpoint_folder: Path) -> None:
 def test_the_projects_own_at_another_resolution(
     monkeypatch: pytest.MonkeyPatch, checkpoint_folder: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(checkpoint_folder, tmp_path / TABLE["tiny"].source)
+    shutil.copytree(checkpoint_folder, tmp_path / CHECKPOINTS["tiny"].source)
     monkeypatch.setattr(assets, "ASSETS", tmp_path)
     loaded = load(settings("tiny-896"), resolution=896)
     assert (loaded.resolution, loaded.image_tokens, loaded.synthetic) == (896, 256, True)
@@ -236,7 +236,7 @@ def test_without_access_the_error_says_what_is_missing_and_where_to_get_it(
     def refuse(*_: object, **__: object) -> str:
         raise error
 
-    monkeypatch.setattr(checkpoints, "snapshot_download", refuse)
+    monkeypatch.setattr(files, "snapshot_download", refuse)
     with pytest.raises(WeightsError) as caught:
         load(settings("paligemma2-3b-pt-896"), resolution=896)
     message = str(caught.value)
@@ -248,7 +248,7 @@ def test_a_local_folder_asks_no_hub(monkeypatch: pytest.MonkeyPatch, checkpoint_
     def refuse(*_: object, **__: object) -> str:
         raise AssertionError("asked the hub")
 
-    monkeypatch.setattr(checkpoints, "snapshot_download", refuse)
+    monkeypatch.setattr(files, "snapshot_download", refuse)
     load(settings(checkpoint_folder), resolution=224)
 
 
@@ -262,7 +262,7 @@ def test_fingerprint_follows_the_weights_alone(copy: Path, monkeypatch: pytest.M
     whole = fingerprint(copy)
     (copy / "README.md").write_text("something else")
     assert fingerprint(copy) == whole
-    monkeypatch.setattr(checkpoints, "WHOLE_FILE_BYTES", 1000)
+    monkeypatch.setattr(files, "WHOLE_FILE_BYTES", 1000)
     sampled = fingerprint(copy)
     assert sampled != whole
     path = copy / "model.safetensors"

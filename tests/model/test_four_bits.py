@@ -11,16 +11,16 @@ import torch
 from transformers.utils.quantization_config import QuantizationMethod
 
 from cxrreport.errors import MissingExtraError, SettingsError
-from cxrreport.model import adapters, checkpoints
-from cxrreport.model.checkpoints import _four_bits, load
+from cxrreport.model.card import model_card
+from cxrreport.model.checkpoints import load, loading, weights
 from cxrreport.settings import CheckpointSettings, TrainSettings
 
 CUDA = torch.device("cuda")
 
 
 def test_the_configuration_is_that_of_qlora(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "find_spec", lambda name: name)
-    config = _four_bits(CUDA)
+    monkeypatch.setattr(weights, "find_spec", lambda name: name)
+    config = weights.four_bits(CUDA)
     assert config.quant_method == QuantizationMethod.BITS_AND_BYTES
     assert (config.load_in_4bit, config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant) == (True, "nf4", True)
     assert config.bnb_4bit_compute_dtype == torch.bfloat16
@@ -28,11 +28,11 @@ def test_the_configuration_is_that_of_qlora(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_without_cuda_or_the_extra_it_says_what_to_do(checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match=r"checkpoint\.precision: nf4 needs a CUDA device.*take bfloat16"):
+    with pytest.raises(SettingsError, match=r"checkpoint\.precision: nf4 needs a CUDA device.*choose bfloat16"):
         load(CheckpointSettings(name=str(checkpoint_folder), precision="nf4", device="cpu"), resolution=224)
-    monkeypatch.setattr(checkpoints, "find_spec", lambda name: None)
+    monkeypatch.setattr(weights, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'cxrreport\[qlora\]'"):
-        _four_bits(CUDA)
+        weights.four_bits(CUDA)
 
 
 def test_what_cannot_be_trained_over_four_bits(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_language_layers_are_in_four_bits_and_learn(
 ) -> None:
     """On the CPU, where bitsandbytes computes slowly and rightly."""
     bitsandbytes = pytest.importorskip("bitsandbytes", reason="the extra qlora is not installed")
-    monkeypatch.setattr(checkpoints, "_four_bits", lambda device: _four_bits(CUDA))
+    monkeypatch.setattr(loading, "four_bits", lambda device: weights.four_bits(CUDA))
     settings = CheckpointSettings(name=str(checkpoint_folder), precision="nf4", device="cpu")
     loaded = load(settings, resolution=224)
     four = {name for name, module in loaded.model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)}
@@ -62,4 +62,4 @@ def test_language_layers_are_in_four_bits_and_learn(
     adapted.train()  # bitsandbytes repacks weights for inference on a CPU, and not of every width
     layer(torch.randn(3, layer.in_features)).float().square().mean().backward()
     assert layer.lora_A["default"].weight.grad.abs().sum() > 0
-    assert "Method: QLoRA (base in 4 bits, nf4), rank 2" in adapters.model_card(card)
+    assert "Method: QLoRA (base in 4 bits, nf4), rank 2" in model_card(card)

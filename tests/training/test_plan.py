@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from cxrreport import cli
 from cxrreport.errors import SettingsError, WeightsError
-from cxrreport.model.catalogue import TABLE
+from cxrreport.model.catalogue import CHECKPOINTS
 from cxrreport.settings import PlanSettings, TrainSettings
 from cxrreport.training.planning.counting import counted
 from cxrreport.training.planning.estimate import answer, need, plan
@@ -47,7 +47,7 @@ def test_the_nine(size: str, billions: float, lora: float, modules: int, kept: f
 
 def test_two_layers_stand_for_all() -> None:
     with torch.device("meta"):
-        whole = PaliGemmaForConditionalGeneration(TABLE["paligemma2-3b-pt-448"].config())
+        whole = PaliGemmaForConditionalGeneration(CHECKPOINTS["paligemma2-3b-pt-448"].config())
     full = need(PlanSettings(method="full"), "paligemma2-3b-pt-448")
     assert full.parameters == full.trained == whole.num_parameters()
     assert full.adapted == 0

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from cxrreport.errors import ManifestError, MismatchError, OutputError, TrainingError
 from cxrreport.model import adapters
+from cxrreport.model.card import AdapterCard
 from cxrreport.model.checkpoints import load
 from cxrreport.settings import CheckpointSettings, TrainSettings
 from cxrreport.training import trainer
@@ -84,7 +85,7 @@ def test_it_learns_and_writes_everything(settings: Settings, manifest: Any) -> N
     assert record["finished"]
     assert record["data_digest"] == manifest.digest
     assert "torch" in record["versions"]
-    card = adapters.AdapterCard.read(result.adapter)
+    card = AdapterCard.read(result.adapter)
     assert card.preprocessing == manifest.preprocessing
     assert card.modules == result.adapted_modules
     assert card.metrics["validation_loss"] == result.validation["validation_loss"]
@@ -350,7 +351,7 @@ def test_early_stopping_keeps_the_best_step_over_a_stop(settings: Settings, mani
     names = {name: name.replace(".weight", ".default.weight") for name in kept}
     assert all(torch.equal(best[names[name]], tensor) for name, tensor in kept.items())
     assert not all(torch.equal(last[names[name]], tensor) for name, tensor in kept.items())
-    card = adapters.AdapterCard.read(result.adapter)
+    card = AdapterCard.read(result.adapter)
     assert (card.steps, card.trained_steps, card.metrics["validation_radgraph_f1"]) == (4, 8, 0.3)
     forget_the_end(given.output)
     again = run(given, manifest, validate=Scores([]))  # there is nothing left to validate
@@ -402,7 +403,7 @@ def test_a_study_of_several_images_trains_and_repeats(settings: Settings, manife
             given = settings(output=tmp_path / name, lora=lora, **{"prompt": {"max_images": 2}} | options)
             result = run(given, manifest)
         curves.append([value for _, value in losses(given.output)])
-        assert adapters.AdapterCard.read(result.adapter).prompt.max_images == given.prompt.max_images
+        assert AdapterCard.read(result.adapter).prompt.max_images == given.prompt.max_images
     assert curves[0] == pytest.approx(curves[1], abs=1e-5)
     assert curves[0] != pytest.approx(curves[2], abs=1e-3)
 

@@ -19,7 +19,7 @@ from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer
 
 from cxrreport.errors import SettingsError
 from cxrreport.model import adapters, attention, checkpoints
-from cxrreport.model.catalogue import TABLE
+from cxrreport.model.catalogue import CHECKPOINTS
 from cxrreport.model.fused import fused
 from cxrreport.settings import CheckpointSettings, PlanSettings
 from cxrreport.training.loss import row_losses
@@ -120,7 +120,7 @@ def plan(settings: PlanSettings) -> list[Offer]:
     if settings.checkpoint is not None:
         names = [settings.checkpoint]
     else:
-        names = [name for name, entry in TABLE.items() if entry.stage == "pt" and not entry.synthetic]
+        names = [name for name, entry in CHECKPOINTS.items() if entry.stage == "pt" and not entry.synthetic]
     return [_offer(one, gpu, settings) for one in (need(settings, name) for name in names) for gpu in gpus]
 
 

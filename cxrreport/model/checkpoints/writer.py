@@ -1,7 +1,4 @@
-"""A whole checkpoint as a folder that `checkpoint.name` and plain transformers take.
-
-Weights, configuration, tokenizer and image processor, and the card of what it was trained with.
-"""
+"""A whole checkpoint as a folder that `checkpoint.name` and plain transformers load."""
 
 from __future__ import annotations
 
@@ -14,33 +11,34 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
-from cxrreport.model import adapters
-from cxrreport.model.checkpoints import BOS, EOS, IMAGE, PAD, LoadedModel
+from cxrreport.model.card import AdapterCard
+from cxrreport.model.checkpoints.files import BOS, EOS, IMAGE, PAD
+from cxrreport.model.checkpoints.loading import LoadedModel
 from cxrreport.storage.files import atomic_path, write_json
 
 _COPIED = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json")
 _RESAMPLE = {"bilinear": 2, "bicubic": 3}
-"""Pillow's numbers."""
+"""Codes of Pillow."""
 
 
 def write_checkpoint(
     folder: Path,
     loaded: LoadedModel,
-    card: adapters.AdapterCard,
+    card: AdapterCard,
     *,
     base: Path,
     state: Mapping[str, torch.Tensor] | None = None,
     shard_bytes: int = 5_000_000_000,
 ) -> None:
-    """Write a checkpoint, `config.json` last: without it nothing takes the folder for one.
+    """Write weights, tokenizer, image processor, card and configuration; `config.json` last, as it marks completeness.
 
     Args:
-        folder: made when missing.
-        loaded: its model is no `PeftModel`.
-        card: what the weights were trained with; goes along as `cxrreport.json` and as the model card.
-        base: folder of the checkpoint that this one came from, for the tokenizer's settings.
-        state: weights by name; None: those of the model.
-        shard_bytes: largest weight file.
+        folder: created if missing.
+        loaded: its model is not a `PeftModel`.
+        card: what the weights were trained with.
+        base: folder of the original checkpoint, for the tokenizer's settings.
+        state: weights by name; `None` for those of the model.
+        shard_bytes: size of the largest weight file.
 
     Raises:
         OutputError: the disk is full or the folder cannot be written.
@@ -49,7 +47,7 @@ def write_checkpoint(
     split: Any = split_torch_state_dict_into_shards(
         weights, filename_pattern="model{suffix}.safetensors", max_shard_size=shard_bytes
     )
-    for leftover in folder.glob("model*.safetensors*"):  # of a run that was stopped, perhaps with other shards
+    for leftover in folder.glob("model*.safetensors*"):  # of an interrupted run, perhaps with other shards
         leftover.unlink()
     for name, members in split.filename_to_tensors.items():
         part = {member: weights[member].detach().cpu().contiguous() for member in members}
@@ -67,16 +65,14 @@ def write_checkpoint(
         tokens = {"pad_token": PAD, "eos_token": EOS, "bos_token": BOS, "image_token": IMAGE}
         write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **tokens})
     write_json(folder / "preprocessor_config.json", _image_processor(loaded, card))
-    with atomic_path(folder / adapters.README) as path:
-        path.write_text(adapters.model_card(card), encoding="utf-8")
-    write_json(folder / adapters.CARD, card.model_dump(mode="json"))
+    card.write(folder)
     write_json(folder / "generation_config.json", json.loads(loaded.model.generation_config.to_json_string()))
     values: dict[str, Any] = json.loads(loaded.model.config.to_json_string(use_diff=False))
     write_json(folder / "config.json", values | {"synthetic": loaded.synthetic})
 
 
-def _image_processor(loaded: LoadedModel, card: adapters.AdapterCard) -> dict[str, Any]:
-    """Settings of SigLIP's image processor that do to an image what ours was trained on."""
+def _image_processor(loaded: LoadedModel, card: AdapterCard) -> dict[str, Any]:
+    """Settings of SigLIP's image processor that prepare images as for training."""
     return {
         "image_processor_type": "SiglipImageProcessor",
         "processor_class": "PaliGemmaProcessor",

@@ -16,10 +16,9 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTo
 
 from cxrreport.errors import OutputError
 from cxrreport.model import adapters
-from cxrreport.model import checkpoint_writer as export
-from cxrreport.model.adapters import AdapterCard
-from cxrreport.model.checkpoint_writer import write_checkpoint
-from cxrreport.model.checkpoints import LoadedModel, load
+from cxrreport.model.card import AdapterCard
+from cxrreport.model.checkpoints import LoadedModel, load, writer
+from cxrreport.model.checkpoints.writer import write_checkpoint
 from cxrreport.model.prompt import PromptLayout, pixel_values
 from cxrreport.records import Report
 from cxrreport.settings import CheckpointSettings, PromptSettings
@@ -77,7 +76,7 @@ def test_a_full_disk_leaves_no_folder_that_loads(
     merged: Merged, checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded, card, _ = merged
-    write = export.save_file
+    write = writer.save_file
     written: list[Path] = []
 
     def full(tensors: Any, path: Path, metadata: Any) -> None:
@@ -86,11 +85,11 @@ def test_a_full_disk_leaves_no_folder_that_loads(
         write(tensors, path, metadata=metadata)
         written.append(path)
 
-    monkeypatch.setattr(export, "save_file", full)
+    monkeypatch.setattr(writer, "save_file", full)
     with pytest.raises(OutputError, match="disk is full"):
         write_checkpoint(tmp_path, loaded, card, base=checkpoint_folder, shard_bytes=100_000)
     assert not (tmp_path / "config.json").exists()
-    monkeypatch.setattr(export, "save_file", write)
+    monkeypatch.setattr(writer, "save_file", write)
     write_checkpoint(tmp_path, loaded, card, base=checkpoint_folder)
     assert [path.name for path in tmp_path.glob("*.safetensors")] == ["model.safetensors"]
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "paligemma"
