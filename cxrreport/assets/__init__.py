@@ -1,6 +1,6 @@
-"""The small models that this project trained itself, shipped with the package.
+"""Folders of the small models that are shipped with the package.
 
-They have only seen drawn phantoms; see `docs/demo.md` for how they were made.
+They have only seen phantoms; `docs/demo.md` says how they were made.
 """
 
 from __future__ import annotations

@@ -2,5 +2,5 @@
 
 import logging
 
-# Where bitsandbytes is installed peft imports it, and it warns at once of a kernel for CPUs that nothing here asks for.
+# peft imports bitsandbytes if it is installed, which then warns of a missing CPU kernel that is not used here.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -1,9 +1,9 @@
 """Attention of PaliGemma 2: full over image, prefix and separator, causal over the suffix, nothing else.
 
-transformers decides all this from the text configuration, and its defaults are not what the reference implementation
-does: soft-capping is left on (and forces the slow eager path), a sliding window of 4096 hides image patches at 896 px,
-and a forward pass without token types is causal over the image without a word. `prepare_config` sets the first two;
-the attention function registered here refuses the third.
+transformers derives the mask from the text configuration, and its defaults differ from the reference implementation:
+soft-capping is on (which forces the slow eager path), a sliding window of 4096 hides image patches at 896 px, and a
+forward pass without token types is silently causal over the image. `prepare_config` sets the first two; the attention
+function registered here refuses the third.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch.nn.functional import scaled_dot_product_attention
 from cxrreport.model.compat import AttentionInterface, AttentionMaskInterface, sdpa_attention_forward, sdpa_mask
 
 PREFIX_LM = "cxrreport_prefix_lm"
-"""Name under which `prefix_sdpa` is known to transformers."""
+"""Name of `prefix_sdpa` in transformers."""
 
 FULL_MASK = "cxrreport_full_mask"
-"""Name under which `full_mask_sdpa` is known to transformers."""
+"""Name of `full_mask_sdpa` in transformers."""
 
 NARROW_HEAD = 64
 """Head size up to which attention in bfloat16 runs in float32 on a CPU."""
 
 NO_WINDOW = 2**30
-"""A window that no sequence reaches. `None` would be the natural value, but the model's forward pass fails on it."""
+"""A window longer than any sequence. With `None` the model's forward pass fails."""
 
 
 def prefix_sdpa(
@@ -41,42 +41,41 @@ def prefix_sdpa(
     prefix_padded: bool = True,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Scaled dot-product attention that never guesses a mask.
+    """Scaled dot-product attention (SDPA) that never guesses a mask.
 
-    Gemma 2 does not offer SDPA because SDPA knows no soft-capping; without soft-capping the two are the same function.
+    transformers does not offer SDPA for Gemma 2 because SDPA cannot soft-cap; without soft-capping it is exact.
 
     Args:
-        module: the attention layer, which tells the number of key-value groups.
+        module: the attention layer.
         query: real[B, heads, Q, D], of the last Q positions.
         key: real[B, key-value heads, K, D].
         value: real[B, key-value heads, K, D].
-        attention_mask: bool[B, 1, Q, K], True where attended, or bool[B, 1, 1, K] for all queries alike; None only for
-            a single query (decoding). With `prefix_length` as `border_mask` makes it.
+        attention_mask: bool[B, 1, Q, K], True if attended, or bool[B, 1, 1, K] for all queries; `None` only for a
+            single query (decoding). With `prefix_length`, a `border_mask`.
         dropout: probability of dropping an attention weight.
         scaling: factor of the logits.
-        prefix_length: positions of image, prefix and separator, where it is the same in the whole batch. Their queries
-            then run over their own keys alone, which is all that they attend to, and without a mask where they can:
-            the quickest kernels know none.
-        prefix_padded: there is padding among the first `prefix_length` positions.
-        kwargs: what else transformers passes, `softcap` among it.
+        prefix_length: number of positions of image, prefix and separator, if equal in the whole batch. Their queries
+            then only run over their own keys, and without a mask if nothing is padded: the fastest kernels take none.
+        prefix_padded: some of the first `prefix_length` positions are padding.
+        kwargs: other arguments of transformers, including `softcap`.
 
     Returns:
-        real[B, Q, heads, D], and None for the weights, which are never formed.
+        real[B, Q, heads, D], and `None` for the weights, which are never computed.
 
     Raises:
         ValueError: soft-capping is on, or several queries come without a mask. torch would then be causal over the
-            image or, with transformers' flag for bidirectional models, show every suffix token its successors.
+            image or, with transformers' flag for bidirectional models, leak later suffix tokens to earlier ones.
     """
     if kwargs.get("softcap") is not None:
-        raise ValueError("SDPA cannot soft-cap attention logits: load the checkpoint with softcap=True, which is eager")
+        raise ValueError("SDPA cannot soft-cap attention logits: load the checkpoint with softcap=True")
     queries = query.shape[2]
     if queries == 1:
         return _grouped(query, key, value, attention_mask, dropout, scaling), None
     if attention_mask is None:
         raise ValueError("no attention mask: pass token_type_ids, 0 on image, prefix and separator, 1 on the suffix")
     dtype = query.dtype
-    # For narrow heads bfloat16 products gain less on a CPU than the conversions in its kernel cost (measured: 66 and
-    # 86 ms forward and backward with 4 heads of 32, 380 tokens, batch 16).
+    # For narrow heads the conversions in the CPU kernel cost more than bfloat16 products save (measured: 66 ms wide and
+    # 86 ms in bfloat16, forward and backward, with 4 heads of 32, 380 tokens, batch 16).
     wide = query.device.type == "cpu" and dtype == torch.bfloat16 and query.shape[3] <= NARROW_HEAD
     if wide:
         query, key, value = query.float(), key.float(), value.float()
@@ -114,7 +113,7 @@ def _grouped(
 ) -> torch.Tensor:
     """Attention of few queries, real[B, Q, heads, D].
 
-    The heads that share keys become queries of one head: repeating the keys would copy all of them.
+    Heads that share keys become queries of one head, because repeating the keys would copy them.
     """
     batch, heads, queries, width = query.shape
     groups = heads // key.shape[1]
@@ -126,14 +125,14 @@ def _grouped(
 
 
 def border_mask(attention_mask: torch.Tensor, prefix_length: int) -> torch.Tensor:
-    """What the prefix and each position of the suffix attend to, without the square of the sequence's length.
+    """What prefix and suffix attend to, in memory linear in the prefix.
 
     Args:
         attention_mask: int64[B, L], 0 on padding.
-        prefix_length: positions of image, prefix, separator and the padding before them.
+        prefix_length: number of positions of image, prefix, separator and the padding before them.
 
     Returns:
-        bool[B, 1, 1 + L - prefix_length, L]: the first row for all of the prefix, then one for each of the suffix.
+        bool[B, 1, 1 + L - prefix_length, L]: one row for the whole prefix, then one for each position of the suffix.
     """
     places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     return attention_mask[:, None, None].bool() & (places <= places[prefix_length - 1 :, None])
@@ -163,15 +162,15 @@ for _name, _function in ((PREFIX_LM, prefix_sdpa), (FULL_MASK, full_mask_sdpa)):
 
 
 def prepare_config(config: Any, *, softcap: bool) -> None:
-    """Set soft-capping, window and layer types in a `PaliGemmaConfig`, before the model is built from it.
+    """Set soft-capping, window and layer types of a `PaliGemmaConfig` before a model is built from it.
 
     Args:
         config: changed in place.
         softcap: keep the configuration's soft-capping of attention and final logits (stages 1 and 2 of pre-training,
-            arXiv 2412.03555, section 3); False removes both, as for transfer (stage 3).
+            arXiv 2412.03555, section 3); False removes both, as in transfer (stage 3).
     """
     text = config.text_config
-    # Full attention in every layer, so that the cache keeps every position; the window has to be a number all the same.
+    # Full attention in every layer, so that the cache keeps every position; the window must be a number nevertheless.
     text.layer_types = ["full_attention"] * text.num_hidden_layers
     text.sliding_window = NO_WINDOW
     if not softcap:
@@ -180,10 +179,10 @@ def prepare_config(config: Any, *, softcap: bool) -> None:
 
 
 def implementation(*, softcap: bool) -> dict[str, str]:
-    """Attention per part of the model, in the form that `from_pretrained(attn_implementation=...)` takes.
+    """Attention per part of the model, for `from_pretrained(attn_implementation=...)`.
 
-    Never flash attention: its mask knows padding but not the prefix. With soft-capping only eager computes the right
-    thing on every device.
+    Not flash attention: its mask supports padding but no bidirectional prefix. With soft-capping only eager attention
+    is correct on every device.
     """
     language = "eager" if softcap else PREFIX_LM
     return {"": language, "text_config": language, "vision_config": "sdpa"}

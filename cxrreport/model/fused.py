@@ -141,10 +141,10 @@ def _lora(module: Any) -> Any:
             return result
         flat = x.flatten(0, -2)
         out: torch.Tensor = module.base_layer(flat)
-        # LoRA's weights are float32 beside a bfloat16 base; without autocast somebody has to bring them together.
+        # LoRA's weights are float32 on a bfloat16 base; without autocast they must be converted.
         low = torch.nn.functional.linear(dropout(flat), a.weight.to(out.dtype))
-        # In place: nothing of the backward pass needs the output of a linear layer whose weight is frozen. Contiguous:
-        # autograd then takes the gradient of B as (8, L) x (L, width); its transpose is 10 times slower.
+        # In place: the backward pass does not need the output of a frozen linear layer. Contiguous: autograd then
+        # computes the gradient of B as (rank, L) x (L, width); the transposed product is 10 times slower.
         out.addmm_(low.to(out.dtype), b.weight.to(out.dtype).t().contiguous(), alpha=scaling)
         return out.view(*x.shape[:-1], -1)
 
@@ -162,14 +162,14 @@ def _norm(module: Any) -> Any:
 
 
 def _in_pieces(module: Any) -> Any:
-    """Without gradient, a few positions at a time, in place: the wide states between the products stay in the cache."""
+    """A feed-forward layer, without gradient in place and on few positions at a time, to fit its states into the cache."""
     original = module.forward
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled() or x.device.type != "cpu" or x.shape[1] <= _PIECE:
             result: torch.Tensor = original(x)
             return result
-        for piece in torch.split(x, _PIECE, dim=1):  # x is a norm's output, which is read here and nowhere else
+        for piece in torch.split(x, _PIECE, dim=1):  # x is the output of a norm, which only this layer reads
             piece.copy_(original(piece))
         return x
 
@@ -177,7 +177,7 @@ def _in_pieces(module: Any) -> Any:
 
 
 class _FrozenNorm(torch.autograd.Function):
-    """x / rms(x) * (1 + weight) in float32, gradient for x alone."""
+    """x / rms(x) * (1 + weight) in float32, with a gradient for x only."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -200,13 +200,12 @@ class _FrozenNorm(torch.autograd.Function):
 
 
 def _layer(layer: Any, *, last: bool) -> Any:
-    """A layer of the language model with less work and less memory where a whole prefix is read.
+    """A layer of the language model with less work and memory when a whole prefix is read.
 
-    Of the last one only positions that predict a token are needed; of the others, keys and values alone. Those are the
-    last of the prefix and all after it: in training the suffix, and nothing where a prompt is read. It also does
-    without gradient checkpointing: for so few positions there is little to recompute. The other layers are as they were
-    in training; without gradient nothing of them is kept for longer than it is used, which at 896 pixels is most of
-    what the states of a layer take.
+    The last layer is only computed for positions that predict a token, that is for the last position of the prefix and
+    for the suffix; all other positions only provide keys and values. It needs no gradient checkpointing, as there is
+    little to recompute for so few positions. The other layers are unchanged in training. Without gradient they free
+    every tensor after its last use, which at 896 pixels is most of the memory of a layer.
     """
     original, attention = layer.forward, layer.self_attn
 
@@ -217,7 +216,7 @@ def _layer(layer: Any, *, last: bool) -> Any:
         prefix_length: int | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        # A step of decoding, or prompts of several lengths.
+        # One step of decoding, or prompts of different lengths.
         if prefix_length is None or (torch.is_grad_enabled() and not last):
             full: torch.Tensor = original(
                 hidden_states,
@@ -253,7 +252,7 @@ def _layer(layer: Any, *, last: bool) -> Any:
 
 
 def _rotated(states: torch.Tensor, head_dim: int, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary positions onto real[B, L, heads * D], which is lost without gradient; real[B, heads, L, D]."""
+    """Apply rotary positions to real[B, L, heads * D], in place without gradient; returns real[B, heads, L, D]."""
     split = states.view(*states.shape[:2], -1, head_dim).transpose(1, 2)
     half: torch.Tensor = rotate_half(split)  # type: ignore[no-untyped-call]
     if torch.is_grad_enabled():

@@ -1,13 +1,13 @@
-r"""What the model reads and writes, token by token.
+r"""Token layout of prompts and reports.
 
     [image tokens] [BOS prefix] ["\n"] [suffix EOS]
      full attention ------------------   causal
      no loss -------------------------   loss
 
-The layout of the reference implementation (big_vision, `paligemma`): the separator is tokenised on its own, the loss is
-on the suffix alone; of several images, the tokens of each follow in their order. It is built here and not by the
-processor of transformers: that one merges a newline at the end of the prefix with the separator, cuts off the prompt or
-the EOS when it truncates, and resizes images in another way.
+This is the layout of the reference implementation (big_vision, `paligemma`): the separator is tokenised separately, the
+loss is on the suffix, and the tokens of several images follow in their order. It does not use the processor of
+transformers, which merges a newline at the end of the prefix with the separator, truncates the prompt or the EOS, and
+resizes images differently.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _HEADER = re.compile(r"\b(FINDINGS?|IMPRESSIONS?)\s*:", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of one sample, image tokens left out.
+    """Token ids of one sample, without image tokens.
 
     Args:
         prefix: BOS, instruction and indication, separator.
-        suffix: the report, EOS last; empty where the sample is there to generate.
-        prefix_cut: the prefix was longer than its limit.
-        suffix_cut: the report was longer than its limit.
+        suffix: the report, EOS last; empty for generation.
+        prefix_cut: the prefix exceeded its limit.
+        suffix_cut: the report exceeded its limit.
         images: number of images before the prefix.
     """
 
@@ -55,12 +55,12 @@ class Encoded:
 
 
 class PromptLayout:
-    """Texts to token batches, and generated text back to sections.
+    """Converts texts to token batches, and generated tokens to text and sections.
 
     Args:
         tokenizer: of the checkpoint.
-        settings: travels with the adapter.
-        image_tokens: placeholders for each image, 256, 1024 or 4096.
+        settings: of the prompt; saved with the adapter.
+        image_tokens: tokens per image: 256, 1024 or 4096.
     """
 
     def __init__(self, tokenizer: Any, settings: PromptSettings, image_tokens: int) -> None:
@@ -72,31 +72,31 @@ class PromptLayout:
         )
         self._separator = tuple(self._ids("\n"))
         if not self._separator:
-            raise MismatchError("the tokenizer of this checkpoint drops the newline that separates prefix and suffix")
+            raise MismatchError("the tokenizer of this checkpoint drops the newline between prefix and suffix")
 
     def _ids(self, text: str) -> list[int]:
-        # Special tokens that stand in a text as words must not become tokens of the layout.
+        # Special tokens spelt out in a text must not become tokens of the layout.
         encoded: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return encoded
 
     def prefix(self, report: Report) -> str:
-        """Instruction and, where the settings say so and the study has one, indication; one line."""
+        """Instruction and, if the settings include it, the indication of a study; one line."""
         text = _one_line(self.settings.instruction)
         indication = _one_line(report.indication) if self.settings.indication else ""
         return f"{text} indication: {indication}" if indication else text
 
     def suffix(self, report: Report) -> str:
-        """The sections of the settings that are not empty, each after its header; empty where none has text."""
+        """Sections of the settings that are not empty, each after its header; empty if none has text."""
         texts = ((name, _one_line(getattr(report, name))) for name in self.settings.sections)
         return " ".join(f"{name.upper()}: {text}" for name, text in texts if text)
 
     def encode(self, report: Report, *, with_suffix: bool = True, images: int = 1) -> Encoded:
-        """Token ids of one sample, cut to the limits of the settings; EOS survives the cut.
+        """Token ids of one sample, truncated to the limits of the settings, always with EOS.
 
         Args:
-            report: `indication` goes into the prefix, the sections into the suffix.
+            report: provides `indication` for the prefix and sections for the suffix.
             with_suffix: False for generation.
-            images: number of images that the sample has.
+            images: number of images of the sample.
         """
         encoded = self.encode_prefix(self.prefix(report), images=images)
         if not with_suffix:
@@ -106,9 +106,9 @@ class PromptLayout:
         return replace(encoded, suffix=(*suffix[:room], self.eos_id), suffix_cut=len(suffix) > room)
 
     def encode_prefix(self, text: str, *, images: int = 1) -> Encoded:
-        """Token ids of a prefix of one's own, cut to the limit of the settings, for generation."""
+        """Token ids of any prefix for generation, truncated to the limit of the settings."""
         prefix = self._ids(_one_line(text))
-        # BOS and separator count towards the limit: it bounds what the model sees beside the image.
+        # BOS and separator count towards the limit of text positions.
         room = max(0, self.settings.max_prefix_tokens - 1 - len(self._separator))
         return Encoded(
             prefix=(self.bos_id, *prefix[:room], *self._separator),
@@ -122,10 +122,10 @@ class PromptLayout:
         return [(self.image_id,) * (self.image_tokens * s.images) + s.prefix for s in samples]
 
     def collate_training(self, samples: Sequence[Encoded]) -> Batch:
-        """Samples to one batch, prefixes padded on the left and suffixes on the right: all suffixes begin together.
+        """Collate samples, with prefixes padded on the left and suffixes on the right.
 
-        Where the suffix begins is then one number for the batch, and attention over the prefix needs no mask of its own
-        where no prefix is padded, see `attention.prefix_sdpa`.
+        All suffixes then begin at the same position, and attention over the prefix needs no mask if no prefix is
+        padded, see `attention.prefix_sdpa`.
 
         Returns:
             `input_ids` int64[B, L]; `attention_mask` int64[B, L], 0 on padding; `position_ids` int64[B, L], from 1;
@@ -151,10 +151,10 @@ class PromptLayout:
         return batch
 
     def collate_generation(self, samples: Sequence[Encoded]) -> Batch:
-        """Samples to one batch without suffixes, padded on the left so that all end together.
+        """Collate prefixes, padded on the left so that all end at the same position.
 
-        Position ids are left to `generate`, which counts them from the attention mask; a forward pass of one's own
-        needs `positions(attention_mask)`.
+        `generate` of transformers derives position ids from the attention mask; a direct forward pass needs
+        `positions(attention_mask)`.
 
         Returns:
             `input_ids`, `attention_mask`, `token_type_ids`: int64[B, L], token types all 0.
@@ -181,24 +181,24 @@ class PromptLayout:
         return self.collate_generation(encoded) | {"pixel_values": pixel_values(images)}
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids up to EOS; locations and segments as they are, other special tokens left out."""
+        """Text of generated ids up to EOS, with location and segment tokens and without other special tokens."""
         kept = list(ids)
         if self.eos_id in kept:
             kept = kept[: kept.index(self.eos_id)]
         text = ""
         for located, run in groupby(kept, key=lambda i: self.first_special_id <= i < self.image_id):
-            if located:  # not by `decode`, to which they may be special
+            if located:  # `decode` may skip them as special tokens
                 text += "".join(self.tokenizer.convert_ids_to_tokens(list(run)))
             else:
                 text += self.tokenizer.decode([i for i in run if i < self.first_special_id], skip_special_tokens=True)
         return text.strip()
 
     def suppressed(self, vocabulary_rows: int, *, locations: bool = False) -> list[int]:
-        """Ids that never belong into a report: padding, BOS, locations, segments, image, untrained rows of the table.
+        """Ids that must not be generated: padding, BOS, locations, segments, image, untrained rows of the embeddings.
 
         Args:
-            vocabulary_rows: rows of the embedding table, of which the last ones have no token.
-            locations: the text is no report and may hold locations and segments.
+            vocabulary_rows: number of rows of the embeddings, the last of which have no token.
+            locations: allow locations and segments, for texts that are not reports.
         """
         first = self.image_id if locations else self.first_special_id
         return [self.pad_id, self.bos_id, *range(first, vocabulary_rows)]
@@ -219,10 +219,10 @@ class PromptLayout:
 
 
 def pixel_values(images: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
-    """8-bit grey images to what the vision tower takes.
+    """Convert 8-bit grey images to inputs of the vision tower.
 
     Args:
-        images: uint8[R, R] each, all of one size.
+        images: uint8[R, R] each.
 
     Returns:
         float32[B, 3, R, R] in [-1, 1], the three channels equal.
@@ -232,12 +232,12 @@ def pixel_values(images: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
 
 
 def to_pixels(grey: torch.Tensor) -> torch.Tensor:
-    """uint8[B, R, R] to float32[B, 3, R, R] in [-1, 1]."""
+    """Convert uint8[B, R, R] to float32[B, 3, R, R] in [-1, 1]."""
     return (grey.to(torch.float32) / 127.5 - 1.0).unsqueeze(1).expand(-1, 3, -1, -1)
 
 
 def positions(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Position ids for a forward pass without `generate`: int64[B, L], from 1 as PaliGemma counts, at any padding.
+    """Position ids int64[B, L] for a direct forward pass; they start from 1 at the first position without padding.
 
     Args:
         attention_mask: int64[B, L], 0 on padding.
@@ -246,5 +246,5 @@ def positions(attention_mask: torch.Tensor) -> torch.Tensor:
 
 
 def _one_line(text: str) -> str:
-    """Without line breaks: a newline at the end of the prefix would merge with the separator into one token."""
+    """Replace line breaks by spaces: a newline at the end of the prefix would merge with the separator."""
     return " ".join(text.split())

@@ -150,7 +150,7 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise SettingsError(
-            "checkpoint.device: cuda is requested, but torch sees no CUDA device; "
+            "checkpoint.device: cuda is requested, but torch sees no CUDA device here; "
             "set it to auto or cpu, or install a CUDA build of torch and its driver"
         )
     if name == "auto":
