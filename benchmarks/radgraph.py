@@ -35,8 +35,8 @@ sys.path[0] = str(Path(__file__).parent.parent)  # not this folder: this file ha
 from benchmarks.baselines import radgraph_stock
 from cxrreport.assets import radgraph_folder
 from cxrreport.demo.grammar import sample_annotated
+from cxrreport.evaluation.radgraph import Annotation, Level, agreement
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator, build_model, read_vocabulary, transformers5
-from cxrreport.evaluation.radgraph.graph import Annotation, Level, agreement
 
 MODEL = "radgraph-xl"
 SPAN_WIDTH = 8

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch.nn import functional
 
-from cxrreport.demo.findings import Finding, Name, masked, sample_findings
+from cxrreport.demo.findings import Name, PhantomFinding, masked, sample_findings
 from cxrreport.demo.phantom import draw, expose, sample_anatomy
 from cxrreport.ingestion.images.resample import to_square
 from cxrreport.model import checkpoints
@@ -59,7 +59,7 @@ def make(count: int, seed: int, noise: float, nodules: Sequence[int]) -> tuple[N
         rng = np.random.default_rng([seed, index])
         findings = [finding for finding in sample_findings(rng) if finding.name is not Name.NODULE]
         chosen = rng.permutation(len(PLACES))[: nodules[index % len(nodules)]]
-        findings += [Finding(Name.NODULE, side=PLACES[i][0], zone=PLACES[i][1]) for i in chosen]
+        findings += [PhantomFinding(Name.NODULE, side=PLACES[i][0], zone=PLACES[i][1]) for i in chosen]
         drawing = draw(sample_anatomy(rng), masked(tuple(findings)), SIDE, SIDE, seed=index)
         images[index] = np.rint(expose(drawing.grey, rng, noise=noise) * 255)
         covers = [mask for finding, mask in drawing.masks.items() if finding.name is Name.NODULE]

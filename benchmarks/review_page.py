@@ -28,13 +28,12 @@ from playwright.sync_api import Page, sync_playwright
 from cxrreport.demo.findings import sample_findings
 from cxrreport.demo.grammar import AnnotatedText, write_report
 from cxrreport.demo.phantom import draw, sample_anatomy
-from cxrreport.evaluation import results
-from cxrreport.evaluation.clinical import comparison as clinical
+from cxrreport.evaluation import clinical, results
 from cxrreport.evaluation.metrics import Pairs
-from cxrreport.evaluation.radgraph.graph import Annotation, Entity, Level, agreement
-from cxrreport.evaluation.statistics.bootstrap import mean
+from cxrreport.evaluation.radgraph import Annotation, Entity, Level, agreement
+from cxrreport.evaluation.statistics import mean
 from cxrreport.records import Report, Split, Study
-from cxrreport.review.page import write_page
+from cxrreport.review import write_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -99,7 +98,7 @@ def write_evaluation(folder: Path, count: int) -> list[Report]:
     reports, sides = [], ({}, {}, {}, {})
     for number in range(count):
         findings = sample_findings(rng)
-        # Half of the findings change: as many are omitted as are invented.
+        # Half of the findings change: as many are omitted as are hallucinated.
         other = tuple(f for f in findings if rng.random() < 0.6) + tuple(
             f for f in sample_findings(rng) if rng.random() < 0.3 and f.name not in {one.name for one in findings}
         )
@@ -121,7 +120,7 @@ def write_evaluation(folder: Path, count: int) -> list[Report]:
         folder / "studies.parquet", list(pairs.references), {"model": pairs}, {"model": measures}, confidences
     )
     results.write_entities(folder / "entities.jsonl", pairs, lower_case=True)
-    clinical.write(folder / "findings.parquet", {"model": clinical.compare(pairs)})
+    clinical.write_findings(folder / "findings.parquet", {"model": clinical.compare(pairs)})
     metrics = {"radgraph_partial": {"numbers": ["radgraph_partial"]}, "clinical": {"numbers": list(measures)[1:]}}
     summary = {"conditions": {"synthetic": True, "metrics": metrics}, "systems": {}}
     (folder / "scores.json").write_text(json.dumps(summary), encoding="utf-8")

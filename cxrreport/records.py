@@ -66,6 +66,14 @@ class Reason(StrEnum):
     PSEUDONYMISED = "source-pseudonymised"
 
 
+class EntityStatus(StrEnum):
+    """Whether a RadGraph entity is in both reports, only in the reference or only in the candidate."""
+
+    MATCHED = "matched"
+    MISSED = "missed"
+    HALLUCINATED = "hallucinated"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The sections of one report; an absent section is an empty string."""

@@ -12,9 +12,8 @@ from functools import partial
 from typing import Any
 
 from cxrreport.errors import WeightsError
-from cxrreport.evaluation.radgraph import archives
+from cxrreport.evaluation.radgraph import Level, agreement, archives
 from cxrreport.evaluation.radgraph.annotator import PACKAGE_CACHE, RadGraphAnnotator
-from cxrreport.evaluation.radgraph.graph import Level, agreement
 from cxrreport.evaluation.tables import choose, too_long
 from cxrreport.inference.engine import Engine, Request
 from cxrreport.model.checkpoints import LoadedModel

@@ -222,14 +222,12 @@ def test_one_command_makes_the_controls_too(road: Road) -> None:
     assert list(summary.result.systems) == ["model", *names, "most_frequent"]
     assert {f"{name}: studies" for name in names} | {"nearest: training images", "RadGraph"} <= set(told)
     logged = road.run(summary).data
-    looks = summary.result.systems["model"]["looks"].value
-    assert logged.metrics["looks/model"] == pytest.approx(looks)
-    assert (
-        json.loads((road.folder / "controlled/scores.json").read_text())["systems"]["model"]["looks"]["value"] == looks
-    )
-    assert (
-        json.loads(logged.tags["conditions.looks"])["looks"] == "radgraph_partial less that of the control 'shuffled'"
-    )
+    gap = summary.result.systems["model"]["image_reliance_gap"].value
+    assert logged.metrics["image_reliance_gap/model"] == pytest.approx(gap)
+    scores = json.loads((road.folder / "controlled/scores.json").read_text())
+    assert scores["systems"]["model"]["image_reliance_gap"]["value"] == gap
+    conditions = json.loads(logged.tags["conditions.image_reliance_gap"])
+    assert conditions["difference"] == "radgraph_partial of the model minus that of 'shuffled'"
 
     def texts(folder: str) -> list[str]:
         return pq.read_table(road.folder / folder / "predictions.parquet").column("text").to_pylist()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrreport.demo.findings import Finding, Name
+from cxrreport.demo.findings import Name, PhantomFinding
 
 CAPTION_PROMPT = "cap en"
 DESCRIBE_PROMPT = "describe en"
@@ -28,13 +28,13 @@ _WORD = {
 VISIBLE = tuple(name for name in Name if name is not Name.NODULE)
 
 
-def caption(findings: tuple[Finding, ...]) -> str:
+def caption(findings: tuple[PhantomFinding, ...]) -> str:
     """All findings, adjectives first: `mild cardiomegaly ; small left effusion`."""
     parts = [" ".join([*_adjectives(f), _WORD[f.name]]) for f in findings if f.name in VISIBLE]
     return " ; ".join(parts) or "normal"
 
 
-def describe(findings: tuple[Finding, ...]) -> str:
+def describe(findings: tuple[PhantomFinding, ...]) -> str:
     """Every finding in a fixed order with its state: `cardiomegaly none ; effusion small left`."""
     parts = []
     for name in VISIBLE:
@@ -127,7 +127,7 @@ _DOUBTS = ("Possible {size} opacity, {side} {zone} lung.", "There may be a {size
 _NEITHER = ("There is no {0} or {1} on this image.", "No {1} or {0} is present.", "No {1} or {0} on any side.")
 
 
-def statements(findings: tuple[Finding, ...], rng: np.random.Generator) -> tuple[str, str]:
+def statements(findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -> tuple[str, str]:
     """A question that names topics, and one sentence on each, in its order.
 
     The sentences use the words of radiology in another order than any report of the demo does, so that fine-tuning
@@ -159,7 +159,7 @@ def _topics(rng: np.random.Generator, *, least: int = 1, most: int = len(VISIBLE
     return [VISIBLE[i] for i in rng.permutation(len(VISIBLE))[: int(rng.integers(least, most + 1))]]
 
 
-def _said_twice(topics: list[Name], findings: tuple[Finding, ...], rng: np.random.Generator) -> str:
+def _said_twice(topics: list[Name], findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -> str:
     """A sentence on each topic, and again one on each topic that was found: half of the time the same sentence.
 
     An impression says again what the findings said, often in other words: to agree with itself is to be learned, and
@@ -177,7 +177,7 @@ def _said_twice(topics: list[Name], findings: tuple[Finding, ...], rng: np.rando
     return f"FINDINGS: {' '.join(first)} IMPRESSION: {' '.join(again) or _pick(_NORMAL, rng)}"
 
 
-def _each(topics: list[Name], findings: tuple[Finding, ...], rng: np.random.Generator) -> str:
+def _each(topics: list[Name], findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -> str:
     said: list[str] = []
     for name in topics:
         found = [f for f in findings if f.name is name]
@@ -185,7 +185,7 @@ def _each(topics: list[Name], findings: tuple[Finding, ...], rng: np.random.Gene
     return " ".join(said)
 
 
-def _either(first: Name, second: Name, findings: tuple[Finding, ...], rng: np.random.Generator) -> str:
+def _either(first: Name, second: Name, findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -> str:
     """Both denied in one sentence where neither is there."""
     if any(f.name in (first, second) for f in findings):
         return _each([first, second], findings, rng)
@@ -194,7 +194,7 @@ def _either(first: Name, second: Name, findings: tuple[Finding, ...], rng: np.ra
     return _pick(_NEITHER, rng).format(_WORD[first], _WORD[second])
 
 
-def _state(name: Name, finding: Finding | None, rng: np.random.Generator) -> str:
+def _state(name: Name, finding: PhantomFinding | None, rng: np.random.Generator) -> str:
     if finding is None:
         return _pick(_DENIALS[name], rng)
     templates = _DOUBTS if finding.doubtful and rng.random() < 0.5 else _STATEMENTS[name]
@@ -213,7 +213,7 @@ def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
 
 
 def detect(
-    findings: tuple[Finding, ...], masks: dict[Finding, NDArray[np.bool_]], rng: np.random.Generator
+    findings: tuple[PhantomFinding, ...], masks: dict[PhantomFinding, NDArray[np.bool_]], rng: np.random.Generator
 ) -> tuple[str, str]:
     """A finding and its box as `<locNNNN>` tokens: y0, x0, y1, x1 in 1024ths, as PaliGemma writes them."""
     visible = [f for f in findings if f.name in VISIBLE and masks[f].any()]
@@ -230,6 +230,6 @@ def detect(
     return f"detect {_WORD[finding.name]}", " ; ".join(boxes)
 
 
-def _adjectives(finding: Finding) -> list[str]:
+def _adjectives(finding: PhantomFinding) -> list[str]:
     words = ("possible" if finding.doubtful else "", finding.size, finding.side, finding.zone)
     return [word for word in words if word]

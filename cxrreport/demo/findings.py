@@ -27,7 +27,7 @@ class Name(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Finding:
+class PhantomFinding:
     """One finding. `side` is the patient's: the patient's left is on the right of the picture.
 
     Args:
@@ -62,7 +62,7 @@ _BILATERAL = 0.2
 _DOUBTFUL = 0.25
 
 
-def sample_findings(rng: np.random.Generator, *, normal: float = 0.4) -> tuple[Finding, ...]:
+def sample_findings(rng: np.random.Generator, *, normal: float = 0.4) -> tuple[PhantomFinding, ...]:
     """Draw the findings of one study, sorted as reports mention them.
 
     Args:
@@ -78,27 +78,27 @@ def sample_findings(rng: np.random.Generator, *, normal: float = 0.4) -> tuple[F
             return tuple(sorted((f for name in present for f in _detail(name, rng)), key=report_order))
 
 
-def report_order(finding: Finding) -> tuple[int, str]:
+def report_order(finding: PhantomFinding) -> tuple[int, str]:
     """Sort key: the order of `Name`, then left before right."""
     return (list(Name).index(finding.name), finding.side)
 
 
-def _detail(name: Name, rng: np.random.Generator) -> list[Finding]:
+def _detail(name: Name, rng: np.random.Generator) -> list[PhantomFinding]:
     def pick(*options: str) -> str:
         return str(rng.choice(options))
 
     match name:
         case Name.CARDIOMEGALY | Name.OEDEMA:
-            return [Finding(name, size=pick("mild", "severe"))]  # type: ignore[arg-type]
+            return [PhantomFinding(name, size=pick("mild", "severe"))]  # type: ignore[arg-type]
         case Name.TUBE:
-            return [Finding(name)]
+            return [PhantomFinding(name)]
         case Name.PACEMAKER:
-            return [Finding(name, side="left" if rng.random() < 0.6 else "right")]
+            return [PhantomFinding(name, side="left" if rng.random() < 0.6 else "right")]
         case Name.NODULE:
-            return [Finding(name, side=pick("left", "right"), zone=pick("upper", "lower"))]  # type: ignore[arg-type]
+            return [PhantomFinding(name, side=pick("left", "right"), zone=pick("upper", "lower"))]  # type: ignore[arg-type]
         case Name.OPACITY:
             return [
-                Finding(
+                PhantomFinding(
                     name,
                     side=pick("left", "right"),  # type: ignore[arg-type]
                     size=pick("small", "large"),  # type: ignore[arg-type]
@@ -107,13 +107,13 @@ def _detail(name: Name, rng: np.random.Generator) -> list[Finding]:
                 )
             ]
         case Name.PNEUMOTHORAX:
-            return [Finding(name, side=pick("left", "right"), size=pick("small", "large"))]  # type: ignore[arg-type]
+            return [PhantomFinding(name, side=pick("left", "right"), size=pick("small", "large"))]  # type: ignore[arg-type]
         case Name.EFFUSION:
             sides = ("left", "right") if rng.random() < _BILATERAL else (pick("left", "right"),)
-            return [Finding(name, side=side, size=pick("small", "large")) for side in sides]  # type: ignore[arg-type]
+            return [PhantomFinding(name, side=side, size=pick("small", "large")) for side in sides]  # type: ignore[arg-type]
 
 
-def masked(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+def masked(findings: tuple[PhantomFinding, ...]) -> tuple[PhantomFinding, ...]:
     """Without what another finding hides: an opacity or a nodule under a large effusion or in a collapsed lung."""
     hidden = {
         (f.side, zone)

@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from cxrreport.demo.findings import Finding, Name, sample_findings
+from cxrreport.demo.findings import Name, PhantomFinding, sample_findings
 from cxrreport.records import Report
 
 Templates = Literal["seen", "held-out"]
@@ -36,7 +36,7 @@ RELATIONS = {">": "modify", "@": "located_at", "~": "suggestive_of"}
 
 
 @dataclass(frozen=True, slots=True)
-class Entity:
+class TemplateEntity:
     """An entity over tokens `start` to `end`, both included."""
 
     start: int
@@ -58,7 +58,7 @@ class AnnotatedText:
     """Tokens as `radgraph-xl` splits the text (wordpunct), and their graph."""
 
     tokens: tuple[str, ...]
-    entities: tuple[Entity, ...]
+    entities: tuple[TemplateEntity, ...]
     relations: tuple[Relation, ...]
 
     @property
@@ -81,7 +81,7 @@ _WORD = re.compile(r"(?P<text>[^/]+)(?:/(?P<label>[AONU])(?P<links>(?:[>@~][^>@~
 def annotate(template: str) -> AnnotatedText:
     """Read one template, slots already filled; its first letter becomes a capital."""
     tokens: list[str] = []
-    entities: list[Entity] = []
+    entities: list[TemplateEntity] = []
     links: list[tuple[int, str, str]] = []
     places: dict[str, int] = {}
     for word in template.split():
@@ -95,7 +95,7 @@ def annotate(template: str) -> AnnotatedText:
             places.setdefault(match["text"].lower(), len(entities))
             for kind, target in re.findall(r"([>@~])([^>@~]+)", match["links"] or ""):
                 links.append((len(entities), kind, target.lower()))
-            entities.append(Entity(start, len(tokens) - 1, LABELS[match["label"]]))
+            entities.append(TemplateEntity(start, len(tokens) - 1, LABELS[match["label"]]))
     if tokens:
         tokens[0] = tokens[0][:1].upper() + tokens[0][1:]
     relations = tuple(Relation(head, places[target], RELATIONS[kind]) for head, kind, target in links)
@@ -105,12 +105,12 @@ def annotate(template: str) -> AnnotatedText:
 def join(texts: Iterable[AnnotatedText]) -> AnnotatedText:
     """One text after the other, with one graph."""
     tokens: list[str] = []
-    entities: list[Entity] = []
+    entities: list[TemplateEntity] = []
     relations: list[Relation] = []
     for text in texts:
         shift, first = len(tokens), len(entities)
         tokens.extend(text.tokens)
-        entities.extend(Entity(e.start + shift, e.end + shift, e.label) for e in text.entities)
+        entities.extend(TemplateEntity(e.start + shift, e.end + shift, e.label) for e in text.entities)
         relations.extend(Relation(r.head + first, r.tail + first, r.kind) for r in text.relations)
     return AnnotatedText(tuple(tokens), tuple(entities), tuple(relations))
 
@@ -241,7 +241,7 @@ _INDICATIONS = (
 )
 
 
-def _sentence(style: Style, key: str, finding: Finding | None = None, **slots: str) -> AnnotatedText:
+def _sentence(style: Style, key: str, finding: PhantomFinding | None = None, **slots: str) -> AnnotatedText:
     if finding is not None:
         slots |= {
             "size": finding.size,
@@ -252,15 +252,18 @@ def _sentence(style: Style, key: str, finding: Finding | None = None, **slots: s
     return annotate(style[key].format(**slots))
 
 
-def _keyed(finding: Finding) -> str:
+def _keyed(finding: PhantomFinding) -> str:
     return f"doubtful {finding.name}" if finding.doubtful else str(finding.name)
 
 
 def findings_section(
-    findings: tuple[Finding, ...], style: Style, prior: tuple[Finding, ...] | None, rng: np.random.Generator
+    findings: tuple[PhantomFinding, ...],
+    style: Style,
+    prior: tuple[PhantomFinding, ...] | None,
+    rng: np.random.Generator,
 ) -> list[AnnotatedText]:
     """The sentences of FINDINGS: heart, lungs, pleura, devices, and now and then a word on the prior study."""
-    by_name: dict[Name, list[Finding]] = {name: [] for name in Name}
+    by_name: dict[Name, list[PhantomFinding]] = {name: [] for name in Name}
     for finding in findings:
         by_name[finding.name].append(finding)
     sentences: list[AnnotatedText] = []
@@ -293,7 +296,7 @@ def findings_section(
     return sentences
 
 
-def impression_section(findings: tuple[Finding, ...], style: Style) -> list[AnnotatedText]:
+def impression_section(findings: tuple[PhantomFinding, ...], style: Style) -> list[AnnotatedText]:
     """The sentences of IMPRESSION: every finding but devices, or that there is none."""
     pathological = [f for f in findings if f.name not in (Name.TUBE, Name.PACEMAKER)]
     if pathological:
@@ -302,11 +305,11 @@ def impression_section(findings: tuple[Finding, ...], style: Style) -> list[Anno
 
 
 def write_report(
-    findings: tuple[Finding, ...],
+    findings: tuple[PhantomFinding, ...],
     rng: np.random.Generator,
     *,
     style: str = "plain",
-    prior: tuple[Finding, ...] | None = None,
+    prior: tuple[PhantomFinding, ...] | None = None,
 ) -> WrittenReport:
     """Write the report of a study.
 

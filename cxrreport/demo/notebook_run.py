@@ -59,8 +59,7 @@ def generated(root: Path, control: str = "none") -> Path:
 
 def judging(root: Path) -> tuple[EvaluateSettings, list[Any]]:
     """Settings of an evaluation beside two controls, and one metric more: the findings that each phantom has."""
-    from cxrreport.evaluation.metrics import metric
-    from cxrreport.evaluation.metrics.label_agreement import finding_scorer
+    from cxrreport.evaluation.metrics import finding_scorer, metric
 
     settings = EvaluateSettings(
         predictions=generated(root),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrreport.demo.findings import Finding, Name
+from cxrreport.demo.findings import Name, PhantomFinding
 
 Plane = NDArray[np.float32]
 
@@ -69,7 +69,7 @@ class Drawing:
     """
 
     grey: Plane
-    masks: dict[Finding, NDArray[np.bool_]]
+    masks: dict[PhantomFinding, NDArray[np.bool_]]
 
 
 def _soft(distance: NDArray[np.floating], edge: float) -> Plane:
@@ -84,7 +84,7 @@ def _ellipse(x: Plane, y: Plane, cx: float, cy: float, rx: float, ry: float) -> 
     return distance
 
 
-def draw(anatomy: Anatomy, findings: tuple[Finding, ...], height: int, width: int, seed: int) -> Drawing:
+def draw(anatomy: Anatomy, findings: tuple[PhantomFinding, ...], height: int, width: int, seed: int) -> Drawing:
     """Draw a phantom of `height` x `width` pixels.
 
     Args:
@@ -101,7 +101,7 @@ def draw(anatomy: Anatomy, findings: tuple[Finding, ...], height: int, width: in
     y = (-sin * (u - anatomy.shift_x) + cos * (v - anatomy.shift_y)).astype(np.float32)
 
     grey, lungs = _chest(anatomy, x, y)
-    masks: dict[Finding, NDArray[np.bool_]] = {}
+    masks: dict[PhantomFinding, NDArray[np.bool_]] = {}
     for finding in sorted(findings, key=lambda f: _PAINT_ORDER.index(f.name)):
         # Every finding has its own stream, so that one more finding does not move the others.
         own = np.random.default_rng([seed, *finding.name.encode(), *finding.side.encode()])
@@ -156,7 +156,7 @@ _PAINT_ORDER = (
 
 
 def _paint(
-    finding: Finding, anatomy: Anatomy, grey: Plane, lungs: Plane, x: Plane, y: Plane, rng: np.random.Generator
+    finding: PhantomFinding, anatomy: Anatomy, grey: Plane, lungs: Plane, x: Plane, y: Plane, rng: np.random.Generator
 ) -> tuple[Plane, Plane]:
     """Paint one finding: the new picture and the finding's cover in [0, 1], both float32[H, W]."""
     sign = {"left": 1.0, "right": -1.0, "": 0.0}[finding.side]

@@ -218,8 +218,7 @@ class _Verbs:
 
     def judge(self, truth: Mapping[str, Keys]) -> Any:
         """Scores and the page to read."""
-        from cxrreport.evaluation.metrics import metric
-        from cxrreport.evaluation.metrics.label_agreement import finding_scorer
+        from cxrreport.evaluation.metrics import finding_scorer, metric
 
         known_findings = metric("finding_f1", conditions={"findings": "the phantoms' own", "reader": "demo.reader"})
         controls = ("no_adapter", "shuffled", "blank", "base_terse")
@@ -260,7 +259,7 @@ def _summary(
     clock: _Clock,
 ) -> dict[str, Any]:
     from cxrreport.evaluation.evaluate import MAIN
-    from cxrreport.evaluation.metrics.label_agreement import finding_scores
+    from cxrreport.evaluation.metrics import finding_scores
     from cxrreport.evaluation.tables import read_predictions
 
     def interval(scores: Mapping[str, Any], system: str, metric: str) -> dict[str, float]:

@@ -33,7 +33,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from cxrreport.demo.findings import Finding, Name, masked, sample_findings
+from cxrreport.demo.findings import Name, PhantomFinding, masked, sample_findings
 from cxrreport.demo.grammar import WrittenReport, sample_style, write_report
 from cxrreport.demo.phantom import Anatomy, draw, draw_lateral, expose, sample_anatomy
 from cxrreport.records import Progress, Split, View
@@ -63,7 +63,7 @@ class PhantomStudy:
     split: Split
     view: View
     anatomy: Anatomy
-    findings: tuple[Finding, ...]
+    findings: tuple[PhantomFinding, ...]
     written: WrittenReport
     rows: int
     columns: int
@@ -89,7 +89,7 @@ def plan_studies(patients: int, seed: int, *, smallest: int, full_size: int) -> 
         place = int(np.flatnonzero(order == index)[0])
         split = next((s for (s, _), bound in zip(_SHARES, bounds, strict=True) if place < bound), Split.TRAIN)
         style, anatomy = sample_style(rng), sample_anatomy(rng)
-        prior: tuple[Finding, ...] | None = None
+        prior: tuple[PhantomFinding, ...] | None = None
         for visit in range(1 + int(rng.random() < 0.3)):
             findings = masked(_follow(prior, rng) if prior is not None else sample_findings(rng))
             rows, columns = (int(side) for side in rng.integers(smallest, smallest * 5 // 4, 2))
@@ -115,7 +115,7 @@ def plan_studies(patients: int, seed: int, *, smallest: int, full_size: int) -> 
     return studies
 
 
-def _follow(prior: tuple[Finding, ...], rng: np.random.Generator) -> tuple[Finding, ...]:
+def _follow(prior: tuple[PhantomFinding, ...], rng: np.random.Generator) -> tuple[PhantomFinding, ...]:
     """Findings of a later study: each old one stays more often than not, some new ones come."""
     kept = [f for f in prior if f.name is Name.PACEMAKER or rng.random() < 0.6]
     names = {f.name for f in kept}
@@ -182,7 +182,7 @@ def example(seed: int = 0) -> bytes:
 
 
 def read_truth(folder: Path) -> dict[str, frozenset[tuple[str, str, str]]]:
-    """Known findings of every study, as `Finding.key`."""
+    """Known findings of every study, as `PhantomFinding.key`."""
     known = json.loads((folder / TRUTH).read_text(encoding="utf-8"))
     return {study: frozenset(tuple(key) for key in keys) for study, keys in known.items()}
 

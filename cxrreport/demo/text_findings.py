@@ -7,7 +7,7 @@ import re
 from cxrreport.demo.findings import Name
 
 Keys = frozenset[tuple[str, str, str]]
-"""Findings as `Finding.key`: name, side, size."""
+"""Findings as `PhantomFinding.key`: name, side, size."""
 
 _NAMES = (
     (Name.CARDIOMEGALY, re.compile(r"cardiomegaly|enlarge\w*")),
@@ -24,7 +24,7 @@ _COMPARED = re.compile(r"\b(?:unchanged|increased|decreased)\b")
 
 
 def read_findings(text: str) -> Keys:
-    """Findings that a report or a caption of a phantom asserts, as `Finding.key`.
+    """Findings that a report or a caption of a phantom asserts, as `PhantomFinding.key`.
 
     Sentences with `no` or `none` deny what they name, and sentences on the prior study only repeat what another one
     says. A sentence that names a finding but no side, where there should be one, yields a key that matches nothing.

@@ -35,7 +35,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cxrreport import __version__
 from cxrreport.demo import captions
-from cxrreport.demo.findings import Finding, Name, Side, Size, masked, sample_findings
+from cxrreport.demo.findings import Name, PhantomFinding, Side, Size, masked, sample_findings
 from cxrreport.demo.grammar import HOUSE_STYLES, sample_style, write_report
 from cxrreport.demo.phantom import draw, expose, sample_anatomy
 from cxrreport.model.attention import border_mask, implementation, prepare_config
@@ -158,17 +158,22 @@ def build_config(tokenizer: GemmaTokenizer) -> PaliGemmaConfig:
 _SIDES: tuple[Side, Side] = ("left", "right")
 _SIZES: tuple[Size, Size] = ("small", "large")
 PLACES = (
-    *(Finding(name, size=size) for name in (Name.CARDIOMEGALY, Name.OEDEMA) for size in ("mild", "severe")),
-    *(Finding(name, side, size) for name in (Name.EFFUSION, Name.PNEUMOTHORAX) for side in _SIDES for size in _SIZES),
+    *(PhantomFinding(name, size=size) for name in (Name.CARDIOMEGALY, Name.OEDEMA) for size in ("mild", "severe")),
     *(
-        Finding(Name.OPACITY, side, size, zone, doubtful)
+        PhantomFinding(name, side, size)
+        for name in (Name.EFFUSION, Name.PNEUMOTHORAX)
+        for side in _SIDES
+        for size in _SIZES
+    ),
+    *(
+        PhantomFinding(Name.OPACITY, side, size, zone, doubtful)
         for side in _SIDES
         for size in _SIZES
         for zone in ("upper", "lower")
         for doubtful in (False, True)
     ),
-    Finding(Name.TUBE),
-    *(Finding(Name.PACEMAKER, side) for side in _SIDES),
+    PhantomFinding(Name.TUBE),
+    *(PhantomFinding(Name.PACEMAKER, side) for side in _SIDES),
 )
 """What the vision tower learns to find, patch by patch.
 
@@ -176,7 +181,7 @@ Side and zone are part of it: a tower that is only asked where a finding is may 
 patch itself lies, and the language model then has nothing to tell left from right by.
 """
 
-Case = tuple[tuple[Finding, ...], dict[Finding, NDArray[np.bool_]]]
+Case = tuple[tuple[PhantomFinding, ...], dict[PhantomFinding, NDArray[np.bool_]]]
 """The findings of a phantom, and the patches that each covers, bool[GRID, GRID]."""
 
 

@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cxrreport.demo.grammar import LABELS, RELATIONS, AnnotatedText, sample_annotated
-from cxrreport.demo.grammar import Entity as GrammarEntity
+from cxrreport.demo.grammar import LABELS, RELATIONS, AnnotatedText, TemplateEntity, sample_annotated
+from cxrreport.evaluation.radgraph import Annotation, Entity
 from cxrreport.evaluation.radgraph.annotator import (
     NON_PADDED,
     RadGraphAnnotator,
@@ -40,7 +40,6 @@ from cxrreport.evaluation.radgraph.annotator import (
     training_batch,
     transformers5,
 )
-from cxrreport.evaluation.radgraph.graph import Annotation, Entity
 from cxrreport.storage.files import atomic_path, write_json
 
 logger = logging.getLogger(__name__)
@@ -192,7 +191,7 @@ def graph_f1(annotations: Sequence[Annotation], truths: Sequence[AnnotatedText])
     return _micro_f1(entities), _micro_f1(relations)
 
 
-def _span(entity: Entity | GrammarEntity) -> tuple[int, int]:
+def _span(entity: Entity | TemplateEntity) -> tuple[int, int]:
     return (entity.start, entity.end)
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation says beside its scores: by finding, by subgroup, by the model's confidence, and as pictures."""
+"""Analyses beside the scores: by finding, by subgroup and by the model's confidence, with plots."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from cxrreport.evaluation import plots, subgroups
-from cxrreport.evaluation.clinical import comparison as clinical
-from cxrreport.evaluation.clinical.comparison import Compared
-from cxrreport.evaluation.clinical.vocabulary import Finding
+from cxrreport.evaluation import clinical, plots, subgroups
+from cxrreport.evaluation.clinical import Compared, Finding
 from cxrreport.evaluation.metrics import Pairs
-from cxrreport.evaluation.statistics import risk_coverage as selective
-from cxrreport.evaluation.statistics.bootstrap import Measure, PatientBootstrap
+from cxrreport.evaluation.statistics import Floats, Measure, PatientBootstrap, risk_coverage
 from cxrreport.evaluation.tables import MANIFEST, Predictions
 from cxrreport.settings import EvaluateSettings
 
-ANY_ERROR = "any omitted or invented finding"
+ANY_ERROR = "any omitted or hallucinated finding"
 _NORMAL = {True: "normal", False: "abnormal"}
 
 
@@ -33,26 +30,29 @@ def analyse(
     *,
     note: str,
 ) -> dict[str, Any]:
-    """Write `findings.parquet` and the pictures, and return what `scores.json` holds under `findings`, `subgroups` and
-    `selective`; what cannot be said (no graphs, no confidence) is left out.
+    """Write `findings.parquet` and the plots.
 
     Args:
-        folder: where the files go.
-        settings: of the evaluation.
-        predictions: of the main system, which is the first of `pairs` and of `measures`.
-        pairs: of every system.
+        folder: output folder.
+        settings: settings of the evaluation.
+        predictions: predictions of the main system, which is the first of `pairs` and of `measures`.
+        pairs: candidates and references of every system.
         measures: system to number to measure.
-        patients: of each study.
-        bootstrap: over these patients.
-        note: stands on every picture.
+        patients: patient of each study.
+        bootstrap: bootstrap over these patients.
+        note: line under the title of every plot.
+
+    Returns:
+        `findings`, `subgroups` and `selective` of `scores.json`. Parts that need graphs or confidences are absent if
+        there are none.
     """
     main = next(iter(pairs))
     studies = list(pairs[main].references)
     headline, first = next(iter(measures[main].items()))
-    found: dict[str, Any] = {}
-    losses: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
+    analyses: dict[str, Any] = {}
+    losses: dict[str, Floats] = {}
     groups: dict[str, list[str]] = {}
-    shown = [headline]
+    by_group = [headline]
     if _is_fraction(first):
         values = {name: (ones[headline].values, bootstrap.interval(ones[headline])) for name, ones in measures.items()}
         plots.scores(folder / "scores.png", headline, values, note)
@@ -61,32 +61,36 @@ def analyse(
         groups |= subgroups.read_groups(settings.references / MANIFEST, studies)
     if pairs[main].reference_graphs:
         compared = {name: clinical.compare(one) for name, one in pairs.items()}
-        clinical.write(folder / "findings.parquet", compared)
-        found["findings"] = {name: clinical.by_finding(one, bootstrap) for name, one in compared.items()}
-        plots.findings(folder / "findings.png", found["findings"][main], note)
-        wrong = [compared[main].counts(finding, clinical.there)[:, 1:].any(axis=1) for finding in clinical.SCORED]
-        losses[ANY_ERROR] = np.any(wrong, axis=0).astype(np.float64)
+        clinical.write_findings(folder / "findings.parquet", compared)
+        analyses["findings"] = {name: clinical.by_finding(one, bootstrap) for name, one in compared.items()}
+        plots.findings(folder / "findings.png", analyses["findings"][main], note)
+        errors = [
+            compared[main].counts(finding, clinical.stated_positive)[:, 1:].any(axis=1) for finding in clinical.SCORED
+        ]
+        losses[ANY_ERROR] = np.any(errors, axis=0).astype(np.float64)
         groups["reference"] = _reference_groups(compared[main])
-        shown += [name for name in ("findings_f1", "omitted_findings", "invented_findings") if name in measures[main]]
-    found["subgroups"] = subgroups.by_group(
+        by_group += [
+            name for name in ("findings_f1", "omitted_findings", "hallucinated_findings") if name in measures[main]
+        ]
+    analyses["subgroups"] = subgroups.by_group(
         groups,
-        {name: measures[main][name] for name in shown},
+        {name: measures[main][name] for name in by_group},
         patients,
         samples=settings.bootstrap_samples,
         seed=settings.seed,
     )
     if losses and predictions.confidences:
-        found["selective"] = _selective(folder, settings, predictions, studies, patients, losses, note)
-    return found
+        analyses["selective"] = _selective_prediction(folder, settings, predictions, studies, patients, losses, note)
+    return analyses
 
 
-def _selective(
+def _selective_prediction(
     folder: Path,
     settings: EvaluateSettings,
     predictions: Predictions,
     studies: Sequence[str],
     patients: Sequence[str],
-    losses: Mapping[str, np.ndarray[Any, np.dtype[np.float64]]],
+    losses: Mapping[str, Floats],
     note: str,
 ) -> dict[str, Any]:
     rows = [row for row, study in enumerate(studies) if study in predictions.confidences]
@@ -97,10 +101,10 @@ def _selective(
         [patients[row] for row in rows], samples=settings.bootstrap_samples, seed=settings.seed
     )
     risks = {
-        name: selective.summary(confidence, loss[rows], settings.risks, bootstrap) for name, loss in losses.items()
+        name: risk_coverage.summary(confidence, loss[rows], settings.risks, bootstrap) for name, loss in losses.items()
     }
-    curves = {name: (selective.curve(confidence, loss[rows]), risks[name]["area"]) for name, loss in losses.items()}
-    plots.selective(folder / "selective.png", curves, note)
+    curves = {name: (risk_coverage.curve(confidence, loss[rows]), risks[name]["area"]) for name, loss in losses.items()}
+    plots.risk_coverage(folder / "selective.png", curves, note)
     return {
         "confidence": "mean natural-log probability of the generated tokens",
         "studies": len(rows),
@@ -110,9 +114,9 @@ def _selective(
 
 
 def _reference_groups(compared: Compared) -> list[str]:
-    """Normal or abnormal by the reference's own statement; a reference that says nothing of any finding is neither."""
-    said = [one.stated.get(Finding.NO_FINDING) for one in compared.reference]
-    return [subgroups.NOT_KNOWN if one is None else _NORMAL[clinical.there(one)] for one in said]
+    """Normal or abnormal as the reference states it, unknown for a reference that states no finding."""
+    stated = [one.stated.get(Finding.NO_FINDING) for one in compared.reference]
+    return [subgroups.UNKNOWN if one is None else _NORMAL[clinical.stated_positive(one)] for one in stated]
 
 
 def _is_fraction(measure: Measure) -> bool:

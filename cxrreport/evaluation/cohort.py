@@ -1,4 +1,4 @@
-"""Which studies are scored, for every system alike, and why the others are not."""
+"""The studies that every system is scored on, and why the others are excluded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cxrreport.evaluation import tables
 from cxrreport.evaluation.tables import Predictions, References
 
 REFERENCE = "reference"
-"""In the place of a system's name, where it is the reference that keeps a study out."""
+"""Stands for a system's name if a study is excluded because of its reference."""
 NO_REFERENCE = "no-reference"
 
 
@@ -22,31 +22,31 @@ class Cohort:
     """The studies of an evaluation.
 
     Args:
-        studies: those that every system is scored on, sorted.
-        left_out: those of the same splits that are not, as (study, system, reason).
-        strangers: predictions for studies that the references do not know, as (study, system, reason).
+        studies: ids of the scored studies, sorted.
+        excluded: excluded studies of the same splits, as (study, system, reason).
+        unreferenced: predictions without a reference, as (study, system, reason).
     """
 
     studies: Sequence[str]
-    left_out: Sequence[tuple[str, str, str]]
-    strangers: Sequence[tuple[str, str, str]]
+    excluded: Sequence[tuple[str, str, str]]
+    unreferenced: Sequence[tuple[str, str, str]]
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the studies' ids, hex."""
+        """SHA-256 of the study ids, hex."""
         return hashlib.sha256("\n".join(self.studies).encode()).hexdigest()
 
     def counts(self, references: References, systems: Mapping[str, Predictions]) -> dict[str, Any]:
-        """What became of every study; `references` = `scored` + `excluded` + `other_splits`."""
+        """Numbers of studies; `references` = `scored` + `excluded` + `other_splits`."""
         reasons = Counter(
-            reason if system == REFERENCE else f"{reason} ({system})" for _, system, reason in self.left_out
+            reason if system == REFERENCE else f"{reason} ({system})" for _, system, reason in self.excluded
         )
-        unknown = Counter(system for _, system, _ in self.strangers)
+        unknown = Counter(system for _, system, _ in self.unreferenced)
         return {
             "references": len(references.texts),
-            "other_splits": len(references.texts) - len(self.studies) - len(self.left_out),
+            "other_splits": len(references.texts) - len(self.studies) - len(self.excluded),
             "scored": len(self.studies),
-            "excluded": len(self.left_out),
+            "excluded": len(self.excluded),
             "excluded_by_reason": dict(reasons),
             "patients": len({references.patients[study] for study in self.studies}),
             "predictions_without_reference": {name: unknown[name] for name in systems},
@@ -58,41 +58,43 @@ class Cohort:
 
 
 def choose_studies(references: References, systems: Mapping[str, Predictions], main: str) -> Cohort:
-    """The studies of the splits that the predictions of `main` are from, that have a reference text and a prediction of
-    every system. An empty prediction counts; a missing one leaves the study out, for every system.
+    """Choose the studies that have a reference text and a prediction of every system.
+
+    They are from the splits of the predictions of `main`. An empty prediction is scored; a missing one excludes the
+    study for every system.
 
     Raises:
-        ScoreError: there is no such study.
+        ScoreError: no study can be scored.
     """
     predictions = systems[main]
-    known = predictions.texts.keys() & references.texts.keys()
-    if not known:
+    common = predictions.texts.keys() & references.texts.keys()
+    if not common:
         raise ScoreError(
             f"{predictions.source} and {references.source} have no study in common (first ids: "
             f"{min(predictions.texts)} and {min(references.texts)}); both must use the same study ids"
         )
-    # Predictions are usually of one split; the others are not missing.
-    splits = {references.splits.get(study) for study in known}
+    # Predictions are usually of one split; studies of other splits are not missing.
+    splits = {references.splits.get(study) for study in common}
     pool = sorted(study for study in references.texts if references.splits.get(study) in splits)
-    studies, left_out = [], []
+    studies, excluded = [], []
     for study in pool:
         if (problem := _problem(study, references, systems)) is None:
             studies.append(study)
         else:
-            left_out.append((study, *problem))
+            excluded.append((study, *problem))
     if not studies:
-        reasons = sorted({reason for _, _, reason in left_out})
+        reasons = sorted({reason for _, _, reason in excluded})
         raise ScoreError(f"{predictions.source}: none of {len(pool)} studies can be scored ({', '.join(reasons)})")
-    strangers = [
+    unreferenced = [
         (study, name, NO_REFERENCE)
         for name, system in systems.items()
         for study in sorted(system.texts.keys() - references.texts.keys())
     ]
-    return Cohort(studies=studies, left_out=left_out, strangers=strangers)
+    return Cohort(studies=studies, excluded=excluded, unreferenced=unreferenced)
 
 
 def _problem(study: str, references: References, systems: Mapping[str, Predictions]) -> tuple[str, str] | None:
-    """Why a study is left out: the system (`REFERENCE` for the references) and the reason."""
+    """The system (`REFERENCE` for the references) and the reason for which a study is excluded."""
     if not references.texts[study]:
         return REFERENCE, "empty-reference"
     if tables.too_long(references.texts[study]):

@@ -1,4 +1,4 @@
-"""Two evaluations side by side: paired differences with intervals and corrected p-values, where conditions agree."""
+"""Compare two evaluations: paired differences with intervals and corrected p-values, if the conditions agree."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from cxrreport.evaluation import plots
 from cxrreport.evaluation.conditions import differing, of_number
 from cxrreport.evaluation.evaluate import MAIN
 from cxrreport.evaluation.metrics.cider import cider
-from cxrreport.evaluation.statistics.bootstrap import FORMS, Measure, PatientBootstrap, holm, p_value
+from cxrreport.evaluation.statistics import FORMS, Measure, PatientBootstrap, holm, p_value
 from cxrreport.records import Interval, Progress
 from cxrreport.settings import CompareSettings
 from cxrreport.storage.files import output_folder, write_json
+from cxrreport.storage.old_names import current
 
-NO_FORM = {"form": ("a score of its own, which cannot be computed again from its terms", None)}
+NO_FORM = {"form": ("a score that cannot be recomputed from terms.parquet", None)}
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One number of both systems.
+    """One number of two systems.
 
     Args:
-        first: of the first system.
-        second: of the second.
-        difference: first less second, with its 95% interval.
-        p: two-sided, of the paired permutation test by patient.
-        p_corrected: for the number of numbers that are compared (Holm).
+        first: value of the first system.
+        second: value of the second system.
+        difference: first minus second, with its 95% interval.
+        p: two-sided p-value of the paired permutation test by patient.
+        p_corrected: p-value corrected for the number of comparisons (Holm).
     """
 
     first: float
@@ -47,14 +48,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What came of it.
+    """The result of a comparison.
 
     Args:
-        differences: by number.
-        refused: numbers whose conditions differ, with the conditions and what both sides say of them.
-        studies: compared.
-        patients: they belong to so many.
-        synthetic: a number stands on weights that this project has made.
+        differences: number to its difference.
+        refused: number to the conditions that differ, with both values.
+        studies: number of compared studies.
+        patients: number of their patients.
+        synthetic: true if a number depends on weights that this project has trained on phantoms.
     """
 
     differences: Mapping[str, Difference]
@@ -73,14 +74,15 @@ class _Side:
     @classmethod
     def read(cls, folder: Path) -> _Side:
         try:
-            conditions = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["conditions"]
+            conditions = current(json.loads((folder / "scores.json").read_text(encoding="utf-8")))["conditions"]
             studies = pq.read_table(folder / "studies.parquet", filters=[("system", "=", MAIN)])
+            studies = studies.rename_columns(current(studies.column_names))
             table = pq.read_table(folder / "terms.parquet").to_pydict()
-            terms = dict(zip(table["metric"], zip(table["form"], table["terms"], strict=True), strict=True))
+            terms = dict(zip(current(table["metric"]), zip(table["form"], table["terms"], strict=True), strict=True))
         except FileNotFoundError as error:
-            raise InputError(f"{error.filename}: not found; give the output folder of a finished evaluate") from error
+            raise InputError(f"{error.filename}: not found; pass the output folder of a finished `evaluate`") from error
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            raise InputError(f"{folder}: cannot be read as the output of evaluate; evaluate again") from error
+            raise InputError(f"{folder}: cannot be read as the output of `evaluate`; run `evaluate` again") from error
         return cls(conditions, studies, terms)
 
     def numbers(self) -> list[str]:
@@ -88,10 +90,10 @@ class _Side:
         return [one["numbers"][0] for one in self.conditions["metrics"].values() if one["numbers"][0] in self.terms]
 
     def measure(self, number: str) -> Measure | None:
-        """The number with all that its resamples need; None where that is not in the files."""
+        """A number with the terms of its resamples; `None` if the files do not contain them."""
         if number == "cider":
             return cider(self.studies["candidate"].to_pylist(), self.studies["reference"].to_pylist())
-        form, terms = self.terms[number]
+        form, terms = self.terms.get(number, ("", None))
         if form not in FORMS:
             return None
         values = self.studies[number].to_numpy(zero_copy_only=False).astype(np.float64)
@@ -99,13 +101,13 @@ class _Side:
 
 
 def compare(settings: CompareSettings, *, progress: Progress | None = None) -> Comparison:
-    """Compare the two evaluations number by number, and write `differences.json` and `compare.png`.
+    """Compare two evaluations number by number, and write `differences.json` and `compare.png`.
 
     Raises:
         InputError: a folder is not the output of `evaluate`.
-        ScoreError: a number that was asked for is missing, or there is no number whose conditions agree; the message
-            says which conditions differ.
-        OutputError: the output folder is in use or holds something else.
+        ScoreError: a requested number is missing, or the conditions agree for no number; the message lists the
+            conditions that differ.
+        OutputError: the output folder is in use, or belongs to another command.
     """
     first, second = _Side.read(settings.first), _Side.read(settings.second)
     names = settings.numbers or tuple(number for number in first.numbers() if number in second.terms)
@@ -113,8 +115,8 @@ def compare(settings: CompareSettings, *, progress: Progress | None = None) -> C
     if not pairs:
         reasons = "; ".join(f"{number}: {', '.join(ones)}" for number, ones in refused.items())
         raise ScoreError(
-            f"{settings.first} and {settings.second} cannot be compared: there is no number whose conditions agree"
-            + (f" (differing {reasons})" if reasons else "")
+            f"{settings.first} and {settings.second} cannot be compared: the conditions agree for no number"
+            + (f" (differences: {reasons})" if reasons else "")
         )
     patients = first.studies["patient_id"].to_pylist()
     found = _differences(pairs, patients, settings, progress)
@@ -124,7 +126,7 @@ def compare(settings: CompareSettings, *, progress: Progress | None = None) -> C
         plots.differences(
             folder.path / "compare.png",
             {number: one.difference for number, one in found.items()},
-            note="made with weights that know phantoms only" if synthetic else "",
+            note="made with weights trained on phantoms only" if synthetic else "",
         )
         write_json(folder.path / "differences.json", _plain(comparison, first))
         folder.finish()

@@ -1,4 +1,4 @@
-"""What a number depends on beside the system that it is about: what must agree before two are put side by side."""
+"""Conditions of a number: everything that it depends on besides the system. Only numbers with equal ones compare."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _SHARED = ("section", "cohort", "splits", "references")
 
 
 def of_number(conditions: Mapping[str, Any], number: str, system: str) -> dict[str, Any]:
-    """The conditions of one number of an evaluation, flat.
+    """Collect the conditions of one number of an evaluation in one flat mapping.
 
     Args:
         conditions: `conditions` of `scores.json`.
-        number: e.g. `radgraph_partial`.
-        system: whose it is; decides on `inputs`.
+        number: name of the number, for example `radgraph_partial`.
+        system: name of the system, which determines `inputs`.
 
     Raises:
-        ScoreError: there is no such number.
+        ScoreError: the evaluation has no such number.
     """
     for metric, one in conditions["metrics"].items():
         if number in one["numbers"]:
@@ -31,6 +31,6 @@ def of_number(conditions: Mapping[str, Any], number: str, system: str) -> dict[s
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The conditions that are not the same on both sides, with both values; None where a side does not say."""
+    """The conditions that differ, with both values; `None` if a side does not state the condition."""
     names = [*one, *(name for name in other if name not in one)]
     return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}

@@ -1,4 +1,4 @@
-"""The evaluation of one system beside its controls, on the same studies."""
+"""Evaluate one system beside its baselines on the same studies."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from cxrreport.evaluation import results, tables
 from cxrreport.evaluation.analyses import analyse
 from cxrreport.evaluation.cohort import Cohort, choose_studies
 from cxrreport.evaluation.metrics import Metric, Pairs
-from cxrreport.evaluation.radgraph import archives
+from cxrreport.evaluation.radgraph import NO_ENTITIES, archives
 from cxrreport.evaluation.radgraph.annotator import PACKAGE_CACHE, RadGraphAnnotator
-from cxrreport.evaluation.radgraph.graph import NO_ENTITIES
-from cxrreport.evaluation.registry import chosen
-from cxrreport.evaluation.statistics.bootstrap import CONFIDENCE, Measure, PatientBootstrap
+from cxrreport.evaluation.registry import selected_metrics
+from cxrreport.evaluation.statistics import CONFIDENCE, Measure, PatientBootstrap
 from cxrreport.records import Interval, Progress
 from cxrreport.settings import EvaluateSettings, weights_folder
 from cxrreport.storage.files import VOLATILE, output_folder, write_json
@@ -26,27 +25,28 @@ from cxrreport.storage.files import VOLATILE, output_folder, write_json
 logger = logging.getLogger(__name__)
 
 MAIN = "model"
-"""Name of the system that is evaluated; the others are its controls."""
+"""Name of the evaluated system; the others are its baselines."""
 MOST_FREQUENT = "most_frequent"
 SHUFFLED = "shuffled"
-"""Control whose images are other patients'; the difference to it is the metric `LOOKS`."""
-LOOKS = "looks"
-SYNTHETIC = "synthetic: made with models that have only seen phantoms"
+"""Baseline with the images of other patients."""
+IMAGE_RELIANCE_GAP = "image_reliance_gap"
+"""Headline score of `MAIN` minus that of `SHUFFLED`."""
+SYNTHETIC = "synthetic: made with models trained on phantoms only"
 UNDECLARED = "not declared"
-"""What is said of the inputs of a system whose predictions are a table, where the settings do not say."""
+"""Inputs of a system whose predictions are a table, if the settings do not state them."""
 
 Scores = Mapping[str, Mapping[str, Interval]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What was found; the same lies in `output` as files.
+    """The results, which `output` holds as files.
 
     Args:
         systems: system to metric to value and 95% interval; `MAIN` first, and in it the headline first.
-        differences: control to metric to `MAIN` less control, paired.
-        conditions: what must agree for two of these numbers to be comparable; see `conditions.of_number`.
-        counts: studies scored and left out.
+        differences: baseline to metric to `MAIN` minus baseline, paired.
+        conditions: conditions that must agree for two numbers to be comparable; see `conditions.of_number`.
+        counts: numbers of scored and excluded studies.
         analyses: `findings`, `subgroups` and `selective`; see `analyses.analyse`.
     """
 
@@ -64,29 +64,29 @@ def evaluate(
     progress: Progress | None = None,
     extra_metrics: Sequence[Metric] = (),
 ) -> Evaluation:
-    """Score the predictions and their controls, and write the files of `evaluation.results`.
+    """Score the predictions and their baselines, and write the files of `evaluation.results`.
 
-    Every system is scored on the same studies (`cohort.choose_studies`), and `excluded.parquet` names those that are
-    left out, with the reason. An empty prediction counts, with scores of zero.
+    Every system is scored on the same studies (`cohort.choose_studies`). `excluded.parquet` lists the excluded studies
+    with the reason. An empty prediction is scored, with scores of zero.
 
     Args:
-        settings: what to score, and how.
-        progress: called with RadGraph's progress over the distinct texts.
-        extra_metrics: computed beside those that `settings.metrics` names.
+        settings: predictions, references, baselines and metrics.
+        progress: called with the number of annotated distinct texts.
+        extra_metrics: metrics in addition to those named in `settings.metrics`.
 
     Raises:
-        SettingsError: controls are to be generated first (by `runs.evaluate`); a metric is not known, or sends reports
-            to another machine and that is not allowed.
-        InputError: a table cannot be used.
-        ScoreError: the tables do not belong together, or a name is taken twice.
-        WeightsError: weights are missing or not usable.
-        OutputError: the output folder is in use or holds something else.
+        SettingsError: baselines have to be generated first (by `runs.evaluate`), or a metric is unknown or sends
+            reports to another machine without permission.
+        InputError: a table is missing or invalid.
+        ScoreError: the tables have no study in common, or a name is used twice.
+        WeightsError: weights are missing or unusable.
+        OutputError: the output folder is in use, or belongs to another command.
     """
     if taken := {MAIN, MOST_FREQUENT} & settings.controls.keys():
-        raise ScoreError(f"controls: the name {', '.join(sorted(taken))} is taken; call the control something else")
+        raise ScoreError(f"controls: the name {', '.join(sorted(taken))} is reserved; rename the baseline")
     if missing := set(settings.generate_controls) - settings.controls.keys():
-        raise SettingsError(f"generate_controls: {', '.join(sorted(missing))} not made yet; call runs.evaluate")
-    metrics = chosen(settings, extra_metrics)
+        raise SettingsError(f"generate_controls: {', '.join(sorted(missing))} not generated yet; call runs.evaluate")
+    metrics = selected_metrics(settings, extra_metrics)
     references = tables.read_references(settings.references, settings.section)
     systems = {MAIN: tables.read_predictions(settings.predictions, settings.section)}
     for name, path in settings.controls.items():
@@ -96,17 +96,17 @@ def evaluate(
     if settings.most_frequent:
         frequent = tables.most_frequent(references)
         if frequent is None:
-            logger.warning("%s: no training split, so there is no control %r", references.source, MOST_FREQUENT)
+            logger.warning("%s: no training split; baseline %r is not computed", references.source, MOST_FREQUENT)
         else:
             texts[MOST_FREQUENT] = dict.fromkeys(cohort.studies, frequent)
-    wanted = {study: references.texts[study] for study in cohort.studies}
+    reference_texts = {study: references.texts[study] for study in cohort.studies}
     patients = [references.patients[study] for study in cohort.studies]
 
     record = settings.model_dump(mode="json")
     volatile = VOLATILE | {"annotation_cache", "download"}
     with output_folder(settings.output, verb="evaluate", settings=record, volatile=volatile) as folder:
         annotator = _annotator(settings) if any(metric.graphs for metric in metrics) else None
-        pairs = _pairs(wanted, texts, references, systems, annotator, progress)
+        pairs = _pairs(reference_texts, texts, references, systems, annotator, progress)
         measures: dict[str, dict[str, Measure]] = {name: {} for name in pairs}
         numbers: dict[str, list[str]] = {}
         for metric in metrics:
@@ -114,7 +114,7 @@ def evaluate(
                 found = metric(one)
                 if taken := found.keys() & {*measures[name], *results.IDENTITY, tables.CONFIDENCE}:
                     names = ", ".join(sorted(taken))
-                    raise ScoreError(f"metric {metric.name!r}: the number {names} is something else's")
+                    raise ScoreError(f"metric {metric.name!r}: the name {names} is taken; rename it")
                 measures[name] |= found
             numbers[metric.name] = list(found)
         bootstrap = PatientBootstrap(patients, samples=settings.bootstrap_samples, seed=settings.seed)
@@ -129,10 +129,10 @@ def evaluate(
         }
         conditions = _conditions(settings, references, systems, cohort, annotator, metrics, numbers)
         if SHUFFLED in differences:
-            headline, scores[MAIN][LOOKS] = next(iter(differences[SHUFFLED].items()))
-            conditions["metrics"][LOOKS] = conditions["metrics"][metrics[0].name] | {
-                "numbers": [LOOKS],
-                "looks": f"{headline} less that of the control {SHUFFLED!r}",
+            headline, scores[MAIN][IMAGE_RELIANCE_GAP] = next(iter(differences[SHUFFLED].items()))
+            conditions["metrics"][IMAGE_RELIANCE_GAP] = conditions["metrics"][metrics[0].name] | {
+                "numbers": [IMAGE_RELIANCE_GAP],
+                "difference": f"{headline} of the model minus that of {SHUFFLED!r}",
             }
         evaluation = Evaluation(
             output=settings.output,
@@ -178,30 +178,30 @@ def _annotator(settings: EvaluateSettings) -> RadGraphAnnotator:
 
 
 def _pairs(
-    wanted: Mapping[str, str],
-    written: Mapping[str, Mapping[str, str]],
+    reference_texts: Mapping[str, str],
+    candidate_texts: Mapping[str, Mapping[str, str]],
     references: tables.References,
     systems: Mapping[str, tables.Predictions],
     annotator: RadGraphAnnotator | None,
     progress: Progress | None,
 ) -> dict[str, Pairs]:
-    """Every system beside the references, annotated where there is an annotator."""
+    """Candidates and references of every system, annotated if there is an annotator."""
     if annotator is None:
-        return {name: Pairs(references=wanted, candidates=one) for name, one in written.items()}
-    texts = [text for one in (wanted, *written.values()) for text in one.values() if text]
-    # An empty candidate scores zero without being annotated as "None", as in the package's F1RadGraph.
+        return {name: Pairs(references=reference_texts, candidates=one) for name, one in candidate_texts.items()}
+    texts = [text for one in (reference_texts, *candidate_texts.values()) for text in one.values() if text]
+    # As in the package's F1RadGraph, an empty candidate scores zero and is not annotated as "None".
     graphs = {"": NO_ENTITIES} | dict(zip(texts, annotator.annotate(texts, progress=progress), strict=True))
-    known = {study: graphs[text] for study, text in wanted.items()}
+    reference_graphs = {study: graphs[text] for study, text in reference_texts.items()}
     return {
         name: Pairs(
-            references=wanted,
+            references=reference_texts,
             candidates=one,
-            reference_graphs=known,
+            reference_graphs=reference_graphs,
             candidate_graphs={study: graphs[text] for study, text in one.items()},
             reference_findings=references.findings,
             candidate_findings=systems[name].findings if name in systems else {},
         )
-        for name, one in written.items()
+        for name, one in candidate_texts.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, as PNG: distributions of scores, findings, risk over coverage. They hold numbers only."""
+"""Plots of an evaluation as PNG files; they contain no report text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxrreport.evaluation.statistics.bootstrap import Floats
+from cxrreport.evaluation.statistics import Floats
 from cxrreport.evaluation.statistics.risk_coverage import Curve
 from cxrreport.records import Interval
 from cxrreport.storage.files import atomic_path
@@ -16,18 +16,18 @@ from cxrreport.storage.files import atomic_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MAIN, _OTHER, _OMITTED, _INVENTED = "#1f5f99", "#8a97a5", "#d08a1d", "#b3285c"
+_MAIN, _OTHER, _OMITTED, _HALLUCINATED = "#1f5f99", "#8a97a5", "#d08a1d", "#b3285c"
 _BINS = np.linspace(0.0, 1.0, 26)
 
 
 def scores(path: Path, metric: str, values: Mapping[str, tuple[Floats, Interval]], note: str = "") -> None:
-    """The distribution of one score in [0, 1] over the studies, one row per system.
+    """Plot the distribution of one score in [0, 1] over the studies, one row per system.
 
     Args:
-        path: of the picture.
+        path: file to write.
         metric: name of the score.
-        values: system to its score by study and to its mean with bounds; the first is set apart by its colour.
-        note: stands under the title.
+        values: system to its scores by study and its mean with bounds; the first system is highlighted.
+        note: line under the title.
     """
     figure = _figure(7.5, 1.2 + 0.95 * len(values))
     axes = figure.subplots(len(values), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
@@ -39,29 +39,29 @@ def scores(path: Path, metric: str, values: Mapping[str, tuple[Floats, Interval]
         label = f"{_words(system)}  {mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})"
         axis.set_title(label, loc="left", fontsize=9.5, pad=3)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[-1].set(xlabel=f"{_words(metric)} of a study", xlim=(0, 1))
+    axes[-1].set(xlabel=f"{_words(metric)} per study", xlim=(0, 1))
     figure.supylabel("studies, %", fontsize=10)
-    _save(figure, path, f"{_words(metric)}: studies, mean and 95% interval", note)
+    _save(figure, path, f"{_words(metric)} per study, with mean and 95% interval", note)
 
 
 def findings(path: Path, table: Mapping[str, Mapping[str, Any]], note: str = "") -> None:
-    """F1 of presence with its interval, and how many studies are agreed, omitted and invented, per finding.
+    """Plot F1 of presence with its interval, and the numbers of agreed, omitted and hallucinated findings.
 
     Args:
-        path: of the picture.
-        table: of `clinical.by_finding`, for one system; findings that no text has are left out.
-        note: stands under the title.
+        path: file to write.
+        table: `clinical.by_finding` of one system; findings that neither side has are not shown.
+        note: line under the title.
     """
-    shown = {name: row for name, row in table.items() if row["agreed"] + row["invented"] + row["omitted"]}
-    figure = _figure(9.5, 1.7 + 0.36 * len(shown))
+    rows = {name: row for name, row in table.items() if row["agreed"] + row["hallucinated"] + row["omitted"]}
+    figure = _figure(9.5, 1.7 + 0.36 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 4))
-    widest = max((row["agreed"] + row["invented"] + row["omitted"] for row in shown.values()), default=0)
-    for place, row in enumerate(shown.values()):
+    widest = max((row["agreed"] + row["hallucinated"] + row["omitted"] for row in rows.values()), default=0)
+    for place, row in enumerate(rows.values()):
         f1: Interval = row["presence_f1"]
         left.barh(place, f1.value, color=_MAIN, alpha=0.7, height=0.62)
         left.plot([f1.low, f1.high], [place, place], color="black", linewidth=1.3, marker="|", markersize=7)
         start = 0
-        for name, colour in (("agreed", _MAIN), ("omitted", _OMITTED), ("invented", _INVENTED)):
+        for name, colour in (("agreed", _MAIN), ("omitted", _OMITTED), ("hallucinated", _HALLUCINATED)):
             right.barh(place, row[name], left=start, color=colour, height=0.62, label=None if place else name)
             if row[name] > 0.03 * widest:
                 right.text(
@@ -69,26 +69,26 @@ def findings(path: Path, table: Mapping[str, Mapping[str, Any]], note: str = "")
                 )
             start += row[name]
     left.set(xlabel="F1 of presence, 95% interval", xlim=(0, 1))
-    left.set_yticks(range(len(shown)), list(shown))
-    left.set_ylim(len(shown) - 0.4, -0.6)
+    left.set_yticks(range(len(rows)), list(rows))
+    left.set_ylim(len(rows) - 0.4, -0.6)
     right.set(xlabel="studies")
     right.locator_params(axis="x", integer=True)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", alpha=0.25)
         axis.set_axisbelow(True)
-    if shown:
+    if rows:
         figure.legend(loc="outside lower right", ncols=3, frameon=False)
-    _save(figure, path, "Findings in reference and generated report", note)
+    _save(figure, path, "Findings in reference and generated reports", note)
 
 
-def selective(path: Path, curves: Mapping[str, tuple[Curve, Interval]], note: str = "") -> None:
-    """Risk over coverage, one panel per kind of risk.
+def risk_coverage(path: Path, curves: Mapping[str, tuple[Curve, Interval]], note: str = "") -> None:
+    """Plot risk-coverage curves, one panel per risk.
 
     Args:
-        path: of the picture.
-        curves: what the risk is, to its curve and its area with bounds.
-        note: stands under the title.
+        path: file to write.
+        curves: name of the risk to its curve and its area with bounds.
+        note: line under the title.
     """
     figure = _figure(4.8 * len(curves), 4.2)
     axes: Sequence[Any] = figure.subplots(1, len(curves), squeeze=False)[0]
@@ -100,21 +100,21 @@ def selective(path: Path, curves: Mapping[str, tuple[Curve, Interval]], note: st
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, loc="lower right")
-    _save(figure, path, "Risk over coverage by the model's confidence", note)
+    _save(figure, path, "Risk-coverage curves by the model's confidence", note)
 
 
 def differences(path: Path, table: Mapping[str, Interval], note: str = "") -> None:
-    """The difference of two systems in every number, with its interval; one row per number, each on a scale of its own.
+    """Plot the difference of two systems with its interval, one row and one scale per number.
 
     Args:
-        path: of the picture.
-        table: number to first less second.
-        note: stands under the title.
+        path: file to write.
+        table: number to first minus second.
+        note: line under the title.
     """
     figure = _figure(7.5, 1.2 + 0.6 * len(table))
     axes = figure.subplots(len(table), 1, squeeze=False)[:, 0]
     for axis, (number, one) in zip(axes, table.items(), strict=True):
-        # One patient, or a score that is undefined, has no interval.
+        # There is no interval for one patient, or for an undefined score.
         widest = float(np.nanmax(np.abs([one.value, one.low, one.high, 1e-3])))
         axis.plot([one.low, one.high], [0, 0], color=_MAIN, linewidth=2)
         axis.plot(one.value, 0, "o", color=_MAIN)
@@ -122,8 +122,8 @@ def differences(path: Path, table: Mapping[str, Interval], note: str = "") -> No
         axis.set(xlim=(-1.1 * widest, 1.1 * widest), ylim=(-1, 1))
         axis.set_yticks([0], [_words(number)])
         axis.spines[["top", "right", "left"]].set_visible(False)
-    axes[-1].set_xlabel("first system less second")
-    _save(figure, path, "Differences with 95% intervals by patient", note)
+    axes[-1].set_xlabel("first system minus second")
+    _save(figure, path, "Differences with 95% patient-level intervals", note)
 
 
 def _words(name: str) -> str:
@@ -131,7 +131,7 @@ def _words(name: str) -> str:
 
 
 def _figure(width: float, height: float) -> Figure:
-    # The object-oriented interface: pyplot would keep figures and pick a window system.
+    # pyplot would keep figures in memory and choose a GUI backend.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

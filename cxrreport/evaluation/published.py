@@ -1,7 +1,7 @@
-"""Published results of other systems, shown beside a score only where the conditions of both agree.
+"""Published results of other systems, with the conditions in which they differ from an evaluation.
 
-Papers seldom say which RadGraph model, level and case rule they used, and never which studies. What a source does not
-say is not known to agree, so most of this table says why two numbers are not to be compared.
+Papers rarely state the RadGraph model, level and case rule, and never the list of studies. A condition that is not
+published counts as different, so this table mostly shows why two numbers are not comparable.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Published:
     """One published result beside a number of an evaluation.
 
     Args:
-        system: whose it is.
-        number: the evaluation's, e.g. `radgraph_partial`.
-        value: as published, a fraction (CIDEr: 0 to 10).
-        source: where it is published.
-        differs: condition to what the source and the evaluation say; the two are comparable where it is empty.
+        system: name of the published system.
+        number: number of the evaluation, for example `radgraph_partial`.
+        value: published value in [0, 1] (CIDEr: 0 to 10).
+        source: publication.
+        differs: condition to the values of the source and of the evaluation; empty if the two are comparable.
     """
 
     system: str
@@ -37,19 +37,19 @@ class Published:
     differs: Mapping[str, tuple[Any, Any]]
 
 
-def table() -> list[dict[str, Any]]:
-    """The rows of `published.json`: system, number (or what its name begins with), value, source, conditions."""
+def published_results() -> list[dict[str, Any]]:
+    """The rows of `published.json`: system, number (or the beginning of its name), value, source, conditions."""
     text = resources.files("cxrreport.evaluation").joinpath("published.json").read_text(encoding="utf-8")
     rows: list[dict[str, Any]] = json.loads(text)
     return rows
 
 
 def beside(conditions: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Published]:
-    """The published results for numbers that the evaluation has too.
+    """The published results for the numbers of an evaluation.
 
     Args:
         conditions: `conditions` of `scores.json`.
-        rows: as `table` gives them.
+        rows: rows of `published_results`.
     """
     numbers = [number for one in conditions["metrics"].values() for number in one["numbers"]]
     found = []

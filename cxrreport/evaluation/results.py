@@ -1,4 +1,4 @@
-"""The files of an evaluation, beside `scores.json`: studies, terms, entities, and what was left out."""
+"""The tables of an evaluation: studies, terms, entities and exclusions."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pyarrow.parquet as pq
 
 from cxrreport.evaluation.cohort import Cohort
 from cxrreport.evaluation.metrics import Pairs
-from cxrreport.evaluation.radgraph.graph import statuses
-from cxrreport.evaluation.statistics.bootstrap import FORMS, Measure
+from cxrreport.evaluation.radgraph import statuses
+from cxrreport.evaluation.statistics import FORMS, Measure
 from cxrreport.evaluation.tables import CONFIDENCE
 from cxrreport.records import Interval
 from cxrreport.storage.files import atomic_path
 
 IDENTITY = ("study_id", "patient_id", "system", "candidate", "reference")
-"""Columns of `studies.parquet` that are no metric's, beside the confidence."""
+"""Columns of `studies.parquet` that are not numbers of metrics, besides the confidence."""
 
 
 def plain(value: Any) -> Any:
-    """Nested results as JSON values: an interval as its three numbers, and what is undefined as null."""
+    """Convert nested results into JSON values: an interval into an object of three numbers, NaN into null."""
     match value:
         case Interval():
             return {name: plain(getattr(value, name)) for name in ("value", "low", "high")}
@@ -44,7 +44,7 @@ def write_studies(
     measures: Mapping[str, Mapping[str, Measure]],
     confidences: Mapping[str, float],
 ) -> None:
-    """One row per study and system: texts, one column per number, and the confidence of the first system."""
+    """Write one row per study and system: texts, one column per number, and the confidence of the main system."""
     parts: list[pa.Table] = []
     for name, ones in measures.items():
         pairs = systems[name]
@@ -63,8 +63,10 @@ def write_studies(
 
 
 def write_terms(path: Path, measures: Mapping[str, Measure]) -> None:
-    """What corpus scores are computed from, for `compare`: one row per metric, with the name of its form (see
-    `statistics.FORMS`; empty where it has none) and its terms, one list per study in the order of `studies.parquet`.
+    """Write the terms from which `compare` recomputes corpus scores, one row per number.
+
+    A row has the name of the score function (see `statistics.FORMS`; empty if it has none) and the terms, one list per
+    study in the order of `studies.parquet`.
     """
     names = {score: name for name, score in FORMS.items()}
     table = {
@@ -78,10 +80,10 @@ def write_terms(path: Path, measures: Mapping[str, Measure]) -> None:
 
 
 def write_entities(path: Path, pairs: Pairs, *, lower_case: bool) -> None:
-    """Per study, the entities of both sides with whether the other side has them."""
+    """Write the entities of both sides of each study with their status."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for study, wanted in pairs.reference_graphs.items():
-            graphs = {"candidate": pairs.candidate_graphs[study], "reference": wanted}
+        for study, reference in pairs.reference_graphs.items():
+            graphs = {"candidate": pairs.candidate_graphs[study], "reference": reference}
             record: dict[str, Any] = {"study_id": study}
             for (side, graph), marks in zip(
                 graphs.items(), statuses(*graphs.values(), lower_case=lower_case), strict=True
@@ -97,8 +99,8 @@ def write_entities(path: Path, pairs: Pairs, *, lower_case: bool) -> None:
 
 
 def write_excluded(path: Path, cohort: Cohort) -> None:
-    """Every study that is not scored, and every prediction without a reference."""
-    rows = [*cohort.left_out, *cohort.strangers]
+    """Write the excluded studies and the predictions without a reference."""
+    rows = [*cohort.excluded, *cohort.unreferenced]
     names = ("study_id", "system", "reason")
     _write(path, pa.table({name: pa.array([row[n] for row in rows], pa.string()) for n, name in enumerate(names)}))
 

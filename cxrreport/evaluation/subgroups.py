@@ -1,7 +1,7 @@
-"""Scores by who was examined and how: the manifest's covariates, and normal against abnormal references.
+"""Scores by covariates of the manifest, and for normal and abnormal references.
 
-A study takes part with the value of its images where they agree. Every study is in one group of every covariate, so
-the counts add up.
+A study has the value of its images if they agree. Every study is in exactly one group of every covariate, so the counts
+add up.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from cxrreport.dataset.covariates import NAMES
-from cxrreport.evaluation.statistics.bootstrap import Measure, PatientBootstrap
+from cxrreport.evaluation.statistics import Measure, PatientBootstrap
 from cxrreport.records import View
 
 SMALL = 30
-"""Patients below which a group is marked: its numbers are of few people, and its interval is rough."""
-NOT_KNOWN = "not known"
+"""Number of patients below which a group is marked as small, because its interval is unreliable."""
+UNKNOWN = "not known"
 SEVERAL = "several"
 
 Groups = Mapping[str, Sequence[str]]
@@ -27,11 +27,11 @@ Groups = Mapping[str, Sequence[str]]
 
 
 def read_groups(manifest: Path, studies: Sequence[str]) -> dict[str, list[str]]:
-    """The groups of `studies` by the covariates that the manifest holds; by projection also without them.
+    """Read the groups of `studies` for each covariate of the manifest; without covariates, by projection only.
 
     Args:
         manifest: `manifest.parquet` of `ingest`.
-        studies: ids that are in it.
+        studies: study ids of the manifest.
     """
     file = pq.ParquetFile(manifest)
     held = [name for name in (*NAMES, "view") if name in file.schema_arrow.names]
@@ -45,26 +45,26 @@ def read_groups(manifest: Path, studies: Sequence[str]) -> dict[str, list[str]]:
     for row in rows:
         of_study = values.setdefault(row["study_id"], {name: set() for name in held})
         for name in held:
-            of_study[name].add(row[name] or NOT_KNOWN)
-    return {name: [_one(values[study][name]) for study in studies] for name in held}
+            of_study[name].add(row[name] or UNKNOWN)
+    return {name: [_group(values[study][name]) for study in studies] for name in held}
 
 
-def _one(values: set[str]) -> str:
-    known = values - {NOT_KNOWN}
-    return known.pop() if len(known) == 1 else SEVERAL if known else NOT_KNOWN
+def _group(values: set[str]) -> str:
+    known = values - {UNKNOWN}
+    return known.pop() if len(known) == 1 else SEVERAL if known else UNKNOWN
 
 
 def by_group(
     groups: Groups, measures: Mapping[str, Measure], patients: Sequence[str], *, samples: int, seed: int
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Covariate to group to its counts and scores.
+    """Counts and scores of each group of each covariate.
 
     Args:
         groups: see `Groups`.
-        measures: name to measure, over the same studies.
-        patients: of each study.
-        samples: resamples of the bootstrap inside each group.
-        seed: of the bootstrap.
+        measures: name to measure, for the same studies.
+        patients: patient of each study.
+        samples: number of resamples of the bootstrap in each group.
+        seed: seed of the bootstrap.
     """
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for covariate, of_study in groups.items():

@@ -1,1 +1,5 @@
-"""The page on which a person reads images, generated and reference reports and their scores side by side."""
+"""A self-contained HTML page to read images, generated and reference reports and their scores side by side."""
+
+from cxrreport.review.page import write_page
+
+__all__ = ["write_page"]

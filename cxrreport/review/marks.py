@@ -1,50 +1,48 @@
-"""From entities on tokens to marked pieces of the text as it was written.
+"""Convert entities on tokens into marked pieces of the original text.
 
-RadGraph annotates a tokenised text, while a reader wants the report with its own spacing and line breaks. The tokens
-are found again in the text; where that fails (a tokeniser that changed characters), the tokens themselves are shown.
+RadGraph annotates tokens, while a reader expects the report with its spacing and line breaks. The tokens are located in
+the text. If that fails because the tokeniser changed characters, the tokens are shown instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-Status = Literal["matched", "missed", "invented"]
-STATUSES: tuple[str, ...] = get_args(Status)
+from cxrreport.records import EntityStatus
 
 _REACH = 24
-"""How many characters a token may lie behind the place where it is expected before the search is given up."""
+"""Number of characters after its expected position within which a token is searched."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entity:
-    """One entity of RadGraph on a tokenised text.
+class MarkedEntity:
+    """One RadGraph entity of a tokenised text, with its status.
 
     Args:
-        tokens: its words.
-        label: RadGraph's label, e.g. `Observation::definitely absent`.
+        tokens: words of the entity.
+        label: RadGraph label, for example `Observation::definitely absent`.
         start: index of the first token.
-        end: index of the last token, itself part of the entity.
-        status: `matched` on both sides, `missed` on the reference only, `invented` on the candidate only.
+        end: index of the last token, inclusive.
+        status: a value of `EntityStatus`.
     """
 
     tokens: str
     label: str
     start: int
     end: int
-    status: Status
+    status: str
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= self.end:
-            raise ValueError(f"an entity from token {self.start} to {self.end}")
-        if self.status not in STATUSES:
-            raise ValueError(f"an entity with the status {self.status!r}; known are {', '.join(STATUSES)}")
+            raise ValueError(f"entity from token {self.start} to {self.end}")
+        if self.status not in [*EntityStatus]:
+            raise ValueError(f"entity status {self.status!r}; expected one of {', '.join(EntityStatus)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A run of text, marked (`status` and `label` set) or plain (both empty). Pieces put together give the text."""
+    """A part of a text, marked (`status` and `label` set) or plain (both empty). The parts joined are the text."""
 
     text: str
     status: str = ""
@@ -52,7 +50,7 @@ class Piece:
 
 
 def token_spans(text: str, tokens: Sequence[str]) -> list[tuple[int, int]] | None:
-    """Character spans `[start, end)` of `tokens` in `text`, in order; None where one is not found near its place."""
+    """Character spans `[start, end)` of `tokens` in `text`, in order; `None` if one is not found nearby."""
     spans = []
     cursor = 0
     for token in tokens:
@@ -66,32 +64,32 @@ def token_spans(text: str, tokens: Sequence[str]) -> list[tuple[int, int]] | Non
     return spans
 
 
-def pieces(text: str, tokens: Sequence[str], entities: Sequence[Entity]) -> list[Piece]:
+def pieces(text: str, tokens: Sequence[str], entities: Sequence[MarkedEntity]) -> list[Piece]:
     """Cut `text` into marked and plain pieces.
 
-    Where entities overlap, missed and invented ones win over matched ones, and then the one that begins first.
+    If entities overlap, missed and hallucinated ones take precedence over matched ones, then the one that starts first.
 
     Args:
-        text: the report as it was scored.
-        tokens: the same text as RadGraph split it.
-        entities: on `tokens`.
+        text: the scored report.
+        tokens: tokens of the same text.
+        entities: entities on `tokens`.
 
     Returns:
-        pieces whose texts together are `text`, or the tokens joined by spaces where they are not found in it.
+        pieces whose texts joined are `text`, or the tokens joined by spaces if they cannot be located in `text`.
 
     Raises:
-        ValueError: an entity ends behind the last token.
+        ValueError: an entity ends after the last token.
     """
     for entity in entities:
         if entity.end >= len(tokens):
-            raise ValueError(f"an entity that ends at token {entity.end} of {len(tokens)}")
+            raise ValueError(f"entity ends at token {entity.end}, but there are only {len(tokens)}")
     spans = token_spans(text, tokens)
     if spans is None:
         text = " ".join(tokens)
         spans = token_spans(text, tokens)
     if not spans:
         return [Piece(text)] if text else []
-    chosen: list[tuple[int, int, Entity]] = []
+    chosen: list[tuple[int, int, MarkedEntity]] = []
     for entity in sorted(entities, key=lambda one: (one.status == "matched", one.start, -one.end)):
         start, end = spans[entity.start][0], spans[entity.end][1]
         if all(end <= other_start or start >= other_end for other_start, other_end, _ in chosen):

@@ -65,12 +65,12 @@ function csv() {
     return `"${(/^[=+\-@\t\r]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
   };
   const names = (study, error) => study.findings.filter((one) => one[3] === error).map((one) => one[0]).join("; ");
-  const columns = ["study_id", "verdict", "note", data.orderedBy, "omitted", "invented", "written_at"];
+  const columns = ["study_id", "verdict", "note", data.orderedBy, "omitted", "hallucinated", "written_at"];
   const lines = [columns.map(field).join(",")];
   for (const study of studies) {
     const note = notes.get(study.id);
     if (!note) continue;
-    const errors = [names(study, "omitted"), names(study, "invented")];
+    const errors = [names(study, "omitted"), names(study, "hallucinated")];
     lines.push([study.id, note.verdict, note.note, study.score, ...errors, note.at].map(field).join(","));
   }
   return lines.join("\r\n") + "\r\n";
@@ -207,7 +207,7 @@ function cell(kind, text, name = "") {
 }
 
 const degrees = { mild: "small or mild", severe: "large or severe" };
-const plainState = { omitted: "omitted", invented: "invented", agreed: "agrees", differs: "differs", contradiction: "" };
+const plainState = { omitted: "omitted", hallucinated: "hallucinated", agreed: "agrees", differs: "differs", contradiction: "" };
 
 function fillTable(study) {
   const rows = study.findings.filter(stateOf);
@@ -237,7 +237,7 @@ function fillTable(study) {
 
 function fillScores(study) {
   // One box for each metric, precision and recall small in it; all that is left in a list that is folded away.
-  const heads = [...new Set(data.heads)].filter((name) => name in study.scores);
+  const heads = [...new Set(data.headlines)].filter((name) => name in study.scores);
   const parts = heads.flatMap((name) => ["_precision", "_recall"].map((part) => name + part));
   find("scores").replaceChildren(...heads.map((name) => {
     const box = document.createElement("div");
@@ -274,7 +274,7 @@ function show() {
   if (study === shown) return; // a filter that keeps the study keeps its zoom and window too
   shown = study;
   find("study-id").textContent = `Study ${study.id}`;
-  find("where").textContent = `entities: ${study.missed} missed, ${study.invented} invented`;
+  find("where").textContent = `entities: ${study.missed} missed, ${study.hallucinated} hallucinated`;
   find("indication").hidden = !study.indication;
   const term = document.createElement("b");
   term.textContent = "Indication: ";

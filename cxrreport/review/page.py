@@ -1,10 +1,9 @@
-"""One self-contained HTML file to read generated against reference reports, with images, entities and scores.
+"""Write one self-contained HTML file with generated and reference reports, images, entities and scores.
 
-The file works from disk without a network, and is written so that no text of a report can become code: Jinja escapes
-what it puts into HTML, the data travels as JSON in which `<`, `>`, `&` and `'` are written as escapes, the script puts
-text into the page as text nodes only, and a Content Security Policy with the script's own hash lets no other run.
-Images lie in elements of their own that the browser does not decode before their study is shown, so the page stays
-quick at thousands of studies.
+The file works from disk without a network. No text of a report can become code: Jinja escapes text in HTML, the data is
+JSON with `<`, `>`, `&` and `'` escaped, the script inserts text as text nodes only, and a Content Security Policy with
+the hash of the script blocks all others. Images are stored in inert elements and decoded when their study is shown, so
+the page stays fast with thousands of studies.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from markupsafe import Markup
 from cxrreport.errors import InputError
 from cxrreport.records import Study
 from cxrreport.review.marks import Piece
-from cxrreport.review.studies import WORST_BY, Evaluated, Finding, Reviewed, read_evaluation
+from cxrreport.review.studies import WORST_BY, Evaluated, FindingRow, ReviewedStudy, read_evaluation
 from cxrreport.storage.files import atomic_path
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 QUALITY = 90
 _SAMPLED = 16
-"""Images whose size tells how large the page will be."""
+"""Number of images from which the size of the page is estimated."""
 
 
 def write_page(
@@ -44,16 +43,16 @@ def write_page(
 
     Args:
         evaluation: output folder of `evaluate`.
-        manifest: the studies with their images; a study that is not in it is shown without image.
-        output: the HTML file, written whole or not at all.
-        limit: only that many studies, the worst by RadGraph F1 (partial); None: all.
-        megabytes: about what all images may take; where they take more, they are shrunk alike.
+        manifest: studies with their images; a study that it lacks is shown without image.
+        output: HTML file; a failure leaves an existing file unchanged.
+        limit: number of studies, the worst by RadGraph F1 (partial); `None` for all.
+        megabytes: approximate size limit of all images; larger ones are all shrunk to one size.
 
     Returns:
         the number of studies on the page.
 
     Raises:
-        InputError: the evaluation is incomplete or cannot be read, or `limit` is below 1.
+        InputError: the evaluation is incomplete or unreadable, or `limit` is below 1.
         OutputError: the file cannot be written.
     """
     if limit is not None and limit < 1:
@@ -69,11 +68,11 @@ def write_page(
     ]
     side = _side(manifest, [image_id for _, image_id in images], megabytes)
     parts = files("cxrreport.review")
-    # Both are files of this package, not input: they go in as they are.
+    # Both are files of this package, not input, so they are not escaped.
     script = (parts / "page.js").read_text(encoding="utf-8")
     style = (parts / "page.css").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # metrics in the order of the evaluation
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # keep the order of the evaluation
     template = environment.from_string((parts / "template.html").read_text(encoding="utf-8"))
     stream = template.stream(
         script=Markup(script),  # noqa: S704
@@ -95,13 +94,13 @@ def write_page(
     return len(shown)
 
 
-def _data(evaluated: Evaluated, shown: Sequence[Reviewed], known: Mapping[str, Study]) -> dict[str, Any]:
-    """Everything but the images, as JSON for the script."""
+def _data(evaluated: Evaluated, shown: Sequence[ReviewedStudy], known: Mapping[str, Study]) -> dict[str, Any]:
+    """Everything except the images, as JSON values for the script."""
     metrics = evaluated.summary["conditions"].get("metrics", {})
     return {
         "key": f"cxrreport-review-{evaluated.digest[:16]}",
         "orderedBy": WORST_BY,
-        "heads": [WORST_BY, *(one["numbers"][0] for one in metrics.values() if one.get("numbers"))],
+        "headlines": [WORST_BY, *(one["numbers"][0] for one in metrics.values() if one.get("numbers"))],
         "studies": [
             {
                 "id": study.study_id,
@@ -111,7 +110,7 @@ def _data(evaluated: Evaluated, shown: Sequence[Reviewed], known: Mapping[str, S
                 "generated": [_piece(piece) for piece in study.generated],
                 "reference": [_piece(piece) for piece in study.reference],
                 "missed": len(study.missed),
-                "invented": len(study.invented),
+                "hallucinated": len(study.hallucinated),
                 "findings": [_finding(finding) for finding in study.findings],
                 "images": len(known[study.study_id].image_ids) if study.study_id in known else 0,
             }
@@ -120,7 +119,7 @@ def _data(evaluated: Evaluated, shown: Sequence[Reviewed], known: Mapping[str, S
     }
 
 
-def _finding(finding: Finding) -> list[Any]:
+def _finding(finding: FindingRow) -> list[Any]:
     return [finding.name, finding.candidate, finding.reference, finding.error, finding.contradiction]
 
 
@@ -129,18 +128,18 @@ def _piece(piece: Piece) -> list[str]:
 
 
 def _side(manifest: Manifest, images: Sequence[str], megabytes: float) -> int | None:
-    """Largest side at which all images together take no more than `megabytes`, pixels; None: as they are."""
+    """Longest side in pixels at which all images take about `megabytes`; `None` if they need not be shrunk."""
     sample = images[:: max(1, len(images) // _SAMPLED)]
     if not sample:
         return None
     bytes_each = sum(len(image_uri(manifest.image(image_id))) for image_id in sample) / len(sample)
     part = megabytes * 1e6 / (bytes_each * len(images))
-    # The bytes of a JPEG grow about as its pixels do.
+    # The size of a JPEG is roughly proportional to its number of pixels.
     return None if part >= 1 else max(1, int(max(manifest.image(sample[0]).shape) * part**0.5))
 
 
 def image_uri(grey: npt.NDArray[np.uint8], side: int | None = None) -> str:
-    """`uint8[H, W]` as the data URI of a JPEG, its longer side no more than `side` pixels."""
+    """The data URI of a JPEG of `uint8[H, W]`, its longer side at most `side` pixels."""
     image = PIL.Image.fromarray(grey)
     if side is not None and side < max(image.size):
         image.thumbnail((side, side))
@@ -163,7 +162,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str
 
 
 def _systems(evaluated: Evaluated) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Per system, its metrics as text with their intervals."""
+    """The metrics of each system as text with their intervals."""
     table = []
     for system, metrics in evaluated.summary.get("systems", {}).items():
         cells = []

@@ -149,14 +149,14 @@ def published(evaluation: Path) -> list[Published]:
     Raises:
         InputError: the folder is not the output of `evaluate`.
     """
-    from cxrreport.evaluation.published import beside, table
+    from cxrreport.evaluation.published import beside, published_results
 
     file = evaluation / "scores.json"
     try:
         conditions = json.loads(file.read_text(encoding="utf-8"))["conditions"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: cannot be read; give the output folder of a finished evaluate") from error
-    return beside(conditions, table())
+    return beside(conditions, published_results())
 
 
 def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Summary[int]:
@@ -166,7 +166,7 @@ def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Sum
         CxrReportError: one of its kinds; see `review.page.write_page`.
     """
     from cxrreport.dataset.manifest import Manifest
-    from cxrreport.review.page import write_page
+    from cxrreport.review import write_page
 
     with tracked("review", settings) as (run, summarise):
         report = progress or silent

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxrreport.demo import captions, grammar
-from cxrreport.demo.findings import Finding, Name, masked, sample_findings
+from cxrreport.demo.findings import Name, PhantomFinding, masked, sample_findings
 from cxrreport.demo.grammar import HOUSE_STYLES, annotate, join, sample_annotated, sample_style, write_report
 from cxrreport.demo.text_findings import contradicts, read_findings
 
@@ -104,7 +104,7 @@ def test_contradictions(findings, impression, clash):
 def test_a_box_is_four_locations():
     mask = np.zeros((16, 16), bool)
     mask[4:8, 8:16] = True
-    finding = Finding(Name.EFFUSION, "left", "small")
+    finding = PhantomFinding(Name.EFFUSION, "left", "small")
     prompt, answer = captions.detect((finding,), {finding: mask}, np.random.default_rng(0))
     assert prompt == "detect effusion"
     assert answer == "<loc0256><loc0512><loc0512><loc1023> effusion"

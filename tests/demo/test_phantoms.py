@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cxrreport.demo.findings import Finding, Name, masked, sample_findings
+from cxrreport.demo.findings import Name, PhantomFinding, masked, sample_findings
 from cxrreport.demo.phantom import draw, expose, sample_anatomy
 
 
@@ -22,7 +22,7 @@ def test_about_forty_percent_are_normal_and_every_finding_occurs():
 @pytest.mark.parametrize("name", [Name.EFFUSION, Name.PNEUMOTHORAX, Name.OPACITY, Name.PACEMAKER, Name.NODULE])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_the_patients_left_is_on_the_right_of_the_picture(anatomy, name, side):
-    finding = Finding(name, side=side, size="small", zone="upper")
+    finding = PhantomFinding(name, side=side, size="small", zone="upper")
     mask = draw(anatomy, (finding,), 200, 200, 1).masks[finding]
     assert mask.any()
     columns = np.flatnonzero(mask.any(0))
@@ -42,13 +42,13 @@ def test_more_covers_more(anatomy, name, less, more):
     side = "" if name is Name.CARDIOMEGALY else "left"
     areas = []
     for size in (less, more):
-        finding = Finding(name, side=side, size=size, zone="lower" if name is Name.OPACITY else "")
+        finding = PhantomFinding(name, side=side, size=size, zone="lower" if name is Name.OPACITY else "")
         areas.append(draw(anatomy, (finding,), 200, 200, 1).masks[finding].sum())
     assert areas[1] > 1.3 * areas[0]
 
 
 def test_the_same_phantom_at_any_size(anatomy):
-    findings = (Finding(Name.EFFUSION, "right", "large"), Finding(Name.TUBE))
+    findings = (PhantomFinding(Name.EFFUSION, "right", "large"), PhantomFinding(Name.TUBE))
     small = draw(anatomy, findings, 100, 120, 5).grey
     large = draw(anatomy, findings, 400, 480, 5).grey
     averaged = large.reshape(100, 4, 120, 4).mean((1, 3))
@@ -56,14 +56,14 @@ def test_the_same_phantom_at_any_size(anatomy):
 
 
 def test_one_more_finding_leaves_the_others_where_they_were(anatomy):
-    effusion = Finding(Name.EFFUSION, "right", "small")
+    effusion = PhantomFinding(Name.EFFUSION, "right", "small")
     alone = draw(anatomy, (effusion,), 150, 150, 9).masks[effusion]
-    together = draw(anatomy, (effusion, Finding(Name.TUBE)), 150, 150, 9).masks[effusion]
+    together = draw(anatomy, (effusion, PhantomFinding(Name.TUBE)), 150, 150, 9).masks[effusion]
     assert np.array_equal(alone, together)
 
 
 def test_the_fine_nodule_is_seen_at_896_and_not_at_224(anatomy):
-    nodule = Finding(Name.NODULE, "left", zone="upper")
+    nodule = PhantomFinding(Name.NODULE, "left", zone="upper")
 
     def contrast(size: int) -> float:
         with_it, without = (draw(anatomy, f, size, size, 2).grey for f in ((nodule,), ()))
@@ -76,10 +76,10 @@ def test_the_fine_nodule_is_seen_at_896_and_not_at_224(anatomy):
 
 
 def test_a_large_effusion_hides_the_opacity_below_it():
-    opacity = Finding(Name.OPACITY, "left", "small", "lower")
-    effusion = Finding(Name.EFFUSION, "left", "large")
+    opacity = PhantomFinding(Name.OPACITY, "left", "small", "lower")
+    effusion = PhantomFinding(Name.EFFUSION, "left", "large")
     assert masked((opacity, effusion)) == (effusion,)
-    other = Finding(Name.EFFUSION, "right", "large")
+    other = PhantomFinding(Name.EFFUSION, "right", "large")
     assert masked((opacity, other)) == (opacity, other)
 
 

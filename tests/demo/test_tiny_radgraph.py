@@ -21,8 +21,8 @@ from cxrreport.demo.grammar import (
     write_report,
 )
 from cxrreport.demo.tiny_radgraph import document, graph_f1, judge, make, with_fillers
+from cxrreport.evaluation.radgraph import Annotation, Entity
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
-from cxrreport.evaluation.radgraph.graph import Annotation, Entity
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from cxrreport.assets import radgraph_folder
 from cxrreport.demo.grammar import AnnotatedText, annotate
-from cxrreport.evaluation.radgraph.graph import Annotation, Entity
+from cxrreport.evaluation.radgraph import Annotation, Entity
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from cxrreport.demo.grammar import sample_annotated
 from cxrreport.evaluation.metrics.bleu_rouge import CONVENTIONS, ORDERS, bleu, rouge_l, signature
-from cxrreport.evaluation.statistics.bootstrap import PatientBootstrap
+from cxrreport.evaluation.statistics import PatientBootstrap
 
 
 def reports(seed: int, count: int = 40) -> list[str]:

@@ -11,8 +11,8 @@ from transformers import BertConfig, BertModel
 
 from cxrreport.errors import WeightsError
 from cxrreport.evaluation.metrics.chexbert import FINDINGS, FIVE, CheXbert, chexbert_f1
-from cxrreport.evaluation.registry import chosen
-from cxrreport.evaluation.statistics.bootstrap import PatientBootstrap
+from cxrreport.evaluation.registry import selected_metrics
+from cxrreport.evaluation.statistics import PatientBootstrap
 from cxrreport.settings import EvaluateSettings
 
 WORDS = [
@@ -108,7 +108,7 @@ def test_missing_weights_are_named_with_the_way_to_get_them(tmp_path: Path) -> N
     with pytest.raises(
         WeightsError, match=r"chexbert\.pth, .*vocab\.txt.*hf download StanfordAIMI/RRG_scorers"
     ) as error:
-        chosen(
+        selected_metrics(
             EvaluateSettings(predictions=".", references=".", output=".", metrics=("chexbert",), chexbert=tmp_path), ()
         )
     assert str(tmp_path / "chexbert.pth") in str(error.value)

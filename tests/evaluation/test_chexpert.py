@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from cxrreport.assets import radgraph_folder
-from cxrreport.demo.findings import Finding as Known
-from cxrreport.demo.findings import Name, sample_findings
+from cxrreport.demo.findings import Name, PhantomFinding, sample_findings
 from cxrreport.demo.grammar import HOUSE_STYLES, AnnotatedText, write_report
 from cxrreport.evaluation.clinical.chexpert import Presence, Stated, mentions, reading, sentence_starts
 from cxrreport.evaluation.clinical.vocabulary import RULES, Finding
+from cxrreport.evaluation.radgraph import Annotation, Entity
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
-from cxrreport.evaluation.radgraph.graph import Annotation, Entity
 
 PRESENCE = {"+": Presence.PRESENT, "?": Presence.UNCERTAIN, "-": Presence.ABSENT}
 SIDES = {"L": {"left"}, "R": {"right"}, "LR": {"left", "right"}}
@@ -77,7 +76,7 @@ OF_PHANTOMS = {
 GRADES = {"": 0, "mild": 1, "small": 1, "severe": 3, "large": 3}
 
 
-def truth(findings: tuple[Known, ...]) -> dict[Finding, Stated]:
+def truth(findings: tuple[PhantomFinding, ...]) -> dict[Finding, Stated]:
     """What a phantom has, in the words of `reading`; what it does not have is absent where reports say so."""
     stated: dict[Finding, Stated] = {}
     for finding in set(OF_PHANTOMS.values()):

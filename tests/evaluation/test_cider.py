@@ -5,7 +5,7 @@ import pytest
 
 from cxrreport.demo.grammar import sample_annotated
 from cxrreport.evaluation.metrics.cider import cider, tokens
-from cxrreport.evaluation.statistics.bootstrap import PatientBootstrap
+from cxrreport.evaluation.statistics import PatientBootstrap
 
 # Made with pycocoevalcap 1.2 (CiderScorer, n=4, sigma=6) on these texts, cut as `tokens` cuts them.
 CANDIDATES = [

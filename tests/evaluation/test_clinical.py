@@ -14,14 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cxrreport.evaluation import subgroups
-from cxrreport.evaluation.clinical import comparison as clinical
-from cxrreport.evaluation.clinical.vocabulary import Finding
+from cxrreport.evaluation import clinical, subgroups
+from cxrreport.evaluation.clinical import Finding
 from cxrreport.evaluation.evaluate import evaluate
 from cxrreport.evaluation.metrics import Pairs
-from cxrreport.evaluation.radgraph.graph import Annotation
-from cxrreport.evaluation.statistics import risk_coverage as selective
-from cxrreport.evaluation.statistics.bootstrap import PatientBootstrap, mean
+from cxrreport.evaluation.radgraph import Annotation
+from cxrreport.evaluation.statistics import PatientBootstrap, mean, risk_coverage
 from cxrreport.settings import EvaluateSettings
 
 SMALL_LEFT = "Small/O>effusion left/A>pleural pleural/A effusion/O@pleural ."
@@ -50,37 +48,37 @@ def pairs_of(graph_of: Callable[[str], Annotation]) -> Callable[..., Pairs]:
 
 
 def test_numbers_of_a_metric(pairs_of: Callable[..., Pairs]) -> None:
-    found = clinical.numbers(
+    found = clinical.METRIC.score(
         pairs_of((SMALL_LEFT, SMALL_LEFT), (SMALL_LEFT, LARGE_RIGHT), (DOUBTFUL, NONE), (HEART, STABLE), (HEART, ""))
     )
-    # Three agreements (two effusions, one heart), two omissions (the doubtful one and a heart), nothing invented.
+    # Three agreements (two effusions, one heart), two omissions (the doubtful one and a heart), nothing hallucinated.
     assert found["findings_f1"].value == pytest.approx(6 / 8)
     assert found["findings_f1"].values.tolist() == [1, 1, 0, 1, 0]
     assert found["findings_macro_f1"].value == pytest.approx((4 / 5 + 2 / 3) / 2)
     assert found["omitted_findings"].value == pytest.approx(2 / 5)
-    assert found["invented_findings"].value == 0
+    assert found["hallucinated_findings"].value == 0
     assert found["findings_laterality"].value == pytest.approx(1 / 2)
     assert found["findings_severity"].value == pytest.approx(1 / 2)
     assert found["findings_certainty"].value == 1
-    assert found["mentions_of_priors"].value == found["invented_priors"].value == pytest.approx(1 / 5)
+    assert found["mentions_of_priors"].value == found["hallucinated_priors"].value == pytest.approx(1 / 5)
 
 
 def test_a_prior_that_the_reference_mentions_too_is_not_invented(pairs_of: Callable[..., Pairs]) -> None:
-    found = clinical.numbers(pairs_of((STABLE, STABLE), (HEART, STABLE)))
+    found = clinical.METRIC.score(pairs_of((STABLE, STABLE), (HEART, STABLE)))
     assert found["mentions_of_priors"].value == 1
-    assert found["invented_priors"].value == pytest.approx(1 / 2)
+    assert found["hallucinated_priors"].value == pytest.approx(1 / 2)
 
 
 def test_contradictions_are_counted_in_the_candidate_only(pairs_of: Callable[..., Pairs]) -> None:
     both = "No effusions/N . Effusion/O ."
-    assert clinical.numbers(pairs_of((both, HEART)))["contradictions"].value == 0
-    assert clinical.numbers(pairs_of((HEART, both)))["contradictions"].value == 1
+    assert clinical.METRIC.score(pairs_of((both, HEART)))["contradictions"].value == 0
+    assert clinical.METRIC.score(pairs_of((HEART, both)))["contradictions"].value == 1
 
 
 def test_sides_are_compared_between_sections_only_where_they_are_known(pairs_of: Callable[..., Pairs]) -> None:
     text = "Left/A effusion/O@left . Right/A effusions/O@right ."
     pairs = pairs_of((HEART, text))
-    assert clinical.numbers(pairs)["contradictions"].value == 0
+    assert clinical.METRIC.score(pairs)["contradictions"].value == 0
     known = Pairs(
         references=pairs.references,
         candidates=pairs.candidates,
@@ -88,7 +86,7 @@ def test_sides_are_compared_between_sections_only_where_they_are_known(pairs_of:
         candidate_graphs=pairs.candidate_graphs,
         candidate_findings={"s0": "Left effusion."},
     )
-    assert clinical.numbers(known)["contradictions"].value == 1
+    assert clinical.METRIC.score(known)["contradictions"].value == 1
 
 
 def test_each_finding_has_its_own_line(pairs_of: Callable[..., Pairs], tmp_path: Path) -> None:
@@ -96,13 +94,13 @@ def test_each_finding_has_its_own_line(pairs_of: Callable[..., Pairs], tmp_path:
     compared = clinical.compare(pairs)
     table = clinical.by_finding(compared, PatientBootstrap(["a", "b", "c", "d"], samples=50, seed=0))
     effusion = table["Pleural Effusion"]
-    assert (effusion["agreed"], effusion["omitted"], effusion["invented"]) == (1, 0, 1)
+    assert (effusion["agreed"], effusion["omitted"], effusion["hallucinated"]) == (1, 0, 1)
     assert effusion["presence_f1"].value == pytest.approx(2 / 3)
     assert effusion["absence_f1"].value == pytest.approx(2 / 3)
     assert effusion["laterality"].value == 0 and effusion["severity"].value == 0 and effusion["certainty"].value == 1
     assert math.isnan(table["Fracture"]["presence_f1"].value)
     assert list(table) == list(Finding)
-    clinical.write(tmp_path / "findings.parquet", {"model": compared})
+    clinical.write_findings(tmp_path / "findings.parquet", {"model": compared})
     rows = pq.read_table(tmp_path / "findings.parquet").to_pylist()
     by = {(row["study_id"], row["finding"]): row for row in rows}
     assert by["s0", "Pleural Effusion"] == {
@@ -118,7 +116,7 @@ def test_each_finding_has_its_own_line(pairs_of: Callable[..., Pairs], tmp_path:
         "error": "",
         "contradiction": "",
     }
-    assert by["s2", "Pleural Effusion"]["error"] == "invented"
+    assert by["s2", "Pleural Effusion"]["error"] == "hallucinated"
     assert by["s2", "No Finding"]["error"] == ""  # it follows from the others
     assert ("s3", "Pleural Effusion") not in by
 
@@ -126,12 +124,12 @@ def test_each_finding_has_its_own_line(pairs_of: Callable[..., Pairs], tmp_path:
 def test_risk_over_coverage() -> None:
     confidence = np.array([-0.1, -0.2, -0.2, -0.5])
     loss = np.array([0.0, 0.0, 1.0, 1.0])
-    found = selective.curve(confidence, loss)
+    found = risk_coverage.curve(confidence, loss)
     assert found.thresholds.tolist() == [-0.1, -0.2, -0.5]
     assert found.coverage.tolist() == [0.25, 0.75, 1.0]
     assert found.risk.tolist() == pytest.approx([0, 1 / 3, 1 / 2])
     # Every study adds the risk at its own confidence: 0, twice 1/3, 1/2.
-    measure = selective.area(confidence, loss)
+    measure = risk_coverage.area(confidence, loss)
     assert measure.value == pytest.approx((0 + 2 / 3 + 1 / 2) / 4)
     weights = np.array([[1.0, 1, 1, 1], [2, 0, 0, 2], [0, 0, 0, 4]])
     assert measure.weighted(weights) == pytest.approx([measure.value, (2 * 0 + 2 * 0.5) / 4, 1.0])
@@ -142,8 +140,8 @@ def test_a_resample_has_the_area_of_its_studies() -> None:
     confidence, loss = rng.normal(size=30).round(1), rng.random(30)
     weights = rng.integers(0, 3, size=30)
     repeated = np.repeat(np.arange(30), weights)
-    expected = selective.area(confidence[repeated], loss[repeated]).value
-    assert selective.area(confidence, loss).weighted(weights[None].astype(float))[0] == pytest.approx(expected)
+    expected = risk_coverage.area(confidence[repeated], loss[repeated]).value
+    assert risk_coverage.area(confidence, loss).weighted(weights[None].astype(float))[0] == pytest.approx(expected)
 
 
 def test_thresholds_keep_their_risk_and_say_where_none_does() -> None:
@@ -152,7 +150,7 @@ def test_thresholds_keep_their_risk_and_say_where_none_does() -> None:
     loss = (rng.random(200) < 0.2 - 0.3 * confidence).astype(float)
     loss[confidence.argmax()] = 1.0
     bootstrap = PatientBootstrap([str(n // 2) for n in range(200)], samples=200, seed=0)
-    found = selective.summary(confidence, loss, (0.0, 0.3, 1.0), bootstrap)
+    found = risk_coverage.summary(confidence, loss, (0.0, 0.3, 1.0), bootstrap)
     assert (
         found["least_area"].value <= found["area"].value < found["area_by_chance"].value == pytest.approx(loss.mean())
     )
@@ -243,8 +241,8 @@ def test_an_evaluation_holds_all_of_it_and_draws_it(tmp_path: Path) -> None:
     assert scores["systems"]["model"]["contradictions"]["value"] == pytest.approx(1 / 3)
     chosen = scores["selective"]
     assert (chosen["studies"], chosen["without_confidence"]) == (2, 1)
-    assert set(chosen["risks"]) == {"1 - radgraph_partial", "any omitted or invented finding"}
-    assert chosen["risks"]["any omitted or invented finding"]["thresholds"][0]["coverage"] == 1.0
+    assert set(chosen["risks"]) == {"1 - radgraph_partial", "any omitted or hallucinated finding"}
+    assert chosen["risks"]["any omitted or hallucinated finding"]["thresholds"][0]["coverage"] == 1.0
     assert "not validated against radiologists" in scores["conditions"]["metrics"]["clinical"]["findings"]
     for name in ("scores", "findings", "selective"):
         with PIL.Image.open(tmp_path / "scores" / f"{name}.png") as picture:

@@ -10,7 +10,7 @@ from cxrreport.demo.findings import sample_findings
 from cxrreport.demo.grammar import HOUSE_STYLES, AnnotatedText, annotate, join, write_report
 from cxrreport.evaluation.clinical.chexpert import mentions
 from cxrreport.evaluation.clinical.contradictions import contradictions, impression_token
-from cxrreport.evaluation.radgraph.graph import Annotation
+from cxrreport.evaluation.radgraph import Annotation
 
 GraphOf = Callable[[AnnotatedText | str], Annotation]
 

@@ -18,15 +18,14 @@ from cxrreport.demo.grammar import write_report
 from cxrreport.errors import InputError, OutputError, ScoreError, SettingsError, WeightsError
 from cxrreport.evaluation.conditions import differing, of_number
 from cxrreport.evaluation.evaluate import Evaluation, evaluate
-from cxrreport.evaluation.metrics import Metric, Pairs, metric
-from cxrreport.evaluation.metrics.label_agreement import finding_scorer
+from cxrreport.evaluation.metrics import Metric, Pairs, finding_scorer, metric
 from cxrreport.evaluation.results import plain
-from cxrreport.evaluation.statistics.bootstrap import mean
+from cxrreport.evaluation.statistics import mean
 from cxrreport.review.studies import read_evaluation
 from cxrreport.settings import EvaluateSettings
 
 STUDIES = 24
-ERRORS = ("invented_findings", "omitted_findings", "contradictions", "invented_priors")
+ERRORS = ("hallucinated_findings", "omitted_findings", "contradictions", "hallucinated_priors")
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +97,11 @@ def test_a_perfect_system_beside_its_controls(tmp_path: Path, data: Path, report
     )
     assert list(found.systems) == ["model", "shuffled", "most_frequent"]
     assert list(found.differences) == ["shuffled", "most_frequent"]
-    looks = found.systems["model"]["looks"]
-    assert looks == found.differences["shuffled"]["radgraph_partial"]
-    assert found.conditions["metrics"]["looks"]["level"] == "partial"
+    gap = found.systems["model"]["image_reliance_gap"]
+    assert gap == found.differences["shuffled"]["radgraph_partial"]
+    assert found.conditions["metrics"]["image_reliance_gap"]["level"] == "partial"
     for number, one in found.systems["model"].items():
-        if number not in ("looks", "mentions_of_priors"):
+        if number not in ("image_reliance_gap", "mentions_of_priors"):
             right = 0 if number in ERRORS else 10 if number == "cider" else 1
             assert (one.value, one.low, one.high) == pytest.approx((right, right, right)), number
     for name, differences in found.differences.items():
@@ -140,7 +139,7 @@ def test_files_say_the_same_and_the_review_page_can_read_them(
     entities = [json.loads(line) for line in (folder / "entities.jsonl").read_text().split("\n") if line]
     assert [one["study_id"] for one in entities] == sorted(one["study_id"] for one in entities)
     statuses = {e["status"] for one in entities for e in one["candidate"]["entities"]}
-    assert statuses == {"matched", "invented"}
+    assert statuses == {"matched", "hallucinated"}
     for one in entities:
         for side in ("candidate", "reference"):
             for entity in one[side]["entities"]:
@@ -238,10 +237,10 @@ def test_extra_metrics_of_both_kinds(tmp_path: Path, data: Path, reports: dict[s
     ("one", "message"),
     [
         (metric("rouge_l")(lambda pairs: dict.fromkeys(pairs.references, 0.0)), "'rouge_l': the name is taken"),
-        (metric("study_id")(lambda pairs: dict.fromkeys(pairs.references, 0.0)), "study_id is something else's"),
+        (metric("study_id")(lambda pairs: dict.fromkeys(pairs.references, 0.0)), "study_id is taken"),
         (metric("mine")(lambda pairs: {"s00": 1.0}), "'mine': no candidate for studies s01"),
         (metric("mine")(lambda pairs: mean([1.0, 0.0, 0.0])), "'mine': 3 rows for 24 studies"),
-        (metric("mine")(lambda pairs: {"bleu4": mean([0.0] * 24)}), "'mine': the number bleu4 is something else's"),
+        (metric("mine")(lambda pairs: {"bleu4": mean([0.0] * 24)}), "'mine': the name bleu4 is taken"),
     ],
 )
 def test_extra_metrics_that_do_not_fit(
@@ -283,9 +282,9 @@ def test_input_that_cannot_be_scored(tmp_path: Path, data: Path, reports: dict[s
         run(tmp_path, data, predict(tmp_path / "void", {"s00": None}))
     with pytest.raises(InputError, match="nowhere"):
         run(tmp_path, data, good, controls={"blank": tmp_path / "nowhere.csv"})
-    with pytest.raises(ScoreError, match="most_frequent is taken"):
+    with pytest.raises(ScoreError, match="most_frequent is reserved"):
         run(tmp_path, data, good, controls={"most_frequent": good})
-    with pytest.raises(SettingsError, match=r"generate_controls: blank not made yet; call runs.evaluate"):
+    with pytest.raises(SettingsError, match=r"generate_controls: blank not generated yet; call runs.evaluate"):
         run(tmp_path, data, good, generate_controls=("blank",))
     with pytest.raises(WeightsError, match=r"radgraph-xl\.tar\.gz"):
         run(tmp_path, data, good, radgraph="radgraph-xl", weights=tmp_path / "weights")

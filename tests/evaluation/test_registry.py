@@ -7,7 +7,7 @@ import pytest
 
 from cxrreport.errors import SettingsError
 from cxrreport.evaluation.metrics import Pairs
-from cxrreport.evaluation.registry import chosen
+from cxrreport.evaluation.registry import selected_metrics
 from cxrreport.settings import EvaluateSettings
 
 MODULE = """
@@ -52,19 +52,21 @@ def settings(*metrics: str, allow_remote: bool = False) -> EvaluateSettings:
 
 def test_an_installed_package_plugs_in_by_its_entry_point(install: Callable[[str], None]) -> None:
     install("length_ratio = plugged_metrics:length_ratio\n")
-    (found,) = chosen(settings("length_ratio"), ())
+    (found,) = selected_metrics(settings("length_ratio"), ())
     numbers = found(Pairs(references={"1": "no effusion seen"}, candidates={"1": "no effusion"}))
     assert numbers["length_ratio"].values.tolist() == [pytest.approx(2 / 3)]
     assert found.conditions == {"unit": "words of candidate per word of reference"}
-    assert [one.name for one in chosen(settings("rouge_l", "plugged_metrics:length_ratio"), ())][-1] == "length_ratio"
+    assert [one.name for one in selected_metrics(settings("rouge_l", "plugged_metrics:length_ratio"), ())][
+        -1
+    ] == "length_ratio"
 
 
 def test_a_metric_that_sends_text_away_is_refused_unless_allowed(install: Callable[[str], None]) -> None:
     install("judge = plugged_metrics:judge\n")
     for name in ("judge", "plugged_metrics:judge"):
         with pytest.raises(SettingsError, match="metric judge sends reports to another machine; give --allow-remote"):
-            chosen(settings(name), ())
-        assert [one.name for one in chosen(settings(name, allow_remote=True), ())] == ["judge"]
+            selected_metrics(settings(name), ())
+        assert [one.name for one in selected_metrics(settings(name, allow_remote=True), ())] == ["judge"]
 
 
 def test_an_unknown_metric_is_answered_with_those_that_are_known(install: Callable[[str], None]) -> None:
@@ -73,8 +75,8 @@ def test_an_unknown_metric_is_answered_with_those_that_are_known(install: Callab
     )
     known = "bleu, broken, chexbert, cider, clinical, f, length_ratio, radgraph, rouge_l, and module:metric"
     with pytest.raises(SettingsError, match=f"'meteor' is not known; known are {known}"):
-        chosen(settings("meteor"), ())
+        selected_metrics(settings("meteor"), ())
     with pytest.raises(SettingsError, match="'broken' of plugged_metrics_gone:x cannot be loaded"):
-        chosen(settings("broken"), ())
+        selected_metrics(settings("broken"), ())
     with pytest.raises(SettingsError, match="'f' is no metric"):
-        chosen(settings("f"), ())
+        selected_metrics(settings("f"), ())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cxrreport.evaluation.statistics.bootstrap import Measure, PatientBootstrap, f1_of_counts, holm, mean, p_value
+from cxrreport.evaluation.statistics import Measure, PatientBootstrap, f1_of_counts, holm, mean, p_value
 
 
 def test_intervals_agree_with_scipy_when_every_patient_has_one_study() -> None:

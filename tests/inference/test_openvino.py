@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxrreport.demo.findings import Finding, Name
+from cxrreport.demo.findings import Name, PhantomFinding
 from cxrreport.demo.phantom import draw, sample_anatomy
 from cxrreport.errors import MissingExtraError, SettingsError
 from cxrreport.inference import backends as loading
@@ -54,7 +54,7 @@ def test_texts_of_any_batch_are_those_of_torch(loaded, random_model, studies_and
 def test_texts_of_the_tiny_model_are_those_of_torch(tmp_path: Path) -> None:
     settings = CheckpointSettings(name="tiny", precision="float32", device="cpu")
     draws = np.random.default_rng(3)
-    shown = [(), (Finding(Name.CARDIOMEGALY, size="large"),), (Finding(Name.PACEMAKER, side="left"),)]
+    shown = [(), (PhantomFinding(Name.CARDIOMEGALY, size="large"),), (PhantomFinding(Name.PACEMAKER, side="left"),)]
     requests = [
         Request(
             study_id=str(number),

@@ -10,7 +10,7 @@ import pytest
 
 from cxrreport.errors import ManifestError
 from cxrreport.records import Report, Split, Study
-from cxrreport.review.page import write_page
+from cxrreport.review import write_page
 
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'> no effusion {{ 7 * 7 }}"
 
@@ -63,7 +63,7 @@ FINDINGS = [
     said("s100", "model", "Cardiomegaly", "present", "present"),
     said("s100", "model", "Fracture", "absent", "absent"),
     said("s100", "model", "No Finding", "absent", "absent"),
-    said("s200", "model", "Pneumothorax", "absent", "present left", error="invented", contradiction="presence"),
+    said("s200", "model", "Pneumothorax", "absent", "present left", error="hallucinated", contradiction="presence"),
     said("s200", "model", "Pleural Effusion", "present left mild", "present right mild"),
     said("s200", "shuffled", "Edema", "present", "", error="omitted"),
     said("=s400", "model", "Lung Opacity", "uncertain left+right", "", error="omitted"),
@@ -76,7 +76,7 @@ CASES = {
         0.25,
         "Left pneumothorax.",
         "Small left clot.",
-        [(0, 1, "invented")],
+        [(0, 1, "hallucinated")],
         [(0, 0, "missed"), (2, 2, "missed")],
     ),
     "s300": (0.0, HOSTILE, "Clear lungs.", [], [(0, 1, "missed")]),
@@ -165,7 +165,7 @@ def big_review(tmp_path_factory: pytest.TempPathFactory) -> Path:
             number / 2000,
             f"Heart is normal word{number}. " * 12,
             f"Lungs are clear word{number}. " * 12,
-            [(0, 0, "invented")],
+            [(0, 0, "hallucinated")],
             [(2, 2, "missed")],
         )
         for number in range(2000)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrreport.review.page import write_page
+from cxrreport.review import write_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -103,14 +103,14 @@ def test_keys_and_buttons_move(page: sync_api.Page) -> None:
 
 def test_entities_are_marked_by_more_than_colour(page: sync_api.Page) -> None:
     page.keyboard.press("j")
-    invented = page.locator("#generated .mark")
+    hallucinated = page.locator("#generated .mark")
     missed = page.locator("#reference .mark")
-    assert invented.all_inner_texts() == ["Left pneumothorax"]
+    assert hallucinated.all_inner_texts() == ["Left pneumothorax"]
     assert missed.all_inner_texts() == ["Small", "clot"]
     style = "element => getComputedStyle(element).textDecorationStyle"
-    assert [invented.first.evaluate(style), missed.first.evaluate(style)] == ["wavy", "dashed"]
+    assert [hallucinated.first.evaluate(style), missed.first.evaluate(style)] == ["wavy", "dashed"]
     assert missed.first.get_attribute("title") == "missed: Observation::definitely present"
-    assert page.locator("#where").inner_text() == "entities: 2 missed, 1 invented"
+    assert page.locator("#where").inner_text() == "entities: 2 missed, 1 hallucinated"
     page.keyboard.press("End")
     assert page.locator("#reference .mark").first.evaluate(style) == "solid"
 
@@ -144,7 +144,7 @@ def test_filter_by_finding(page: sync_api.Page) -> None:
     expected = {
         ("Pneumothorax", ""): ["s200"],
         ("", "omitted"): ["=s400"],
-        ("", "invented"): ["s200"],
+        ("", "hallucinated"): ["s200"],
         ("", "agreed"): ["s100"],
         ("", "differs"): ["s200"],
         ("", "contradiction"): ["s200"],
@@ -159,7 +159,7 @@ def test_filter_by_finding(page: sync_api.Page) -> None:
     page.locator("#state").select_option("omitted")
     page.locator("#query").fill("pneumothorax")  # both filters at once
     assert ids(page) == []
-    page.locator("#state").select_option("invented")
+    page.locator("#state").select_option("hallucinated")
     assert ids(page) == ["s200"]
 
 
@@ -168,7 +168,7 @@ def test_findings_stand_side_by_side(page: sync_api.Page) -> None:
     page.keyboard.press("j")
     rows = [row.locator("th, td").all_inner_texts() for row in page.locator("#finding-rows tr").all()]
     assert rows == [
-        ["Pneumothorax", "present, left", "absent", "invented contradicts itself"],
+        ["Pneumothorax", "present, left", "absent", "hallucinated contradicts itself"],
         ["Pleural Effusion", "present, right, small or mild", "present, left, small or mild", "differs"],
     ]
     page.keyboard.press("j")
@@ -236,7 +236,7 @@ def test_verdict_and_note_are_kept_and_exported(page: sync_api.Page, tmp_path: P
     assert [(row["study_id"], row["verdict"]) for row in rows] == [("s300", "significant"), ("'=s400", "acceptable")]
     assert rows[0]["note"] == '\'=cmd, "quoted"\nj 1 are letters here'
     assert float(rows[0]["radgraph_partial"]) == 0.0
-    assert [(row["omitted"], row["invented"]) for row in rows] == [("", ""), ("Lung Opacity", "")]
+    assert [(row["omitted"], row["hallucinated"]) for row in rows] == [("", ""), ("Lung Opacity", "")]
     page.locator("#read").select_option("no")
     assert page.locator("#position").inner_text() == "1 of 2"
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from cxrreport.evaluation.evaluate import MAIN, evaluate
-from cxrreport.review.page import write_page
+from cxrreport.review import write_page
 from cxrreport.review.studies import WORST_BY, read_evaluation
 from cxrreport.settings import EvaluateSettings
 

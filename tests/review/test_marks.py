@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrreport.review.marks import Entity, Piece, pieces, token_spans
+from cxrreport.review.marks import MarkedEntity, Piece, pieces, token_spans
 
 
-def entity(start: int, end: int, status: str = "matched") -> Entity:
-    return Entity(tokens="x", label="Observation::definitely present", start=start, end=end, status=status)
+def entity(start: int, end: int, status: str = "matched") -> MarkedEntity:
+    return MarkedEntity(tokens="x", label="Observation::definitely present", start=start, end=end, status=status)
 
 
 def test_text_keeps_its_own_spacing_and_line_breaks() -> None:
@@ -25,8 +25,12 @@ def test_neighbouring_entities_stay_apart() -> None:
 
 
 def test_an_error_wins_over_a_match_that_overlaps_it() -> None:
-    cut = pieces("small left effusion", ["small", "left", "effusion"], [entity(0, 2), entity(1, 1, "invented")])
-    assert [(piece.text, piece.status) for piece in cut] == [("small ", ""), ("left", "invented"), (" effusion", "")]
+    cut = pieces("small left effusion", ["small", "left", "effusion"], [entity(0, 2), entity(1, 1, "hallucinated")])
+    assert [(piece.text, piece.status) for piece in cut] == [
+        ("small ", ""),
+        ("left", "hallucinated"),
+        (" effusion", ""),
+    ]
 
 
 def test_tokens_that_are_not_in_the_text_are_shown_themselves() -> None:
@@ -44,7 +48,7 @@ def test_empty_text_has_no_pieces() -> None:
 
 
 def test_an_entity_past_the_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match="token 3 of 2"):
+    with pytest.raises(ValueError, match="token 3, but there are only 2"):
         pieces("a b", ["a", "b"], [entity(1, 3)])
 
 

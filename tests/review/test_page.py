@@ -14,7 +14,8 @@ import pytest
 
 from cxrreport.errors import InputError, ManifestError, OutputError
 from cxrreport.records import Split, Study
-from cxrreport.review.page import image_uri, write_page
+from cxrreport.review import write_page
+from cxrreport.review.page import image_uri
 
 
 class Scripts(HTMLParser):
@@ -81,11 +82,11 @@ def test_findings_of_the_main_system_come_along(evaluation: Path, images, tmp_pa
     data = data_of(output.read_text(encoding="utf-8"))
     by_study = {study["id"]: study["findings"] for study in data["studies"]}
     assert by_study["s200"] == [
-        ["Pneumothorax", ["present", "left", ""], ["absent", "", ""], "invented", "presence"],
+        ["Pneumothorax", ["present", "left", ""], ["absent", "", ""], "hallucinated", "presence"],
         ["Pleural Effusion", ["present", "right", "mild"], ["present", "left", "mild"], "", ""],
     ]
     assert by_study["s300"] == []
-    assert data["heads"] == ["radgraph_partial", "radgraph_partial", "bleu4"]
+    assert data["headlines"] == ["radgraph_partial", "radgraph_partial", "bleu4"]
 
 
 def test_synthetic_scores_say_so(evaluation: Path, images, tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_entities_past_the_end_of_their_report_are_named(evaluation: Path, image
     record["reference"]["entities"][0]["end"] = 999
     lines[0] = json.dumps(record)
     (evaluation / "entities.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(InputError, match="study s100, reference: an entity that ends at token 999"):
+    with pytest.raises(InputError, match="study s100, reference: entity ends at token 999"):
         write_page(evaluation, images, tmp_path / "review.html", None)
 
 

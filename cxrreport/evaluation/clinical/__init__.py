@@ -1,1 +1,14 @@
-"""Findings as reports state them (CheXpert's 14), and how far two reports agree on them."""
+"""What reports state about CheXpert's 14 findings, and how far two reports agree."""
+
+from cxrreport.evaluation.clinical.comparison import (
+    METRIC,
+    SCORED,
+    Compared,
+    by_finding,
+    compare,
+    stated_positive,
+    write_findings,
+)
+from cxrreport.evaluation.clinical.vocabulary import Finding
+
+__all__ = ["METRIC", "SCORED", "Compared", "Finding", "by_finding", "compare", "stated_positive", "write_findings"]

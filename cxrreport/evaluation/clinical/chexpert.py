@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from cxrreport.evaluation.clinical import vocabulary as words
 from cxrreport.evaluation.clinical.vocabulary import Finding, Says
-from cxrreport.evaluation.radgraph.graph import Annotation, Entity
+from cxrreport.evaluation.radgraph import Annotation, Entity
 
 NOT_VALIDATED = "words on RadGraph entities, not validated against radiologists"
 _MODIFY = "modify"

@@ -1,5 +1,16 @@
-"""Text metrics and label metrics, and the interface that plug-in metrics implement."""
+"""Text and label metrics, and the interface of plug-in metrics."""
 
 from cxrreport.evaluation.metrics.interface import GROUP, Metric, Pairs, check, load, metric, plugged_in
+from cxrreport.evaluation.metrics.label_agreement import finding_scorer, finding_scores
 
-__all__ = ["GROUP", "Metric", "Pairs", "check", "load", "metric", "plugged_in"]
+__all__ = [
+    "GROUP",
+    "Metric",
+    "Pairs",
+    "check",
+    "finding_scorer",
+    "finding_scores",
+    "load",
+    "metric",
+    "plugged_in",
+]

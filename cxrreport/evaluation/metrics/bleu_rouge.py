@@ -17,7 +17,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 
 from cxrreport.evaluation.metrics import Metric, Pairs
-from cxrreport.evaluation.statistics.bootstrap import Floats, Measure, Score, form, mean
+from cxrreport.evaluation.statistics import Floats, Measure, Score, form, mean
 
 CONVENTIONS: dict[str, dict[str, str | bool]] = {
     "": {"tokenize": "13a", "lowercase": False},

@@ -23,7 +23,7 @@ from tokenizers import BertWordPieceTokenizer
 from cxrreport.errors import WeightsError
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.radgraph.archives import REPOSITORY, fetch
-from cxrreport.evaluation.statistics.bootstrap import Floats, Measure, f1_of_counts, form
+from cxrreport.evaluation.statistics import Floats, Measure, f1_of_counts, form
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chexbert"
 """Where the weights are looked for; `f1chexbert` keeps them there too, on Linux."""

@@ -19,7 +19,7 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from scipy import sparse
 
 from cxrreport.evaluation.metrics import Metric
-from cxrreport.evaluation.statistics.bootstrap import Floats, Measure, mean
+from cxrreport.evaluation.statistics import Floats, Measure, mean
 
 ORDERS = 4
 SIGMA = 6.0

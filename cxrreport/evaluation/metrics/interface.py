@@ -27,8 +27,8 @@ from typing import Any
 
 from cxrreport.errors import ScoreError, SettingsError
 from cxrreport.evaluation.metrics.label_agreement import same_studies
-from cxrreport.evaluation.radgraph.graph import Annotation
-from cxrreport.evaluation.statistics.bootstrap import Measure, mean
+from cxrreport.evaluation.radgraph import Annotation
+from cxrreport.evaluation.statistics import Measure, mean
 from cxrreport.remote import check_allowed, load_function
 
 GROUP = "cxrreport.metrics"

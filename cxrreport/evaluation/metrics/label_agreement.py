@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxrreport.errors import ScoreError
-from cxrreport.evaluation.statistics.bootstrap import Measure, f1_of_counts
+from cxrreport.evaluation.statistics import Measure, f1_of_counts
 
 if TYPE_CHECKING:
     from cxrreport.evaluation.metrics import Pairs
@@ -74,17 +74,17 @@ def finding_scores(
     """
     same_studies(reference, candidate)
     hits: Counter[Hashable] = Counter()
-    invented: Counter[Hashable] = Counter()
+    hallucinated: Counter[Hashable] = Counter()
     missed: Counter[Hashable] = Counter()
     terms = np.zeros((len(reference), 3))
     for row, (study_id, known) in enumerate(reference.items()):
         said = candidate[study_id]
         terms[row] = len(known & said), len(said - known), len(known - said)
         hits.update(group(label) for label in known & said)
-        invented.update(group(label) for label in said - known)
+        hallucinated.update(group(label) for label in said - known)
         missed.update(group(label) for label in known - said)
-    groups = sorted(hits | invented | missed, key=str)
-    by_finding = {name: Counts(hits[name], invented[name], missed[name]) for name in groups}
+    groups = sorted(hits | hallucinated | missed, key=str)
+    by_finding = {name: Counts(hits[name], hallucinated[name], missed[name]) for name in groups}
     total = Counts(*(int(value) for value in terms.sum(axis=0)))
     # A study without findings on both sides is right, and has no F1 of its own.
     values = np.nan_to_num(f1_of_counts(terms), nan=1.0)

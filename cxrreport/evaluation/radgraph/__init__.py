@@ -1,1 +1,14 @@
-"""RadGraph: its archives on disk, its model run in batches, entity graphs and their F1."""
+"""RadGraph: entity graphs and their F1. `annotator` (loads torch) annotates texts, `archives` finds the weights."""
+
+from cxrreport.evaluation.radgraph.graph import (
+    NO_ENTITIES,
+    Agreement,
+    Annotation,
+    Entity,
+    Level,
+    agreement,
+    rexrank,
+    statuses,
+)
+
+__all__ = ["NO_ENTITIES", "Agreement", "Annotation", "Entity", "Level", "agreement", "rexrank", "statuses"]

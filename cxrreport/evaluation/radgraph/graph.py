@@ -1,7 +1,7 @@
 """Entity graphs of reports, and the RadGraph F1 of two of them.
 
-The three levels are the rewards of the `radgraph` package (Delbrouck et al. 2022, arXiv 2210.12186), the same
-operations in the same order, so that values are equal to the last bit. What counts as one item of a report:
+The three levels are the rewards of the `radgraph` package (Delbrouck et al. 2022, arXiv 2210.12186). The operations and
+their order are those of the package, so values are equal to the last bit. Items of a report that are compared:
 
 | level | an entity without relation | an entity with relations |
 |---|---|---|
@@ -9,8 +9,8 @@ operations in the same order, so that values are equal to the last bit. What cou
 | partial | (words, label) | (words, label, has a relation) |
 | complete | (words, label) | (words, label, relation, words of its target) for each relation |
 
-Two case rules are in use under one version number: radgraph 0.1.18 as on PyPI compares words as they are written,
-except in the last column of `complete`; the repository's head (July 2026) lower-cases everywhere.
+Two case rules exist under one version number: radgraph 0.1.18 from PyPI compares words as written, except in the last
+column of `complete`; the head of its repository (July 2026) lower-cases everywhere.
 """
 
 from __future__ import annotations
@@ -19,33 +19,27 @@ from collections.abc import Hashable, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
+from cxrreport.records import EntityStatus
+
 
 class Level(StrEnum):
-    """What must agree for two entities to match; see the module's table."""
+    """What must agree for two entities to match; see the table of this module."""
 
     SIMPLE = "simple"
     PARTIAL = "partial"
     COMPLETE = "complete"
 
 
-class Status(StrEnum):
-    """Whether an entity is in both reports, only in the reference (missed) or only in the candidate (invented)."""
-
-    MATCHED = "matched"
-    MISSED = "missed"
-    INVENTED = "invented"
-
-
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """One entity.
+    """One entity of a report.
 
     Args:
-        words: its tokens, joined by one space.
-        label: e.g. `Observation::definitely absent`.
-        start: index of its first token.
-        end: index of its last token, included.
-        relations: kind and index (into `Annotation.entities`) of each entity that this one points to.
+        words: tokens of the entity, joined by one space.
+        label: RadGraph label, for example `Observation::definitely absent`.
+        start: index of the first token.
+        end: index of the last token, inclusive.
+        relations: kind and target (index into `Annotation.entities`) of each outgoing relation.
     """
 
     words: str
@@ -57,7 +51,7 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """A text as RadGraph split it, and its graph."""
+    """The tokens of a text and its entity graph."""
 
     tokens: tuple[str, ...]
     entities: tuple[Entity, ...]
@@ -73,12 +67,12 @@ class Agreement:
 
 
 NO_ENTITIES = Annotation((), ())
-"""The graph of a text in which nothing was found, or that is empty."""
+"""Graph of a text without entities."""
 NO_AGREEMENT = Agreement(0.0, 0.0, 0.0)
 
 
 def items(annotation: Annotation, level: Level, *, lower_case: bool) -> set[Hashable]:
-    """What is compared at `level`; see the module's table."""
+    """The items that are compared at `level`; see the table of this module."""
     found: set[Hashable] = set()
     for entity in annotation.entities:
         words = entity.words.lower() if lower_case else entity.words
@@ -88,30 +82,29 @@ def items(annotation: Annotation, level: Level, *, lower_case: bool) -> set[Hash
             found.add((words, entity.label, True))
         else:
             for kind, target in entity.relations:
-                aim = annotation.entities[target].words.lower()
-                found.add((entity.words.lower(), entity.label, kind, aim))
+                target_words = annotation.entities[target].words.lower()
+                found.add((entity.words.lower(), entity.label, kind, target_words))
     return found
 
 
 def agreement(candidate: Annotation, reference: Annotation, level: Level, *, lower_case: bool) -> Agreement:
-    """Compare two graphs. A side without entities gives zero, also where both have none, as in the package.
+    """Compare two graphs. If either side has no entities, the agreement is zero, as in the package.
 
     Args:
-        candidate: graph of what was written.
-        reference: graph of what should have been.
+        candidate: graph of the candidate.
+        reference: graph of the reference.
         level: what must agree.
-        lower_case: the case rule; see the module.
+        lower_case: case rule; see the docstring of this module.
     """
     return _agreement(items(candidate, level, lower_case=lower_case), items(reference, level, lower_case=lower_case))
 
 
 def rexrank(candidate: Annotation, reference: Annotation, *, lower_case: bool) -> Agreement:
-    """The mean of entity F1 and relation F1, each zero where a side has none (Yu et al. 2023, Patterns 4:100802), and
-    of their precisions and recalls, which ReXrank does not publish.
+    """Mean of entity F1 and relation F1, each zero if a side has none (Yu et al. 2023, Patterns 4:100802).
 
-    An entity is (words, label), a relation (entity, entity, kind): unlike level complete, the label of its target
-    counts, and a report without relations has at most 0.5. ReXrank computes it with the model `radgraph` and compares
-    words as they are written.
+    Precision and recall are averaged in the same way; ReXrank does not publish them. An entity is (words, label), a
+    relation (entity, entity, kind). Unlike at level complete, the label of the target counts, and a report without
+    relations has at most 0.5. ReXrank uses the model `radgraph` and compares words as written.
     """
 
     def entity(one: Entity) -> tuple[str, str]:
@@ -129,30 +122,31 @@ def rexrank(candidate: Annotation, reference: Annotation, *, lower_case: bool) -
     return Agreement(*(sum(getattr(one, name) for one in both) / 2 for name in ("precision", "recall", "f1")))
 
 
-def _agreement(written: Set[Hashable], wanted: Set[Hashable]) -> Agreement:
-    if not written or not wanted:
+def _agreement(candidate_items: Set[Hashable], reference_items: Set[Hashable]) -> Agreement:
+    if not candidate_items or not reference_items:
         return NO_AGREEMENT
-    common = len(written & wanted)
-    precision, recall = common / len(written), common / len(wanted)
+    common = len(candidate_items & reference_items)
+    precision, recall = common / len(candidate_items), common / len(reference_items)
     f1 = 2 * precision * recall / (precision + recall) if common else 0.0
     return Agreement(precision, recall, f1)
 
 
 def statuses(
     candidate: Annotation, reference: Annotation, *, lower_case: bool
-) -> tuple[tuple[Status, ...], tuple[Status, ...]]:
-    """For each entity of both sides whether the other side has it, by words and label (level simple).
+) -> tuple[tuple[EntityStatus, ...], tuple[EntityStatus, ...]]:
+    """For each entity whether the other report has it too, by words and label (level simple).
 
     Returns:
-        statuses of the candidate's entities (matched or invented) and of the reference's (matched or missed).
+        statuses of the candidate's entities (matched or hallucinated) and of the reference's (matched or missed).
     """
 
     def key(entity: Entity) -> tuple[str, str]:
         return (entity.words.lower() if lower_case else entity.words, entity.label)
 
-    written = {key(entity) for entity in candidate.entities}
-    wanted = {key(entity) for entity in reference.entities}
+    in_candidate = {key(entity) for entity in candidate.entities}
+    in_reference = {key(entity) for entity in reference.entities}
+    matched, missed, hallucinated = EntityStatus
     return (
-        tuple(Status.MATCHED if key(e) in wanted else Status.INVENTED for e in candidate.entities),
-        tuple(Status.MATCHED if key(e) in written else Status.MISSED for e in reference.entities),
+        tuple(matched if key(entity) in in_reference else hallucinated for entity in candidate.entities),
+        tuple(matched if key(entity) in in_candidate else missed for entity in reference.entities),
     )

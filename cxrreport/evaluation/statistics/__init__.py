@@ -1,1 +1,20 @@
-"""Patient-level bootstrap intervals, paired tests, and risk-coverage curves."""
+"""Scores of a set of studies, patient-level bootstrap intervals, paired tests and risk-coverage curves."""
+
+from cxrreport.evaluation.statistics.bootstrap import CONFIDENCE, PatientBootstrap
+from cxrreport.evaluation.statistics.measures import FORMS, Floats, Measure, Score, f1_of_counts, form, mean, ratio
+from cxrreport.evaluation.statistics.significance import holm, p_value
+
+__all__ = [
+    "CONFIDENCE",
+    "FORMS",
+    "Floats",
+    "Measure",
+    "PatientBootstrap",
+    "Score",
+    "f1_of_counts",
+    "form",
+    "holm",
+    "mean",
+    "p_value",
+    "ratio",
+]

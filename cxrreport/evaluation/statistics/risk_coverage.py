@@ -1,8 +1,8 @@
-"""Selective generation: how wrong the reports are that the model is sure of, and how sure it must be.
+"""Risk-coverage curves: the error rate among the reports that a model is most confident about (selective prediction).
 
-Reports are accepted from the most confident down. Coverage is the share that is accepted, risk the mean loss of what
-is accepted, and the area under risk over coverage is the mean risk over all coverages (El-Yaniv and Wiener 2010;
-Geifman and El-Yaniv 2017, arXiv 1705.08500). Reports of equal confidence are accepted together.
+Reports are accepted in order of confidence, the most confident first. Coverage is the share of accepted reports, risk
+their mean loss, and the area under the curve is the mean risk over all coverages (El-Yaniv and Wiener 2010; Geifman and
+El-Yaniv 2017, arXiv 1705.08500). Reports of equal confidence are accepted together.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from cxrreport.evaluation.statistics.bootstrap import Floats, Measure, PatientBootstrap, mean, ratio
+from cxrreport.evaluation.statistics.bootstrap import PatientBootstrap
+from cxrreport.evaluation.statistics.measures import Floats, Measure, mean, ratio
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Risk over coverage, one element per distinct confidence, from the highest down.
+    """A risk-coverage curve, one element per distinct confidence in descending order.
 
     Args:
-        thresholds: least confidence that is accepted.
-        coverage: share of the reports that are accepted, in (0, 1].
-        risk: mean loss of these.
+        thresholds: lowest confidence that is accepted.
+        coverage: share of accepted reports, in (0, 1].
+        risk: mean loss of the accepted reports.
     """
 
     thresholds: Floats
@@ -32,11 +33,11 @@ class Curve:
 
 
 def curve(confidence: Floats, loss: Floats) -> Curve:
-    """Risk over coverage.
+    """Compute the risk-coverage curve.
 
     Args:
-        confidence: float64[studies], higher is surer.
-        loss: float64[studies], 0 for a report that is right.
+        confidence: float64[studies], higher for more confident.
+        loss: float64[studies], 0 for a correct report.
     """
     thresholds, group = _groups(confidence)
     accepted = np.cumsum(np.bincount(group))
@@ -45,7 +46,7 @@ def curve(confidence: Floats, loss: Floats) -> Curve:
 
 
 def area(confidence: Floats, loss: Floats) -> Measure:
-    """The area under risk over coverage; no sum over studies, so every resample is ordered anew by its weights."""
+    """The area under the curve. It is not a function of sums, so it is recomputed for every resample."""
     order = np.argsort(-confidence, kind="stable")
     _, group = _groups(confidence)
     starts = np.unique(group[order], return_index=True)[1]
@@ -57,17 +58,17 @@ def area(confidence: Floats, loss: Floats) -> Measure:
         risk = np.divide(np.cumsum(losses, axis=1), accepted, out=np.zeros_like(accepted), where=accepted > 0)
         return np.asarray((sizes * risk).sum(axis=1) / weights.sum(axis=1))
 
-    # In all studies together each adds the risk at its own confidence.
+    # Over all studies, the area is the mean of the risks at the confidence of each study.
     risk = curve(confidence, loss).risk[group]
     return Measure(np.stack([risk, np.ones_like(risk)], axis=1), ratio, loss, resampled)
 
 
 def summary(confidence: Floats, loss: Floats, targets: Sequence[float], bootstrap: PatientBootstrap) -> dict[str, Any]:
-    """The area with its interval beside that of an order by chance and the best possible one, and for every target risk
-    the threshold with the greatest coverage that keeps it, None where none does.
+    """The area with its interval, beside that of a random and of the best possible order, and a threshold per target.
 
-    The thresholds are chosen on the studies that they are measured on: the upper bound of their risk, and better other
-    studies, say what to expect.
+    The threshold of a target risk has the greatest coverage whose risk does not exceed the target; it is `None` if
+    there is none. Thresholds are chosen and measured on the same studies, so expect a risk up to the upper bound on
+    others.
     """
     found = curve(confidence, loss)
     return {
@@ -81,21 +82,21 @@ def summary(confidence: Floats, loss: Floats, targets: Sequence[float], bootstra
 def _threshold(
     target: float, found: Curve, confidence: Floats, loss: Floats, bootstrap: PatientBootstrap
 ) -> dict[str, Any]:
-    kept = np.flatnonzero(found.risk <= target)
-    if not len(kept):
+    within = np.flatnonzero(found.risk <= target)
+    if not len(within):
         return {"risk_at_most": target, "confidence": None, "coverage": 0.0, "risk": None}
-    threshold = float(found.thresholds[kept[-1]])
+    threshold = float(found.thresholds[within[-1]])
     accepted = (confidence >= threshold).astype(np.float64)
     terms = np.stack([accepted * loss, accepted], axis=1)
     return {
         "risk_at_most": target,
         "confidence": threshold,
-        "coverage": float(found.coverage[kept[-1]]),
+        "coverage": float(found.coverage[within[-1]]),
         "risk": bootstrap.interval(Measure(terms, ratio, loss)),
     }
 
 
 def _groups(confidence: Floats) -> tuple[Floats, np.ndarray[Any, Any]]:
-    """The distinct confidences from the highest down, and of each study which it has."""
+    """The distinct confidences in descending order, and the index into them for each study."""
     values, group = np.unique(-confidence, return_inverse=True)
     return -values, group
