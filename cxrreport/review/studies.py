@@ -216,9 +216,7 @@ def _read_entities(file: Path) -> Iterator[tuple[str, dict[str, tuple[list[str],
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{file}, line {number}: no entities of a study ({error}); run `evaluate` again"
-        ) from error
+        raise InputError(f"{file}, line {number}: no entities of a study ({error}); run `evaluate` again") from error
 
 
 def _side(record: Mapping[str, Any]) -> tuple[list[str], list[MarkedEntity]]:
