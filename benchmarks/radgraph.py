@@ -36,7 +36,8 @@ from benchmarks.baselines import radgraph_stock
 from cxrreport.assets import radgraph_folder
 from cxrreport.demo.grammar import sample_annotated
 from cxrreport.evaluation.radgraph import Annotation, Level, agreement
-from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator, build_model, read_vocabulary, transformers5
+from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
+from cxrreport.evaluation.radgraph.compat import build_model, read_vocabulary, working_tokenizers
 
 MODEL = "radgraph-xl"
 SPAN_WIDTH = 8
@@ -73,7 +74,7 @@ def make_archive(folder: Path, texts: Sequence[str]) -> None:
         part["bert"]["model_name"] = str(folder / "encoder")
     (folder / "config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
-    with transformers5():
+    with working_tokenizers():
         _, model = build_model(config, read_vocabulary(folder / "vocabulary"), str(folder / "encoder"))
     torch.save(model.state_dict(), folder / "weights.th")
     calibrate(folder, texts)

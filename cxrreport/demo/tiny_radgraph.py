@@ -32,13 +32,13 @@ import torch
 
 from cxrreport.demo.grammar import LABELS, RELATIONS, AnnotatedText, TemplateEntity, sample_annotated
 from cxrreport.evaluation.radgraph import Annotation, Entity
-from cxrreport.evaluation.radgraph.annotator import (
+from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
+from cxrreport.evaluation.radgraph.compat import (
     NON_PADDED,
-    RadGraphAnnotator,
     build_model,
+    document_batch,
     read_vocabulary,
-    training_batch,
-    transformers5,
+    working_tokenizers,
 )
 from cxrreport.storage.files import atomic_path, write_json
 
@@ -214,7 +214,7 @@ def fit(reader: Any, model: Any, *, steps: int, seed: int) -> list[float]:
     losses = []
     for step in range(1, steps + 1):
         texts = [with_fillers(sample_annotated(rng, templates="seen"), rng) for _ in range(BATCH)]
-        loss = model(**training_batch(reader, model, document(texts)))["loss"] / BATCH
+        loss = model(**document_batch(reader, model, document(texts)))["loss"] / BATCH
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -245,7 +245,7 @@ def make(folder: Path, *, seed: int, steps: int = STEPS, judged: int = 300) -> d
     write_encoder(folder / "encoder", (sample_annotated(rng, templates="seen").text for _ in range(2000)))
     write_vocabulary(folder / "vocabulary")
     write_json(folder / "config.json", configuration())
-    with transformers5():
+    with working_tokenizers():
         reader, model = build_model(configuration(), read_vocabulary(folder / "vocabulary"), str(folder / "encoder"))
     losses = fit(reader, model, steps=steps, seed=seed)
     weights = io.BytesIO()  # into a file, its name would be part of the bytes

@@ -23,14 +23,14 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_stock(archive: Path, root: Path) -> Any:
     """The package's own `RadGraph` on the weights of `archive`; it wants the encoder's folder as an absolute name."""
-    from cxrreport.evaluation.radgraph.annotator import transformers5
+    from cxrreport.evaluation.radgraph.compat import working_tokenizers
 
     shutil.copytree(archive, root / "radgraph-xl")
     config = json.loads((archive / "config.json").read_text())
     for part in (config["dataset_reader"]["token_indexers"], config["model"]["embedder"]["token_embedders"]):
         part["bert"]["model_name"] = str(root / "radgraph-xl" / "encoder")
     (root / "radgraph-xl" / "config.json").write_text(json.dumps(config))
-    with transformers5():
+    with working_tokenizers():
         from radgraph import RadGraph
 
         return RadGraph(model_type="radgraph-xl", model_cache_dir=str(root), cuda=-1)

@@ -1,20 +1,15 @@
-"""The door to the `radgraph` package: the only importer of it.
+"""Annotate texts with RadGraph.
 
-radgraph 0.1.18 calls two tokenizer methods that transformers 5 removed. They are added to the tokenizers that this
-module makes, and nowhere else. Annotations equal those of the package's own `RadGraph`, entity for entity and relation
-for relation. What differs is around its model: the encoder reads several texts at once (`batched_model` says why that
-changes no annotation), span fields are built as one tensor instead of one object per span, a word is cut into word
-pieces once, no gradients are kept, weights are loaded as tensors only, and nothing is downloaded unless asked.
+Annotations equal those of the package's own `RadGraph`, entity for entity and relation for relation. The encoder reads
+several texts at once (`batched_model` explains why that changes no annotation), span fields are built as one tensor, a
+word is split into word pieces once, weights are loaded as tensors only, and nothing is downloaded without permission.
 """
 
 from __future__ import annotations
 
 import json
-import threading
-import types
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -22,150 +17,33 @@ from typing import Any, Literal
 import torch
 
 from cxrreport.errors import SettingsError, WeightsError
+from cxrreport.evaluation.radgraph import compat
 from cxrreport.evaluation.radgraph.annotation_cache import AnnotationCache, Graph
 from cxrreport.evaluation.radgraph.archives import Archive, package_version, read
-from cxrreport.evaluation.radgraph.batched_model import BatchedModel, batches
+from cxrreport.evaluation.radgraph.batched_model import BatchedModel, batches, span_table
+from cxrreport.evaluation.radgraph.compat import PACKAGE_CACHE
 from cxrreport.evaluation.radgraph.graph import Annotation, Entity
 from cxrreport.records import Progress
 
-with warnings.catch_warnings():
-    # Importing the package resets the process's warning filters and deprecates itself; keep that to the import.
-    warnings.simplefilter("ignore")
-    from radgraph.allennlp.common import cached_transformers
-    from radgraph.allennlp.common.util import namespace_match
-    from radgraph.allennlp.data import Vocabulary
-    from radgraph.allennlp.data.dataloader import allennlp_collate
-    from radgraph.allennlp.data.fields import ListField, TextField
-    from radgraph.allennlp.data.token_indexers import PretrainedTransformerMismatchedIndexer
-    from radgraph.allennlp.data.tokenizers import Token
-    from radgraph.allennlp.modules.text_field_embedders import BasicTextFieldEmbedder
-    from radgraph.allennlp.modules.token_embedders import PretrainedTransformerMismatchedEmbedder
-    from radgraph.dygie.data.dataset_readers.document import Document
-    from radgraph.dygie.data.dataset_readers.dygie import DyGIEReader
-    from radgraph.dygie.models.dygie import DyGIE
-    from radgraph.radgraph import CACHE_DIR
-    from radgraph.utils import batch_to_device, preprocess_reports
+__all__ = ["PACKAGE_CACHE", "RadGraphAnnotator"]
 
-NON_PADDED = "non_padded_namespaces.txt"
-PACKAGE_CACHE = Path(CACHE_DIR)
-"""The folder in which the radgraph package itself keeps its models."""
+logger = logging.getLogger(__name__)
 
-_making = threading.Lock()
-
-
-@contextmanager
-def transformers5(*, download: bool = False) -> Iterator[None]:
-    """Inside, the package makes tokenizers and encoders that work under transformers 5.
-
-    Replaces the two functions of the package's own module by which it makes them; one thread at a time.
-
-    Args:
-        download: let transformers fetch an encoder's configuration and tokenizer from the hub.
-    """
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
-
-    def tokenizer(model_name: str, **options: Any) -> Any:
-        made = AutoTokenizer.from_pretrained(model_name, local_files_only=not download, **options)
-        return with_removed_methods(made)
-
-    make: Callable[..., Any] = AutoModel.from_config
-
-    def encoder(model_name: str, *_: object) -> Any:
-        # Weights come from the archive. The package keeps one more copy of every encoder; this does not.
-        return make(AutoConfig.from_pretrained(model_name, local_files_only=not download))
-
-    with _making:
-        before = cached_transformers.get_tokenizer, cached_transformers.get
-        cached_transformers.get_tokenizer, cached_transformers.get = tokenizer, encoder
-        try:
-            yield
-        finally:
-            cached_transformers.get_tokenizer, cached_transformers.get = before
-
-
-def with_removed_methods(tokenizer: Any) -> Any:
-    """Add to this one tokenizer the methods of transformers 4 that the package calls."""
-    known: dict[tuple[Any, ...], Any] = {}
-
-    def encode_plus(self: Any, text: str, text_pair: str | None = None, **options: Any) -> Any:
-        # The package encodes word by word, and reports share most of their words.
-        key = (text, text_pair, *sorted(options.items()))
-        if key not in known:
-            known[key] = self(text, text_pair, **options)
-        return known[key]
-
-    def build_inputs_with_special_tokens(self: Any, ids: list[int]) -> list[int]:
-        bare = self("a", add_special_tokens=False)["input_ids"]
-        framed = self("a", add_special_tokens=True)["input_ids"]
-        place = framed.index(bare[0])
-        return [*framed[:place], *ids, *framed[place + len(bare) :]]
-
-    tokenizer.encode_plus = types.MethodType(encode_plus, tokenizer)
-    tokenizer.build_inputs_with_special_tokens = types.MethodType(build_inputs_with_special_tokens, tokenizer)
-    return tokenizer
-
-
-def read_vocabulary(folder: Path) -> Any:
-    """The package's vocabulary from an archive's `vocabulary/`, without the lock file that its own reader leaves."""
-    padded_not = (folder / NON_PADDED).read_text(encoding="utf-8").split()
-    vocabulary = Vocabulary(non_padded_namespaces=padded_not)
-    for file in sorted(folder.glob("*.txt")):
-        if file.name != NON_PADDED:
-            padded = not any(namespace_match(pattern, file.stem) for pattern in padded_not)
-            vocabulary.set_from_file(str(file), padded, namespace=file.stem)
-    return vocabulary
-
-
-def encoder_name(archive: Archive) -> str:
-    """The encoder that `config.json` names, as a folder where there is one.
-
-    In this order: a folder of that name inside the archive, a folder of that name, `encoder/` inside the archive (a
-    copy of the hub's configuration and tokenizer, for machines without a network), the name on the hub.
-    """
-    name = archive.encoder
-    for folder in (archive.folder / name, Path(name), archive.folder / "encoder"):
-        if (folder / "config.json").is_file():
-            return str(folder)
-    return name
-
-
-def build_model(config: dict[str, Any], vocabulary: Any, encoder: str) -> tuple[Any, Any]:
-    """The package's reader and model, weights not loaded; to be called inside `transformers5`.
-
-    Args:
-        config: `config.json` of an archive.
-        vocabulary: see `read_vocabulary`.
-        encoder: folder or hub name of the encoder.
-    """
-    indexer_config = config["dataset_reader"]["token_indexers"]["bert"]
-    indexer = PretrainedTransformerMismatchedIndexer(model_name=encoder, max_length=indexer_config.get("max_length"))
-    reader = DyGIEReader(max_span_width=config["dataset_reader"]["max_span_width"], token_indexers={"bert": indexer})
-    embedder_config = config["model"]["embedder"]["token_embedders"]["bert"]
-    embedder = PretrainedTransformerMismatchedEmbedder(model_name=encoder, max_length=embedder_config.get("max_length"))
-    rest = {
-        name: value
-        for name, value in json.loads(json.dumps(config["model"])).items()
-        if name not in ("type", "embedder", "initializer", "module_initializer")
-    }
-    return reader, DyGIE(vocab=vocabulary, embedder=BasicTextFieldEmbedder({"bert": embedder}), **rest)
-
-
-def training_batch(reader: Any, model: Any, document: dict[str, Any]) -> dict[str, Any]:
-    """One document in DyGIE++'s JSON, with `ner` and `relations`, as the tensors that the model takes."""
-    instance = reader.text_to_instance(document)
-    instance.index_fields(model.vocab)
-    batch: dict[str, Any] = allennlp_collate([instance])
-    return batch
+_CHECK_TEXTS = ("There is a small left pleural effusion. No pneumothorax.", "The lungs are clear.")
+"""Texts on which the batched model is compared with the package; of different lengths, so that one is padded."""
 
 
 class RadGraphAnnotator:
-    """RadGraph from an archive's folder.
+    """RadGraph from the folder of an archive.
+
+    Before its first use, the batched model is compared with the package on two short texts. If they disagree, a warning
+    is logged and the package annotates the texts one by one, which is slower.
 
     Args:
-        folder: `config.json`, `weights.th`, `vocabulary/`; see `archives.locate`.
-        device: `auto` takes the GPU where there is one, as the package does.
-        cache: SQLite file in which annotations are kept; None: they are not.
-        download: let transformers fetch the encoder's configuration and tokenizer from the hub.
+        folder: folder with `config.json`, `weights.th`, `vocabulary/`; see `archives.locate`.
+        device: `auto` uses the GPU if there is one, as the package does.
+        cache: SQLite file for annotations; `None` for no cache.
+        download: let transformers fetch the configuration and tokenizer of the encoder from the hub.
 
     Raises:
         WeightsError: a part is missing, does not fit or is not safe to load.
@@ -182,22 +60,22 @@ class RadGraphAnnotator:
     ) -> None:
         self.archive = read(folder)
         if device == "cuda" and not torch.cuda.is_available():
-            raise SettingsError("device: 'cuda' was asked for RadGraph and there is no GPU; use 'auto' or 'cpu'")
+            raise SettingsError("device: 'cuda' was requested for RadGraph, but there is no GPU; use 'auto' or 'cpu'")
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-        self._reader, model = self._load(download)
-        self._vocabulary = model.vocab
-        self._model = BatchedModel(model, self.archive.model_type)
+        self._download = download
+        self._reader, self._model = self._load()
+        self._checked = False
+        self._batched: BatchedModel | None = None
         self._max_span_width: int = self.archive.config["dataset_reader"]["max_span_width"]
         maker = json.dumps([self.archive.fingerprint, self.archive.model_type, package_version(), self.device.type])
         self._cache = AnnotationCache(cache, maker) if cache is not None else None
 
-    def _load(self, download: bool) -> tuple[Any, Any]:
+    def _load(self) -> tuple[Any, Any]:
         folder = self.archive.folder
         try:
-            vocabulary = read_vocabulary(folder / "vocabulary")
-            encoder = encoder_name(self.archive)
-            with transformers5(download=download):
-                reader, model = build_model(self.archive.config, vocabulary, encoder)
+            vocabulary = compat.read_vocabulary(folder / "vocabulary")
+            with compat.working_tokenizers(download=self._download):
+                reader, model = compat.build_model(self.archive.config, vocabulary, encoder_name(self.archive))
         except (KeyError, TypeError) as error:
             raise WeightsError(f"{folder / 'config.json'}: not a RadGraph configuration ({error!r})") from error
         except (OSError, ValueError) as error:
@@ -210,28 +88,30 @@ class RadGraphAnnotator:
         try:
             state = torch.load(weights, map_location=self.device, weights_only=True)
         except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-            raise WeightsError(f"{weights}: not a file of tensors only, or damaged; get the archive again") from error
+            raise WeightsError(
+                f"{weights}: damaged, or not a file of tensors only; download the archive again"
+            ) from error
         try:
             model.load_state_dict(state, strict=True)
         except (RuntimeError, TypeError, AttributeError) as error:
-            raise WeightsError(f"{weights}: does not fit {folder / 'config.json'}; get the archive again") from error
+            raise WeightsError(
+                f"{weights}: does not fit {folder / 'config.json'}; download the archive again"
+            ) from error
         return reader, model.to(self.device).eval()
 
     def tokens(self, text: str) -> list[str]:
-        """`text` as this model reads it. An empty text is read as "None", which is the package's rule."""
-        report = preprocess_reports([text or "None"], self.archive.model_type)[0]
-        tokens: list[str] = report["sentences"][0]
-        return tokens
+        """The tokens of `text` for this model. As in the package, an empty text is read as "None"."""
+        return compat.tokenize(text, self.archive.model_type)
 
     def annotate(self, texts: Iterable[str], *, progress: Progress | None = None) -> list[Annotation]:
         """Annotate `texts`, each distinct one once.
 
         Returns:
-            one annotation per text, in the order of `texts`. A text without any token (white space only, on which the
+            one annotation per text, in the order of `texts`. A text without tokens (white space only, on which the
             package fails) has no entities.
         """
-        wanted = list(texts)
-        tokens = {text: self.tokens(text) for text in dict.fromkeys(wanted)}
+        ordered = list(texts)
+        tokens = {text: self.tokens(text) for text in dict.fromkeys(ordered)}
         graphs: dict[str, Graph] = {text: [] for text, one in tokens.items() if not one}
         if self._cache:
             graphs |= self._cache.read(text for text in tokens if text not in graphs)
@@ -246,30 +126,58 @@ class RadGraphAnnotator:
                 progress(len(graphs), len(tokens), "RadGraph")
         if progress is not None and not missing:
             progress(len(tokens), len(tokens), "RadGraph")
-        made = {text: _annotation(one, graphs[text]) for text, one in tokens.items()}
-        return [made[text] for text in wanted]
+        annotations = {text: _annotation(one, graphs[text]) for text, one in tokens.items()}
+        return [annotations[text] for text in ordered]
 
+    @torch.inference_mode()
     def _graphs(self, texts: Sequence[list[str]]) -> list[Graph]:
         """The graphs of one batch of tokenised texts."""
-        return self._model.annotate([self._arguments(tokens) for tokens in texts])
+        # Training in bfloat16 validates within autocast; annotations are always computed in float32.
+        with torch.autocast(self.device.type, enabled=False):
+            if not self._checked:
+                self._batched, self._checked = self._checked_model(), True
+            if self._batched is None:
+                return [self._stock_graph(tokens) for tokens in texts]
+            return self._batched.annotate([self._arguments(tokens) for tokens in texts])
+
+    def _checked_model(self) -> BatchedModel | None:
+        """The batched model, or `None` if it disagrees with the package."""
+        tokens = [self.tokens(text) for text in _CHECK_TEXTS]
+        expected = [self._stock_graph(one) for one in tokens]
+        try:
+            batched = BatchedModel(self._model, self.archive.model_type)
+            problem = batched.differences([self._arguments(one) for one in tokens], expected)
+        except Exception as error:  # whatever replaced parts of another version raise
+            problem = f"{type(error).__name__}: {error}"
+        if not problem:
+            return batched
+        logger.warning(
+            "RadGraph in batches does not agree with the radgraph package (%s). Texts are annotated one by one by the "
+            "package, which is slower; scores are not affected",
+            problem,
+        )
+        self._reader, self._model = self._load()  # parts of the other one are replaced
+        return None
+
+    def _stock_graph(self, tokens: list[str]) -> Graph:
+        return compat.stock_graph(self._reader, self._model, tokens, self.archive.model_type, self.device)
 
     def _arguments(self, tokens: list[str]) -> dict[str, Any]:
-        # As the package's reader and collate function: a batch of one document with one sentence.
-        words = [Token(self._reader._normalize_word(token)) for token in tokens]
-        field = ListField([TextField(words, self._reader._token_indexers)])
-        field.index(self._vocabulary)
-        text = field.batch_tensors([field.as_tensor(field.get_padding_lengths())])
-        document = Document.from_json({"doc_key": "0", "sentences": [tokens], "dataset": self.archive.model_type})
-        spans = span_table(len(tokens), self._max_span_width)[None, None]
-        arguments: dict[str, Any] = batch_to_device({"text": text, "spans": spans, "metadata": [document]}, self.device)
-        return arguments
+        spans = span_table(len(tokens), self._max_span_width)
+        return compat.model_arguments(self._reader, self._model, tokens, self.archive.model_type, spans, self.device)
 
 
-def span_table(tokens: int, widest: int) -> torch.Tensor:
-    """All spans of at most `widest` of `tokens` tokens, in the package's order: int64[spans, 2], both ends included."""
-    starts = torch.arange(tokens)[:, None].expand(tokens, widest)
-    ends = starts + torch.arange(widest)
-    return torch.stack([starts, ends], dim=-1)[ends < tokens]
+def encoder_name(archive: Archive) -> str:
+    """The encoder that `config.json` names, as a folder if there is one.
+
+    In this order: a folder of that name in the archive, a folder of that name, `encoder/` in the archive (a copy of the
+    hub's configuration and tokenizer, for machines without a network), the name on the hub.
+    """
+    name = archive.encoder
+    for folder in (archive.folder / name, Path(name), archive.folder / "encoder"):
+        if (folder / "config.json").is_file():
+            return str(folder)
+    return name
 
 
 def _annotation(tokens: list[str], graph: Graph) -> Annotation:

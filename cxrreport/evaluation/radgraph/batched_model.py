@@ -1,11 +1,11 @@
-"""RadGraph's model over several texts at once, with the annotations of one text at a time.
+"""RadGraph's model on batches of texts, with the annotations of one text at a time.
 
-Most of the time goes into the encoder's matrix products, which are slow on the few rows of one report. So the encoder
-reads many reports at once, and all that follows (spans, heads, decisions) is computed report by report, in the shapes
-of the package; on a CPU, linear layers run on weights that oneDNN has laid out for it, a second copy in memory. What
-is computed then differs in its last bits, and a near tie might fall the other way. That is
-ruled out rather than hoped for: every decision has a margin (the best label of a span or pair over the second best, the
-last span that is kept over the first that is not), and a report with a margin below `TOLERANCE` is read again alone.
+Most of the time is spent in the matrix products of the encoder, which are slow for the few rows of one report. The
+encoder therefore reads many reports at once. Everything after it (spans, heads, decisions) is computed report by report
+in the shapes of the package; on a CPU, linear layers use a second copy of their weights in oneDNN's layout. The results
+differ in their last bits, so a near tie could be decided differently. To rule this out, every decision has a margin
+(the best label of a span or pair over the second best, the last span that is kept over the first that is not), and a
+report with a margin below `TOLERANCE` is annotated again on its own.
 """
 
 from __future__ import annotations
@@ -16,26 +16,28 @@ from typing import Any
 
 import torch
 
+from cxrreport.evaluation.radgraph import compat
 from cxrreport.evaluation.radgraph.annotation_cache import Graph
 
 TOLERANCE = 2e-5
-"""Least margin, as part of the largest score of its kind in the report: at least six times what rounding moves a score
-by (`docs/evaluation.md` has the measurement)."""
+"""Smallest margin, relative to the largest score of its kind in the report: at least six times the rounding error of a
+score (measured in `docs/evaluation.md`)."""
 ROWS = 1024
-"""Word pieces of one batch, padding included."""
+"""Largest number of word pieces of one batch, padding included."""
 TEXTS = 32
+"""Largest number of texts of one batch."""
 
 
 @dataclass(slots=True)
 class _Scores:
-    """The scores on which the annotation of one report is decided.
+    """The scores that decide the annotation of one report.
 
     Args:
-        labels: float32[spans, labels], the first for none.
+        labels: float32[spans, labels]; the first label is "none".
         spans: int64[spans, 2].
-        kept: float32[spans], by which spans are chosen for relations.
-        relations: float32[k, k, relations], the first for none, among the k spans that are kept.
-        ends: int64[k, 2], these spans.
+        kept: float32[spans], scores by which spans are selected for relations.
+        relations: float32[k, k, relations] of the k selected spans; the first relation is "none".
+        ends: int64[k, 2], the selected spans.
     """
 
     labels: torch.Tensor
@@ -45,145 +47,173 @@ class _Scores:
     ends: torch.Tensor
 
     def sure(self) -> bool:
-        """True where rounding cannot have made a decision."""
+        """True if rounding cannot have changed any decision."""
         best = self.kept.sort(descending=True).values
         count = len(self.ends)
-        chosen = best[count - 1] - best[count] if count < len(best) else best.new_tensor(torch.inf)
-        margins = ((_lead(self.labels), self.labels), (_lead(self.relations), self.relations), (chosen, self.kept))
+        selected = best[count - 1] - best[count] if count < len(best) else best.new_tensor(torch.inf)
+        margins = (
+            (_margin(self.labels), self.labels),
+            (_margin(self.relations), self.relations),
+            (selected, self.kept),
+        )
         return all(bool(margin > TOLERANCE * scores.abs().max()) for margin, scores in margins)
 
+    def close_to(self, other: _Scores) -> bool:
+        """True if all scores equal those of `other` within `TOLERANCE`."""
+        pairs = [(self.labels, other.labels), (self.kept, other.kept)]
+        if torch.equal(self.ends, other.ends):
+            pairs.append((self.relations, other.relations))
+        return all(bool((one - two).abs().max() <= TOLERANCE * two.abs().max()) for one, two in pairs)
 
-def _lead(scores: torch.Tensor) -> torch.Tensor:
-    """The least lead of a best score over the second best."""
+
+def _margin(scores: torch.Tensor) -> torch.Tensor:
+    """The smallest margin of a best score over the second best."""
     first, second = scores.topk(2, dim=-1).values.unbind(-1)
     return (first - second).min()
 
 
 class _Encoder(torch.nn.Module):
-    """The package's encoder, or what it has already made of a text."""
+    """The encoder of the package, or its precomputed output for one text."""
 
     def __init__(self, encoder: torch.nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self.ready: torch.Tensor | None = None
+        self.output: torch.Tensor | None = None
 
-    def forward(self, **given: torch.Tensor) -> Any:
-        return self.encoder(**given) if self.ready is None else (self.ready,)
+    def forward(self, **arguments: torch.Tensor) -> Any:
+        return self.encoder(**arguments) if self.output is None else (self.output,)
 
 
 class _Packed(torch.nn.Module):
-    """A linear layer with its weights once more in oneDNN's own layout, whose products are quicker and round otherwise.
+    """A linear layer with a copy of its weights in oneDNN's layout, as `torch.compile` would use it.
 
-    It is how `torch.compile` calls oneDNN; here without a compiler. `batched` chooses: False is the layer as it was.
+    The packed product is faster and rounds differently; it is used while `batched` is true.
     """
 
     batched = False
 
-    def __init__(self, layer: torch.nn.Linear) -> None:
+    def __init__(self, layer: torch.nn.Linear, pack: Any, multiply: Any) -> None:
         super().__init__()
         self.layer = layer
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)
+        self._weight = pack(layer.weight.detach(), ROWS)
+        self._multiply = multiply
 
-    def forward(self, given: torch.Tensor) -> torch.Tensor:
-        if not self.batched:
-            made: torch.Tensor = self.layer(given)
-            return made
-        packed: torch.Tensor = torch.ops.mkldnn._linear_pointwise(given, self.packed, self.layer.bias, "none", [], "")
-        return packed
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        product: torch.Tensor
+        product = self._multiply(x, self._weight, self.layer.bias, "none", [], "") if self.batched else self.layer(x)
+        return product
 
 
 def _pack(model: torch.nn.Module) -> list[_Packed]:
-    """Pack the linear layers inside of `model`, where they run on a CPU for which torch has oneDNN."""
-    found = [
+    """Pack the linear layers within `model` that run on the CPU, if torch has oneDNN."""
+    if (functions := compat.packed_linear()) is None:
+        return []
+    layers = [
         (parent, name, layer)
         for parent in model.modules()
         for name, layer in parent.named_children()
         if isinstance(layer, torch.nn.Linear) and layer.weight.device.type == "cpu"
     ]
-    made = []
-    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    for parent, name, layer in found if onednn else []:
-        setattr(parent, name, _Packed(layer))
-        made.append(getattr(parent, name))
-    return made
+    packed = [_Packed(layer, *functions) for _, _, layer in layers]
+    for (parent, name, _), layer in zip(layers, packed, strict=True):
+        setattr(parent, name, layer)
+    return packed
 
 
 class BatchedModel:
-    """A DyGIE model that annotates texts in batches; it changes the model that it is given.
+    """A DyGIE model that annotates batches of texts. It replaces parts of the given model.
 
     Args:
-        model: the package's, weights loaded.
-        dataset: the name under which the model's labels go.
+        model: model of the package, with weights.
+        dataset: name in the model's label namespaces.
+
+    Raises:
+        UnsupportedVersionError: the installed radgraph has no such parts.
     """
 
     def __init__(self, model: Any, dataset: str) -> None:
+        parts = compat.model_parts(model)
         self._model = model
         self._names = [
             model.vocab.get_index_to_token_vocabulary(f"{dataset}__{kind}_labels") for kind in ("ner", "relation")
         ]
-        embedder = model._embedder.token_embedder_bert._matched_embedder
-        self._longest: int | None = embedder._max_length
-        # A mix of all layers is made from outputs that are not kept; no published model has one.
-        self._alone = embedder._scalar_mix is not None
-        self._encoder = _Encoder(embedder.transformer_model)
-        embedder.transformer_model = self._encoder
+        self._max_length = parts.max_length
+        # A mix of all layers needs outputs that are not kept here; no published model has one.
+        self._one_by_one = parts.mixes_layers
+        self._encoder = _Encoder(parts.embedder.transformer_model)
+        parts.embedder.transformer_model = self._encoder
         self._packed = _pack(model)
         self._seen: dict[str, Any] = {}
-        # What the package makes of the scores, an object per span and pair, is left out.
-        model._ner.predict = self._labels
-        model._relation.predict = self._relations
-        for pruner in model._relation._mention_pruners.values():
-            pruner._scorer.register_forward_hook(self._kept)
+        # The package would convert the scores into one object per span and pair.
+        parts.entities.predict = self._take_labels
+        parts.relations.predict = self._take_relations
+        for scorer in parts.span_scorers:
+            scorer.register_forward_hook(self._take_kept)
 
-    def _labels(self, scores: torch.Tensor, spans: torch.Tensor, *_: object) -> list[Any]:
+    def _take_labels(self, scores: torch.Tensor, spans: torch.Tensor, *_: object) -> list[Any]:
         self._seen |= {"labels": scores[0], "spans": spans[0]}
         return []
 
-    def _relations(self, ends: torch.Tensor, scores: torch.Tensor, *_: object) -> tuple[list[Any], list[Any]]:
+    def _take_relations(self, ends: torch.Tensor, scores: torch.Tensor, *_: object) -> tuple[list[Any], list[Any]]:
         self._seen |= {"ends": ends[0], "relations": scores[0]}
         return [], []
 
-    def _kept(self, _module: object, _given: object, scores: torch.Tensor) -> None:
+    def _take_kept(self, _module: object, _arguments: object, scores: torch.Tensor) -> None:
         self._seen["kept"] = scores.detach().cpu().reshape(-1)
 
-    @torch.inference_mode()
     def annotate(self, texts: Sequence[dict[str, Any]]) -> list[Graph]:
-        """The graphs of one batch (see `batches`).
+        """Annotate one batch (see `batches`).
 
         Args:
-            texts: per text the model's arguments: `text`, `spans`, `metadata`.
+            texts: per text the arguments of the model: `text`, `spans`, `metadata`.
         """
         graphs = []
-        # A training in bfloat16 validates within autocast; an annotation is in float32 wherever it is asked for.
-        with torch.autocast(next(self._model.parameters()).device.type, enabled=False):
-            for text, made in zip(texts, self._ahead(texts), strict=True):
-                scores = self._scores(text, made)
-                if made is not None and not scores.sure():
-                    scores = self._scores(text, None)
-                graphs.append(self._graph(scores))
+        for text, encoded in zip(texts, self._encode(texts), strict=True):
+            scores = self._scores(text, encoded)
+            if encoded is not None and not scores.sure():
+                scores = self._scores(text, None)
+            graphs.append(self._graph(scores))
         return graphs
 
-    def _ahead(self, texts: Sequence[dict[str, Any]]) -> list[torch.Tensor | None]:
-        """What the encoder makes of each text; None where it is to see the text alone."""
+    def differences(self, texts: Sequence[dict[str, Any]], expected: Sequence[Graph]) -> str:
+        """Compare a batch with its texts one by one, and these with the annotations of the package.
+
+        Args:
+            texts: see `annotate`.
+            expected: graphs of the same texts from the unchanged model.
+
+        Returns:
+            what differs; empty if nothing does.
+        """
+        one_by_one = [self._scores(text, None) for text in texts]
+        if [self._graph(scores) for scores in one_by_one] != list(expected):
+            return "entities or relations differ from those of the package"
+        batch = [self._scores(text, encoded) for text, encoded in zip(texts, self._encode(texts), strict=True)]
+        if not all(scores.close_to(other) for scores, other in zip(batch, one_by_one, strict=True)):
+            return "the scores of a text depend on its batch"
+        return ""
+
+    def _encode(self, texts: Sequence[dict[str, Any]]) -> list[torch.Tensor | None]:
+        """The encoder's output for each text of a batch; `None` if it has to read the text on its own."""
         rows = [text["text"]["bert"]["token_ids"].reshape(-1) for text in texts]
         longest = max(len(row) for row in rows)
-        if self._alone or len(texts) == 1 or (self._longest is not None and longest > self._longest):
+        if self._one_by_one or len(texts) == 1 or (self._max_length is not None and longest > self._max_length):
             return [None] * len(texts)
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         lengths = torch.tensor([len(row) for row in rows], device=ids.device)
         mask = torch.arange(longest, device=ids.device) < lengths[:, None]
         self._set(batched=True)
-        made = self._encoder(input_ids=ids, attention_mask=mask.float())[0]
-        return [one[None, : len(row)] for one, row in zip(made, rows, strict=True)]
+        encoded = self._encoder(input_ids=ids, attention_mask=mask.float())[0]
+        return [one[None, : len(row)] for one, row in zip(encoded, rows, strict=True)]
 
-    def _scores(self, text: dict[str, Any], made: torch.Tensor | None) -> _Scores:
+    def _scores(self, text: dict[str, Any], encoded: torch.Tensor | None) -> _Scores:
         self._seen.clear()
-        self._set(batched=made is not None)
-        self._encoder.ready = made
+        self._set(batched=encoded is not None)
+        self._encoder.output = encoded
         try:
             self._model(**text)
         finally:
-            self._encoder.ready = None
+            self._encoder.output = None
         return _Scores(**self._seen)
 
     def _set(self, *, batched: bool) -> None:
@@ -191,7 +221,7 @@ class BatchedModel:
             layer.batched = batched
 
     def _graph(self, scores: _Scores) -> Graph:
-        """The entities and relations that the package reads from the scores, in its order."""
+        """The entities and relations that the package would derive from the scores, in its order."""
         labels, relations = self._names
         kinds = scores.labels.max(dim=-1).indices
         entities = [
@@ -201,16 +231,23 @@ class BatchedModel:
         ]
         place = {(start, end): number for number, (start, end, _) in enumerate(entities)}
         ends = [tuple(span) for span in scores.ends.tolist()]
-        found = scores.relations.max(dim=-1).indices
-        pointing: dict[tuple[int, ...], list[tuple[str, int]]] = {}
-        for one, other in found.nonzero().tolist():
-            if ends[other] in place:
-                pointing.setdefault(ends[one], []).append((relations[int(found[one, other]) - 1], place[ends[other]]))
-        return [(start, end, label, pointing.get((start, end), [])) for start, end, label in entities]
+        kinds = scores.relations.max(dim=-1).indices
+        outgoing: dict[tuple[int, ...], list[tuple[str, int]]] = {}
+        for head, tail in kinds.nonzero().tolist():
+            if ends[tail] in place:
+                outgoing.setdefault(ends[head], []).append((relations[int(kinds[head, tail]) - 1], place[ends[tail]]))
+        return [(start, end, label, outgoing.get((start, end), [])) for start, end, label in entities]
+
+
+def span_table(tokens: int, widest: int) -> torch.Tensor:
+    """All spans of at most `widest` tokens in the order of the package: int64[spans, 2], first and last token."""
+    starts = torch.arange(tokens)[:, None].expand(tokens, widest)
+    ends = starts + torch.arange(widest)
+    return torch.stack([starts, ends], dim=-1)[ends < tokens]
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """The texts of every batch, by their number: texts of like length together, short ones first."""
+    """Group texts of similar length, short ones first; yields the indices of the texts of each batch."""
     batch: list[int] = []
     for number in sorted(range(len(lengths)), key=lambda number: lengths[number]):
         if batch and (len(batch) == TEXTS or (len(batch) + 1) * lengths[number] > ROWS):
