@@ -128,7 +128,7 @@ def test_unsafe_archives_leave_nothing(tmp_path: Path, bad: tuple[tarfile.TarInf
     with tarfile.open(root / "radgraph.tar.gz", "w:gz") as tar:
         for info, data in (entry("weights.th"), bad):
             tar.addfile(info, io.BytesIO(data))
-    with pytest.raises(WeightsError, match="not safe to unpack, entry 2"):
+    with pytest.raises(WeightsError, match="not safe to unpack: entry 2"):
         archives.locate("radgraph", root)
     assert [path.name for path in root.iterdir()] == ["radgraph.tar.gz"]
     assert [path.name for path in tmp_path.iterdir()] == ["root"]

@@ -73,10 +73,10 @@ def test_an_unknown_metric_is_answered_with_those_that_are_known(install: Callab
     install(
         "length_ratio = plugged_metrics:length_ratio\nbroken = plugged_metrics_gone:x\nf = plugged_metrics:no_metric\n"
     )
-    known = "bleu, broken, chexbert, cider, clinical, f, length_ratio, radgraph, rouge_l, and module:metric"
-    with pytest.raises(SettingsError, match=f"'meteor' is not known; known are {known}"):
+    known = "bleu, broken, chexbert, cider, clinical, f, length_ratio, radgraph, rouge_l, or module:metric"
+    with pytest.raises(SettingsError, match=f"'meteor' is unknown; use one of {known}"):
         selected_metrics(settings("meteor"), ())
     with pytest.raises(SettingsError, match="'broken' of plugged_metrics_gone:x cannot be loaded"):
         selected_metrics(settings("broken"), ())
-    with pytest.raises(SettingsError, match="'f' is no metric"):
+    with pytest.raises(SettingsError, match="'f' is not a metric"):
         selected_metrics(settings("f"), ())

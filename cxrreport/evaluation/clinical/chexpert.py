@@ -1,9 +1,8 @@
-"""What a report states on the findings of CheXpert, read from its entity graph.
+"""Read the statements of a report on CheXpert's findings from its entity graph.
 
-Every observation of the graph is read with the observations that modify it and the anatomy it is at, against the table
-in `finding_words`. RadGraph's label decides whether it is present, uncertain or absent; words of the same group decide
-on side and severity. The mapping is not validated against radiologists: see `docs/clinical.md` for what it was tested
-on and for its limits.
+Every observation of the graph, with the observations that modify it and its anatomy, is matched against the rules in
+`vocabulary`. RadGraph's label determines whether it is present, uncertain or absent; words of the same group determine
+side and severity. The mapping is not validated against radiologists; `docs/clinical.md` describes tests and limits.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 
-from cxrreport.evaluation.clinical import vocabulary as words
+from cxrreport.evaluation.clinical import vocabulary
 from cxrreport.evaluation.clinical.vocabulary import Finding, Says
 from cxrreport.evaluation.radgraph import Annotation, Entity
 
@@ -22,11 +21,11 @@ NOT_VALIDATED = "words on RadGraph entities, not validated against radiologists"
 _MODIFY = "modify"
 _LOCATED = "located_at"
 _BEFORE = 5
-"""Tokens before a denied observation among which a word that narrows the denial is looked for."""
+"""Number of tokens before a denied observation in which a narrowing word is searched."""
 
 
 class Presence(StrEnum):
-    """What is said of a finding."""
+    """Statement on a finding."""
 
     PRESENT = "present"
     UNCERTAIN = "uncertain"
@@ -35,15 +34,15 @@ class Presence(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mention:
-    """One place at which a report says something of a finding.
+    """One statement of a report on a finding.
 
     Args:
-        concept: the stem by which it is named, e.g. `congest` of Edema.
-        sides: of `left` and `right`; empty where none is said.
-        severity: 1 mild or small, 2 moderate, 3 severe or large; 0 where none is said.
-        qualifiers: all other words on it that narrow it, lower case.
-        implied: it follows from a statement on something wider (clear lungs).
-        start: index of its first token.
+        concept: stem that names the finding, for example `congest` for Edema.
+        sides: `left`, `right` or both; empty if not stated.
+        severity: 1 for mild or small, 2 for moderate, 3 for severe or large, 0 if not stated.
+        qualifiers: all other words that narrow the finding, lower case.
+        implied: true if the statement follows from a wider one ("clear lungs").
+        start: index of the first token.
     """
 
     finding: Finding
@@ -58,8 +57,10 @@ class Mention:
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What a whole report states of one finding: present before uncertain before absent, with the sides of those
-    mentions together and the greatest of their severities.
+    """The statement of a whole report on one finding.
+
+    Present takes precedence over uncertain, and uncertain over absent. `sides` is the union of the sides of the
+    mentions with this presence, `severity` their greatest severity.
     """
 
     presence: Presence
@@ -68,39 +69,39 @@ class Stated:
 
 
 Reading = Mapping[Finding, Stated]
-"""The findings that a report says something of."""
+"""The findings that a report states."""
 
 
 def mentions(annotation: Annotation) -> tuple[Mention, ...]:
-    """All statements on findings, in the order of the text."""
+    """All statements on findings in the order of the text."""
     return tuple(sorted(_mentions(annotation), key=lambda one: (one.start, one.finding)))
 
 
 def reading(found: Iterable[Mention]) -> Reading:
-    """The mentions of one report put together.
+    """Combine the mentions of one report.
 
-    No Finding is present where the report says something of a finding, and of none but Support Devices that it is
-    present or uncertain; else it is absent, or not stated where the report says nothing of any finding.
+    No Finding is present if the report states any finding, and none but Support Devices as present or uncertain. It is
+    absent otherwise, and not stated if the report states no finding.
     """
     by_finding: dict[Finding, list[Mention]] = {}
     for mention in found:
         by_finding.setdefault(mention.finding, []).append(mention)
     normal = by_finding.pop(Finding.NO_FINDING, None)
-    stated = {finding: _stated(ones) for finding, ones in by_finding.items()}
+    stated = {finding: _combined(ones) for finding, ones in by_finding.items()}
     if stated or normal:
-        ill = any(said.presence is not Presence.ABSENT for said in pathological(stated).values())
-        stated[Finding.NO_FINDING] = Stated(Presence.ABSENT if ill else Presence.PRESENT)
+        abnormal = any(said.presence is not Presence.ABSENT for said in pathological(stated).values())
+        stated[Finding.NO_FINDING] = Stated(Presence.ABSENT if abnormal else Presence.PRESENT)
     return {finding: stated[finding] for finding in Finding if finding in stated}
 
 
 def pathological(stated: Reading) -> Reading:
-    """Without Support Devices and No Finding."""
+    """The statements without Support Devices and No Finding."""
     healthy = (Finding.SUPPORT_DEVICES, Finding.NO_FINDING)
     return {finding: said for finding, said in stated.items() if finding not in healthy}
 
 
 def sentence_starts(tokens: Iterable[str]) -> list[int]:
-    """For each token, the index of the first token of its sentence. A stop between digits ends none."""
+    """For each token, the index of the first token of its sentence; a full stop between digits does not end one."""
     listed = list(tokens)
     starts, start = [], 0
     for place, word in enumerate(listed):
@@ -111,7 +112,7 @@ def sentence_starts(tokens: Iterable[str]) -> list[int]:
     return starts
 
 
-def _stated(ones: list[Mention]) -> Stated:
+def _combined(ones: list[Mention]) -> Stated:
     presence = next(kind for kind in Presence if any(one.presence is kind for one in ones))
     chosen = [one for one in ones if one.presence is presence]
     sides = frozenset[str]().union(*(one.sides for one in chosen))
@@ -132,29 +133,34 @@ def _mentions(annotation: Annotation) -> Iterator[Mention]:
         if not found:
             continue
         sentence = [token for token, start in zip(tokens, starts, strict=True) if start == starts[entity.start]]
-        rest_only = not words.EXCEPT.isdisjoint(sentence)
+        exception = not vocabulary.EXCEPT.isdisjoint(sentence)
         before = tokens[max(starts[entity.start], entity.start - _BEFORE) : entity.start]
         for mention in found:
-            if mention.implied and rest_only:
+            if mention.implied and exception:
                 continue
-            narrowed = words.NARROWING.intersection(before) if mention.presence is Presence.ABSENT else frozenset()
+            narrowed = vocabulary.NARROWING.intersection(before) if mention.presence is Presence.ABSENT else frozenset()
             yield replace(mention, start=entity.start, qualifiers=mention.qualifiers | narrowed)
 
 
 @lru_cache(maxsize=1 << 16)
 def _statements(own: str, what: str, whole: str, label: str) -> tuple[Mention, ...]:
-    """What an observation states by its words, those with its modifiers, and those with its anatomy too. Reports repeat
-    themselves: most groups of words are read once.
+    """The statements of one observation; cached, because reports repeat most groups of words.
+
+    Args:
+        own: words of the observation.
+        what: these and the words of its modifiers.
+        whole: these and the words of its anatomy.
+        label: RadGraph label of the observation.
     """
-    said = _said(label, whole)
+    stated = _presence_of_label(label, whole)
     found = []
-    for rule in words.RULES:
+    for rule in vocabulary.RULES:
         match = rule.what.search(what)
         if (
             match is None
             or (rule.where is not None and not rule.where.search(whole))
             or (rule.unless is not None and rule.unless.search(whole))
-            or (presence := _presence(rule.says, said)) is None
+            or (presence := _presence(rule.says, stated)) is None
         ):
             continue
         found += [
@@ -162,8 +168,8 @@ def _statements(own: str, what: str, whole: str, label: str) -> tuple[Mention, .
                 finding=finding,
                 presence=presence,
                 concept=match.group(),
-                sides=frozenset() if finding in words.UNSIDED else _sides(whole),
-                severity=0 if finding in words.UNGRADED or rule.says is Says.NORMAL else _severity(what),
+                sides=frozenset() if finding in vocabulary.UNSIDED else _sides(whole),
+                severity=0 if finding in vocabulary.UNGRADED or rule.says is Says.NORMAL else _severity(what),
                 qualifiers=_qualifiers(whole, own),
                 implied=rule.says in (Says.NORMAL, Says.DENIED),
             )
@@ -173,7 +179,7 @@ def _statements(own: str, what: str, whole: str, label: str) -> tuple[Mention, .
 
 
 class _Graph:
-    """The relations of an annotation, both ways."""
+    """The relations of an annotation in both directions."""
 
     def __init__(self, annotation: Annotation) -> None:
         self._entities = annotation.entities
@@ -189,12 +195,12 @@ class _Graph:
                     self._located.setdefault(place, []).append(target)
 
     def only_modifies(self, place: int) -> bool:
-        """True for a word on another observation, which is read with that one."""
+        """True for a modifier of another observation, which is read with that observation."""
         targets = [one for one in self._modified.get(place, ()) if _observed(self._entities[one])]
         return bool(targets) and place not in self._closure([place], self._modifiers)
 
     def group(self, place: int) -> tuple[list[Entity], list[Entity]]:
-        """The observations that modify an observation, and the anatomy of it and them."""
+        """The observations that modify an observation, and the anatomy of all of them."""
         about = self._closure([place], self._modifiers) - {place}
         observations = sorted(one for one in about if _observed(self._entities[one]))
         targets = {
@@ -203,7 +209,7 @@ class _Graph:
             for target in (*self._located.get(one, ()), *self._modified.get(one, ()))
             if not _observed(self._entities[target])
         }
-        # The size of a heart modifies it: what anatomy modifies belongs to it too, but not what else modifies that.
+        # "Size" modifies "heart": what anatomy modifies is included, but not its other modifiers.
         anatomy = (
             targets
             | self._closure(targets, self._modifiers)
@@ -228,18 +234,18 @@ def _observed(entity: Entity) -> bool:
     return entity.label.upper().startswith("OBS")
 
 
-def _said(label: str, whole: str) -> Presence:
+def _presence_of_label(label: str, whole: str) -> Presence:
     # `Observation::definitely absent` of radgraph-xl, `OBS-DA` of radgraph.
     label = label.lower()
-    if "absent" in label or label.endswith("-da") or words.GONE.search(whole):
+    if "absent" in label or label.endswith("-da") or vocabulary.GONE.search(whole):
         return Presence.ABSENT
-    if "uncertain" in label or label.endswith("-u") or words.DOUBT.search(whole):
+    if "uncertain" in label or label.endswith("-u") or vocabulary.DOUBT.search(whole):
         return Presence.UNCERTAIN
     return Presence.PRESENT
 
 
 def _presence(says: Says, label: Presence) -> Presence | None:
-    """What the findings of a rule are when its observation is `label`; None: nothing is said of them."""
+    """Presence of the findings of a rule whose observation is `label`; `None` if the rule states nothing."""
     absent = label is Presence.ABSENT
     match says:
         case Says.PRESENT:
@@ -255,22 +261,23 @@ def _presence(says: Says, label: Presence) -> Presence | None:
 
 
 def _joined(entities: Iterable[Entity]) -> str:
-    # In the order of the text: patterns may run over neighbouring entities (upper limit).
+    # In the order of the text, because a pattern may match neighbouring entities ("upper limit").
     return " ".join(entity.words.lower() for entity in sorted(entities, key=lambda one: one.start))
 
 
 def _sides(text: str) -> frozenset[str]:
-    if words.BOTH_SIDES.search(text):
+    if vocabulary.BOTH_SIDES.search(text):
         return frozenset(("left", "right"))
-    named = (("left", words.LEFT), ("right", words.RIGHT))
+    named = (("left", vocabulary.LEFT), ("right", vocabulary.RIGHT))
     return frozenset(side for side, pattern in named if pattern.search(text))
 
 
 def _severity(text: str) -> int:
-    return max((grade for grade, pattern in words.SEVERITIES.items() if pattern.search(text)), default=0)
+    return max((grade for grade, pattern in vocabulary.SEVERITIES.items() if pattern.search(text)), default=0)
 
 
 def _qualifiers(text: str, own: str) -> frozenset[str]:
-    known = (words.BOTH_SIDES, words.LEFT, words.RIGHT, words.NEUTRAL, *words.SEVERITIES.values())
+    sides = (vocabulary.BOTH_SIDES, vocabulary.LEFT, vocabulary.RIGHT)
+    known = (*sides, vocabulary.NEUTRAL, *vocabulary.SEVERITIES.values())
     rest = set(re.findall(r"[a-z]+", text)) - set(re.findall(r"[a-z]+", own))
     return frozenset(word for word in rest if not any(pattern.match(word) for pattern in known))

@@ -58,10 +58,10 @@ class Compared:
 
     def counts(self, finding: Finding, holds: Callable[[Stated | None], bool]) -> Floats:
         """float64[studies, 3]: whether `holds` is true of both sides, of the candidate only, of the reference only."""
-        wanted, written = (
+        reference, candidate = (
             np.array([holds(one.stated.get(finding)) for one in side]) for side in (self.reference, self.candidate)
         )
-        return np.stack([wanted & written, written & ~wanted, wanted & ~written], axis=1).astype(np.float64)
+        return np.stack([reference & candidate, candidate & ~reference, reference & ~candidate], axis=1).astype(np.float64)
 
     def details(self, finding: Finding, name: str) -> Floats:
         """float64[studies, 2] of the studies in which both sides are positive.
@@ -69,8 +69,8 @@ class Compared:
         The columns are whether the field `name` is stated and equal on both sides, and whether either side states it.
         """
         rows = np.zeros((len(self.studies), 2))
-        for row, (wanted, written) in enumerate(zip(self.reference, self.candidate, strict=True)):
-            one, other = wanted.stated.get(finding), written.stated.get(finding)
+        for row, (reference, candidate) in enumerate(zip(self.reference, self.candidate, strict=True)):
+            one, other = reference.stated.get(finding), candidate.stated.get(finding)
             if stated_positive(one) and stated_positive(other):
                 values = getattr(one, name), getattr(other, name)
                 rows[row] = any(values) and values[0] == values[1], any(values)
@@ -125,8 +125,8 @@ def clinical_numbers(pairs: Pairs) -> dict[str, Measure]:
     # F1 is undefined for a study without findings on either side, which is correct.
     each = np.nan_to_num(f1_of_counts(counts), nan=1.0)
     priors = [
-        (written.priors, written.priors * (wanted.priors == 0))
-        for wanted, written in zip(compared.reference, compared.candidate, strict=True)
+        (candidate.priors, candidate.priors * (reference.priors == 0))
+        for reference, candidate in zip(compared.reference, compared.candidate, strict=True)
     ]
     found = {
         "findings_f1": Measure(counts, f1_of_counts, each),
@@ -185,10 +185,10 @@ def write_findings(path: Path, systems: Mapping[str, Compared]) -> None:
     """Write `findings.parquet`: one row per study, system and finding that either report states."""
     rows: list[dict[str, Any]] = []
     for system, compared in systems.items():
-        for study, wanted, written in zip(compared.studies, compared.reference, compared.candidate, strict=True):
-            clashes = {one.finding: one.kind.value for one in written.contradictions}
+        for study, reference, candidate in zip(compared.studies, compared.reference, compared.candidate, strict=True):
+            clashes = {one.finding: one.kind.value for one in candidate.contradictions}
             for finding in Finding:
-                one, other = wanted.stated.get(finding), written.stated.get(finding)
+                one, other = reference.stated.get(finding), candidate.stated.get(finding)
                 if one is None and other is None:
                     continue
                 row: dict[str, Any] = {"study_id": study, "system": system, "finding": finding.value}

@@ -1,11 +1,11 @@
-"""The words by which a report names the findings of CheXpert (Irvin et al. 2019, arXiv 1901.07031).
+"""The words that name CheXpert's findings (Irvin et al. 2019, arXiv 1901.07031) in reports.
 
-A rule is read against one observation of an entity graph: `what` against its words and those of the observations that
-modify it, `where` against these and the words of its anatomy. Patterns are stems: what `what` matches is the concept,
-so that "effusion" and "effusions" are the same, and "congestion" and "edema", both `Edema`, are not.
+A rule is matched against one observation of an entity graph: `what` against its words and those of its modifiers,
+`where` against these and the words of its anatomy. Patterns are stems. The matched stem is the concept, so "effusion"
+and "effusions" are one concept, while "congestion" and "edema" (both `Edema`) are two.
 
-The table says what a report states, as CheXpert's labels do, and not what follows medically: pneumonia does not make
-an opacity. It was written from general knowledge of the language and is not validated against radiologists.
+Like CheXpert's labels, the rules follow what a report states, not what follows medically: pneumonia does not imply an
+opacity. They were written from general knowledge of the language and are not validated against radiologists.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from enum import Enum, StrEnum, auto
 
 
 class Finding(StrEnum):
-    """The 14 names of CheXpert, in its order."""
+    """The 14 findings of CheXpert, in its order."""
 
     NO_FINDING = "No Finding"
     ENLARGED_CARDIOMEDIASTINUM = "Enlarged Cardiomediastinum"
@@ -35,28 +35,28 @@ class Finding(StrEnum):
 
 
 class Says(Enum):
-    """What it means for the findings of a rule that its observation is present (or absent)."""
+    """What the presence (or absence) of the observation of a rule states about its findings."""
 
     PRESENT = auto()
-    """They are present (absent)."""
+    """They are present (or absent)."""
     DOUBTFUL = auto()
-    """They are uncertain (absent): it only points to them."""
+    """They are uncertain (or absent): the observation only suggests them."""
     NORMAL = auto()
-    """They are absent (nothing): a heart of normal size, clear lungs."""
+    """They are absent (or not stated): "heart of normal size", "clear lungs"."""
     DENIED = auto()
-    """Nothing (they are absent): an osseous abnormality need not be a fracture, none is no fracture."""
+    """They are not stated (or absent): an osseous abnormality may not be a fracture, but none excludes a fracture."""
     NO_PROCESS = auto()
-    """Nothing (the study is called normal)."""
+    """They are not stated (or the study is normal)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of the table.
+    """One rule of the table.
 
     Args:
-        what: of the observation.
-        where: words that must be there too; None: none.
-        unless: words that must not be there.
+        what: pattern of the observation and its modifiers.
+        where: pattern that must match too; `None` for no condition.
+        unless: pattern that must not match; `None` for no condition.
     """
 
     findings: tuple[Finding, ...]
@@ -67,7 +67,7 @@ class Rule:
 
 
 def _stems(words: str) -> re.Pattern[str]:
-    """Beginnings of words, separated by white space; `_` stands for a space and `$` for the end of a word."""
+    """Compile word stems separated by white space; `_` is a space and `$` the end of a word."""
     return re.compile("|".join(rf"\b{word.replace('_', ' ').replace('$', chr(92) + 'b')}" for word in words.split()))
 
 
@@ -205,30 +205,30 @@ BOTH_SIDES = _stems("bilateral both$ biapical bibasilar bibasal bi-apical bi-bas
 LEFT = _stems("left lt$ lingula")
 RIGHT = _stems("right rt$ middle_lobe")
 UNSIDED = frozenset({Finding.NO_FINDING, Finding.CARDIOMEGALY, Finding.ENLARGED_CARDIOMEDIASTINUM})
-"""Findings of which a side means nothing (an enlarged left ventricle is one)."""
+"""Findings without a side ("enlarged left ventricle" is Cardiomegaly)."""
 SEVERITIES = {
     1: _stems("mild minimal minor$ small$ smaller$ trace$ tiny slight subtle faint little$ minute$ thin$ borderline"),
     2: _stems("moderate medium"),
     3: _stems("severe large$ larger$ massive mark(?:ed|edly)$ extensive significant gross big$ huge substantial"),
 }
-"""Words of mild, moderate and severe, of size and of degree alike."""
+"""Words for mild, moderate and severe, both of size and of degree."""
 UNGRADED = frozenset({Finding.NO_FINDING, Finding.SUPPORT_DEVICES})
 """Findings without severity."""
 DOUBT = _stems("possib probab likely suspect question suggest presum equivocal")
 GONE = _stems("resolved resolution$ removed removal withdrawn cleared disappear")
 
-# What a denial denies.
+# Scope of a denial.
 NEUTRAL = _stems(
     "focal definit(?:e|ive) discrete convincing apprecia visible visuali evident evidence obvious confluent lung lobe "
     "pleura pulmonary parenchym space airspace cardiopulmonary thora hemithora chest rib$ ribs$ area region zone heart "
     "cardiac silhouette size$ of$ the$ in$ a$ and$ or$"
 )
-"""Words on a denial that do not narrow it: no focal consolidation is no consolidation. All others do, so that "no acute
-fracture" does not deny an old one, nor "no apical pneumothorax" a basal one."""
+"""Words that do not narrow a denial: "no focal consolidation" denies any consolidation. All other words narrow it: "no
+acute fracture" does not deny an old one, nor "no apical pneumothorax" a basal one."""
 NARROWING = frozenset({"other", "additional", "further", "new", "acute", "recurrent", "residual"})
-"""Words before a denied observation that narrow it also where the graph has no entity for them."""
+"""Words before a denied observation that narrow it even if they are not entities."""
 EXCEPT = frozenset({"otherwise", "elsewhere", "except", "aside", "apart", "besides", "remaining", "remainder", "rest"})
-"""Words that make a statement on the whole one on the rest; such a sentence implies nothing."""
+"""Words that limit a general statement to the rest; such a sentence implies no finding."""
 OLD = _stems("old$ healed healing chronic stable unchanged remote prior previous longstanding")
 ACUTE = frozenset({Finding.EDEMA, Finding.CONSOLIDATION, Finding.PNEUMONIA, Finding.PNEUMOTHORAX})
-"""Findings that contradict "no acute process", unless they are old."""
+"""Findings that contradict "no acute process" unless they are old."""

@@ -1,9 +1,8 @@
 """BLEU by sacrebleu and ROUGE-L by rouge-score.
 
-BLEU depends on tokenisation and case, so there are two by name: `bleu1` to `bleu4` are of sacrebleu's own convention
-(13a, with case), `bleu1_radeval` to `bleu4_radeval` of RadEval's (split at white space, lower-cased). They are corpus
-scores: the value of a set of studies is computed from their summed n-gram counts, and only the value shown for one
-study is a sentence score.
+BLEU depends on tokenisation and case, so two conventions have separate names: `bleu1` to `bleu4` follow sacrebleu (13a,
+case-sensitive), `bleu1_radeval` to `bleu4_radeval` follow RadEval (split at white space, lower-cased). They are corpus
+scores, computed from summed n-gram counts; only the value of a single study is a sentence score.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ CONVENTIONS: dict[str, dict[str, str | bool]] = {
     "": {"tokenize": "13a", "lowercase": False},
     "_radeval": {"tokenize": "none", "lowercase": True},
 }
-"""What the names end in, and how sacrebleu is to cut and case the texts."""
+"""Suffix of the names to the options of sacrebleu."""
 ORDERS = (4, 1, 2, 3)
-"""The usual one first: the first number of a metric stands for it."""
+"""BLEU-4 first, because the first number of a metric represents it."""
 _LAST = max(ORDERS)
 
 
@@ -34,10 +33,10 @@ def bleu(candidates: Sequence[str], references: Sequence[str], convention: str) 
 
     Args:
         candidates: one text per study.
-        references: in the same order.
+        references: one text per study, in the same order.
         convention: a key of `CONVENTIONS`.
     """
-    # Counts come from sentences, where sacrebleu wants the effective order; the corpus score does not use it.
+    # sacrebleu recommends the effective order for sentences; the corpus score does not use it.
     metric = _bleu(convention, effective_order=True)
     terms = np.zeros((len(candidates), 2 + 2 * _LAST))
     for row, (candidate, reference) in enumerate(zip(candidates, references, strict=True)):
@@ -50,9 +49,9 @@ def bleu(candidates: Sequence[str], references: Sequence[str], convention: str) 
 
 
 def signature(convention: str) -> str:
-    """The signature that sacrebleu gives a convention, version included."""
+    """The signature of a convention, including the version of sacrebleu."""
     metric = _bleu(convention, effective_order=False)
-    metric.corpus_score(["a"], [["a"]])  # the number of references is known after a first score
+    metric.corpus_score(["a"], [["a"]])  # the signature needs the number of references
     return str(metric.get_signature())
 
 
@@ -79,7 +78,7 @@ def _bleu_of(sums: Floats, order: int, *, effective_order: bool = False) -> Floa
             for row in rows
         ]
     )
-    # Rounding lifts a perfect score above 1.
+    # Rounding can raise a perfect score above 1.
     shaped: Floats = np.minimum(values, 1.0).reshape(sums.shape[:-1])
     return shaped
 
@@ -103,19 +102,19 @@ def rouge_l(candidates: Sequence[str], references: Sequence[str]) -> Measure:
 
 
 def bleu_metrics() -> list[Metric]:
-    """Both conventions of BLEU."""
+    """BLEU by both conventions."""
 
-    def made(convention: str) -> Metric:
+    def by_convention(convention: str) -> Metric:
         def score(pairs: Pairs) -> Mapping[str, Measure]:
             return bleu(list(pairs.candidates.values()), list(pairs.references.values()), convention)
 
         return Metric(name=f"bleu{convention}", score=score, conditions={"bleu": f"corpus, {signature(convention)}"})
 
-    return [made(convention) for convention in CONVENTIONS]
+    return [by_convention(convention) for convention in CONVENTIONS]
 
 
 def rouge_metrics() -> list[Metric]:
-    """ROUGE-L."""
+    """ROUGE-L as a metric."""
     return [
         Metric(
             name="rouge_l",

@@ -1,8 +1,8 @@
 """CheXbert (Smit et al. 2020, arXiv 2004.09167): 14 findings of a report by a BERT with one head each, and their F1.
 
-The published weights are one file, `chexbert.pth`. No package reads it under transformers 5 (`f1chexbert` 0.0.2 fails),
-so it is loaded here: tensors only, and nothing is fetched unless asked. Labels equal those of `f1chexbert`, whose rule
-for doubt is taken over: positive and uncertain count as positive, negative and not mentioned as negative.
+The published weights are one file, `chexbert.pth`. No package loads it under transformers 5 (`f1chexbert` 0.0.2 fails),
+so it is loaded here, tensors only and without downloads unless permitted. Labels and the handling of uncertainty equal
+those of `f1chexbert`: positive and uncertain count as positive, negative and not mentioned as negative.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from cxrreport.evaluation.radgraph.archives import REPOSITORY, fetch
 from cxrreport.evaluation.statistics import Floats, Measure, f1_of_counts, form
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chexbert"
-"""Where the weights are looked for; `f1chexbert` keeps them there too, on Linux."""
+"""Default folder of the weights, also that of `f1chexbert` on Linux."""
 WEIGHTS, WORDS, CONFIG = "chexbert.pth", "vocab.txt", "config.json"
 ENCODER = "google-bert/bert-base-uncased"
-"""Repository on the hub whose vocabulary the weights go with."""
+"""Hub repository of the vocabulary that the weights need."""
 
 FINDINGS = (
     "Enlarged Cardiomediastinum",
@@ -47,7 +47,7 @@ FINDINGS = (
     "Support Devices",
     "No Finding",
 )
-"""In the order of the heads. Each says not mentioned, positive, negative or uncertain, the last only the first two."""
+"""In the order of the heads. Classes are not mentioned, positive, negative, uncertain; the last has only two."""
 FIVE = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 _POSITIVE, _UNCERTAIN = 1, 3
 _LONGEST = 512
@@ -55,7 +55,7 @@ _BATCH = 16
 
 
 class _Labeller(torch.nn.Module):
-    """Module names are those of the published weights."""
+    """CheXbert's network, with the module names of the published weights."""
 
     def __init__(self, config: Any) -> None:
         from transformers import BertModel
@@ -66,17 +66,17 @@ class _Labeller(torch.nn.Module):
         self.linear_heads = torch.nn.ModuleList(torch.nn.Linear(config.hidden_size, count) for count in classes)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """int64[texts, findings]: the class that each head chooses."""
+        """int64[texts, findings]: the class chosen by each head."""
         first = self.bert(ids, attention_mask=mask)[0][:, 0]
         return torch.stack([head(first).argmax(dim=1) for head in self.linear_heads], dim=1)
 
 
 class CheXbert:
-    """The labeller from a folder with `chexbert.pth`, `vocab.txt` and, for another size than BERT-base, `config.json`.
+    """The labeller, from a folder with `chexbert.pth`, `vocab.txt` and, for other sizes than BERT-base, `config.json`.
 
     Args:
-        folder: None: `CACHE`.
-        download: fetch what is missing from the hub.
+        folder: folder of the files; `None` for `CACHE`.
+        download: download missing files from the hub.
 
     Raises:
         WeightsError: a file is missing, does not fit or is not safe to load.
@@ -93,7 +93,7 @@ class CheXbert:
 
     @torch.inference_mode()
     def positive(self, texts: Sequence[str]) -> NDArray[np.bool_]:
-        """bool[texts, 14]: the findings that are positive or uncertain, in the order of `FINDINGS`."""
+        """bool[texts, 14]: whether each finding is positive or uncertain, in the order of `FINDINGS`."""
         rows = [self._ids(text) for text in texts]
         order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
         found = np.zeros((len(rows), len(FINDINGS)), dtype=bool)
@@ -122,9 +122,9 @@ def _find(folder: Path, *, download: bool) -> None:
             for name, repository in ((WEIGHTS, REPOSITORY), (WORDS, ENCODER))
         )
         raise WeightsError(
-            f"CheXbert is not there{failure}: missing {', '.join(lacking)}. Get {WEIGHTS} from the Hugging Face "
-            f"repository {REPOSITORY} and {WORDS} from {ENCODER} (`{commands}`), set `download: true`, or point "
-            "`chexbert` at a folder that has them"
+            f"CheXbert was not found{failure}: missing {', '.join(lacking)}. Get {WEIGHTS} from the Hugging Face "
+            f"repository {REPOSITORY} and {WORDS} from {ENCODER} (`{commands}`), set `download: true`, or set "
+            "`chexbert` to a folder that contains them"
         )
 
 
@@ -137,30 +137,31 @@ def _load(folder: Path) -> _Labeller:
         model = _Labeller(BertConfig(**config))
         stored = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
         state = {name.removeprefix("module."): tensor for name, tensor in stored.items()}
-        state.pop("bert.embeddings.position_ids", None)  # a table of 0, 1, 2 ... that newer versions do not store
+        state.pop("bert.embeddings.position_ids", None)  # 0, 1, 2 ..., which newer versions do not store
         model.load_state_dict(state)
     except (UnpicklingError, EOFError, OSError) as error:
-        raise WeightsError(f"{path}: not a file of tensors only, or damaged; get it again") from error
+        raise WeightsError(f"{path}: damaged, or not a file of tensors only; download it again") from error
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path}: not the weights of CheXbert, or of another size than {CONFIG} says") from error
+        raise WeightsError(f"{path}: not CheXbert weights of the size in {CONFIG}; download them again") from error
     return model
 
 
 @form("macro-f1")
 def macro_f1(sums: Floats) -> Floats:
-    """Mean F1 over labels, from their summed counts one after the other; a label that nobody named counts as zero."""
+    """Mean F1 over labels from their concatenated counts; a label that neither side has counts as zero."""
     scores: Floats = np.nan_to_num(f1_of_counts(sums.reshape(*sums.shape[:-1], -1, 3))).mean(axis=-1)
     return scores
 
 
-def chexbert_f1(written: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> dict[str, Measure]:
-    """Micro and macro F1 over 14 and over 5 findings; the values by study are micro F1.
+def chexbert_f1(candidate: NDArray[np.bool_], reference: NDArray[np.bool_]) -> dict[str, Measure]:
+    """Micro and macro F1 over 14 and over 5 findings; the values per study are micro F1.
 
     Args:
-        written: bool[studies, 14], of the candidates, in the order of `FINDINGS`.
-        wanted: bool[studies, 14], of the references.
+        candidate: bool[studies, 14], findings of the candidates in the order of `FINDINGS`.
+        reference: bool[studies, 14], findings of the references.
     """
-    counts = np.stack([written & wanted, written & ~wanted, ~written & wanted], axis=-1).astype(np.float64)
+    agreement = [candidate & reference, candidate & ~reference, ~candidate & reference]
+    counts = np.stack(agreement, axis=-1).astype(np.float64)
     measures = {}
     for names in (FINDINGS, FIVE):
         chosen = counts[:, [FINDINGS.index(name) for name in names]]
@@ -178,12 +179,12 @@ def chexbert_metrics(folder: Path | None, *, download: bool) -> list[Metric]:
         WeightsError: as `CheXbert`.
     """
     labeller = CheXbert(folder, download=download)
-    known: dict[str, NDArray[np.bool_]] = {}  # every system has the same references
+    labels: dict[str, NDArray[np.bool_]] = {}  # every system has the same references
 
     def positive(texts: Mapping[str, str]) -> NDArray[np.bool_]:
-        new = list({text: None for text in texts.values() if text not in known})
-        known.update(zip(new, labeller.positive(new), strict=True))
-        return np.stack([known[text] for text in texts.values()])
+        new = list({text: None for text in texts.values() if text not in labels})
+        labels.update(zip(new, labeller.positive(new), strict=True))
+        return np.stack([labels[text] for text in texts.values()])
 
     def score(pairs: Pairs) -> Mapping[str, Measure]:
         return chexbert_f1(positive(pairs.candidates), positive(pairs.references))

@@ -1,11 +1,11 @@
-"""CIDEr as `pycocoevalcap` computes it (Vedantam et al. 2015, arXiv 1411.5726, in its CIDEr-D form), without Java.
+"""CIDEr-D as computed by `pycocoevalcap` (Vedantam et al. 2015, arXiv 1411.5726), without Java.
 
-No package that is kept serves: `pycocoevalcap` 1.2 is of 2020, weighs 104 MB and brings Java programs along. What it
-computes is short. Values go from 0 to 10; papers show them times 100.
+There is no maintained package: `pycocoevalcap` 1.2 is from 2020, takes 104 MB and includes Java programs. Values range
+from 0 to 10; papers report them times 100.
 
-The weight of an n-gram depends on how many of the scored references hold it, so the score of a sample of studies is not
-a function of sums over them: every resample gets document frequencies of its own. N-grams that stand in the same
-references have the same weight in every resample, and are kept as one column.
+The weight of an n-gram depends on how many scored references contain it, so the score of a sample of studies is not a
+function of sums: document frequencies are recomputed for every resample. N-grams that occur in the same references have
+the same weight in every resample and share one column.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ from cxrreport.evaluation.statistics import Floats, Measure, mean
 
 ORDERS = 4
 SIGMA = 6.0
-"""Width of the penalty on a difference in length, bigrams."""
+"""Width of the length penalty, bigrams."""
 SCALE = 10.0
 TOKENS = "13a (sacrebleu), lower-cased, punctuation dropped"
-_SAMPLES = 16  # resamples at a time: weights are dense, one per column
+_SAMPLES = 16  # resamples at a time, because weights are dense with one value per column
 
 _split: Callable[[str], str] = Tokenizer13a()  # type: ignore[no-untyped-call]
 
 
 def tokens(text: str) -> list[str]:
-    """`text` in words, as `TOKENS` says."""
+    """Tokenise a text as described in `TOKENS`."""
     return [token for token in _split(text.lower()).split() if any(letter.isalnum() for letter in token)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """N-grams of one length: sums over those that stand in the same references, float64[studies, columns].
+    """N-grams of one length, summed over those that occur in the same references: float64[studies, columns].
 
     Args:
-        found: 1 where the study's reference holds the column's n-grams.
-        common: smaller count of the two sides times the reference's.
+        found: 1 if the reference of the study contains the n-grams of the column.
+        common: smaller count of both sides times the count of the reference.
         candidate: squared counts of the candidate.
         reference: squared counts of the reference.
-        strange: float64[studies], squared counts of the candidate's n-grams that no reference holds.
+        unknown: float64[studies], squared counts of the candidate's n-grams that no reference contains.
     """
 
     found: sparse.csr_array
     common: sparse.csr_array
     candidate: sparse.csr_array
     reference: sparse.csr_array
-    strange: Floats
+    unknown: Floats
 
     def cosines(self, weights: Floats) -> Floats:
-        """float64[studies, samples], from how often each study is in each sample, float64[samples, studies]."""
-        studies = np.log(weights.sum(axis=1))  # as if there were one more reference that holds everything
+        """float64[studies, samples], from the count of each study in each sample, float64[samples, studies]."""
+        studies = np.log(weights.sum(axis=1))  # as if one more reference contained every n-gram
         frequencies = self.found.T @ weights.T
         squares = (studies - np.log(np.maximum(frequencies, 1.0))) ** 2
-        norms = (self.candidate @ squares + np.outer(self.strange, studies**2)) * (self.reference @ squares)
+        norms = (self.candidate @ squares + np.outer(self.unknown, studies**2)) * (self.reference @ squares)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(norms > 0, (self.common @ squares) / np.sqrt(norms), 0.0)
 
@@ -69,12 +69,12 @@ def cider(candidates: Sequence[str], references: Sequence[str]) -> Measure:
 
     Args:
         candidates: one text per study.
-        references: in the same order.
+        references: one text per study, in the same order.
     """
-    written, wanted = [tokens(text) for text in candidates], [tokens(text) for text in references]
-    orders = [_order(n, written, wanted) for n in range(1, ORDERS + 1)]
+    candidate, reference = [tokens(text) for text in candidates], [tokens(text) for text in references]
+    orders = [_order(n, candidate, reference) for n in range(1, ORDERS + 1)]
     bigrams = np.array(
-        [max(len(one) - 1, 0) - max(len(other) - 1, 0) for one, other in zip(written, wanted, strict=True)]
+        [max(len(one) - 1, 0) - max(len(other) - 1, 0) for one, other in zip(candidate, reference, strict=True)]
     )
     penalty = SCALE / ORDERS * np.exp(-(bigrams**2) / (2 * SIGMA**2))
 
@@ -91,9 +91,9 @@ def cider(candidates: Sequence[str], references: Sequence[str]) -> Measure:
 
 
 def _order(length: int, candidates: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> _Order:
-    written, wanted = [_grams(text, length) for text in candidates], [_grams(text, length) for text in references]
+    candidate, reference = [_grams(text, length) for text in candidates], [_grams(text, length) for text in references]
     holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for row, counts in enumerate(wanted):
+    for row, counts in enumerate(reference):
         for gram in counts:
             holders[gram].append(row)
     columns: dict[tuple[int, ...], int] = {}
@@ -112,7 +112,7 @@ def _order(length: int, candidates: Sequence[Sequence[str]], references: Sequenc
 
     both = [
         {g: min(n, one[g]) * n for g, n in other.items() if g in one}
-        for one, other in zip(written, wanted, strict=True)
+        for one, other in zip(candidate, reference, strict=True)
     ]
     found = sparse.csr_array(
         (
@@ -124,9 +124,11 @@ def _order(length: int, candidates: Sequence[Sequence[str]], references: Sequenc
     return _Order(
         found=found,
         common=table(enumerate(both)),
-        candidate=table((row, _squares(counts)) for row, counts in enumerate(written)),
-        reference=table((row, _squares(counts)) for row, counts in enumerate(wanted)),
-        strange=np.array([sum(n * n for gram, n in counts.items() if gram not in column) for counts in written], float),
+        candidate=table((row, _squares(counts)) for row, counts in enumerate(candidate)),
+        reference=table((row, _squares(counts)) for row, counts in enumerate(reference)),
+        unknown=np.array(
+            [sum(n * n for gram, n in counts.items() if gram not in column) for counts in candidate], float
+        ),
     )
 
 

@@ -1,7 +1,7 @@
-"""What a metric is, and how one is added.
+"""The interface of metrics, and how to add one.
 
-A metric is a function from `Pairs` (what one system wrote beside what should have been written, by study) to numbers,
-with the conditions that decide on their values. Ten lines make one:
+A metric is a function from `Pairs` (candidates and references by study) to numbers, with the conditions that determine
+their values:
 
     from cxrreport.evaluation.metrics import Pairs, metric
 
@@ -14,8 +14,8 @@ with the conditions that decide on their values. Ten lines make one:
 
     runs.evaluate(settings, extra_metrics=[length_ratio])
 
-or, in the settings of `evaluate`, `my_module:length_ratio` among the `metrics`. A package that declares such an object
-under the entry point group `cxrreport.metrics` has it computed where its name, `length_ratio`, is among them.
+or, in the settings of `evaluate`, `my_module:length_ratio` in `metrics`. A package can declare a metric under the entry
+point group `cxrreport.metrics`; `metrics` then refers to it by its name, `length_ratio`.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from cxrreport.evaluation.statistics import Measure, mean
 from cxrreport.remote import check_allowed, load_function
 
 GROUP = "cxrreport.metrics"
-"""Entry point group by which installed packages plug in."""
+"""Entry point group of metrics in installed packages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
-    """What one system wrote, and what should have been written: the same studies in the same order.
+    """Candidates of one system and references, for the same studies in the same order.
 
     Args:
         references: study id to text, never empty.
-        candidates: study id to text; empty where the system wrote nothing.
-        reference_graphs: study id to RadGraph's annotation; empty unless a metric asks for graphs.
-        candidate_graphs: the same of the candidates; an empty text has a graph without entities.
-        reference_findings: study id to FINDINGS, where they are the first part of a text that goes on with IMPRESSION.
-        candidate_findings: the same of the candidates.
+        candidates: study id to text, empty if the system wrote nothing.
+        reference_graphs: study id to RadGraph annotation; empty unless a metric needs graphs.
+        candidate_graphs: the same for the candidates; the graph of an empty text has no entities.
+        reference_findings: study id to FINDINGS, if the text consists of FINDINGS and IMPRESSION.
+        candidate_findings: the same for the candidates.
     """
 
     references: Mapping[str, str]
@@ -57,23 +57,23 @@ class Pairs:
 
 
 Result = Measure | Mapping[str, float] | Mapping[str, Measure]
-"""One value per study (averaged), a `Measure` with one row per study in the order of the pairs, or several measures by
-the name of the number, the one that stands for the metric first."""
+"""One value per study, which are averaged; a `Measure` with one row per study in the order of the pairs; or several
+measures by the name of the number, the representative one first."""
 Scorer = Callable[[Pairs], Result]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """A scorer with what has to be known of its numbers.
+    """A scorer with a description of its numbers.
 
     Args:
-        name: of the metric, and of its number where it has only one.
-        score: from pairs to numbers.
-        conditions: JSON values; what must agree for two of these numbers to be comparable, beside what holds for all
-            metrics (section, cohort, references) and, where `graphs` is set, RadGraph's model and case rule.
-        graphs: it reads RadGraph's annotations.
-        remote: it sends the text of reports to another machine; refused unless the user allows that.
-        synthetic: it stands on weights that this project has made; its numbers say nothing about real reports.
+        name: name of the metric, and of its number if it has only one.
+        score: function from pairs to numbers.
+        conditions: JSON values that must agree for two of these numbers to be comparable, in addition to those of all
+            metrics (section, cohort, references) and, if `graphs` is set, RadGraph's model and case rule.
+        graphs: true if it needs RadGraph annotations.
+        remote: true if it sends report text to another machine, which the user must allow.
+        synthetic: true if it uses weights that this project has trained on phantoms.
     """
 
     name: str
@@ -84,10 +84,10 @@ class Metric:
     synthetic: bool = False
 
     def __call__(self, pairs: Pairs) -> dict[str, Measure]:
-        """The metric's numbers by name.
+        """Compute the numbers of the metric by name.
 
         Raises:
-            ScoreError: the scorer left studies out, or made rows for others.
+            ScoreError: the scorer omitted studies, or returned values for others.
         """
         result = self.score(pairs)
         if isinstance(result, Measure):
@@ -112,28 +112,28 @@ class Metric:
 def metric(
     name: str, *, conditions: Mapping[str, Any] | None = None, graphs: bool = False, remote: bool = False
 ) -> Callable[[Scorer], Metric]:
-    """Make a function a metric; the arguments are those of `Metric`."""
+    """Convert a function into a metric; see `Metric` for the arguments."""
 
-    def made(score: Scorer) -> Metric:
+    def wrap(score: Scorer) -> Metric:
         return Metric(name=name, score=score, conditions=dict(conditions or {}), graphs=graphs, remote=remote)
 
-    return made
+    return wrap
 
 
 def plugged_in() -> dict[str, Any]:
-    """The entry points of installed packages, by name; nothing of them is loaded."""
+    """The metrics of installed packages by name, as entry points that are not loaded."""
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
 def load(name: str, known: Iterable[str]) -> Metric:
-    """The metric of an installed package, or `module:attribute`.
+    """Load a metric of an installed package, or `module:attribute`.
 
     Args:
-        name: of the entry point, or where the metric is.
-        known: what else may be named, for the message.
+        name: name of the entry point, or `module:attribute`.
+        known: names of the other metrics, for the error message.
 
     Raises:
-        SettingsError: there is no such metric, it cannot be imported, or it is none.
+        SettingsError: the metric does not exist, cannot be imported or is not a `Metric`.
     """
     if ":" in name:
         found: Any = load_function(name, "metrics")
@@ -141,27 +141,27 @@ def load(name: str, known: Iterable[str]) -> Metric:
         points = plugged_in()
         if name not in points:
             raise SettingsError(
-                f"metrics: {name!r} is not known; known are {', '.join(sorted({*known, *points}))}, and module:metric"
+                f"metrics: {name!r} is unknown; use one of {', '.join(sorted({*known, *points}))}, or module:metric"
             )
         try:
             found = points[name].load()
-        except Exception as error:  # whatever a foreign package does when it is imported
+        except Exception as error:  # importing another package can raise anything
             raise SettingsError(f"metrics: {name!r} of {points[name].value} cannot be loaded ({error!r})") from error
     if not isinstance(found, Metric):
-        raise SettingsError(f"metrics: {name!r} is no metric; make it one with cxrreport.evaluation.metrics.metric")
+        raise SettingsError(f"metrics: {name!r} is not a metric; define it with cxrreport.evaluation.metrics.metric")
     return found
 
 
 def check(metrics: Sequence[Metric], *, allow_remote: bool) -> None:
-    """Refuse metrics that may not be used together, or not at all.
+    """Check that metrics can be used together and are allowed.
 
     Raises:
-        ScoreError: a name is taken twice.
-        SettingsError: a metric sends reports to another machine, and that is not allowed.
+        ScoreError: two metrics have the same name.
+        SettingsError: a metric sends reports to another machine, which is not allowed.
     """
     seen: set[str] = set()
     for one in metrics:
         if one.name in seen:
-            raise ScoreError(f"metric {one.name!r}: the name is taken; call the metric something else")
+            raise ScoreError(f"metric {one.name!r}: the name is taken; rename the metric")
         seen.add(one.name)
         check_allowed(one, f"metric {one.name}", allow_remote=allow_remote)

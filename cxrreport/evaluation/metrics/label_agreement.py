@@ -1,7 +1,7 @@
-"""Labelled findings: what one side says of a study against what is known or said by the other.
+"""Agreement of labelled findings between candidates and references.
 
-A finding is any hashable label, for example `("effusion", "left", "small")`. Where the labels come from (a reader of
-text, ground truth, a table) is not the business of this module.
+A finding is any hashable label, for example `("effusion", "left", "small")`, from any source: a text reader, ground
+truth, a table.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from cxrreport.evaluation.metrics import Pairs
 
 Findings = Mapping[str, Set[Hashable]]
-"""Study id to its findings."""
+"""Study id to the findings of the study."""
 _LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Hits and misses over studies."""
+    """Counts of true and false positives and of false negatives over studies."""
 
     true_positives: int
     false_positives: int
@@ -34,14 +34,14 @@ class Counts:
 
     @property
     def f1(self) -> float:
-        """In [0, 1]; NaN where nothing was known and nothing was said."""
+        """F1 in [0, 1]; NaN if neither side has a finding."""
         counts = np.array([self.true_positives, self.false_positives, self.false_negatives], dtype=np.float64)
         return float(f1_of_counts(counts))
 
 
 @dataclass(frozen=True, slots=True)
 class FindingScores:
-    """Micro scores over all findings, and the counts of each.
+    """Micro F1 over all findings, and the counts of each.
 
     Args:
         total: counts over all findings.
@@ -62,15 +62,15 @@ class FindingScores:
 def finding_scores(
     reference: Findings, candidate: Findings, *, group: Callable[[Hashable], Hashable] = lambda label: label
 ) -> FindingScores:
-    """Score `candidate` against `reference`, study by study.
+    """Score the findings of candidates against those of references.
 
     Args:
-        reference: what is known of each study.
-        candidate: what was said of the same studies.
-        group: under what a label is counted in `by_finding`, for example its name without side and size.
+        reference: true findings of each study.
+        candidate: reported findings of the same studies.
+        group: function from a label to its key in `by_finding`, for example its name without side and size.
 
     Raises:
-        ScoreError: the two do not have the same studies; the message lists some.
+        ScoreError: the two have different studies; the message lists some.
     """
     same_studies(reference, candidate)
     hits: Counter[Hashable] = Counter()
@@ -78,11 +78,11 @@ def finding_scores(
     missed: Counter[Hashable] = Counter()
     terms = np.zeros((len(reference), 3))
     for row, (study_id, known) in enumerate(reference.items()):
-        said = candidate[study_id]
-        terms[row] = len(known & said), len(said - known), len(known - said)
-        hits.update(group(label) for label in known & said)
-        hallucinated.update(group(label) for label in said - known)
-        missed.update(group(label) for label in known - said)
+        reported = candidate[study_id]
+        terms[row] = len(known & reported), len(reported - known), len(known - reported)
+        hits.update(group(label) for label in known & reported)
+        hallucinated.update(group(label) for label in reported - known)
+        missed.update(group(label) for label in known - reported)
     groups = sorted(hits | hallucinated | missed, key=str)
     by_finding = {name: Counts(hits[name], hallucinated[name], missed[name]) for name in groups}
     total = Counts(*(int(value) for value in terms.sum(axis=0)))
@@ -92,14 +92,13 @@ def finding_scores(
 
 
 def finding_scorer(read: Callable[[str], Set[Hashable]], known: Findings | None = None) -> Callable[[Pairs], Measure]:
-    """What `evaluation.metrics` makes a metric of: micro F1 of the findings that `read` finds in a text.
+    """A scorer for `metric`: micro F1 of the findings that `read` extracts from texts.
 
     Args:
-        read: from a text to its findings.
-        known: the truth by study id; None: what `read` finds in the reference's text.
+        read: function from a text to its findings.
+        known: true findings by study id; `None` for those that `read` extracts from the reference.
 
-    Raises (when it scores):
-        ScoreError: `known` lacks a study.
+    The scorer raises `ScoreError` if `known` lacks a study.
     """
 
     def score(pairs: Pairs) -> Measure:
@@ -116,13 +115,13 @@ def finding_scorer(read: Callable[[str], Set[Hashable]], known: Findings | None 
 
 
 def same_studies(reference: Mapping[str, object], candidate: Mapping[str, object]) -> None:
-    """Raise ScoreError, with some ids, unless both sides hold the same studies, at least one."""
+    """Raise `ScoreError` with some ids unless both sides have the same studies, at least one."""
     if not reference:
-        raise ScoreError("no study to score")
-    if lacking := sorted(reference.keys() - candidate.keys()):
-        raise ScoreError(f"no candidate for {_some(lacking)}")
-    if strangers := sorted(candidate.keys() - reference.keys()):
-        raise ScoreError(f"no reference for {_some(strangers)}")
+        raise ScoreError("there is no study to score")
+    if missing := sorted(reference.keys() - candidate.keys()):
+        raise ScoreError(f"no candidate for {_some(missing)}")
+    if unknown := sorted(candidate.keys() - reference.keys()):
+        raise ScoreError(f"no reference for {_some(unknown)}")
 
 
 def _some(ids: Iterable[str]) -> str:

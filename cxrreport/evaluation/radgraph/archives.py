@@ -1,8 +1,8 @@
-"""RadGraph's archives on disk: where they are looked for, and how they are unpacked and checked.
+"""Find, unpack and check RadGraph archives.
 
-An archive is a folder with `config.json`, `weights.th` and `vocabulary/`, published as `<model>.tar.gz`. This project's
-own one (`tiny`) also holds its encoder's configuration and tokenizer in `encoder/`, and `provenance.json`, which says
-that scores made with it are synthetic.
+An archive is a folder with `config.json`, `weights.th` and `vocabulary/`, published as `<model>.tar.gz`. The archive of
+this project (`tiny`) also contains the configuration and tokenizer of its encoder in `encoder/`, and `provenance.json`,
+which marks its scores as synthetic.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cxrreport.assets import radgraph_folder
 from cxrreport.errors import WeightsError
 
 REPOSITORY = "StanfordAIMI/RRG_scorers"
-"""Repository on the Hugging Face hub that holds the published archives."""
+"""Repository of the published archives on the Hugging Face hub."""
 MODELS = ("radgraph", "radgraph-xl", "modern-radgraph-xl")
 TINY = "tiny"
 
@@ -37,12 +37,12 @@ class Archive:
     """A complete archive.
 
     Args:
-        folder: where it lies.
-        config: `config.json`.
-        model_type: prefix of its label files; chooses how the package splits a text into tokens.
-        weights_sha256: of `weights.th`, hex.
-        fingerprint: SHA-256 of all that decides on its annotations in `folder`, hex.
-        synthetic: made by this project; its scores say nothing about real reports.
+        folder: folder of the archive.
+        config: content of `config.json`.
+        model_type: prefix of the label files; determines how the package tokenises a text.
+        weights_sha256: SHA-256 of `weights.th`, hex.
+        fingerprint: SHA-256 of all files that annotations depend on, hex.
+        synthetic: trained by this project on phantoms; its scores say nothing about real reports.
     """
 
     folder: Path
@@ -54,33 +54,33 @@ class Archive:
 
     @property
     def encoder(self) -> str:
-        """Name on the hub, or folder, of the encoder whose configuration and tokenizer it needs."""
+        """Hub name or folder of the encoder whose configuration and tokenizer are needed."""
         return str(self.config["model"]["embedder"]["token_embedders"]["bert"]["model_name"])
 
 
 def package_version() -> str:
-    """Version of the radgraph package that is installed."""
+    """Version of the installed radgraph package."""
     return metadata.version("radgraph")
 
 
 def locate(name: str, root: Path, *, download: bool = False) -> Path:
-    """Find the folder of an archive, unpacking `<name>.tar.gz` beside it where only that is there.
+    """Find the folder of an archive; if there is only `<name>.tar.gz`, unpack it.
 
     Args:
         name: one of `MODELS`, `tiny`, or a folder.
-        root: folder that holds the models, each in a folder of its name.
-        download: fetch a published archive from the hub when it is not there.
+        root: folder of the models, each in a subfolder of its name.
+        download: download a published archive from the hub if it is missing.
 
     Raises:
-        WeightsError: a file is missing, or the archive is damaged or not safe to unpack. The message names what is
-            missing, where it goes and how to get it.
+        WeightsError: a file is missing, or the archive is damaged or not safe to unpack. The message states which file
+            is missing, where to put it and how to get it.
     """
     if name == TINY:
         folder = radgraph_folder()
         if lacking := missing(folder):
             raise WeightsError(
-                f"the project's own RadGraph is incomplete: no {', '.join(lacking)} in {folder}; install cxrreport "
-                "again, or make it with `python -m cxrreport.demo.tiny_radgraph --out FOLDER` and name that folder"
+                f"RadGraph 'tiny' is incomplete: no {', '.join(lacking)} in {folder}; reinstall cxrreport, or train it "
+                "with `python -m cxrreport.demo.tiny_radgraph --out FOLDER` and set `radgraph` to that folder"
             )
         return folder
     if name not in MODELS:
@@ -100,16 +100,15 @@ def locate(name: str, root: Path, *, download: bool = False) -> Path:
     if lacking := [str(folder / part) for part in missing(folder)]:
         command = f"hf download {REPOSITORY} {packed.name} --local-dir {root}"
         raise WeightsError(
-            f"RadGraph {name!r} is not there{failure}: missing {', '.join(lacking)}. Get {packed.name} from the "
-            f"Hugging Face repository {REPOSITORY} (`{command}`) and leave it at {packed}: it is unpacked there. Or "
-            "set `download: true`, point `weights` at a folder that has it, or take `radgraph: tiny` "
-            "(the project's own, synthetic)"
+            f"RadGraph {name!r} was not found{failure}: missing {', '.join(lacking)}. Get {packed.name} from the "
+            f"Hugging Face repository {REPOSITORY} (`{command}`) and store it as {packed}, where it is unpacked. Or "
+            "set `download: true`, set `weights` to a folder that contains it, or use `radgraph: tiny` (synthetic)"
         )
     return folder
 
 
 def missing(folder: Path) -> list[str]:
-    """The parts that `folder` lacks to be an archive."""
+    """The parts of an archive that `folder` lacks."""
     lacking = [name for name in ("config.json", "weights.th") if not (folder / name).is_file()]
     vocabulary = folder / "vocabulary"
     if not (vocabulary / "non_padded_namespaces.txt").is_file():
@@ -119,10 +118,10 @@ def missing(folder: Path) -> list[str]:
 
 
 def read(folder: Path) -> Archive:
-    """Read what is known of the archive in `folder` before its weights are loaded.
+    """Read the description of the archive in `folder`, without its weights.
 
     Raises:
-        WeightsError: a part is missing or cannot be read.
+        WeightsError: a part is missing or unreadable.
     """
     if lacking := missing(folder):
         raise WeightsError(f"{folder}: not a RadGraph archive, it has no {', '.join(lacking)}")
@@ -144,7 +143,7 @@ def read(folder: Path) -> Archive:
 
 
 def _model_type(folder: Path) -> str:
-    # The label files are named after the data set the model was trained on; the package takes that for the model type.
+    # The package uses the data set in the names of the label files as the model type.
     vocabulary = folder / "vocabulary"
     types = sorted(path.name.removesuffix(_NER) for path in vocabulary.glob(f"*{_NER}"))
     known = [name for name in types if name in MODELS and (vocabulary / f"{name}{_RELATIONS}").is_file()]
@@ -166,7 +165,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def fetch(repository: str, filename: str, root: Path) -> str:
-    """Download a file of a repository on the hub into `root`; what to say where that fails, or nothing."""
+    """Download a file of a hub repository into `root`; returns a clause for an error message, empty on success."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -178,41 +177,41 @@ def fetch(repository: str, filename: str, root: Path) -> str:
 
 
 def unpack(packed: Path, folder: Path) -> None:
-    """Unpack a `.tar.gz` into `folder`, which appears whole or not at all.
+    """Unpack a `.tar.gz` into `folder`, which is either complete or not created.
 
-    Only regular files and folders with names below the archive's own root are accepted: no absolute names, no `..`,
-    no links, no devices (the package itself unpacks whatever is there).
+    Only regular files and folders below the root of the archive are accepted: no absolute names, no `..`, no links and
+    no devices. (The radgraph package unpacks any entry.)
 
     Raises:
-        WeightsError: the archive is damaged, unsafe or too large, or `folder` already holds something.
+        WeightsError: the archive is damaged, unsafe or too large, or `folder` is not empty.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.is_dir() and any(folder.iterdir()):
-        raise WeightsError(f"{folder}: holds an incomplete RadGraph archive; remove the folder and try again")
-    workplace = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+        raise WeightsError(f"{folder}: contains an incomplete RadGraph archive; remove the folder and try again")
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
         with tarfile.open(packed, "r:gz") as tar:
-            _extract(tar, packed, workplace)
+            _extract(tar, packed, partial)
         try:
-            workplace.replace(folder)
+            partial.replace(folder)
         except OSError:
             if missing(folder):
                 raise
-            # Another process has unpacked the same archive in the meantime.
+            # Another process has unpacked the same archive.
     except (tarfile.TarError, zlib.error, EOFError) as error:
-        raise WeightsError(f"{packed}: damaged ({type(error).__name__}); get it again") from error
+        raise WeightsError(f"{packed}: damaged ({type(error).__name__}); download it again") from error
     except OSError as error:
         raise WeightsError(f"{packed}: cannot be unpacked into {folder} ({error})") from error
     finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _extract(tar: tarfile.TarFile, packed: Path, workplace: Path) -> None:
+def _extract(tar: tarfile.TarFile, packed: Path, partial: Path) -> None:
     total = 0
     for number, member in enumerate(tar, start=1):
         name = PurePosixPath(member.name)
         if name.is_absolute() or ".." in name.parts or not (member.isfile() or member.isdir()):
-            raise WeightsError(f"{packed}: not safe to unpack, entry {number} is a link, a device or leads out of it")
+            raise WeightsError(f"{packed}: not safe to unpack: entry {number} is a link, a device or outside of it")
         total += member.size
         if total > _MOST_BYTES or number > _MOST_MEMBERS:
             raise WeightsError(f"{packed}: too large for a RadGraph archive (entry {number}, {total} bytes)")
@@ -220,8 +219,8 @@ def _extract(tar: tarfile.TarFile, packed: Path, workplace: Path) -> None:
             continue
         source = tar.extractfile(member)
         if source is None:
-            raise WeightsError(f"{packed}: entry {number} has no content; get it again")
-        target = workplace.joinpath(*name.parts)
+            raise WeightsError(f"{packed}: entry {number} has no content; download it again")
+        target = partial.joinpath(*name.parts)
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as sink:
             shutil.copyfileobj(source, sink)
