@@ -7,8 +7,6 @@ JSONL, CSV (also gzipped) or Parquet; other columns are ignored.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import json
 import math
@@ -19,20 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
-
 from cxrreport.errors import InputError, ScoreError
 from cxrreport.records import Split
+from cxrreport.storage.tables import TABLE_SUFFIXES, Table, is_table, read_table
 
 Section = Literal["findings", "impression", "findings+impression"]
 
 MANIFEST = "manifest.parquet"
 PREDICTIONS = "predictions.parquet"
 GENERATED = "generate.json"
-MAX_BYTES = 2 << 30
-"""Largest CSV file, unpacked: a small `.csv.gz` can unpack to more than there is memory."""
 MAX_TOKENS = 800
 """Longest text that is scored, words and runs of punctuation. The graph model needs memory by the square of it, and
 radiology reports stay far below; longer texts are left out and counted."""
@@ -41,7 +34,6 @@ _SECTIONS = ("findings", "impression")
 CONFIDENCE = "mean_logprob"
 """Column by which `generate` says how sure the model is."""
 _COLUMNS = ("study_id", "patient_id", "split", "text", *_SECTIONS, CONFIDENCE)
-_SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".parquet")
 _LISTED = 5
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
 _NAMES = "findings?|impressions?|conclusions?|indications?|history|technique|comparisons?|examination|recommendations?"
@@ -94,15 +86,6 @@ class References:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    path: Path
-    columns: frozenset[str]
-    rows: list[dict[str, Any]]
-    sha256: str
-    metadata: Mapping[bytes, bytes] = field(default_factory=dict)
-
-
 def read_predictions(path: Path, section: Section) -> Predictions:
     """Read the predictions of one system.
 
@@ -114,8 +97,8 @@ def read_predictions(path: Path, section: Section) -> Predictions:
         ScoreError: a study occurs twice.
     """
     table = _read(path / PREDICTIONS if path.is_dir() else path, "the output folder of `generate`")
-    _require(table, "study_id")
-    if not table.columns & {"text", *_SECTIONS}:
+    table.require("study_id")
+    if not {"text", *_SECTIONS}.intersection(table.columns):
         raise InputError(f"{table.path}: no column text, findings or impression; a table of predictions needs one")
     texts: dict[str, str | None] = {}
     findings: dict[str, str] = {}
@@ -142,7 +125,7 @@ def read_predictions(path: Path, section: Section) -> Predictions:
         texts=texts,
         without_headers=without_headers,
         source=table.path,
-        sha256=table.sha256,
+        sha256=_sha256(table.path),
         findings=findings,
         confidences=confidences,
         inputs=_inputs(made) if made else "",
@@ -159,8 +142,8 @@ def read_references(path: Path, section: Section) -> References:
     """
     manifest = path.is_dir()
     table = _read(path / MANIFEST if manifest else path, "the output folder of `ingest`")
-    _require(table, "study_id", "patient_id")
-    if not table.columns & set(_SECTIONS):
+    table.require("study_id", "patient_id")
+    if not set(_SECTIONS).intersection(table.columns):
         raise InputError(f"{table.path}: no column findings or impression; a table of references needs one")
     seen: dict[str, tuple[str, str, str]] = {}
     findings: dict[str, str] = {}
@@ -186,7 +169,7 @@ def read_references(path: Path, section: Section) -> References:
         splits={study_id: study[2] for study_id, study in seen.items() if study[2]},
         findings=findings,
         source=table.path,
-        digest=digest.decode() if digest else table.sha256,
+        digest=digest.decode() if digest else _sha256(table.path),
     )
 
 
@@ -259,7 +242,7 @@ def _inputs(made: Mapping[str, Any]) -> str:
     return " and ".join([*given, *(["indication"] if prompt["indication"] else [])])
 
 
-def _add(texts: dict[str, str | None], study_id: str, text: str | None, table: _Table) -> None:
+def _add(texts: dict[str, str | None], study_id: str, text: str | None, table: Table) -> None:
     if study_id in texts:
         counts = Counter(str(row["study_id"]) for row in table.rows)
         twice = sorted(name for name, count in counts.items() if count > 1)
@@ -268,7 +251,7 @@ def _add(texts: dict[str, str | None], study_id: str, text: str | None, table: _
     texts[study_id] = text
 
 
-def _identity(table: _Table, number: int, row: Mapping[str, Any], name: str) -> str:
+def _identity(table: Table, number: int, row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
         raise InputError(
@@ -278,7 +261,7 @@ def _identity(table: _Table, number: int, row: Mapping[str, Any], name: str) -> 
     return str(value).strip()
 
 
-def _text(table: _Table, number: int, row: Mapping[str, Any], name: str) -> str | None:
+def _text(table: Table, number: int, row: Mapping[str, Any], name: str) -> str | None:
     value = row.get(name)
     if value is None or isinstance(value, str):
         return value
@@ -287,7 +270,7 @@ def _text(table: _Table, number: int, row: Mapping[str, Any], name: str) -> str 
     raise InputError(f"{table.path}, row {number}: {name} is of type {type(value).__name__}, and must be text")
 
 
-def _number(table: _Table, number: int, row: Mapping[str, Any], name: str) -> float | None:
+def _number(table: Table, number: int, row: Mapping[str, Any], name: str) -> float | None:
     value = row.get(name)
     try:
         # CSV columns are read as text; NaN is how data frames write what is missing.
@@ -297,80 +280,17 @@ def _number(table: _Table, number: int, row: Mapping[str, Any], name: str) -> fl
     return read if read is not None and math.isfinite(read) else None
 
 
-def _require(table: _Table, *names: str) -> None:
-    if lacking := [name for name in names if name not in table.columns]:
-        found = ", ".join(sorted(table.columns)) or "none that is known"
-        raise InputError(f"{table.path}: no column {', '.join(lacking)}; found {found}")
-
-
-def _read(path: Path, folder: str) -> _Table:
-    name = path.name.lower()
-    if not name.endswith(_SUFFIXES):
-        raise InputError(f"{path}: expected {folder}, or a table ending in {', '.join(_SUFFIXES)}")
-    try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if name.endswith(".parquet"):
-            table = _read_parquet(path, sha256)
-        elif name.endswith(".jsonl"):
-            table = _read_jsonl(path, sha256)
-        else:
-            table = _read_csv(path, sha256)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: not found; expected {folder}, or a table") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start}); convert the file to UTF-8") from error
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+def _read(path: Path, folder: str) -> Table:
+    if not is_table(path):
+        raise InputError(f"{path}: expected {folder}, or a table ending in {', '.join(TABLE_SUFFIXES)}")
+    if not path.exists():
+        raise InputError(f"{path}: not found; expected {folder}, or a table")
+    table = read_table(path, columns=_COLUMNS)
     if not table.rows:
         raise InputError(f"{path}: holds no row")
     return table
 
 
-def _read_parquet(path: Path, sha256: str) -> _Table:
-    try:
-        file = pq.ParquetFile(path)
-        names = [name for name in _COLUMNS if name in file.schema_arrow.names]
-        rows = file.read(columns=names).to_pylist()
-    except pa.ArrowException as error:
-        raise InputError(f"{path}: not a Parquet file, or damaged") from error
-    return _Table(path, frozenset(names), rows, sha256, file.schema_arrow.metadata or {})
-
-
-def _read_jsonl(path: Path, sha256: str) -> _Table:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}, line {number}: not JSON; a .jsonl file holds one object per line") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: not a JSON object")
-        rows.append({name: row[name] for name in _COLUMNS if name in row})
-    return _Table(path, frozenset().union(*rows) if rows else frozenset(), rows, sha256)
-
-
-def _read_csv(path: Path, sha256: str) -> _Table:
-    # Read by PyArrow: the csv module refuses fields of more than 131,072 characters, a limit that is global.
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{path}: more than {MAX_BYTES >> 20} MiB of text; split the table, or write it as Parquet")
-    first_line = data.split(b"\n", 1)[0].decode("utf-8-sig")
-    data.decode("utf-8")
-    found = next(iter(csv.reader([first_line.strip("\r")])), [])
-    names = [name for name in _COLUMNS if name in found]
-    try:
-        table = pa.csv.read_csv(
-            pa.BufferReader(data),
-            read_options=pa.csv.ReadOptions(block_size=max(len(data), 1 << 20), use_threads=False),
-            parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pa.csv.ConvertOptions(
-                include_columns=names, column_types=dict.fromkeys(names, pa.string())
-            ),
-        )
-    except pa.ArrowException as error:
-        raise InputError(f"{path}: not a CSV file ({str(error).split(':')[0]})") from error
-    return _Table(path, frozenset(names), table.to_pylist(), sha256)
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -210,12 +210,3 @@ def test_messages_hold_no_report_text(tmp_path: Path) -> None:
     with pytest.raises(InputError) as broken:
         read_predictions(path, BOTH)
     assert "secret" not in str(broken.value)
-
-
-def test_a_packed_table_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cxrreport.evaluation.tables.MAX_BYTES", 1 << 20)
-    packed = tmp_path / "p.csv.gz"
-    packed.write_bytes(gzip.compress(b"study_id,text\n1," + b"a" * (1 << 20)))
-    assert packed.stat().st_size < 5000
-    with pytest.raises(InputError, match=r"p\.csv\.gz: more than 1 MiB"):
-        read_predictions(packed, "findings")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import pickle
@@ -12,21 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from cxrreport.dataset.image_store import ImageStore, decode, encode, write_shard
 from cxrreport.dataset.manifest import Manifest
-from cxrreport.errors import InputError, ManifestError, RefusedImage
+from cxrreport.errors import ManifestError, RefusedImage
 from cxrreport.ingestion.dicom.codestream import frame_size
 from cxrreport.ingestion.images.contact_sheet import spread, write_contact_sheet
 from cxrreport.ingestion.images.picture import read_picture
 from cxrreport.ingestion.images.resample import to_square
 from cxrreport.ingestion.images.views import preference, view_of
 from cxrreport.ingestion.ingest import ingest
-from cxrreport.ingestion.layouts.tables import read_table
 from cxrreport.ingestion.study_plan import split_by_patient
 from cxrreport.ingestion.workers import ordered_map
 from cxrreport.records import Split, View
@@ -136,36 +133,6 @@ def test_reduction_is_antialiased(interpolation: str) -> None:
     checks = (np.indices((640, 640)).sum(axis=0) % 2 * 255).astype(np.uint8)
     small = to_square(checks, resolution=64, interpolation=interpolation)  # type: ignore[arg-type]
     assert small.min() > 120 and small.max() < 136
-
-
-# --- Tables ---
-
-
-def test_tables(tmp_path: Path) -> None:
-    text = '\ufeffStudy_ID, Findings\n1,"two\nlines"\n2,\n'
-    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
-    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(text.encode()))
-    expected = [{"study_id": "1", "findings": "two\nlines"}, {"study_id": "2", "findings": ""}]
-    assert read_table(tmp_path / "a.csv") == read_table(tmp_path / "b.csv.gz") == expected
-    pq.write_table(pa.table({"study_id": [1, 2], "findings": ["two\nlines", None]}), tmp_path / "c.parquet")
-    assert read_table(tmp_path / "c.parquet", required=("study_id",)) == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [
-        ("a.csv", b"\xff\xfe\x00"),
-        ("a.csv.gz", b"no gzip"),
-        ("a.parquet", b"no parquet"),
-        ("a.xlsx", b""),
-        ("b.csv", None),
-    ],
-)
-def test_tables_that_cannot_be_read(tmp_path: Path, name: str, data: bytes | None) -> None:
-    if data is not None:
-        (tmp_path / name).write_bytes(data)
-    with pytest.raises(InputError, match=name):
-        read_table(tmp_path / name)
 
 
 # --- Store and manifest ---

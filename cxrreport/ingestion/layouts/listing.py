@@ -23,10 +23,11 @@ from cxrreport.dataset.pseudonyms import shown_id, shown_path
 from cxrreport.errors import InputError
 from cxrreport.ingestion.images.picture import is_picture
 from cxrreport.ingestion.images.views import view_of
-from cxrreport.ingestion.layouts.tables import is_table, read_table, report_of, split_of
+from cxrreport.ingestion.layouts.tables import report_of, split_of
 from cxrreport.records import LeftOut, Reason, Report, Split, View
 from cxrreport.reports.sections import parse_report
 from cxrreport.settings import IngestSettings
+from cxrreport.storage.tables import is_table, read_text_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +115,7 @@ def detect(settings: IngestSettings) -> str:
 
 
 def _has_column(table: Path, name: str) -> bool:
-    return any(name in row for row in read_table(table)[:1])
+    return any(name in row for row in read_text_table(table)[:1])
 
 
 def report_alone(study_id: str) -> LeftOut:
@@ -170,7 +171,7 @@ def _list_mimic_cxr(settings: IngestSettings) -> Listing:
 
 
 def _by_dicom_id(path: Path | None, *required: str) -> dict[str, dict[str, str]]:
-    return {row["dicom_id"]: row for row in read_table(path, required=required)} if path else {}
+    return {row["dicom_id"]: row for row in read_text_table(path, required=required)} if path else {}
 
 
 def _mimic_study(patient_id: str, study_id: str) -> str:
@@ -207,7 +208,7 @@ def _list_openi(settings: IngestSettings) -> Listing:
     reports, listed = _openi_reports_of_table(table) if table else _openi_reports_of_xml(root / "ecgen-radiology")
     projections = _openi_table(root, "projections")
     views: dict[str, View] = {}
-    for row in read_table(projections, required=("uid", "filename", "projection")) if projections else ():
+    for row in read_text_table(projections, required=("uid", "filename", "projection")) if projections else ():
         image_id = _openi_image_id(row["filename"])
         if image_id:
             # The collection tells frontals from laterals, but not PA from AP.
@@ -257,7 +258,7 @@ def _openi_table(root: Path, name: str) -> Path | None:
 def _openi_reports_of_table(path: Path) -> tuple[dict[str, Report], dict[str, str]]:
     reports: dict[str, Report] = {}
     listed: dict[str, str] = {}
-    for row in read_table(path, required=("uid", "findings", "impression")):
+    for row in read_text_table(path, required=("uid", "findings", "impression")):
         number = re.sub(r"^CXR", "", row["uid"], flags=re.I)
         report = report_of(row)
         if not number.isdigit() or report is None:
@@ -304,7 +305,7 @@ def _list_folder(settings: IngestSettings) -> Listing:
     root = settings.input
     by_study: dict[str, StudyRow] = {}
     if settings.reports is not None:
-        for row in read_table(settings.reports, required=("study_id",)):
+        for row in read_text_table(settings.reports, required=("study_id",)):
             if row["study_id"] in by_study:
                 raise InputError(f"{settings.reports}: study {shown_id('study', row['study_id'])} is there twice")
             split = split_of(row, str(settings.reports))
@@ -329,7 +330,7 @@ def _list_table(settings: IngestSettings) -> Listing:
         raise InputError(f"{settings.input}: the layout table needs a table: give it as input, or in the field reports")
     root = settings.input.parent if settings.input.is_file() else settings.input
     sources = []
-    for row in read_table(table, required=("image", "study_id", "patient_id")):
+    for row in read_text_table(table, required=("image", "study_id", "patient_id")):
         if not row["image"]:
             raise InputError(f"{table}: a row of study {shown_id('study', row['study_id']) or '(none)'} has no image")
         path = root / row["image"]
