@@ -35,17 +35,18 @@ def run(tree: Path, output: Path, count: int) -> dict[str, float]:
     import pyarrow.parquet as pq
 
     from cxrreport.dataset.manifest import Manifest
-    from cxrreport.inference import engine
-    from cxrreport.inference.generate import generate
+    from cxrreport.inference.decoding import Engine, Generated
+    from cxrreport.inference.generate import generate_predictions
     from cxrreport.ingestion.ingest import ingest
     from cxrreport.model import checkpoints
     from cxrreport.model.prompt import PromptLayout
     from cxrreport.settings import CheckpointSettings, GenerateSettings, IngestSettings, PromptSettings
+    from cxrreport.storage.files import output_folder
 
-    def fixed(_: engine.Engine, requests: Sequence[Any], done: Callable[[int], None]) -> list[engine.Generated]:
+    def fixed(_: Engine, requests: Sequence[Any], done: Callable[[int], None]) -> list[Generated]:
         done(len(requests))
         return [
-            engine.Generated(
+            Generated(
                 study_id=request.study_id,
                 prompt="generate the chest x-ray report",
                 image_sha256=("0" * 64,),
@@ -64,10 +65,12 @@ def run(tree: Path, output: Path, count: int) -> dict[str, float]:
     begun, before = time.perf_counter(), time.process_time()
     ingest(IngestSettings(input=tree, output=output / "data"))
     figures |= {"ingest_seconds": time.perf_counter() - begun, "ingest_peak": memory("VmHWM")}
-    engine.Engine.generate = fixed  # type: ignore[method-assign, assignment]
+    Engine.generate = fixed  # type: ignore[method-assign, assignment]
     begun = time.perf_counter()
     settings = GenerateSettings(input=output / "data", output=output / "reports", split=None)
-    generate(settings, Manifest.open(output / "data"), loaded, layout, {}, lambda done, total, label: None)
+    manifest = Manifest.open(output / "data")
+    with output_folder(settings.output, verb="generate", settings=settings.model_dump(mode="json")) as folder:
+        generate_predictions(settings, manifest, loaded, layout, {}, lambda done, total, label: None, folder)
     figures |= {"generate_seconds": time.perf_counter() - begun, "peak": memory("VmHWM")}
     figures["cpu_seconds"] = time.process_time() - before
     if pq.read_metadata(output / "reports/predictions.parquet").num_rows != count:

@@ -6,7 +6,7 @@
 Random weights of the size of the 3B at 224 pixels: 260 tokens are read (256 of them the image) and 32 are written.
 Each side is a process of its own with the same threads, and they take turns: load the model, encode the image, read
 the prompt, write. Stock is transformers as documented, `from_pretrained(dtype=float32)` with its own cache and
-attention; ours is `inference.openvino.model`, whose conversion (once for every checkpoint) is not timed as loading.
+attention; ours is `inference.openvino`, whose conversion (once for every checkpoint) is not timed as loading.
 Memory is the peak of resident memory of the whole process, interpreter and libraries included.
 
 Random weights write no reports, so what eight bits cost in quality is measured on the tiny model: the adapter and the
@@ -118,34 +118,34 @@ def ours(folder: Path, converted: Path, precision: str) -> dict[str, Any]:
     """OpenVINO in 8 bits, driven as the engine drives it."""
     import torch
 
-    from cxrreport.inference.openvino import model as openvino
-    from cxrreport.model.compat import CACHE
+    from cxrreport.inference.openvino import load_openvino_model
+    from cxrreport.model.compat import CACHE, image_arguments, image_features
     from cxrreport.settings import CheckpointSettings
 
     settings = CheckpointSettings(name=str(folder), precision=precision, device="cpu")
     begun = time.perf_counter()
-    loaded = openvino.load(settings, None, resolution=224, quantize="int8", folder=converted)
+    loaded = load_openvino_model(settings, None, resolution=224, quantize="int8", folder=converted)
     seconds = time.perf_counter() - begun
     model = loaded.model
     pixels, ids = sample()
 
     def run() -> tuple[float, float]:
-        cache = model.slots(1, PROMPT + NEW)
-        cache.reading(0, [0])
+        cache = model.make_cache(1, PROMPT + NEW)
+        cache.begin_prompts(0, [0])
         begun = time.perf_counter()
-        features = model.get_image_features(torch.from_numpy(pixels))
+        features = image_features(model, torch.from_numpy(pixels))
         output = model(
             input_ids=torch.tensor([ids]),
             position_ids=torch.arange(1, PROMPT + 1)[None],
             **{CACHE: cache},
-            mm_encoder_outputs={"image": features},
+            **image_arguments(features),
         )
         read = time.perf_counter() - begun
         begun = time.perf_counter()
         for step in range(NEW - 1):
             token = output.logits[:, -1].argmax(-1, keepdim=True)
             place = torch.tensor([PROMPT + step])
-            cache.writing(place, PROMPT + step + 1)
+            cache.begin_step(place, PROMPT + step + 1)
             output = model(input_ids=token, position_ids=place[None] + 1, **{CACHE: cache})
         return read, time.perf_counter() - begun
 

@@ -85,12 +85,13 @@ def make(folder: Path, count: int) -> None:
 def ours(folder: Path) -> dict[str, Any]:
     """Ingest and generate, as `cxrreport generate` does with a folder of DICOM."""
     from cxrreport.dataset.manifest import Manifest
-    from cxrreport.inference import engine
-    from cxrreport.inference.generate import generate
+    from cxrreport.inference.decoding import Engine
+    from cxrreport.inference.generate import generate_predictions
     from cxrreport.ingestion.ingest import ingest
     from cxrreport.model import checkpoints
     from cxrreport.model.prompt import PromptLayout
     from cxrreport.settings import CheckpointSettings, GenerateSettings, IngestSettings, PromptSettings
+    from cxrreport.storage.files import output_folder
 
     imported = _memory("VmRSS")
     checkpoint = CheckpointSettings(name=str(folder / "model"), precision="float32")
@@ -98,13 +99,13 @@ def ours(folder: Path) -> dict[str, Any]:
     layout = PromptLayout(loaded.tokenizer, PromptSettings(instruction=INSTRUCTION), loaded.image_tokens)
     rows = json.loads((folder / "studies.json").read_text())
     limits = {row["study_id"]: row["tokens"] for row in rows}
-    unforced = engine.Engine.generate
+    unforced = Engine.generate
 
     def forced(self: Any, requests: Any, *rest: Any) -> Any:
         limited = [dataclasses.replace(one, max_new_tokens=limits[one.study_id]) for one in requests]
         return unforced(self, limited, *rest)
 
-    engine.Engine.generate = forced  # type: ignore[method-assign]
+    Engine.generate = forced  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory(dir=folder) as name:
         work = Path(name)
         begun, before = time.perf_counter(), time.process_time()
@@ -124,7 +125,8 @@ def ours(folder: Path) -> dict[str, Any]:
         # shards leave slots empty at their ends. The images of a shard and of the next one are in memory together.
         given = {"input": work / "data", "output": work / "reports", "split": None}
         settings = GenerateSettings(**given, batch_size=4, shard_size=16)
-        generate(settings, manifest, loaded, layout, {}, lambda done, total, label: None)
+        with output_folder(settings.output, verb="generate", settings=settings.model_dump(mode="json")) as output:
+            generate_predictions(settings, manifest, loaded, layout, {}, lambda done, total, label: None, output)
         seconds, used = time.perf_counter() - begun, time.process_time() - before
         lines = (work / "reports/predictions.jsonl").read_text().splitlines()
     predictions = [json.loads(line) for line in lines]

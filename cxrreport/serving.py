@@ -33,7 +33,7 @@ from mlflow.types import ColSpec, DataType, Schema
 
 from cxrreport import doctor, tracking
 from cxrreport.errors import CxrReportError, InputError, RefusedImage, SettingsError
-from cxrreport.inference.engine import Engine, Request
+from cxrreport.inference.decoding import Engine, Request
 from cxrreport.inference.generate import PHANTOMS_ONLY
 from cxrreport.ingestion.dicom.radiograph import read_radiograph
 from cxrreport.ingestion.images.resample import to_square

@@ -15,7 +15,7 @@ from cxrreport.errors import WeightsError
 from cxrreport.evaluation.radgraph import Level, agreement, archives
 from cxrreport.evaluation.radgraph.annotator import PACKAGE_CACHE, RadGraphAnnotator
 from cxrreport.evaluation.tables import choose, too_long
-from cxrreport.inference.engine import Engine, Request
+from cxrreport.inference.decoding import Engine, Request
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Progress, Report, Split, Study

@@ -14,7 +14,7 @@ from cxrreport import runs
 from cxrreport.cli import app
 from cxrreport.demo.studies import example
 from cxrreport.errors import SettingsError, WeightsError
-from cxrreport.runs import inference
+from cxrreport.inference.preparation import matching_settings
 from cxrreport.settings import CheckpointSettings, GenerateSettings, TrackingSettings
 
 
@@ -84,5 +84,5 @@ def test_an_adapter_without_its_settings_is_an_error(phantoms: Path, tmp_path: P
 )
 def test_published_checkpoints_run_with_softcapping(name: str, given: dict[str, bool], softcap: bool) -> None:
     asked = settings(input="data", output="out", checkpoint=CheckpointSettings(name=name, **given))
-    checkpoint, _, _ = inference._what_belongs_together(asked)
+    checkpoint, _, _ = matching_settings(asked)
     assert checkpoint.softcap is softcap

@@ -1,8 +1,8 @@
 """A generated report as DICOM Structured Report; the only importer of highdicom.
 
-Basic Diagnostic Imaging Report (PS3.16 TID 2000), which is the template of reports that are text: headings, each with
-a narrative, each inferred from the images. As Enhanced SR, the plainest of the SOP classes that highdicom writes; what
-Comprehensive SR adds (references between content items, regions in space) a text does not have.
+The template is Basic Diagnostic Imaging Report (PS3.16 TID 2000): headings, each with a narrative that is inferred from
+the images. The SOP class is Enhanced SR, the simplest that highdicom writes; a text needs none of the additions of
+Comprehensive SR (references between content items, spatial regions).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cxrreport.records import Prediction, Reason
 
 NOTICE = "Research, AI-generated, not for clinical use"
 NAMESPACE = UUID("3d2d5a3c-7a55-4d0a-9a3e-6f1f6f6d2c11")
-"""Of all UIDs and ids that this package makes (RFC 9562, version 5): the same content always gets the same."""
+"""Namespace of all UIDs and ids of this package (RFC 9562, version 5); equal content gets equal ids."""
 _LANGUAGES = {"en": "English"}
 _SOURCE = Code("260753009", "SCT", "Source")
 _HEADINGS = (
@@ -32,11 +32,11 @@ _HEADINGS = (
 )
 
 
-def library() -> Any:
-    """highdicom, imported when it is needed.
+def import_highdicom() -> Any:
+    """Import highdicom on first use.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: highdicom is not installed.
     """
     try:
         import highdicom
@@ -48,22 +48,22 @@ def library() -> Any:
 def write(
     path: Path, prediction: Prediction, sources: Sequence[Dataset], *, report: UUID, model: str, language: str
 ) -> None:
-    """Write one report; partial, preliminary and unverified.
+    """Write one report as partial, preliminary and unverified.
 
     Args:
-        path: of the file.
-        prediction: with findings or impression.
-        sources: headers of the images that it was generated from (`ingestion.dicom.reference.reopen`), of one study.
-        report: names the instance, and the series that it is alone in.
-        model: what wrote it, for the observer's name.
+        path: path of the file.
+        prediction: a prediction with findings or impression.
+        sources: headers of its images (`ingestion.dicom.reference.reopen`), all of one study.
+        report: id of the instance; its series holds no other instance.
+        model: name of the observer.
         language: RFC 5646 tag of the text.
 
     Raises:
-        RefusedImage: `not-readable`; patient or study of the source are not valid enough to be copied.
+        RefusedImage: `not-readable`; patient or study of the source cannot be copied.
     """
     content = _content(prediction, sources, model, language)
     with translated(Reason.NOT_READABLE, "patient and study of the source cannot be copied"):
-        document = library().sr.EnhancedSR(
+        document = import_highdicom().sr.EnhancedSR(
             evidence=sources,
             content=content,
             series_instance_uid=_uid(uuid5(report, "series")),
@@ -83,11 +83,11 @@ def write(
 
 
 def _content(prediction: Prediction, sources: Sequence[Dataset], model: str, language: str) -> Any:
-    sr = library().sr
+    sr = import_highdicom().sr
     root = sr.ContainerContentItem(name=codes.cid7000.XRayReport, template_id="2000")
     root.ContentSequence = sr.ContentSequence()
-    # Rows 5, 7 and 8 of the template, whose order is significant: language, observer, headings. The notice comes as the
-    # first heading: before what it is about, and nothing but language and observer may stand before a heading.
+    # Rows 5, 7 and 8 of the template in their required order: language, observer, headings. The notice is the first
+    # heading, because only language and observer may precede headings.
     language_name = sr.CodedConcept(language, "RFC5646", _LANGUAGES.get(language, language))
     root.ContentSequence.extend(sr.LanguageOfContentItemAndDescendants(language_name))
     device = sr.DeviceObserverIdentifyingAttributes(
@@ -104,8 +104,8 @@ def _content(prediction: Prediction, sources: Sequence[Dataset], model: str, lan
 
 
 def _heading(heading: Code, element: Code, body: str, sources: Sequence[Dataset]) -> Any:
-    """A heading with one text (TID 2002), inferred from images (TID 2001)."""
-    sr = library().sr
+    """A heading with one text (TID 2002) that is inferred from images (TID 2001)."""
+    sr = import_highdicom().sr
     contains, inferred = sr.RelationshipTypeValues.CONTAINS, sr.RelationshipTypeValues.INFERRED_FROM
     container = sr.ContainerContentItem(name=heading, relationship_type=contains)
     narrative = sr.TextContentItem(name=element, value=body, relationship_type=contains)
@@ -124,5 +124,5 @@ def _heading(heading: Code, element: Code, body: str, sources: Sequence[Dataset]
 
 
 def _uid(value: UUID) -> str:
-    """A UID from a UUID (PS3.5 B.2)."""
+    """UID of a UUID (PS3.5 B.2)."""
     return f"2.25.{value.int}"

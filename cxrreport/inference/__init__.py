@@ -1,1 +1,4 @@
-"""Reports from studies: greedy decoding in batches, and shards that survive a stop at any moment."""
+"""Reports from studies: generation with a checkpoint, in shards that survive an interruption."""
+
+INGESTED = "ingested"
+"""Folder in the output of `generate` for the images of a folder of DICOM."""

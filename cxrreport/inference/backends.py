@@ -1,4 +1,4 @@
-"""The model of a generation, by the engine that the settings name."""
+"""Loading of the model for a generation, with the engine that the settings select."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.settings import CheckpointSettings, GenerateSettings
 
 
-def load(settings: GenerateSettings, checkpoint: CheckpointSettings, *, resolution: int) -> LoadedModel:
-    """A checkpoint with the adapter of the settings, if there is one; with Ray, all but the weights.
+def load_model(settings: GenerateSettings, checkpoint: CheckpointSettings, *, resolution: int) -> LoadedModel:
+    """Load a checkpoint and the adapter of the settings, if they have one. With Ray, only describe the checkpoint.
 
     Args:
-        settings: `engine`, `quantize`, `converted` and `adapter`.
-        checkpoint: where the adapter's card has named it, not that of the settings.
-        resolution: side of the images, pixels.
+        settings: `engine`, `quantize`, `converted`, `ray` and `adapter` are used.
+        checkpoint: the base model; replaces that of the settings.
+        resolution: side length of the images in pixels.
 
     Raises:
         WeightsError, MismatchError: as `model.checkpoints.load` and `model.adapters.load`.
-        MissingExtraError, SettingsError, OutputError: as `inference.openvino.model.load`.
+        MissingExtraError, SettingsError, OutputError: as `inference.openvino.load_openvino_model`.
     """
-    if settings.ray.address is not None:  # the actors have it
+    if settings.ray.address is not None:  # the actors load the weights
         return checkpoints.describe(checkpoint, resolution=resolution)
     if settings.engine == "openvino":
-        from cxrreport.inference.openvino import model as openvino
+        from cxrreport.inference.openvino import load_openvino_model
 
-        return openvino.load(
+        return load_openvino_model(
             checkpoint,
             settings.adapter,
             resolution=resolution,

@@ -1,34 +1,28 @@
-"""The verb `generate`: a report for every study, nothing lost when it is stopped."""
+"""The command `generate`: a report for every study, resumable after an interruption."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from cxrreport.dataset.pseudonyms import recorded_input, unnamed_input
 from cxrreport.errors import InputError, MismatchError
-from cxrreport.inference.kv_cache import give_back
-from cxrreport.inference.mix_prompts import draw
-from cxrreport.inference.nearest_image import Nearest
-from cxrreport.inference.shards import Row, Shards, line
-from cxrreport.inference.worker import Task, Worker, plan, resize_of
+from cxrreport.inference.backends import load_model
+from cxrreport.inference.decoding.memory import release_unused_memory
+from cxrreport.inference.nearest_image import NearestImageWorker
+from cxrreport.inference.predictions import PredictionCounts, write_picture, write_tables
+from cxrreport.inference.preparation import GenerationInputs, prepare_inputs
+from cxrreport.inference.shards import Shards
+from cxrreport.inference.worker import ShardTask, ShardWorker, select_studies
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
-from cxrreport.records import LeftOut, Prediction, Progress
+from cxrreport.records import Progress
 from cxrreport.settings import GenerateSettings
-from cxrreport.storage import parquet as arrow
-from cxrreport.storage.files import OutputFolder, atomic_path, output_folder, part_folder, parts_of, remove_parts
+from cxrreport.storage.files import OutputFolder, output_folder, part_folder, parts_of, remove_parts
 
 if TYPE_CHECKING:
     from cxrreport.dataset.manifest import Manifest
@@ -37,62 +31,26 @@ PHANTOMS_ONLY = (
     "This model has only seen phantoms, that is drawings made by this project. What it writes about a real radiograph "
     "means nothing."
 )
-"""Said wherever the project's own tiny checkpoint writes a report."""
+"""Warning that accompanies every report of the project's own tiny checkpoint."""
 
-VERB = "generate"
-
-PREDICTIONS = pa.schema(
-    [
-        ("study_id", pa.string()),
-        ("patient_id", pa.string()),
-        ("image_ids", pa.list_(pa.string())),
-        ("image_sha256", pa.list_(pa.string())),
-        ("prompt", pa.string()),
-        ("text", pa.string()),
-        ("findings", pa.string()),
-        ("impression", pa.string()),
-        ("mean_logprob", pa.float64()),
-        ("min_logprob", pa.float64()),
-        ("tokens", pa.int32()),
-        ("finished", pa.bool_()),
-        ("abstained", pa.bool_()),
-        (
-            "boxes",
-            pa.list_(
-                pa.struct(
-                    [
-                        ("label", pa.string()),
-                        *((edge, pa.float64()) for edge in ("top", "left", "bottom", "right")),
-                    ]
-                )
-            ),
-        ),
-    ]
-)
-"""Schema of `predictions.parquet`: the fields of `records.Prediction`. What is the same for all rows stands in the
-metadata of the file: `cxrreport.inputs` (fingerprints, data, prompt, versions) and `cxrreport.settings`, both JSON."""
-
-FAILED = pa.schema(
-    [("source", pa.string()), ("study_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
-)
-"""Schema of `failed.parquet`: the fields of `records.LeftOut`, as in the ledger of `ingest`."""
+COMMAND = "generate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateSummary:
-    """What a run of `generate` came to.
+    """Result of `generate`.
 
     Args:
-        studies: asked for.
-        predictions: texts written, for each study one, or one for each prompt.
-        failed: studies without any, listed in `failed.parquet`.
+        studies: studies of the run.
+        predictions: generated texts; one per study, or one per study and prompt.
+        failed: studies without a text, listed in `failed.parquet`.
         unfinished: texts that reached the limit of new tokens before EOS.
         abstained: texts whose confidence is below the threshold.
-        resumed: studies that an earlier run of the same command had done.
-        batch_size: in the end; smaller than asked for when memory ran out.
+        resumed: studies that an earlier run of the same command had finished.
+        batch_size: batch size at the end; below the requested one if memory ran out.
         mean_logprob: mean over the predictions of their mean log-probability.
-        seconds: of this run, loading of the model not counted.
-        warning: to be shown with the reports, or None.
+        seconds: wall time of this run, without loading the model.
+        warning: warning to be shown with the reports, or `None`.
     """
 
     studies: int
@@ -109,50 +67,40 @@ class GenerateSummary:
 
 def generate(
     settings: GenerateSettings,
-    manifest: Manifest,
-    loaded: LoadedModel,
-    layout: PromptLayout,
-    provenance: Mapping[str, Any],
     progress: Progress,
     *,
-    folder: OutputFolder | None = None,
+    run_id: str = "",
+    log_inputs: Callable[[GenerationInputs, LoadedModel], None] | None = None,
 ) -> GenerateSummary:
-    """Write `predictions.parquet`, `predictions.jsonl`, `failed.parquet` and `generate.json` into the output folder.
+    """Generate reports for the studies of an ingest folder, of a folder of DICOM, or for one DICOM file.
 
-    The same command goes on where an earlier one was stopped, and does nothing where it was done. A study whose image
-    cannot be read is a row of `failed.parquet`. A study is described from its first images, as many as the prompt says.
-    With `settings.shard` every n-th shard is written into a folder of its own (`files.part_folder`), which the run
-    without it takes over.
+    A folder of DICOM is ingested first, into `ingested` of the output folder. Re-run the same command to resume.
 
     Args:
-        settings: `input`, `checkpoint` and `adapter` are not opened here; they are in `manifest` and `loaded`.
-        manifest: studies and images.
-        loaded: checkpoint with its adapter.
-        layout: prompt, as the adapter was trained with.
-        provenance: what the caller knows of the origin, as JSON values; stored in `generate.json`. `adapter` in it
-            tells adapters apart: predictions of two do not mix in one folder.
-        progress: told how many studies are done.
-        folder: the output folder where the caller has already opened it.
+        settings: settings of the generation. The card of an adapter determines checkpoint, prompt and preprocessing.
+            Without a card, a published checkpoint runs with soft-capping unless the settings say otherwise.
+        progress: reports the files of an ingestion, then the studies.
+        run_id: id of the tracked run, for `generate.json`.
+        log_inputs: called with the inputs and the loaded model before texts are generated.
 
     Raises:
-        InputError: no study in the split, no image that can be read, or a control that is not possible.
-        MismatchError: images of another resolution than the checkpoint's.
-        InferenceError: memory does not suffice for one study, or the model's output is not finite.
-        OutputError: the folder is in use, holds other predictions, cannot be written or the disk is full.
+        CxrReportError: as `prepare_inputs`, `load_model` and `generate_predictions`.
     """
-    with ExitStack() as stack:
-        if folder is None:
-            where = part_folder(settings.output, settings.shard)
-            folder = stack.enter_context(output_folder(where, verb=VERB, settings=settings.model_dump(mode="json")))
-        if manifest.resolution != loaded.resolution:
-            raise MismatchError(
-                f"the images are {manifest.resolution} x {manifest.resolution} pixels, checkpoint '{loaded.name}' "
-                f"takes {loaded.resolution} x {loaded.resolution}; ingest again with resolution: {loaded.resolution}"
-            )
-        return _generate(settings, manifest, loaded, layout, provenance, progress, folder)
+    where = part_folder(settings.output, settings.shard)
+    recorded = settings.model_dump(mode="json") | recorded_input(settings)
+    with unnamed_input(settings), output_folder(where, verb=COMMAND, settings=recorded) as folder:
+        inputs = prepare_inputs(settings, progress)
+        loaded = load_model(inputs.settings, inputs.checkpoint, resolution=inputs.manifest.resolution)
+        if log_inputs is not None:
+            log_inputs(inputs, loaded)
+        provenance: dict[str, Any] = {"run_id": run_id, "data_digest": inputs.manifest.digest}
+        if inputs.adapter_digest is not None:
+            provenance["adapter"] = inputs.adapter_digest
+        layout = PromptLayout(loaded.tokenizer, inputs.prompt, loaded.image_tokens)
+        return generate_predictions(inputs.settings, inputs.manifest, loaded, layout, provenance, progress, folder)
 
 
-def _generate(
+def generate_predictions(
     settings: GenerateSettings,
     manifest: Manifest,
     loaded: LoadedModel,
@@ -161,69 +109,79 @@ def _generate(
     progress: Progress,
     folder: OutputFolder,
 ) -> GenerateSummary:
+    """Write `predictions.parquet`, `predictions.jsonl`, `failed.parquet` and `generate.json` into an open folder.
+
+    A finished folder is left unchanged. A study whose image cannot be read is a row of `failed.parquet`. A study with
+    several images is described from the first ones, as many as the prompt settings allow. With `settings.shard`, the
+    folder is that of a job array (`files.part_folder`), which the run without `shard` takes over.
+
+    Args:
+        settings: `input`, `checkpoint` and `adapter` are not read; `manifest` and `loaded` replace them.
+        manifest: studies and images.
+        loaded: checkpoint with its adapter.
+        layout: prompt layout that the adapter was trained with.
+        provenance: JSON values for `generate.json`. Its `adapter` identifies the adapter: predictions of different
+            adapters are never mixed in one folder.
+        progress: reports the studies.
+        folder: the output folder.
+
+    Raises:
+        InputError: no study in the split, no readable image, or a baseline that is not possible.
+        MismatchError: the images have another resolution than the checkpoint takes.
+        InferenceError: memory does not suffice for one study, or the model's output is not finite.
+        OutputError: the folder holds predictions from other inputs, cannot be written, or the disk is full.
+    """
+    if manifest.resolution != loaded.resolution:
+        raise MismatchError(
+            f"the images are {manifest.resolution} x {manifest.resolution} pixels, checkpoint '{loaded.name}' "
+            f"takes {loaded.resolution} x {loaded.resolution}; ingest again with resolution: {loaded.resolution}"
+        )
     start = time.monotonic()
-    studies = plan(settings, manifest, layout.settings.max_images)
-    inputs = {
-        "data": manifest.digest,
-        "base": loaded.fingerprint,
-        "adapter": provenance.get("adapter"),
-        "prompt": layout.settings.model_dump(mode="json"),
-        "softcap": loaded.softcap,
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "engine": settings.engine,
-        "quantize": settings.quantize,
-        "versions": {
-            name: version(name)
-            for name in ("cxrreport", "torch", "transformers", *(["openvino"] * (settings.engine == "openvino")))
-        },
-    }
+    inputs = _recorded_inputs(settings, manifest, loaded, layout, provenance)
     shards = Shards(
         folder.path / "shards",
-        [study.study_id for study, _ in studies],
+        [study.study_id for study, _ in select_studies(settings, manifest, layout.settings.max_images)],
         size=settings.shard_size,
         texts=max(1, len(settings.prompts)),
         inputs=inputs,
     )
-    mine = range(len(shards.plan))
+    indices = range(len(shards.study_ids))
     if settings.shard is not None:
         number, count = map(int, settings.shard.split("/"))
-        mine = mine[number - 1 :: count]
-    total = sum(len(shards.plan[index]) for index in mine)
+        indices = indices[number - 1 :: count]
+    total = sum(len(shards.study_ids[index]) for index in indices)
     if folder.finished:
         progress(total, total, "studies")
         return GenerateSummary(**folder.record["summary"])
     if settings.shard is None:
         for part in parts_of(folder, settings.output):
             shards.take_over(part / "shards")
-    todo = [index for index in mine if not shards.complete(index)]
-    resumed = total - sum(len(shards.plan[index]) for index in todo)
+    incomplete = [index for index in indices if not shards.complete(index)]
+    resumed = total - sum(len(shards.study_ids[index]) for index in incomplete)
     done = resumed
     progress(done, total, "studies")
-    tasks = [Task(index, shards.read(index) or ()) for index in todo]
+    tasks = [ShardTask(index, shards.read(index) or ()) for index in incomplete]
+    worker: ShardWorker | None = None
     if settings.ray.address is not None:
-        from cxrreport.inference import ray_pipeline as ray
+        from cxrreport.inference.ray_pipeline import run_on_ray
 
-        worker: Worker | None = None
-        made = ray.run(tasks, settings, layout.settings, manifest.folder)
+        generated = run_on_ray(tasks, settings, layout.settings, manifest.folder)
     else:
-        give_back()
-        if settings.control == "nearest":
-            worker = Nearest(settings, manifest, loaded, layout, folder=folder.path / "nearest", progress=progress)
-        else:
-            worker = Worker(settings, manifest, loaded, layout)
-        made = worker.run(tasks, lambda count: progress(done + count, total, "studies"))
-    for index, rows in made:
+        worker = _make_worker(settings, manifest, loaded, layout, folder, progress)
+        generated = worker.run(tasks, lambda count: progress(done + count, total, "studies"))
+    for index, rows in generated:
         shards.write(index, rows)
-        done += len(shards.plan[index])
+        done += len(shards.study_ids[index])
         progress(done, total, "studies")
 
-    counts = _Counts()
+    counts = PredictionCounts()
+    finished = counts.count(shards.read_all(indices))
     if settings.shard is None:
         metadata = {"cxrreport.inputs": inputs, "cxrreport.settings": folder.record["settings"]}
-        picture = partial(_picture, manifest, folder.path / "boxes") if settings.draw_boxes else None
-        _collect(counts.of(shards.finished(mine)), folder.path, metadata, picture)
+        draw = partial(write_picture, manifest, folder.path / "boxes") if settings.draw_boxes else None
+        write_tables(finished, folder.path, metadata, draw)
     else:
-        for _ in counts.of(shards.finished(mine)):
+        for _ in finished:
             pass
     if not counts.predictions and counts.failed:
         raise InputError(
@@ -251,67 +209,42 @@ def _generate(
         warning=summary.warning,
     )
     if settings.shard is None:
-        remove_parts(settings.output, VERB)
+        remove_parts(settings.output, COMMAND)
     return summary
 
 
-def _picture(manifest: Manifest, folder: Path, row: Prediction) -> None:
-    """The boxes of a prediction as `<study>-<number>.png`, the number a hash of the prompt."""
-    image_id = row.image_ids[0]
-    picture = draw(manifest.image(image_id), manifest.images[image_id], row.boxes, resize=resize_of(manifest))
-    # A study id comes from a file or a table, and may be anything.
-    name = re.sub(r"[^\w.-]+", "_", row.study_id).strip(".")
-    with atomic_path(folder / f"{name}-{hashlib.sha256(row.prompt.encode()).hexdigest()[:8]}.png") as temporary:
-        picture.save(temporary)
+def _recorded_inputs(
+    settings: GenerateSettings,
+    manifest: Manifest,
+    loaded: LoadedModel,
+    layout: PromptLayout,
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything that the texts depend on besides the settings, as JSON values."""
+    libraries = ["cxrreport", "torch", "transformers", *(["openvino"] * (settings.engine == "openvino"))]
+    return {
+        "data": manifest.digest,
+        "base": loaded.fingerprint,
+        "adapter": provenance.get("adapter"),
+        "prompt": layout.settings.model_dump(mode="json"),
+        "softcap": loaded.softcap,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "engine": settings.engine,
+        "quantize": settings.quantize,
+        "versions": {name: version(name) for name in libraries},
+    }
 
 
-@dataclass(slots=True)
-class _Counts:
-    """What the shards hold, added up."""
-
-    predictions: int = 0
-    failed: int = 0
-    unfinished: int = 0
-    abstained: int = 0
-    logprob: float = 0.0
-    """Sum of the mean log-probabilities."""
-
-    def of(self, shards: Iterable[list[Row]]) -> Iterator[list[Row]]:
-        """The same shards, counted as they pass."""
-        for rows in shards:
-            for row in rows:
-                if isinstance(row, LeftOut):
-                    self.failed += 1
-                    continue
-                self.predictions += 1
-                self.unfinished += not row.finished
-                self.abstained += row.abstained
-                self.logprob += row.mean_logprob
-            yield rows
-
-
-def _collect(
-    shards: Iterable[list[Row]],
-    folder: Path,
-    metadata: Mapping[str, Any],
-    picture: Callable[[Prediction], None] | None,
-) -> None:
-    """All shards to the tables that the next verb reads, one shard in memory at a time."""
-    texts = {"cxrreport.schema": "1"} | {name: json.dumps(value) for name, value in metadata.items()}
-    with ExitStack() as stack:
-        # Renamed in reverse: the table of predictions, by which the next verb knows the folder, comes last.
-        table = stack.enter_context(atomic_path(folder / "predictions.parquet"))
-        text = stack.enter_context(atomic_path(folder / "predictions.jsonl"))
-        ledger = stack.enter_context(atomic_path(folder / "failed.parquet"))
-        lines = stack.enter_context(text.open("w", encoding="utf-8"))
-        good = stack.enter_context(pq.ParquetWriter(table, PREDICTIONS.with_metadata(texts)))
-        bad = stack.enter_context(pq.ParquetWriter(ledger, FAILED.with_metadata(texts)))
-        for rows in shards:
-            predictions = [row for row in rows if isinstance(row, Prediction)]
-            failed = [row for row in rows if isinstance(row, LeftOut)]
-            lines.writelines(f"{line(row)}\n" for row in predictions)
-            good.write_table(arrow.table([asdict(row) for row in predictions], good.schema))
-            bad.write_table(arrow.table([asdict(row) for row in failed], bad.schema))
-            for row in predictions:
-                if picture is not None and row.boxes:
-                    picture(row)
+def _make_worker(
+    settings: GenerateSettings,
+    manifest: Manifest,
+    loaded: LoadedModel,
+    layout: PromptLayout,
+    folder: OutputFolder,
+    progress: Progress,
+) -> ShardWorker:
+    release_unused_memory()
+    if settings.control == "nearest":
+        features = folder.path / "nearest"
+        return NearestImageWorker(settings, manifest, loaded, layout, folder=features, progress=progress)
+    return ShardWorker(settings, manifest, loaded, layout)

@@ -1,6 +1,6 @@
-"""Prompts of the mix checkpoints, and boxes out of what they answer.
+"""Prompts of the mix checkpoints, and boxes in their answers.
 
-The words are those on which PaliGemma was trained (arXiv 2407.07726, section 3.2.5):
+The tasks are those of PaliGemma's training (arXiv 2407.07726, section 3.2.5):
 
     cap en                       a short caption              ocr                          text in the image
     caption en                   a caption                    answer en where is the tube  the answer to a question
@@ -23,101 +23,63 @@ from cxrreport.errors import SettingsError
 from cxrreport.records import Box, Image
 
 BINS = 1024
-"""Location tokens of each axis."""
+"""Location tokens per axis."""
 
-_ALONE = frozenset({"cap", "caption", "describe"})
-_ASKED = frozenset({"answer", "question"})
-_LOCATED = frozenset({"detect", "segment"})
-_LANGUAGES = frozenset(
-    {
-        "ar",
-        "bn",
-        "cs",
-        "da",
-        "de",
-        "el",
-        "en",
-        "es",
-        "fa",
-        "fi",
-        "fil",
-        "fr",
-        "he",
-        "hi",
-        "hr",
-        "hu",
-        "id",
-        "it",
-        "ja",
-        "ko",
-        "mi",
-        "nl",
-        "no",
-        "pl",
-        "pt",
-        "quz",
-        "ro",
-        "ru",
-        "sv",
-        "sw",
-        "te",
-        "th",
-        "tr",
-        "uk",
-        "vi",
-        "zh",
-    }
+_CAPTION_TASKS = frozenset({"cap", "caption", "describe"})
+_QUESTION_TASKS = frozenset({"answer", "question"})
+_LOCATION_TASKS = frozenset({"detect", "segment"})
+_LANGUAGES = re.compile(
+    "ar|bn|cs|da|de|el|en|es|fa|fi|fil|fr|he|hi|hr|hu|id|it|ja|ko|mi|nl|no|pl|pt|quz|ro|ru|sv|sw|te|th|tr|uk|vi|zh"
 )
-"""Of the captions and questions of pre-training (those of XM3600, arXiv 2205.12522)."""
+"""Languages of captions and questions in pre-training (those of XM3600, arXiv 2205.12522)."""
 _BOX = re.compile(r"<loc(\d{4})><loc(\d{4})><loc(\d{4})><loc(\d{4})>((?:\s*<seg\d{3}>)*)([^;<]*)")
 _COLOURS = ("#ff5c5c", "#4cc9ff", "#ffd34c", "#7dff7a", "#ff8cf0", "#ffa04c")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """One prompt as the model reads it.
+    """One prompt in the form that the model reads.
 
     Args:
         text: one line.
-        locations: location and segment tokens may be written; they never belong into a text of another task.
+        locations: True if location and segment tokens may be generated; other tasks never use them.
     """
 
     text: str
     locations: bool
 
 
-def prompt(text: str) -> Prompt:
-    """A prompt as it was given, with the language of the mix checkpoints, `en`, where their syntax needs one.
+def parse_prompt(text: str) -> Prompt:
+    """Check a prompt, and add the language `en` to tasks that need one.
 
-    Words that are no task of theirs are taken as they are, for checkpoints that were trained on others.
+    Words that are no task of the mix checkpoints are passed on unchanged, for checkpoints that were trained on others.
 
     Raises:
-        SettingsError: it is empty, or a task lacks what it is about.
+        SettingsError: the prompt is empty or incomplete.
     """
     words = text.split()
     if not words:
-        raise SettingsError("prompts: one is empty; write a task, e.g. 'caption' or 'detect effusion'")
+        raise SettingsError("prompts: one prompt is empty; write a task, for example 'caption' or 'detect effusion'")
     task, about = words[0], words[1:]
-    if task in _ALONE and not about:
+    if task in _CAPTION_TASKS and not about:
         about = ["en"]
-    if task in _ASKED and (len(about) < 2 or about[0] not in _LANGUAGES):
-        raise SettingsError(f"prompts: '{task}' needs a language and words after it, e.g. '{task} en is there a tube'")
-    if task in _LOCATED and not about:
-        raise SettingsError(f"prompts: '{task}' needs to be told what, e.g. '{task} effusion'")
-    return Prompt(text=" ".join([task, *about]), locations=task in _LOCATED)
+    if task in _QUESTION_TASKS and (len(about) < 2 or not _LANGUAGES.fullmatch(about[0])):
+        raise SettingsError(f"prompts: '{task}' needs a language and a text, for example '{task} en is there a tube'")
+    if task in _LOCATION_TASKS and not about:
+        raise SettingsError(f"prompts: '{task}' needs an object, for example '{task} effusion'")
+    return Prompt(text=" ".join([task, *about]), locations=task in _LOCATION_TASKS)
 
 
-def boxes(text: str, image: Image, *, resize: str) -> tuple[Box, ...]:
-    """The boxes in an answer, in pixels of the image as it was before ingest.
+def parse_boxes(text: str, image: Image, *, resize: str) -> tuple[Box, ...]:
+    """Read the boxes in an answer, in pixels of the source image.
 
-    Tokens come as top, left, bottom, right, in 1024ths of the square that the model saw. With `pad` the square has a
-    border that the image has not: what lies there is cut off. Four tokens whose order makes no box are passed over;
-    they stand in the text.
+    Location tokens are top, left, bottom and right, in 1024ths of the square that the model reads. With `pad`, boxes
+    are clipped to the part of the square that shows the image. Four tokens that do not form a box are ignored.
 
     Args:
-        text: what the model wrote.
-        image: of the source image, `rows` and `columns` are needed.
-        resize: how it was made square, `squash` or `pad` (`ingestion.images.resample`).
+        text: the generated text.
+        image: the source image; `rows` and `columns` are used.
+        resize: how the image was made square, `squash` or `pad` (`ingestion.images.resample`).
     """
     side = max(image.rows, image.columns)
     high, wide = (side, side) if resize == "pad" else (image.rows, image.columns)
@@ -132,14 +94,14 @@ def boxes(text: str, image: Image, *, resize: str) -> tuple[Box, ...]:
     return tuple(found)
 
 
-def draw(square: npt.NDArray[np.uint8], image: Image, found: Sequence[Box], *, resize: str) -> PillowImage.Image:
-    """The image that the model saw, in its own aspect again, with boxes and their labels.
+def draw_boxes(square: npt.NDArray[np.uint8], image: Image, boxes: Sequence[Box], *, resize: str) -> PillowImage.Image:
+    """Draw boxes and their labels on the image that the model read, restored to its aspect ratio.
 
     Args:
         square: uint8[R, R] of the image store.
-        image: its source.
-        found: boxes in pixels of the source.
-        resize: as in `boxes`.
+        image: the source image.
+        boxes: boxes in pixels of the source image.
+        resize: as in `parse_boxes`.
     """
     side = square.shape[0]
     scale = side / max(image.rows, image.columns)
@@ -152,13 +114,13 @@ def draw(square: npt.NDArray[np.uint8], image: Image, found: Sequence[Box], *, r
         picture = picture.resize(size, PillowImage.Resampling.BILINEAR)
     picture = picture.convert("RGB")
     pen = ImageDraw.Draw(picture)
-    labels = sorted({box.label for box in found})
-    for box in found:
+    labels = sorted({box.label for box in boxes})
+    for box in boxes:
         colour = _COLOURS[labels.index(box.label) % len(_COLOURS)]
         corners = [value * scale for value in (box.left, box.top, box.right, box.bottom)]
         pen.rectangle(corners, outline=colour, width=max(1, side // 200))
-        where = (corners[0] + side // 100, max(corners[1], 0) + side // 100)
-        around = pen.textbbox(where, box.label, font_size=max(10, side // 40))
-        pen.rectangle(around, fill="black")
-        pen.text(where, box.label, fill=colour, font_size=max(10, side // 40))
+        origin = (corners[0] + side // 100, max(corners[1], 0) + side // 100)
+        background = pen.textbbox(origin, box.label, font_size=max(10, side // 40))
+        pen.rectangle(background, fill="black")
+        pen.text(origin, box.label, fill=colour, font_size=max(10, side // 40))
     return picture

@@ -1,8 +1,8 @@
-"""The control `nearest`: each study gets the report that was written for the training image most like its own.
+"""The baseline `nearest`: each study gets the report of the most similar training image.
 
-It says how far copying gets: a model that does not beat it has learnt to look things up. Images are compared by the
-vision tower of the bare checkpoint: its last hidden state, mean over the image tokens, cosine similarity (of equals,
-the first in the order of the manifest). Images of the study's own patient do not count.
+A model that does not score above it may only be retrieving reports. Images are compared by the vision tower of the
+checkpoint before fine-tuning: last hidden state, mean over the image tokens, cosine similarity. Among equals, the first
+in the order of the manifest is used. Images of the same patient are excluded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from cxrreport.errors import InputError
 from cxrreport.inference.shards import Row
-from cxrreport.inference.worker import Material, Task, Worker
+from cxrreport.inference.worker import ShardTask, ShardWorker, StudyInputs
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout, pixel_values
 from cxrreport.records import LeftOut, Prediction, Progress, Split, Study
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
     from cxrreport.dataset.manifest import Manifest
 
 CHUNK = 1024
-"""Training images whose features make one file: what is lost at most when the run is stopped."""
+"""Training images per file of features; an interruption loses at most one file."""
 
 Features = npt.NDArray[np.float32]
 
 
-class Nearest(Worker):
-    """A worker that copies reports. Its predictions hold no tokens, and log-probabilities of 0.
+class NearestImageWorker(ShardWorker):
+    """Copies reports. Its predictions have no tokens, and log-probabilities of 0.
 
-    Their `image_ids` are the study's image (with several, the first), and the training image whose report it is.
-    Features of the training images wait in files while it works: memory does not grow with their number.
+    Their `image_ids` are the (first) image of the study and the training image that the report belongs to. Features of
+    training images are kept in files, so that memory does not grow with the number of images.
 
     Args:
-        settings: as in `generate`; `batch_size` images go through the tower at once.
+        settings: as in `generate`; `batch_size` images are encoded at once.
         manifest: studies and images.
-        loaded: the bare checkpoint.
-        layout: decides which sections are copied.
-        folder: for the features; removed when all tasks are done.
-        progress: told about the training images.
+        loaded: the checkpoint before fine-tuning.
+        layout: prompt layout; decides which sections are copied.
+        folder: folder for the features; removed when all tasks are done.
+        progress: reports the training images.
 
     Raises:
         InputError: there is no training image with a report.
@@ -72,77 +72,78 @@ class Nearest(Worker):
         self._patients = np.array([study.patient_id for _, study in self._training], dtype=object)
         if not self._training:
             raise InputError(
-                f"{settings.input}: control 'nearest' copies reports of the training split, and no study there has "
-                "one; ingest the training split too, or leave this control out"
+                f"{settings.input}: baseline 'nearest' copies reports of the training split, which has no study with a "
+                "report; ingest the training split too, or omit this baseline"
             )
 
-    def run(self, tasks: Sequence[Task], done: Callable[[int], None]) -> Iterator[tuple[int, list[Row]]]:
-        """As `Worker.run`, after the features of the training images, of which finished files are kept."""
+    def run(self, tasks: Sequence[ShardTask], done: Callable[[int], None]) -> Iterator[tuple[int, list[Row]]]:
+        """Compute the features of the training images that are not on disk, then do as `ShardWorker.run`."""
         if tasks:
-            self._read_training()
+            self._write_training_features()
         yield from super().run(tasks, done)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _file(self, start: int) -> Path:
         return self._folder / f"{start // CHUNK:05d}.npy"
 
-    def _read_training(self) -> None:
+    def _write_training_features(self) -> None:
         total = len(self._training)
         for start in range(0, total, CHUNK):
             stop = min(start + CHUNK, total)
             if not self._file(start).exists():
-                found = []
+                features = []
                 for first in range(start, stop, self._settings.batch_size):
-                    some = self._training[first : min(first + self._settings.batch_size, stop)]
-                    found.append(self._features([self._manifest.image(image_id) for image_id, _ in some]))
-                    self._progress(first + len(some), total, "training images")
+                    batch = self._training[first : min(first + self._settings.batch_size, stop)]
+                    features.append(self._features([self._manifest.image(image_id) for image_id, _ in batch]))
+                    self._progress(first + len(batch), total, "training images")
                 with atomic_path(self._file(start)) as temporary:
-                    np.save(temporary, np.concatenate(found))
+                    np.save(temporary, np.concatenate(features))
             self._progress(stop, total, "training images")
 
     @torch.inference_mode()
     def _features(self, images: Sequence[npt.NDArray[np.uint8]]) -> Features:
-        """float32[images, width] of length 1."""
+        """Features of unit length, float32[images, width]."""
         pixels = pixel_values(images).to(self._loaded.device)
         tokens = self._loaded.model.get_image_features(pixels).last_hidden_state
         pooled = torch.nn.functional.normalize(tokens.float().mean(dim=1), dim=-1)
         features: Features = pooled.cpu().numpy()
         return features
 
-    def _rows(self, material: Material, done: Callable[[int], None]) -> list[Row]:
+    def _rows(self, inputs: list[StudyInputs], done: Callable[[int], None]) -> list[Row]:
         size = self._settings.batch_size
-        asked = [(study, ids[0], found[0]) for study, ids, found in material if isinstance(found, tuple)]
+        unwritten = [(study, ids[0], found[0]) for study, ids, found in inputs if isinstance(found, tuple)]
         copied: dict[str, Prediction] = {}
-        for start in range(0, len(asked), size):
-            some = asked[start : start + size]
-            places = self._most_alike([study for study, _, _ in some], self._features([image for *_, image in some]))
-            for (study, image_id, image), place in zip(some, places, strict=True):
+        for start in range(0, len(unwritten), size):
+            batch = unwritten[start : start + size]
+            places = self._most_similar([study for study, *_ in batch], self._features([image for *_, image in batch]))
+            for (study, image_id, image), place in zip(batch, places, strict=True):
                 copied[study.study_id] = self._copy(study, image_id, image, place)
             done(len(copied))
         rows: list[Row] = []
-        for study, _, found in material:
+        for study, _, found in inputs:
             if isinstance(found, list):
                 rows += found
             else:
                 rows.append(found if isinstance(found, LeftOut) else copied[study.study_id])
         return rows
 
-    def _most_alike(self, studies: Sequence[Study], features: Features) -> list[int]:
-        """For each study, which of the training images is nearest."""
+    def _most_similar(self, studies: Sequence[Study], features: Features) -> list[int]:
+        """Index of the most similar training image of another patient, for each study."""
         best = np.full(len(studies), -np.inf, np.float32)
         place = np.zeros(len(studies), np.int64)
-        own = np.array([study.patient_id for study in studies], dtype=object)[:, None]
+        patients = np.array([study.patient_id for study in studies], dtype=object)[:, None]
         for start in range(0, len(self._training), CHUNK):
-            known = np.load(self._file(start), mmap_mode="r")
-            alike = np.where(self._patients[start : start + len(known)] == own, -np.inf, features @ known.T)
-            first = alike.argmax(axis=1)
-            highest = alike[np.arange(len(studies)), first]
-            nearer = highest > best
-            place[nearer], best[nearer] = start + first[nearer], highest[nearer]
+            training = np.load(self._file(start), mmap_mode="r")
+            same_patient = self._patients[start : start + len(training)] == patients
+            similarity = np.where(same_patient, -np.inf, features @ training.T)
+            first = similarity.argmax(axis=1)
+            highest = similarity[np.arange(len(studies)), first]
+            better = highest > best
+            place[better], best[better] = start + first[better], highest[better]
         if np.isinf(best).any():
             raise InputError(
-                f"{self._settings.input}: control 'nearest' needs training images of another patient than the study's, "
-                "and all are of one; ingest more patients, or leave this control out"
+                f"{self._settings.input}: baseline 'nearest' needs training images of another patient than the "
+                "study's, and all training images are of one patient; ingest more patients, or omit this baseline"
             )
         return place.tolist()
 
@@ -150,12 +151,12 @@ class Nearest(Worker):
         source, example = self._training[place]
         text = self._layout.suffix(example.report)
         findings, impression = self._layout.parse(text)
-        seen = (image, self._manifest.image(source))
+        images = (image, self._manifest.image(source))
         return Prediction(
             study_id=study.study_id,
             patient_id=study.patient_id,
             image_ids=(image_id, source),
-            image_sha256=tuple(hashlib.sha256(one.tobytes()).hexdigest() for one in seen),
+            image_sha256=tuple(hashlib.sha256(pixels.tobytes()).hexdigest() for pixels in images),
             text=text,
             findings=findings,
             impression=impression,

@@ -1,8 +1,8 @@
-"""Predictions in shards, so that a run that was stopped goes on where it was.
+"""Predictions in shards, so that an interrupted run can resume.
 
-The studies, in the order of their ids, are cut into shards of a fixed size. A shard's file is written at once and
-whole, with the predictions of every study, one for each prompt, or a line that says why there are none. `inputs.json`
-beside them says from which weights and data they are, so that shards of two models never end up in one result.
+The studies, ordered by id, are divided into shards of a fixed size. The file of a shard is written as a whole. It holds
+the predictions of every study, one per prompt, or one row with the reason why there are none. `inputs.json` beside the
+shards records weights and data, so that shards of two models are never combined.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Shards:
     """The shards of one run.
 
     Args:
-        folder: where they lie; made when missing.
+        folder: folder of the shards; created if missing.
         study_ids: all studies of the run, each once, in order.
         size: studies per shard.
-        texts: predictions per study.
         inputs: what the predictions are made from, as JSON values.
+        texts: predictions per study.
 
     Raises:
         OutputError: the folder holds shards of other inputs, or cannot be written.
@@ -44,8 +44,8 @@ class Shards:
     ) -> None:
         self.folder = folder
         self._texts = texts
-        self.plan = [tuple(study_ids[start : start + size]) for start in range(0, len(study_ids), size)]
-        """Study ids per shard."""
+        self.study_ids = [tuple(study_ids[start : start + size]) for start in range(0, len(study_ids), size)]
+        """Study ids of each shard."""
         file = folder / "inputs.json"
         wanted = json.loads(json.dumps(dict(inputs)))
         try:
@@ -53,72 +53,70 @@ class Shards:
         except FileNotFoundError:
             write_json(file, wanted)
         except (OSError, ValueError) as error:
-            raise OutputError(f"{file}: cannot be read as JSON; give a new output folder") from error
+            raise OutputError(f"{file}: cannot be read as JSON; use a new output folder") from error
         else:
             if found != wanted:
-                fields = set(wanted) | set(found if isinstance(found, dict) else {})
-                other = sorted(
-                    name for name in fields if not isinstance(found, dict) or found.get(name) != wanted.get(name)
-                )
+                known = found if isinstance(found, dict) else {}
+                changed = sorted(name for name in {*wanted, *known} if known.get(name) != wanted.get(name))
                 raise OutputError(
-                    f"{folder}: holds predictions from other inputs ({', '.join(other)} changed since); "
-                    "give a new output folder"
+                    f"{folder}: holds predictions from other inputs ({', '.join(changed)} changed since); "
+                    "use a new output folder"
                 )
 
     def read(self, index: int) -> list[Row] | None:
-        """Rows of shard `index`; None where it is not there, or not the shard of these studies."""
+        """Read shard `index`; `None` if it is missing, damaged or of other studies."""
         return self._read(self._file(index), index)
 
     def _read(self, file: Path, index: int) -> list[Row] | None:
         try:
-            rows = [_row(json.loads(line)) for line in file.read_text(encoding="utf-8").split("\n") if line]
+            rows = [row_from_json(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError):
-            _LOG.warning("%s: not readable as a shard; it is made again", file)
+            _LOG.warning("%s: cannot be read as a shard; its studies are generated again", file)
             return None
-        if not self._whole(index, rows):
-            _LOG.warning("%s: a shard of other studies; it is made again", file)
+        if not self._covers(index, rows):
+            _LOG.warning("%s: holds other studies; the shard is generated again", file)
             return None
         return rows
 
-    def _whole(self, index: int, rows: Sequence[Row]) -> bool:
-        """Every study in order, each with all of its predictions or with one reason."""
+    def _covers(self, index: int, rows: Sequence[Row]) -> bool:
+        """True if every study of the shard is there, in order, with all of its predictions or one reason."""
         found = [(study, list(group)) for study, group in groupby(rows, key=lambda row: row.study_id)]
-        return tuple(study for study, _ in found) == self.plan[index] and all(
+        return tuple(study for study, _ in found) == self.study_ids[index] and all(
             len(group) == (1 if isinstance(group[0], LeftOut) else self._texts) for _, group in found
         )
 
     def complete(self, index: int) -> bool:
-        """True where shard `index` need not be made: every study has its predictions.
+        """True if every study of shard `index` has its predictions.
 
-        Studies that failed are tried again when a run goes on, as the cause may be gone.
+        Studies that failed are attempted again when a run is resumed, because the cause may have been removed.
         """
         rows = self.read(index)
         return rows is not None and all(isinstance(row, Prediction) for row in rows)
 
     def take_over(self, folder: Path) -> None:
-        """Copy the shards of another folder that are missing here, as far as they are of the same studies."""
-        for index in range(len(self.plan)):
+        """Copy the shards that are missing here from another folder, if they are of the same studies."""
+        for index in range(len(self.study_ids)):
             source = self._file(index, folder)
             if source.exists() and self.read(index) is None and self._read(source, index) is not None:
                 with atomic_path(self._file(index)) as temporary:
                     shutil.copyfile(source, temporary)
 
     def write(self, index: int, rows: Sequence[Row]) -> None:
-        """Write shard `index`, whole or not at all.
+        """Write shard `index` as a whole.
 
         Raises:
             OutputError: the disk is full or the file cannot be written.
             ValueError: `rows` are not those of every study of this shard, in order.
         """
-        if not self._whole(index, rows):
+        if not self._covers(index, rows):
             raise ValueError(f"shard {index}: rows are not those of its studies, in order")
         with atomic_path(self._file(index)) as temporary:
-            temporary.write_text("".join(f"{line(row)}\n" for row in rows), encoding="utf-8")
+            temporary.write_text("".join(f"{row_to_json(row)}\n" for row in rows), encoding="utf-8")
 
-    def finished(self, indices: Iterable[int]) -> Iterator[list[Row]]:
-        """The rows of shards, in order.
+    def read_all(self, indices: Iterable[int]) -> Iterator[list[Row]]:
+        """Read finished shards, in the order of `indices`.
 
         Raises:
             OutputError: a shard is missing or damaged.
@@ -126,28 +124,25 @@ class Shards:
         for index in indices:
             rows = self.read(index)
             if rows is None:
-                raise OutputError(f"{self._file(index)}: missing or damaged; give the same command again")
+                raise OutputError(f"{self._file(index)}: missing or damaged; re-run the same command")
             yield rows
 
     def _file(self, index: int, folder: Path | None = None) -> Path:
         return (folder or self.folder) / f"{index:05d}.jsonl"
 
 
-def line(row: Row) -> str:
-    """One row as JSON on one line; a study that failed has `reason`, a prediction has not."""
+def row_to_json(row: Row) -> str:
+    """Write one row as JSON on one line; a study that failed has the key `reason`, a prediction does not."""
     return json.dumps(asdict(row), ensure_ascii=False, allow_nan=False)
 
 
-def parsed(text: str) -> Row:
-    """The row of a line that `line` has written.
+def row_from_json(line: str) -> Row:
+    """Read one line of `row_to_json`.
 
     Raises:
-        ValueError, TypeError, KeyError: it is no such line.
+        ValueError, TypeError, KeyError: the line is not a row.
     """
-    return _row(json.loads(text))
-
-
-def _row(values: dict[str, Any]) -> Row:
+    values = json.loads(line)
     if "reason" in values:
         return LeftOut(**values | {"reason": Reason(values["reason"])})
     lists = {name: tuple(values[name]) for name in ("image_ids", "image_sha256")}

@@ -1,4 +1,4 @@
-"""The rows of one shard after another: images in, predictions or reasons out."""
+"""Predictions of one shard after another, in one process."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from cxrreport.errors import InputError, RefusedImage
 from cxrreport.inference.baselines import other_patients
-from cxrreport.inference.engine import Engine, Generated, Request
-from cxrreport.inference.mix_prompts import Prompt, boxes, prompt
+from cxrreport.inference.decoding import Engine, Generated, Request
+from cxrreport.inference.mix_prompts import Prompt, parse_boxes, parse_prompt
 from cxrreport.inference.shards import Row
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
     from cxrreport.dataset.manifest import Manifest
 
 Images = tuple[npt.NDArray[np.uint8], ...]
-"""uint8[R, R] each, of one study."""
+"""The images of one study, uint8[R, R] each."""
 
-Material = list[tuple[Study, tuple[str, ...], Images | LeftOut | list[Prediction]]]
-"""Of one shard, for each study: the ids of its images, and these, or why there are none, or what is already written."""
+StudyInputs = tuple[Study, tuple[str, ...], Images | LeftOut | list[Prediction]]
+"""A study, the ids of its images, and the images, the reason why they are missing, or predictions already written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """A shard that is to be made, and what an earlier run has already written of it."""
+class ShardTask:
+    """A shard to be generated, with the rows that an earlier run wrote."""
 
     index: int
     written: Sequence[Row] = ()
 
 
-class Worker:
-    """What makes the rows of shards; one in a process.
+class ShardWorker:
+    """Generates the rows of shards.
 
     Args:
         settings: as in `generate`.
         manifest: studies and images.
         loaded: checkpoint with its adapter.
-        layout: prompt.
+        layout: prompt layout.
     """
 
     def __init__(
@@ -62,22 +62,21 @@ class Worker:
         self._settings = settings
         self._manifest = manifest
         self._layout = layout
-        self._asked: list[Prompt | None] = [prompt(text) for text in settings.prompts] or [None]
-        self._plan = plan(settings, manifest, layout.settings.max_images)
+        self._prompts: list[Prompt | None] = [parse_prompt(text) for text in settings.prompts] or [None]
+        self._studies = select_studies(settings, manifest, layout.settings.max_images)
         self._blank = np.zeros((loaded.resolution,) * 2, np.uint8) if settings.control == "blank" else None
 
-    def run(self, tasks: Sequence[Task], done: Callable[[int], None]) -> Iterator[tuple[int, list[Row]]]:
-        """The rows of every task, in order; the images of the next one are read while one is worked on.
+    def run(self, tasks: Sequence[ShardTask], done: Callable[[int], None]) -> Iterator[tuple[int, list[Row]]]:
+        """Generate the rows of every task, in order. The images of the next task are read in the meantime.
 
         Args:
-            tasks: shards to make.
-            done: told how many studies of the current shard are finished.
+            tasks: shards to generate.
+            done: called with the number of finished studies of the current shard.
         """
-        for task, material in zip(tasks, _ahead(self._load, tasks), strict=True):
-            yield task.index, self._rows(material, done)
+        for task, inputs in zip(tasks, _prefetch(self._load, tasks), strict=True):
+            yield task.index, self._rows(inputs, done)
 
-    def _load(self, task: Task) -> Material:
-        """What a shard is made of: what an earlier run has already written, and the images of all else."""
+    def _load(self, task: ShardTask) -> list[StudyInputs]:
         written: dict[str, list[Prediction]] = {}
         for row in task.written:
             if isinstance(row, Prediction):
@@ -85,7 +84,7 @@ class Worker:
         first = task.index * self._settings.shard_size
         return [
             (study, ids, written.get(study.study_id) or self._images(study, ids))
-            for study, ids in self._plan[first : first + self._settings.shard_size]
+            for study, ids in self._studies[first : first + self._settings.shard_size]
         ]
 
     def _images(self, study: Study, image_ids: Sequence[str]) -> Images | LeftOut:
@@ -101,72 +100,80 @@ class Worker:
                 return LeftOut(source=source, study_id=study.study_id, reason=reason, detail=str(error))
         return images
 
-    def _rows(self, material: Material, done: Callable[[int], None]) -> list[Row]:
+    def _rows(self, inputs: list[StudyInputs], done: Callable[[int], None]) -> list[Row]:
         requests = [
-            Request(study_id=study.study_id, image=images[0], further=images[1:], report=study.report, prompt=one)
-            for study, _, images in material
+            Request(study_id=study.study_id, image=images[0], further=images[1:], report=study.report, prompt=prompt)
+            for study, _, images in inputs
             if isinstance(images, tuple)
-            for one in self._asked
+            for prompt in self._prompts
         ]
-        texts = iter(self.engine.generate(requests, lambda count: done(count // len(self._asked))))
+        texts = iter(self.engine.generate(requests, lambda count: done(count // len(self._prompts))))
         rows: list[Row] = []
-        for study, ids, found in material:
+        for study, ids, found in inputs:
             if isinstance(found, LeftOut):
                 rows.append(found)
             elif isinstance(found, list):
                 rows += found
             else:
-                shown = () if self._blank is not None else ids
-                rows += [self._prediction(study, shown, next(texts)) for _ in self._asked]
+                read = () if self._blank is not None else ids
+                rows += [self._prediction(study, read, next(texts)) for _ in self._prompts]
         return rows
 
-    def _prediction(self, study: Study, image_ids: tuple[str, ...], one: Generated) -> Prediction:
+    def _prediction(self, study: Study, image_ids: tuple[str, ...], generated: Generated) -> Prediction:
         settings, manifest = self._settings, self._manifest
-        # An answer has no sections; its whole text is what there is.
-        findings, impression = ("", "") if settings.prompts else self._layout.parse(one.text)
+        # The answer to a prompt has no sections.
+        findings, impression = ("", "") if settings.prompts else self._layout.parse(generated.text)
         source = manifest.images[image_ids[0]] if image_ids else None
         return Prediction(
             study_id=study.study_id,
             patient_id=study.patient_id,
             image_ids=image_ids,
-            image_sha256=one.image_sha256,
-            prompt=one.prompt,
-            text=one.text,
+            image_sha256=generated.image_sha256,
+            prompt=generated.prompt,
+            text=generated.text,
             findings=findings,
             impression=impression,
-            mean_logprob=one.mean_logprob,
-            min_logprob=one.min_logprob,
-            tokens=one.tokens,
-            finished=one.finished,
-            abstained=settings.abstain_below is not None and one.mean_logprob < settings.abstain_below,
-            boxes=boxes(one.text, source, resize=resize_of(manifest)) if source else (),
+            mean_logprob=generated.mean_logprob,
+            min_logprob=generated.min_logprob,
+            tokens=generated.tokens,
+            finished=generated.finished,
+            abstained=settings.abstain_below is not None and generated.mean_logprob < settings.abstain_below,
+            boxes=parse_boxes(generated.text, source, resize=resize_method(manifest)) if source else (),
         )
 
 
-def plan(settings: GenerateSettings, manifest: Manifest, most: int) -> list[tuple[Study, tuple[str, ...]]]:
-    """Studies in the order of their ids, each with the ids of the images that it is to be described from."""
+def select_studies(
+    settings: GenerateSettings, manifest: Manifest, max_images: int
+) -> list[tuple[Study, tuple[str, ...]]]:
+    """The studies of a run, ordered by id, each with the ids of the images that the model reads for it.
+
+    Raises:
+        InputError: the split has no study, or the baseline is not possible.
+    """
     studies = manifest.studies(Split(settings.split) if settings.split else None)
     if not studies:
         where = f"split '{settings.split}'" if settings.split else "any split"
         raise InputError(
-            f"{settings.input}: no study in {where}; set split to one that the data have, or to null for all"
+            f"{settings.input}: no study in {where}; set split to one that has studies, or to null for all"
         )
-    images_of = {study.study_id: study.image_ids[:most] for study in studies}
+    images_of = {study.study_id: study.image_ids[:max_images] for study in studies}
     source = {study_id: study_id for study_id in images_of}
     if settings.control == "shuffled":
-        # Over all studies of the split and before the limit, so that the limit does not change who gets which image.
+        # Over all studies of the split, so that `limit` does not change which image a study gets.
         source = other_patients(studies, seed=settings.seed)
     ordered = sorted(studies, key=lambda study: study.study_id)[: settings.limit]
     return [(study, images_of[source[study.study_id]]) for study in ordered]
 
 
-def resize_of(manifest: Manifest) -> str:
-    """How the images were brought to a square: `squash` or `pad`."""
+def resize_method(manifest: Manifest) -> str:
+    """How the images were made square: `squash` or `pad`."""
     return str(manifest.preprocessing["resize"])
 
 
-def _ahead(load: Callable[[Task], Material], tasks: Sequence[Task]) -> Iterator[Material]:
-    """`load` of every task, in order, the next one already under way in a thread while one is worked on."""
+def _prefetch(
+    load: Callable[[ShardTask], list[StudyInputs]], tasks: Sequence[ShardTask]
+) -> Iterator[list[StudyInputs]]:
+    """Load every task, in order, one ahead of its use in a thread."""
     with ThreadPoolExecutor(1, thread_name_prefix="images") as pool:
         waiting = [pool.submit(load, task) for task in tasks[:1]]
         for following in [*tasks[1:], None]:

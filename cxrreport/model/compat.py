@@ -87,6 +87,15 @@ def image_arguments(features: torch.Tensor) -> dict[str, Any]:
     return {_FEATURES: {"image": BaseModelOutputWithPooling(pooler_output=features)}}
 
 
+def features_in(arguments: Mapping[str, Any]) -> torch.Tensor | None:
+    """The image features in arguments of `image_arguments`; `None` if there are none."""
+    outputs = arguments.get(_FEATURES)
+    if outputs is None:
+        return None
+    features: torch.Tensor = outputs["image"].pooler_output
+    return features
+
+
 def enable_gradient_checkpointing(language: Any) -> None:
     """Recompute the activations of each layer of a `Gemma2Model` in the backward pass."""
     getattr(language, _CHECKPOINTING)({"use_reentrant": False})
@@ -158,6 +167,7 @@ __all__ = [
     "TorchDispatchMode",
     "attention_set_to",
     "enable_gradient_checkpointing",
+    "features_in",
     "flash_attention",
     "image_arguments",
     "image_features",

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrreport.errors import InputError, MismatchError
+from cxrreport.inference import INGESTED
 from cxrreport.records import Progress
 from cxrreport.runs.command import Summary, flat, log_data, phantoms, silent, tracked
-from cxrreport.runs.inference import INGESTED, finished, generate
+from cxrreport.runs.inference import generate
 from cxrreport.settings import CompareSettings, EvaluateSettings, GenerateSettings, ReviewSettings, build
+from cxrreport.storage.files import finished_record
 
 if TYPE_CHECKING:
     from cxrreport.evaluation.compare import Comparison
@@ -89,7 +91,7 @@ def evaluate(
 def _with_controls(settings: EvaluateSettings, progress: Progress) -> EvaluateSettings:
     """The controls that are to be generated, beside the predictions and with all of their settings."""
     predictions = settings.predictions.absolute()
-    made = finished(predictions, "generate")
+    made = finished_record(predictions, "generate")
     own = predictions / INGESTED  # of a folder of DICOM
     source = {"input": own, "split": None, "pseudonymize": None} if own.is_dir() else {}
     controls = dict(settings.controls)
@@ -99,7 +101,7 @@ def _with_controls(settings: EvaluateSettings, progress: Progress) -> EvaluateSe
         wanted = build(GenerateSettings, made["settings"] | source | values, where=f"control '{name}'")
         generate(wanted, progress=_of(name, progress))
         same = ("data", "prompt") if name in ("no_adapter", "nearest") else ("data", "prompt", "base", "adapter")
-        inputs = finished(controls[name], "generate")["inputs"]
+        inputs = finished_record(controls[name], "generate")["inputs"]
         if changed := [one for one in same if inputs[one] != made["inputs"][one]]:
             raise MismatchError(
                 f"{controls[name]}: {', '.join(changed)} changed since {predictions} was generated; remove this folder "
@@ -113,10 +115,9 @@ def _of(control: str, progress: Progress) -> Progress:
 
 
 def _adapter_of(predictions: Path) -> str:
-    """Digest of the adapter that wrote the predictions in an output folder of `generate`; empty where there is none."""
-    with suppress(OSError, ValueError, AttributeError):
-        record = json.loads((predictions / "generate.json").read_text(encoding="utf-8"))
-        return str(record.get("provenance", {}).get("adapter") or "")
+    """Digest of the adapter behind predictions; empty without an adapter, or if `generate` did not write them."""
+    with suppress(InputError):
+        return str(finished_record(predictions, "generate").get("provenance", {}).get("adapter") or "")
     return ""
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cxrreport.errors import OutputError
+from cxrreport.errors import InputError, OutputError
 
 PARTIAL = ".partial-"
 """Prefix of files that are not whole yet; hidden, so that readers of whole folders (PyArrow) pass them over."""
@@ -111,6 +111,22 @@ class OutputFolder:
     def finish(self, **facts: Any) -> None:
         """Add `facts` and `"finished": true`: the last thing that a verb does in its folder."""
         self.update(**facts, finished=True)
+
+
+def finished_record(folder: Path, command: str) -> dict[str, Any]:
+    """Read `<command>.json` of a finished run.
+
+    Raises:
+        InputError: the file is missing or damaged, or the run has not finished.
+    """
+    path = folder / f"{command}.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read; pass the output folder of `cxrreport {command}`") from error
+    if not isinstance(record, dict) or not record.get("finished"):
+        raise InputError(f"{folder}: {command} has not finished; re-run the same {command} command")
+    return record
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from cxrreport import runs
 from cxrreport.errors import InputError, MissingExtraError
 from cxrreport.export import fhir
 from cxrreport.export.structured_report import NOTICE
-from cxrreport.inference.shards import line
+from cxrreport.inference.shards import row_to_json
 from cxrreport.records import Prediction
 from cxrreport.settings import ExportSettings, IngestSettings, TrackingSettings
 
@@ -82,7 +82,9 @@ class Road:
 
     def write(self, rows: list[Prediction], **record: object) -> None:
         self.predictions.mkdir(exist_ok=True)
-        (self.predictions / "predictions.jsonl").write_text("".join(f"{line(row)}\n" for row in rows), encoding="utf-8")
+        (self.predictions / "predictions.jsonl").write_text(
+            "".join(f"{row_to_json(row)}\n" for row in rows), encoding="utf-8"
+        )
         facts = {
             "verb": "generate",
             "settings": {"input": str(self.data)},
@@ -179,7 +181,7 @@ def test_diagnostic_report_is_preliminary_and_valid(road: Road, tmp_path: Path) 
     assert not (tmp_path / "out/sr").exists()
     for header, row in zip(road.headers, road.rows(), strict=True):
         text = documents(tmp_path / "out", "fhir")[row.study_id].read_text(encoding="utf-8")
-        fhir.resource().model_validate_json(text)
+        fhir.import_resource().model_validate_json(text)
         resource = json.loads(text)
         assert resource["resourceType"] == "DiagnosticReport"
         assert resource["status"] == "preliminary"
@@ -257,7 +259,7 @@ def test_empty_reports_controls_and_unfinished_runs(road: Road, tmp_path: Path) 
     road.export(tmp_path / "out")
     assert ledger(tmp_path / "out") == {rows[0].study_id: "empty-sections"}
     road.write(rows, control="shuffled")
-    with pytest.raises(InputError, match="control"):
+    with pytest.raises(InputError, match="baseline"):
         road.export(tmp_path / "control")
     road.write(rows, finished=False)
     with pytest.raises(InputError, match="generate has not finished"):

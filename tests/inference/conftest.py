@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from cxrreport.errors import ManifestError
-from cxrreport.inference.generate import GenerateSummary, generate
+from cxrreport.inference.generate import COMMAND, GenerateSummary, generate_predictions
 from cxrreport.model.checkpoints import LoadedModel, load
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Image, Report, Split, Study, View
 from cxrreport.settings import CheckpointSettings, GenerateSettings, PromptSettings
+from cxrreport.storage.files import output_folder, part_folder
 
 SIDE = 56
 
@@ -129,15 +130,36 @@ def studies_and_images() -> list[tuple[Study, np.ndarray]]:
     return [(study, drawn(study.image_ids[0])) for study in some_studies(14)]
 
 
+def into_output_folder(
+    settings: GenerateSettings, studies, loaded: LoadedModel, layout: PromptLayout, progress=None, provenance=None
+) -> GenerateSummary:
+    """Generate from studies in memory into the output folder of the settings, as `generate` does."""
+    where = part_folder(settings.output, settings.shard)
+    with output_folder(where, verb=COMMAND, settings=settings.model_dump(mode="json")) as folder:
+        return generate_predictions(
+            settings,
+            studies,
+            loaded,
+            layout,
+            provenance or {"adapter": None},
+            progress or (lambda done, total, label: None),
+            folder,
+        )
+
+
+@pytest.fixture
+def generate_into():
+    return into_output_folder
+
+
 def run_forty(work: Path, output: Path, progress) -> GenerateSummary:
     """The run that is killed: forty studies in ten shards, the checkpoint under `work`."""
     model = loaded_model(work / "checkpoint")
-    return generate(
+    return into_output_folder(
         GenerateSettings(input=work, output=output, split=None, batch_size=2, shard_size=4, max_new_tokens=12),
-        Studies(some_studies(40)),  # type: ignore[arg-type]
+        Studies(some_studies(40)),
         model,
         layout_of(model),
-        {"adapter": None},
         progress,
     )
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from cxrreport.errors import InferenceError, MismatchError
-from cxrreport.inference import engine as module
-from cxrreport.inference.engine import Engine, Generated, Request
-from cxrreport.inference.mix_prompts import prompt
-from cxrreport.inference.sampling import drawn
+from cxrreport.inference.decoding import Engine, Generated, Request
+from cxrreport.inference.decoding import engine as engine_module
+from cxrreport.inference.decoding.token_choice import sample
+from cxrreport.inference.mix_prompts import parse_prompt
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout, pixel_values, positions
 from cxrreport.settings import Beam, PromptSettings, Sampling
@@ -185,7 +185,7 @@ def test_a_waiting_request_takes_the_place_of_a_finished_one(loaded, layout, req
 def test_prompts_are_read_a_few_at_a_time(loaded, layout, requests, batched, monkeypatch) -> None:
     longest = max(len(layout.encode(request.report, with_suffix=False).prefix) for request in requests)
     budget = 2 * (longest + layout.image_tokens)
-    monkeypatch.setitem(module._READ_AT_ONCE, "cpu", budget)
+    monkeypatch.setitem(engine_module._READ_AT_ONCE, "cpu", budget)
     seen = widths(monkeypatch, loaded)
     written = engine(loaded, layout, batch_size=len(requests)).generate(requests)
     assert [one.ids for one in written] == [one.ids for one in batched]
@@ -220,8 +220,9 @@ class Counted:
 def test_fewer_slots_where_memory_is_short(loaded, layout, requests, batched, monkeypatch, caplog) -> None:
     config = loaded.model.config.text_config
     a_position = 4 * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    share = engine_module._MEMORY_SHARE
     lengths = [layout.image_tokens + len(layout.encode(one.report, with_suffix=False).prefix) for one in requests]
-    monkeypatch.setattr(module, "free_memory", lambda device: 2.5 / module._SHARE * a_position * (max(lengths) + NEW))
+    monkeypatch.setattr(engine_module, "free_memory", lambda device: 2.5 / share * a_position * (max(lengths) + NEW))
     seen = widths(monkeypatch, loaded)
     written = engine(loaded, layout, batch_size=8).generate(requests)
     assert max(rows for rows, columns in seen if columns == 1) == 2
@@ -289,7 +290,7 @@ def test_draws_have_the_distribution_of_the_model() -> None:
 
     def shares(**how: float) -> list[float]:
         logits = probabilities.log().expand(1000, 4)
-        chosen = drawn(logits, Sampling(method="sample", **how), draws)
+        chosen = sample(logits, Sampling(method="sample", **how), draws)
         return (torch.bincount(chosen, minlength=4) / 1000).tolist()
 
     assert shares() == pytest.approx([0.1, 0.5, 0.15, 0.25], abs=2e-3)
@@ -300,7 +301,9 @@ def test_draws_have_the_distribution_of_the_model() -> None:
 
 
 def test_locations_are_for_prompts_that_ask_for_them(loaded, layout, requests, batched) -> None:
-    asked = [dataclasses.replace(requests[0], prompt=prompt(text)) for text in ("detect effusion", "caption", "ocr")]
+    asked = [
+        dataclasses.replace(requests[0], prompt=parse_prompt(text)) for text in ("detect effusion", "caption", "ocr")
+    ]
     detected, captioned, read = engine(loaded, layout).generate(asked)
     assert [one.prompt for one in (detected, captioned, read)] == ["detect effusion", "caption en", "ocr"]
     locations = set(range(layout.first_special_id, layout.image_id))
@@ -321,7 +324,7 @@ def test_several_prompts_encode_an_image_once(loaded, layout, requests, monkeypa
 
     monkeypatch.setattr(type(loaded.model), "get_image_features", counting)
     asked = [
-        dataclasses.replace(request, prompt=prompt(text))
+        dataclasses.replace(request, prompt=parse_prompt(text))
         for text in ("detect effusion", "caption", "answer en is there a tube in place ?")
         for request in requests[:5]
     ]
@@ -378,7 +381,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(loaded, layout, requests, ba
     assert [generated.ids for generated in written] == [generated.ids for generated in batched]
     assert one.batch_size == 2
     assert crowded.sizes[:2] == [8, 4]
-    assert "a batch of 8 did not fit into memory; going on with 4" in caplog.text
+    assert "a batch of 8 did not fit into memory; continuing with 4" in caplog.text
 
 
 def test_out_of_memory_for_one_study_is_an_error_with_a_way_out(loaded, layout, requests) -> None:

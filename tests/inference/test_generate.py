@@ -17,7 +17,8 @@ from PIL import Image as PillowImage
 
 from cxrreport.errors import InferenceError, InputError, MismatchError, OutputError, SettingsError
 from cxrreport.inference import worker
-from cxrreport.inference.generate import PHANTOMS_ONLY, VERB, generate
+from cxrreport.inference.decoding.forward import ForwardPasses
+from cxrreport.inference.generate import PHANTOMS_ONLY
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Box, Prediction
 from cxrreport.settings import GenerateSettings, PromptSettings
@@ -32,8 +33,8 @@ def settings(output: Path, **changes: object) -> GenerateSettings:
 
 
 @pytest.fixture
-def run(loaded, layout, make_studies):
-    """Run `generate` on 20 studies, 18 of them of the test split."""
+def run(loaded, layout, make_studies, generate_into):
+    """Generate for 20 studies, 18 of them of the test split."""
 
     default = layout
 
@@ -45,17 +46,15 @@ def run(loaded, layout, make_studies):
         provenance=None,
         model=loaded,
         layout=default,
-        folder=None,
         **changes,
     ):
-        return generate(
+        return generate_into(
             settings(output, **changes),
             studies if studies is not None else make_studies(20),
             model,
             layout,
-            provenance or {"adapter": None},
-            progress or (lambda done, total, label: None),
-            folder=folder,
+            progress,
+            provenance,
         )
 
     return running
@@ -234,13 +233,13 @@ def test_several_prompts_for_one_reading(run, tmp_path: Path, make_studies) -> N
     assert all(not one.findings and not one.impression for one in found)
     assert not any(one.boxes or "<" in one.text for one in found[1::2])
     assert any("<loc000" in one.text for one in found[::2])
-    with pytest.raises(SettingsError, match="'detect' needs to be told what"):
+    with pytest.raises(SettingsError, match="'detect' needs an object"):
         run(tmp_path / "half", prompts=("detect",))
 
 
 def test_boxes_are_drawn_on_request(run, tmp_path: Path, make_studies, monkeypatch) -> None:
     box = Box(label="effusion", top=8, left=8, bottom=40, right=48)
-    monkeypatch.setattr(worker, "boxes", lambda text, image, resize: (box,) if "<loc" in text else ())
+    monkeypatch.setattr(worker, "parse_boxes", lambda text, image, resize: (box,) if "<loc" in text else ())
     run(tmp_path / "out", prompts=("detect effusion",), draw_boxes=True, limit=6)
     run(tmp_path / "none", prompts=("detect effusion",), limit=6)
     with_boxes = [one.study_id for one in rows(tmp_path / "out") if one.boxes]
@@ -333,7 +332,7 @@ def test_an_output_that_cannot_be_opened_is_an_error(run, tmp_path: Path, monkey
 
 
 def test_out_of_memory_takes_half_the_batch_and_loses_nothing(run, tmp_path: Path, monkeypatch, caplog) -> None:
-    real = worker.Engine._read
+    real = ForwardPasses.read_prompts
 
     def crowded(self, jobs, cache, *, first):
         if first + len(jobs) > 2:
@@ -341,9 +340,9 @@ def test_out_of_memory_takes_half_the_batch_and_loses_nothing(run, tmp_path: Pat
         return real(self, jobs, cache, first=first)
 
     run(tmp_path / "whole")
-    monkeypatch.setattr(worker.Engine, "_read", crowded)
+    monkeypatch.setattr(ForwardPasses, "read_prompts", crowded)
     assert run(tmp_path / "out").batch_size == 2
-    assert "a batch of 4 did not fit into memory; going on with 2" in caplog.text
+    assert "a batch of 4 did not fit into memory; continuing with 2" in caplog.text
     whole, out = (predictions(tmp_path / name) for name in ("whole", "out"))
     assert {study: one.text for study, one in out.items()} == {study: one.text for study, one in whole.items()}
 
@@ -401,13 +400,13 @@ def test_other_settings_weights_or_data_are_refused(run, loaded, tmp_path: Path,
         run(tmp_path / "out", studies=changed)
 
 
-def test_a_folder_in_use_is_refused_and_a_folder_of_the_callers_is_taken(run, tmp_path: Path) -> None:
+def test_a_folder_in_use_is_refused(run, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with output_folder(out, verb=VERB, settings=settings(out).model_dump(mode="json")) as folder:
-        with pytest.raises(OutputError, match="another run"):
-            run(out)
-        (out / "ingest").mkdir()  # what `runs` puts there when it is given plain DICOM
-        assert run(out, folder=folder).predictions == 18
+    with (
+        output_folder(out, verb="generate", settings=settings(out).model_dump(mode="json")),
+        pytest.raises(OutputError, match="another run"),
+    ):
+        run(out)
 
 
 def test_images_of_another_resolution_are_refused(run, tmp_path: Path, make_studies) -> None:

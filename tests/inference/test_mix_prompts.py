@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrreport.errors import SettingsError
-from cxrreport.inference.mix_prompts import boxes, draw, prompt
+from cxrreport.inference.mix_prompts import draw_boxes, parse_boxes, parse_prompt
 from cxrreport.records import Box, Image, Split, View
 
 
@@ -40,28 +40,28 @@ def image(rows: int, columns: int) -> Image:
     ],
 )
 def test_tasks_of_the_mix_checkpoints(given: str, text: str, locations: bool) -> None:
-    assert prompt(given).text == text
-    assert prompt(given).locations is locations
+    assert parse_prompt(given).text == text
+    assert parse_prompt(given).locations is locations
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("  ", "one is empty"),
-        ("detect", "'detect' needs to be told what, e.g. 'detect effusion'"),
-        ("segment", "'segment' needs to be told what"),
-        ("answer is there a tube", "'answer' needs a language and words after it, e.g. 'answer en is there a tube'"),
-        ("question en", "'question' needs a language and words after it"),
+        ("  ", "one prompt is empty"),
+        ("detect", "'detect' needs an object, for example 'detect effusion'"),
+        ("segment", "'segment' needs an object"),
+        ("answer is there a tube", "'answer' needs a language and a text, for example 'answer en is there a tube'"),
+        ("question en", "'question' needs a language and a text"),
     ],
 )
 def test_half_a_prompt_is_an_error_with_an_example(given: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        prompt(given)
+        parse_prompt(given)
 
 
 def test_boxes_in_pixels_of_the_source() -> None:
     text = "<loc0256><loc0000><loc0512><loc1023> left effusion ; <loc0000><loc0512><loc0768><loc0768> tube"
-    assert boxes(text, image(2048, 1024), resize="squash") == (
+    assert parse_boxes(text, image(2048, 1024), resize="squash") == (
         Box(label="left effusion", top=512, left=0, bottom=1024, right=1023),
         Box(label="tube", top=0, left=512, bottom=1536, right=768),
     )
@@ -70,12 +70,12 @@ def test_boxes_in_pixels_of_the_source() -> None:
 def test_padding_is_undone_and_cut_off() -> None:
     # 2048 x 1024 in a square of 2048: 512 columns of border on either side.
     text = "<loc0256><loc0000><loc0512><loc1023> effusion ; <loc0000><loc0512><loc0768><loc0768> tube"
-    assert boxes(text, image(2048, 1024), resize="pad") == (
+    assert parse_boxes(text, image(2048, 1024), resize="pad") == (
         Box(label="effusion", top=512, left=0, bottom=1024, right=1024),
         Box(label="tube", top=0, left=512, bottom=1536, right=1024),
     )
     # 1024 x 2048: the border is above and below.
-    assert boxes(text, image(1024, 2048), resize="pad") == (
+    assert parse_boxes(text, image(1024, 2048), resize="pad") == (
         Box(label="effusion", top=0, left=0, bottom=512, right=2046),
         Box(label="tube", top=0, left=1024, bottom=1024, right=1536),
     )
@@ -92,16 +92,16 @@ def test_padding_is_undone_and_cut_off() -> None:
     ],
 )
 def test_what_is_no_box_is_none(text: str) -> None:
-    assert boxes(text, image(100, 100), resize="squash") == ()
+    assert parse_boxes(text, image(100, 100), resize="squash") == ()
 
 
 def test_a_box_in_the_padding_alone_is_none() -> None:
-    assert boxes("<loc0000><loc0000><loc1023><loc0200> left border", image(2048, 1024), resize="pad") == ()
+    assert parse_boxes("<loc0000><loc0000><loc1023><loc0200> left border", image(2048, 1024), resize="pad") == ()
 
 
 def test_a_segment_has_its_box_and_its_label() -> None:
     mask = "".join(f"<seg{number:03d}>" for number in range(16))
-    (box,) = boxes(f"<loc0000><loc0000><loc0512><loc0512>{mask} heart", image(1024, 1024), resize="squash")
+    (box,) = parse_boxes(f"<loc0000><loc0000><loc0512><loc0512>{mask} heart", image(1024, 1024), resize="squash")
     assert box == Box(label="heart", top=0, left=0, bottom=512, right=512)
 
 
@@ -113,7 +113,7 @@ def test_a_segment_has_its_box_and_its_label() -> None:
 )
 def test_boxes_lie_within_the_image(corners: tuple[int, ...], rows: int, columns: int, resize: str) -> None:
     text = "".join(f"<loc{corner:04d}>" for corner in corners)
-    for box in boxes(text, image(rows, columns), resize=resize):
+    for box in parse_boxes(text, image(rows, columns), resize=resize):
         assert 0 <= box.top < box.bottom <= rows
         assert 0 <= box.left < box.right <= columns
 
@@ -128,7 +128,7 @@ def test_a_drawn_box_lies_around_what_it_is_about(resize: str, sides: tuple[int,
     grey[rows // 4 : rows // 2, columns // 4 : columns // 2] = 255
     square = to_square(grey, resolution=224, resize=resize)  # type: ignore[arg-type]
     box = Box(label="block", top=rows / 4, left=columns / 4, bottom=rows / 2, right=columns / 2)
-    picture = np.asarray(draw(square, image(*sides), [box], resize=resize)).astype(int)
+    picture = np.asarray(draw_boxes(square, image(*sides), [box], resize=resize)).astype(int)
     scale = 224 / max(sides)
     assert picture.shape[:2] == (round(rows * scale), round(columns * scale))
     coloured = (picture.max(-1) - picture.min(-1)) > 80

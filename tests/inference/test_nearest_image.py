@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from cxrreport.errors import InputError, SettingsError
-from cxrreport.inference import nearest_image as nearest
-from cxrreport.inference.generate import GenerateSummary, generate
+from cxrreport.inference import nearest_image
+from cxrreport.inference.generate import GenerateSummary
 from cxrreport.model.prompt import pixel_values
 from cxrreport.records import Report, Split, Study
 from cxrreport.settings import GenerateSettings, build
@@ -33,16 +33,11 @@ TRAINING = [study("train", number, f"t{number}", f"Report {number}.") for number
 
 
 @pytest.fixture
-def run(loaded, layout, studies_of, tmp_path: Path) -> Callable[..., GenerateSummary]:
+def run(loaded, layout, studies_of, generate_into, tmp_path: Path) -> Callable[..., GenerateSummary]:
     def running(studies: list[Study], *, name: str = "out", missing=(), progress=None, **changes) -> GenerateSummary:
         given = {"input": tmp_path, "output": tmp_path / name, "control": "nearest", "batch_size": 2, "shard_size": 3}
-        return generate(
-            GenerateSettings(**given | changes),
-            studies_of(studies, missing=missing),
-            loaded,
-            layout,
-            {"adapter": None},
-            progress or (lambda done, total, label: None),
+        return generate_into(
+            GenerateSettings(**given | changes), studies_of(studies, missing=missing), loaded, layout, progress
         )
 
     return running
@@ -73,7 +68,7 @@ def test_each_study_gets_the_report_of_its_twin(run, studies_of, tmp_path: Path)
 def test_nearest_is_by_cosine_of_the_mean_feature_and_never_of_the_own_patient(
     run, loaded, studies_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nearest, "CHUNK", 3)
+    monkeypatch.setattr(nearest_image, "CHUNK", 3)
     asked = [study("test", number, f"t{number}") for number in range(8)]  # the twin is the same patient's
     run([*TRAINING, study("train", 99, "silent"), *asked])
     pixels = pixel_values([studies_of([]).image(f"train-{number:06d}") for number in range(8)])
@@ -89,7 +84,7 @@ def test_nearest_is_by_cosine_of_the_mean_feature_and_never_of_the_own_patient(
 def test_features_that_are_done_are_kept_over_a_stop(
     run, studies_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nearest, "CHUNK", 3)
+    monkeypatch.setattr(nearest_image, "CHUNK", 3)
 
     def stop(done: int, total: int, label: str) -> None:
         if label == "training images" and done == 5:
@@ -116,9 +111,9 @@ def test_a_study_whose_image_fails_is_a_row(run, tmp_path: Path) -> None:
 
 def test_there_must_be_something_to_copy(run, tmp_path: Path) -> None:
     asked = study("test", 1, "t1")
-    with pytest.raises(InputError, match="no study there has one; ingest the training split"):
+    with pytest.raises(InputError, match="no study with a report; ingest the training split"):
         run([asked], name="none")
-    with pytest.raises(InputError, match="no study there has one"):
+    with pytest.raises(InputError, match="no study with a report"):
         run([study("train", 2, "t2"), asked], name="silent")
     with pytest.raises(InputError, match="of another patient"):
         run([TRAINING[1], asked], name="own")

@@ -13,10 +13,10 @@ import torch
 from cxrreport.demo.findings import Name, PhantomFinding
 from cxrreport.demo.phantom import draw, sample_anatomy
 from cxrreport.errors import MissingExtraError, SettingsError
-from cxrreport.inference import backends as loading
-from cxrreport.inference.engine import Engine, Request
-from cxrreport.inference.openvino import graphs as openvino_graphs
-from cxrreport.inference.openvino import model as openvino
+from cxrreport.inference.backends import load_model
+from cxrreport.inference.decoding import Engine, Request
+from cxrreport.inference.openvino import graphs, load_openvino_model
+from cxrreport.inference.openvino import model as openvino_model
 from cxrreport.model.checkpoints import LoadedModel, load
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Report
@@ -32,7 +32,7 @@ def random_model(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFacto
     """The random checkpoint of two layers, unquantised, and where its conversion lies."""
     folder = tmp_path_factory.mktemp("converted")
     settings = CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu")
-    return openvino.load(settings, None, resolution=56, quantize="none", folder=folder), folder
+    return load_openvino_model(settings, None, resolution=56, quantize="none", folder=folder), folder
 
 
 def written(loaded: LoadedModel, requests: list[Request], batch_size: int, tokens: int = 24):
@@ -63,7 +63,9 @@ def test_texts_of_the_tiny_model_are_those_of_torch(tmp_path: Path) -> None:
         )
         for number, findings in enumerate(shown)
     ]
-    ours = written(openvino.load(settings, None, resolution=224, quantize="none", folder=tmp_path), requests, 4, 64)
+    ours = written(
+        load_openvino_model(settings, None, resolution=224, quantize="none", folder=tmp_path), requests, 4, 64
+    )
     assert ours == written(load(settings, resolution=224), requests, 4, 64)
     assert len({text for text, _, _ in ours}) > 1
 
@@ -74,14 +76,14 @@ def test_a_conversion_is_made_once_and_says_so(random_model, checkpoint_folder: 
     def convert(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("converted again")
 
-    monkeypatch.setattr(openvino, "convert", convert)
+    monkeypatch.setattr(openvino_model, "convert_model", convert)
     loaded, folder = random_model
-    again = openvino.load(settings, None, resolution=56, quantize="none", folder=folder)
+    again = load_openvino_model(settings, None, resolution=56, quantize="none", folder=folder)
     assert again.fingerprint == loaded.fingerprint
     assert (again.image_tokens, again.dtype) == (16, torch.float32)
     caplog.set_level(logging.WARNING)
     with pytest.raises(AssertionError, match="converted again"):
-        openvino.load(settings, None, resolution=56, quantize="int8", folder=folder)
+        load_openvino_model(settings, None, resolution=56, quantize="int8", folder=folder)
     assert "converting" in caplog.text
 
 
@@ -89,7 +91,7 @@ def test_eight_bits_are_small_near_and_silent(
     loaded, checkpoint_folder: Path, studies_and_images, capsys, tmp_path: Path
 ) -> None:
     settings = CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu")
-    small = openvino.load(settings, None, resolution=56, quantize="int8", folder=tmp_path)
+    small = load_openvino_model(settings, None, resolution=56, quantize="int8", folder=tmp_path)
     (weights,) = tmp_path.glob("*/language.bin")
     numbers = sum(part.numel() for part in loaded.model.model.language_model.parameters())
     assert weights.stat().st_size < 4 * numbers / 2
@@ -108,7 +110,7 @@ def test_what_it_cannot_do_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         GenerateSettings(**given, engine="openvino", decoding={"method": "beam", "beams": 2})
     cuda = CheckpointSettings(name="tiny", device="cuda")
     with pytest.raises(SettingsError, match="engine: openvino runs on the CPU"):
-        loading.load(GenerateSettings(**given, engine="openvino"), cuda, resolution=224)
+        load_model(GenerateSettings(**given, engine="openvino"), cuda, resolution=224)
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     with pytest.raises(MissingExtraError, match=r"cxrreport\[openvino\]"):
-        openvino_graphs.library()
+        graphs.import_openvino()

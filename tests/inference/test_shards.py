@@ -34,7 +34,7 @@ def shards(folder: Path, **changes: object) -> Shards:
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     one = shards(tmp_path / "shards")
-    assert one.plan == [("s0", "s1", "s2"), ("s3", "s4", "s5"), ("s6",)]
+    assert one.study_ids == [("s0", "s1", "s2"), ("s3", "s4", "s5"), ("s6",)]
     left_out = LeftOut(source="i", study_id="s1", reason=Reason.IMAGE_MISSING, detail="gone")
     rows = [prediction("s0", 'Line\u2028separator, "quotes"\nand é.'), left_out, prediction("s2")]
     one.write(0, rows)
@@ -69,7 +69,7 @@ def test_a_damaged_shard_is_made_again_and_said_so(tmp_path: Path, caplog, conte
     (tmp_path / "00000.jsonl").write_bytes(content)
     with caplog.at_level(logging.WARNING):
         assert one.read(0) is None
-    assert "made again" in caplog.text
+    assert "generated again" in caplog.text
     assert not one.complete(0)
 
 
@@ -77,7 +77,7 @@ def test_collecting_with_a_shard_missing_is_an_error(tmp_path: Path) -> None:
     one = shards(tmp_path)
     one.write(0, [prediction("s0"), prediction("s1"), prediction("s2")])
     with pytest.raises(OutputError, match=r"00001\.jsonl: missing or damaged"):
-        list(one.finished(range(3)))
+        list(one.read_all(range(3)))
 
 
 def test_other_inputs_are_refused_and_named(tmp_path: Path) -> None:

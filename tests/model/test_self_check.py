@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from transformers import DynamicCache
 
 from cxrreport.errors import UnsupportedVersionError
-from cxrreport.inference.engine import Engine, Request
+from cxrreport.inference.decoding import Engine, Request
 from cxrreport.model import attention, compat, fused, self_check
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
@@ -34,7 +34,7 @@ def texts(loaded: LoadedModel) -> list[tuple[int, ...]]:
         for number, (image, report) in enumerate(zip(IMAGES, REPORTS, strict=True))
     ]
     engine = Engine(loaded, layout, batch_size=2, max_new_tokens=8)
-    engine._forbidden[:, layout.eos_id] = True  # all texts get eight tokens
+    engine._choice._forbidden[:, layout.eos_id] = True  # all texts get eight tokens
     return [one.ids for one in engine.generate(requests)]
 
 

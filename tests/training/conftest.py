@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cxrreport.errors import ManifestError
-from cxrreport.inference.engine import Engine, Request
+from cxrreport.inference.decoding import Engine, Request
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Report, Split, Study

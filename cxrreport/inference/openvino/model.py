@@ -1,7 +1,7 @@
-"""A checkpoint on the CPU through OpenVINO, in the place of the torch model; with `openvino_graphs` the only importer.
+"""A checkpoint on the CPU through OpenVINO, with the interface that the engine expects of a torch model.
 
-The graphs are converted once and kept in a folder whose name follows from the weights and from how they are run; later
-runs map them into memory and load no torch weights. `OpenVinoModel` stands where the engine expects the torch model.
+The graphs are converted once and kept in a folder whose name is a hash of weights and options. Later runs map them into
+memory and do not load torch weights.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import PaliGemmaConfig
-from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutput
+from transformers.modeling_outputs import CausalLMOutput
 
 from cxrreport.errors import SettingsError
-from cxrreport.inference.openvino.graphs import LANGUAGE, VISION, convert, library
+from cxrreport.inference.openvino.graphs import LANGUAGE, VISION, convert_model, import_openvino
 from cxrreport.model import adapters, checkpoints
 from cxrreport.model.checkpoints import LoadedModel
-from cxrreport.model.compat import CACHE
+from cxrreport.model.compat import CACHE, BaseModelOutputWithPooling, features_in
 from cxrreport.settings import CheckpointSettings
 from cxrreport.storage.files import output_folder
 
 _LOG = logging.getLogger(__name__)
 _RECORD = "openvino"
 _LAYOUT = 2
-"""Of the graphs; a new number makes them again."""
+"""Version of the graphs; increase it to convert all checkpoints again."""
 
 
-def load(
+def load_openvino_model(
     checkpoint: CheckpointSettings,
     adapter: Path | None,
     *,
@@ -47,26 +47,26 @@ def load(
     quantize: Literal["none", "int8"],
     folder: Path | None = None,
 ) -> LoadedModel:
-    """A checkpoint and its adapter, merged, as `OpenVinoModel`.
+    """Load a checkpoint with its adapter merged, as `OpenVinoModel`; convert it if that has not been done.
 
     Args:
-        checkpoint: `precision` is that of the products; the CPU is the only device.
+        checkpoint: the base model; `precision` is that of matrix products.
         adapter: adapter folder of `train`.
-        resolution: side of the images, pixels.
-        quantize: `int8`: weights of linear layers and the table of words in 8 bits.
-        folder: where converted models are kept; None: `~/.cache/cxrreport`.
+        resolution: side length of the images in pixels.
+        quantize: `int8` for weights of linear layers and embeddings in 8 bits.
+        folder: folder for converted models; `None` for `~/.cache/cxrreport`.
 
     Raises:
         MissingExtraError: openvino or nncf is not installed.
-        SettingsError: a GPU or a precision that only CUDA has is asked for.
+        SettingsError: the settings name a GPU, or a precision that only CUDA supports.
         WeightsError, MismatchError: as `model.checkpoints.load` and `model.adapters.load`.
-        OutputError: another process converts the same model at this moment, or the folder cannot be written.
+        OutputError: another process is converting the same model, or the folder cannot be written.
     """
-    openvino = library()
+    openvino = import_openvino()
     if checkpoint.device == "cuda" or checkpoint.precision == "nf4":
         raise SettingsError(
             "engine: openvino runs on the CPU, in float32 or bfloat16; set checkpoint.device to cpu and "
-            "checkpoint.precision to one of them (and quantize to int8 for less memory), or take engine: torch"
+            "checkpoint.precision to one of them (and quantize to int8 for less memory), or use engine: torch"
         )
     checkpoint = checkpoint.model_copy(update={"device": "cpu"})
     described = checkpoints.describe(checkpoint, resolution=resolution)
@@ -81,59 +81,60 @@ def load(
         "version": openvino.__version__,
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    place = (folder or Path("~/.cache/cxrreport")).expanduser() / name
-    if not _whole(place):
-        with output_folder(place, verb=_RECORD, settings=key) as made:
-            if not made.finished:
-                _LOG.warning("converting '%s' for OpenVINO, once, into %s", checkpoint.name, place)
+    converted = (folder or Path("~/.cache/cxrreport")).expanduser() / name
+    if not _is_finished(converted):
+        with output_folder(converted, verb=_RECORD, settings=key) as output:
+            if not output.finished:
+                _LOG.warning("converting '%s' for OpenVINO into %s; later runs reuse it", checkpoint.name, converted)
                 loaded = checkpoints.load(checkpoint, resolution=resolution)
                 if adapter is not None:
                     adapters.load(adapter, loaded).model.merge_and_unload()  # in place
-                convert(loaded, place, quantize=quantize)
-                loaded.model.config.save_pretrained(place)
-                made.finish()
-    return replace(described, model=OpenVinoModel(place, precision=checkpoint.precision))
+                convert_model(loaded, converted, quantize=quantize)
+                loaded.model.config.save_pretrained(converted)
+                output.finish()
+    return replace(described, model=OpenVinoModel(converted, precision=checkpoint.precision))
 
 
-def _whole(place: Path) -> bool:
-    """A conversion is there and has come to its end. Asked without its lock, so that several runs share it."""
+def _is_finished(converted: Path) -> bool:
+    """True if a conversion is complete. Read without the lock, so that several runs can use it."""
     try:
-        record = json.loads((place / f"{_RECORD}.json").read_text(encoding="utf-8"))
+        record = json.loads((converted / f"{_RECORD}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(record, dict) and record.get("finished") is True
 
 
 class OpenVinoModel:
-    """The graphs in a folder, called as the engine calls the torch model.
+    """The graphs of one conversion, with the interface of the torch model that the engine uses.
 
     Args:
-        place: folder of the graphs.
-        precision: of the products, and of keys and values.
+        folder: folder of the graphs.
+        precision: precision of matrix products, keys and values.
     """
 
-    def __init__(self, place: Path, *, precision: str) -> None:
-        openvino = library()
-        self.config: Any = PaliGemmaConfig.from_pretrained(place)
+    def __init__(self, folder: Path, *, precision: str) -> None:
+        openvino = import_openvino()
+        self.config: Any = PaliGemmaConfig.from_pretrained(folder)
         element = "f32" if precision == "float32" else "bf16"
         options = {
             "INFERENCE_PRECISION_HINT": element,
-            "KV_CACHE_PRECISION": element,  # in 8 bits where nothing is said
+            "KV_CACHE_PRECISION": element,  # 8 bits by default
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
         core = openvino.Core()
-        self._requests = {
-            file: core.compile_model(place / file, "CPU", options).create_infer_request() for file in (VISION, LANGUAGE)
+        self._infer_requests = {
+            file: core.compile_model(folder / file, "CPU", options).create_infer_request()
+            for file in (VISION, LANGUAGE)
         }
-        self._unused = {file: (place / file).with_suffix(".bin") for file in self._requests}
+        self._unread_weights = {file: (folder / file).with_suffix(".bin") for file in self._infer_requests}
 
-    def slots(self, slots: int, length: int) -> States:
-        """The cache that goes with this model."""
-        return States(slots, length)
+    def make_cache(self, slots: int, _length: int) -> GraphStateCache:
+        """Make the cache of this model, whose slots grow as needed."""
+        return GraphStateCache(slots)
 
     def get_image_features(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
-        """Features float32[N, image tokens, width] of float32[N, 3, R, R], as `pooler_output`."""
+        """Image features float32[N, image tokens, width] of float32[N, 3, R, R], as `pooler_output`."""
         return BaseModelOutputWithPooling(pooler_output=self._run(VISION, [pixel_values.numpy()]))
 
     def __call__(
@@ -141,25 +142,22 @@ class OpenVinoModel:
         *,
         input_ids: torch.Tensor,
         position_ids: torch.Tensor,
-        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
-        **given: Any,
+        **inputs: Any,
     ) -> CausalLMOutput:
-        """Logits float32[B, 1, vocabulary] of the last position.
+        """Compute the logits float32[B, 1, vocabulary] of the last position.
 
         Args:
             input_ids: int64[B, T].
             position_ids: int64[B, T], from 1.
-            mm_encoder_outputs: features of images, where the prompt has any.
-            given: what else transformers' model takes: `States` as its `CACHE`; masks, of which nothing is needed.
+            inputs: `GraphStateCache` as `CACHE`, and image features; masks are ignored.
         """
-        states: States = given[CACHE]
+        cache: GraphStateCache = inputs[CACHE]
         features = torch.zeros(*input_ids.shape, self.config.text_config.hidden_size)
-        if mm_encoder_outputs is not None:
-            pooled: Any = mm_encoder_outputs["image"].pooler_output
-            features[input_ids == self.config.image_token_id] = pooled.flatten(0, 1)
-        mask, rows, begins = states.advance(input_ids.shape[1])
-        if begins:
-            self._requests[LANGUAGE].reset_state()
+        if (image_features := features_in(inputs)) is not None:
+            features[input_ids == self.config.image_token_id] = image_features.flatten(0, 1)
+        mask, rows, is_first = cache.advance(input_ids.shape[1])
+        if is_first:
+            self._infer_requests[LANGUAGE].reset_state()
         logits = self._run(
             LANGUAGE,
             {
@@ -173,70 +171,70 @@ class OpenVinoModel:
         return CausalLMOutput(logits=logits)
 
     def _run(self, file: str, inputs: Any) -> torch.Tensor:
-        request = self._requests[file]
-        if weights := self._unused.pop(file, None):
-            with _let_go(weights):
+        request = self._infer_requests[file]
+        if weights := self._unread_weights.pop(file, None):
+            with _dropping_pages(weights):
                 request.infer(inputs)
         else:
             request.infer(inputs)
         return torch.from_numpy(request.get_output_tensor(0).data.copy())
 
 
-class States:
-    """What the engine takes as a cache: which rows of the graph's state go on, and where they are padded.
+class GraphStateCache:
+    """The counterpart of `SlotCache`: selects the rows of the graph's state that continue, and holds their padding.
 
-    All rows of a state grow together, so prompts are read together, and none joins while others are being written.
+    All rows of a state have the same length. Prompts are therefore read together, and no new prompt is accepted while
+    texts are being generated.
     """
 
-    joins = False
+    accepts_new_prompts = False
 
-    def __init__(self, slots: int, length: int) -> None:
+    def __init__(self, slots: int) -> None:
         self.slots = slots
-        self.length = length
         self._padding: list[int] = []
         self._rows: list[int] = []
-        self._held = 0
+        self._length = 0
 
-    def reading(self, _first: int, padding: Sequence[int]) -> None:
-        """The next pass reads whole prompts, left-padded by `padding` positions."""
+    def begin_prompts(self, _first: int, padding: Sequence[int]) -> None:
+        """Announce a pass over whole prompts, left-padded by `padding` positions."""
         self._padding = list(padding)
         self._rows = list(range(len(padding)))
-        self._held = 0
+        self._length = 0
 
-    def writing(self, places: torch.Tensor, _width: int) -> None:
-        """The next pass reads one more token for each of the first rows, as many as `places` has."""
+    def begin_step(self, places: torch.Tensor, _width: int) -> None:
+        """Announce a pass over one token for each of the first `len(places)` rows."""
         del self._rows[len(places) :]
 
-    def move(self, source: int, target: int) -> None:
-        """Row `target` goes on with what row `source` holds."""
+    def copy_slot(self, source: int, target: int) -> None:
+        """Continue row `target` with the state of row `source`."""
         self._rows[target], self._padding[target] = self._rows[source], self._padding[source]
 
     def advance(self, new: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], bool]:
-        """What the graph is told of the next pass, of `new` positions.
+        """Inputs of the graph for the next pass, over `new` positions.
 
         Returns:
-            the mask int64[B, positions], 0 on padding; the rows int32[B] of the state that go on; whether it begins.
+            Mask int64[B, positions], 0 on padding; rows int32[B] of the state to continue with; True for prompts.
         """
-        begins, count = self._held == 0, len(self._rows)
-        self._held += new
-        mask = np.arange(self._held) >= np.array(self._padding[:count])[:, None]
+        is_first, count = self._length == 0, len(self._rows)
+        self._length += new
+        mask = np.arange(self._length) >= np.array(self._padding[:count])[:, None]
         rows = np.array(self._rows, np.int32)
         self._rows = list(range(count))
-        return mask.astype(np.int64), rows, begins
+        return mask.astype(np.int64), rows, is_first
 
 
 @contextmanager
-def _let_go(weights: Path) -> Iterator[None]:
-    """Within the block, pages of a mapped file that have been read do not stay in memory.
+def _dropping_pages(weights: Path) -> Iterator[None]:
+    """Within the block, drop pages of a mapped file from memory after they have been read (Linux only).
 
-    In its first pass OpenVINO copies the weights into a layout of its own and keeps both, which is twice the model.
-    What is needed once more is read from the file again. On Linux; elsewhere the system does so when memory is short.
+    In its first pass OpenVINO copies the weights into another layout and keeps the mapped file in memory as well, which
+    doubles the memory of the model. A page that is needed again is read from the file.
     """
     if sys.platform != "linux":
         yield
         return
     done = threading.Event()
-    thread = threading.Thread(target=_drop_until, args=(done, os.path.realpath(weights)), daemon=True)
+    thread = threading.Thread(target=_drop_pages_until, args=(done, os.path.realpath(weights)), daemon=True)
     thread.start()
     try:
         yield
@@ -245,7 +243,7 @@ def _let_go(weights: Path) -> Iterator[None]:
         thread.join()
 
 
-def _drop_until(done: threading.Event, file: str) -> None:
+def _drop_pages_until(done: threading.Event, file: str) -> None:
     madvise = ctypes.CDLL(None, use_errno=True).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     last = False
@@ -255,4 +253,4 @@ def _drop_until(done: threading.Event, file: str) -> None:
             address, permissions, *_, path = line.split(maxsplit=5)
             if path == file and permissions.startswith("r--"):
                 start, end = (int(part, 16) for part in address.split("-"))
-                madvise(start, end - start, 4)  # MADV_DONTNEED: a shared file's pages, which nobody has written to
+                madvise(start, end - start, 4)  # MADV_DONTNEED; the pages are read-only

@@ -1,0 +1,183 @@
+"""The engine: requests in, texts out, with as many at once as memory allows.
+
+It replaces `generate` of transformers and produces the same tokens. Each image is encoded once, the output layer runs
+on the last position only, and nothing but the chosen token's log-probability is kept. Beam search calls transformers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from cxrreport.errors import InferenceError, MismatchError
+from cxrreport.inference.decoding.beam_search import beam_search
+from cxrreport.inference.decoding.forward import ForwardPasses
+from cxrreport.inference.decoding.kv_cache import SlotCache
+from cxrreport.inference.decoding.memory import free_memory, is_out_of_memory
+from cxrreport.inference.decoding.requests import Generated, PreparedRequest, Request, prepare, result
+from cxrreport.inference.decoding.slot_scheduling import Finish, decode
+from cxrreport.inference.decoding.token_choice import TokenChoice
+from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.fused import fused
+from cxrreport.model.prompt import PromptLayout
+from cxrreport.settings import Beam, Decoding, Greedy
+
+_LOG = logging.getLogger(__name__)
+
+_READ_AT_ONCE = {"cpu": 4608, "cuda": 36864}
+"""Positions of prompts that are read in one forward pass: one image of 896 pixels with its text, or eight of them."""
+_MEMORY_SHARE = 0.5
+"""Share of the free memory that slots may take."""
+
+
+class Engine:
+    """Decoding of a loaded model.
+
+    Args:
+        loaded: the checkpoint, with or without adapter; used in evaluation mode and without gradients.
+        layout: prompt layout of the same tokenizer.
+        batch_size: largest number of texts generated together; reduced if memory does not suffice.
+        max_new_tokens: limit per request, EOS included.
+        decoding: how tokens are chosen; greedily by default.
+        seed: seed of sampling; a text depends on it, on the study and on the prompt alone.
+
+    Raises:
+        MismatchError: the layout has another number of image tokens than the checkpoint.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        layout: PromptLayout,
+        *,
+        batch_size: int,
+        max_new_tokens: int,
+        decoding: Decoding | None = None,
+        seed: int = 0,
+    ) -> None:
+        if layout.image_tokens != loaded.image_tokens:
+            raise MismatchError(
+                f"checkpoint '{loaded.name}' has {loaded.image_tokens} image tokens, the prompt layout "
+                f"{layout.image_tokens}; build the layout from the loaded checkpoint"
+            )
+        if batch_size < 1 or max_new_tokens < 1:
+            raise InferenceError(f"batch_size {batch_size} and max_new_tokens {max_new_tokens} must be at least 1")
+        self.batch_size = batch_size
+        """Texts generated together; below the requested number after memory has run out."""
+        self._loaded = loaded
+        self._layout = layout
+        self._max_new_tokens = max_new_tokens
+        self._decoding = decoding or Greedy()
+        self._seed = seed
+        self._read_at_once = _READ_AT_ONCE[loaded.device.type]
+        self._passes = ForwardPasses(loaded, layout)
+        vocabulary = int(loaded.model.config.text_config.vocab_size)
+        self._choice = TokenChoice(layout, vocabulary, loaded.device, self._decoding)
+
+    def generate(self, requests: Sequence[Request], done: Callable[[int], None] | None = None) -> list[Generated]:
+        """Generate a text for every request.
+
+        Args:
+            requests: in any order; requests for the same images are processed together, to encode images once.
+            done: called with the number of finished requests.
+
+        Returns:
+            One result per request, in their order.
+
+        Raises:
+            InferenceError: an image has another size than the checkpoint takes, memory does not suffice for one text,
+                or the model's output is not finite.
+        """
+        self._check_images(requests)
+        prepared = [
+            prepare(index, request, self._layout, self._max_new_tokens) for index, request in enumerate(requests)
+        ]
+        longest: dict[tuple[str, ...], int] = {}
+        for one in prepared:
+            longest[one.image_sha256] = max(longest.get(one.image_sha256, 0), one.length)
+        prepared.sort(key=lambda one: (longest[one.image_sha256], one.image_sha256, one.length))
+        results: dict[int, Generated] = {}
+
+        def finish(request: PreparedRequest, ids: Sequence[int], logprobs: Sequence[float]) -> None:
+            results[request.index] = result(request, ids, logprobs, self._layout)
+            if done is not None:
+                done(len(results))
+
+        while waiting := [one for one in prepared if one.index not in results]:
+            try:
+                self._decode(waiting, finish)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                break
+            # Outside of the handler, because its traceback still holds the tensors that did not fit.
+            self._halve_batch(next(one.study_id for one in waiting if one.index not in results))
+        return [results[index] for index in range(len(requests))]
+
+    def _decode(self, requests: Sequence[PreparedRequest], finish: Finish) -> None:
+        eos_id = self._layout.eos_id
+        if isinstance(self._decoding, Beam):
+            beam_search(requests, self._decoding, self._passes, self._choice, eos_id=eos_id, finish=finish)
+            return
+        with self._fused():
+            decode(
+                requests,
+                self._cache(requests),
+                self._passes,
+                self._choice,
+                read_at_once=self._read_at_once,
+                eos_id=eos_id,
+                seed=self._seed,
+                finish=finish,
+            )
+
+    def _cache(self, requests: Sequence[PreparedRequest]) -> SlotCache:
+        """Slots for the longest request, as many as fit into memory; at least one, whose allocation may then fail."""
+        length = max(one.length + one.max_new_tokens for one in requests)
+        config = self._loaded.model.config.text_config
+        numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * length
+        fitting = int(_MEMORY_SHARE * free_memory(self._loaded.device) / (numbers * self._loaded.dtype.itemsize))
+        # An OpenVINO model keeps keys and values in its graph.
+        make = getattr(self._loaded.model, "make_cache", partial(SlotCache, layers=config.num_hidden_layers))
+        cache: SlotCache = make(min(self.batch_size, len(requests), max(1, fitting)), length)
+        return cache
+
+    def _fused(self) -> AbstractContextManager[None]:
+        """Replace layers of a torch model by ones that make fewer passes over memory."""
+        model: Any = self._loaded.model
+        if not isinstance(model, torch.nn.Module):
+            return nullcontext()
+        base: Any = getattr(model, "get_base_model", lambda: model)()  # an adapter wraps the model
+        return fused(model, base.model.language_model, softcap=self._loaded.softcap)
+
+    def _check_images(self, requests: Sequence[Request]) -> None:
+        side = self._loaded.resolution
+        for request in requests:
+            for image in request.images:
+                if image.dtype != np.uint8 or image.shape != (side, side):
+                    raise InferenceError(
+                        f"study {request.study_id}: the image is {image.dtype}{list(image.shape)}, but the checkpoint "
+                        f"takes uint8[{side}, {side}]; ingest again with resolution: {side}"
+                    )
+
+    def _halve_batch(self, study_id: str) -> None:
+        self._passes.forget_features()
+        if self._loaded.device.type == "cuda":
+            torch.cuda.empty_cache()
+        size = self.batch_size
+        if size == 1 or isinstance(self._decoding, Beam):
+            raise InferenceError(
+                f"study {study_id}: not enough memory on {self._loaded.device} for one text; use greedy decoding, "
+                "set checkpoint.precision to bfloat16, or use a smaller checkpoint, a lower resolution or another "
+                "device"
+            )
+        self.batch_size = size // 2
+        self._read_at_once //= 2
+        _LOG.warning("a batch of %d did not fit into memory; continuing with %d", size, self.batch_size)

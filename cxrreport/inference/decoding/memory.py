@@ -1,0 +1,36 @@
+"""Free memory, memory that allocators hold, and errors about memory."""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+
+
+def free_memory(device: torch.device) -> int:
+    """Free memory of `device` in bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        available = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
+    except (OSError, IndexError):  # not Linux
+        return 2**33
+    return 1024 * int(available)
+
+
+def release_unused_memory() -> None:
+    """Return to the system what allocators keep after images were decoded and weights loaded."""
+    pa.default_memory_pool().release_unused()
+    with suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True if an error says that memory could not be allocated."""
+    # The CPU allocator raises a plain RuntimeError.
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        sign in str(error) for sign in ("can't allocate memory", "bad_alloc")
+    )

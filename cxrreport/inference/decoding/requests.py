@@ -1,0 +1,129 @@
+"""Requests to the engine, and its results."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cxrreport.inference.mix_prompts import Prompt
+from cxrreport.model.prompt import Encoded, PromptLayout
+from cxrreport.records import Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The inputs of one generated text.
+
+    Args:
+        study_id: for messages, and for the random numbers of sampling.
+        image: uint8[R, R], R the resolution of the checkpoint.
+        report: its indication goes into the prefix if there is no `prompt`; its sections are not read.
+        further: more images of the study, like `image`, for models that take several at once.
+        prompt: prompt that replaces the layout's instruction; `None` for a report.
+        max_new_tokens: limit of this text, EOS included; the engine's limit also applies.
+    """
+
+    study_id: str
+    image: npt.NDArray[np.uint8]
+    report: Report
+    further: tuple[npt.NDArray[np.uint8], ...] = ()
+    prompt: Prompt | None = None
+    max_new_tokens: int | None = None
+
+    @property
+    def images(self) -> tuple[npt.NDArray[np.uint8], ...]:
+        """All images, in the order in which the model reads them."""
+        return (self.image, *self.further)
+
+    @property
+    def locations(self) -> bool:
+        """True if location and segment tokens may be generated."""
+        return self.prompt is not None and self.prompt.locations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generated:
+    """The text generated for one request.
+
+    Args:
+        prompt: the text that the model read after the images.
+        image_sha256: hashes of the images that the model read, over their pixels row by row.
+        ids: all chosen tokens, including EOS if it was reached.
+        text: `ids` as text; location and segment tokens as `<loc0123>`, without other special tokens.
+        mean_logprob: mean natural-log probability of `ids` at temperature 1, over the tokens that are not suppressed.
+        min_logprob: minimum of the same probabilities.
+        finished: EOS was reached before the limit of new tokens.
+    """
+
+    study_id: str
+    prompt: str
+    image_sha256: tuple[str, ...]
+    ids: tuple[int, ...]
+    text: str
+    mean_logprob: float
+    min_logprob: float
+    finished: bool
+
+    @property
+    def tokens(self) -> int:
+        """Number of chosen tokens, including EOS."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A request with its encoded prefix.
+
+    Args:
+        index: position in the list of requests.
+        prompt: the text of the prefix.
+        image_sha256: hashes of the images.
+        max_new_tokens: limit of this text, EOS included.
+        length: positions of the prefix, image tokens included.
+    """
+
+    index: int
+    request: Request
+    prompt: str
+    encoded: Encoded
+    image_sha256: tuple[str, ...]
+    max_new_tokens: int
+    length: int
+
+    @property
+    def study_id(self) -> str:
+        """Study of the request."""
+        return self.request.study_id
+
+
+def prepare(index: int, request: Request, layout: PromptLayout, max_new_tokens: int) -> PreparedRequest:
+    """Encode the prefix of a request."""
+    prompt = request.prompt.text if request.prompt is not None else layout.prefix(request.report)
+    encoded = layout.encode_prefix(prompt, images=len(request.images))
+    return PreparedRequest(
+        index=index,
+        request=request,
+        prompt=prompt,
+        encoded=encoded,
+        image_sha256=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in request.images),
+        max_new_tokens=min(request.max_new_tokens or max_new_tokens, max_new_tokens),
+        length=layout.image_tokens * encoded.images + len(encoded.prefix),
+    )
+
+
+def result(prepared: PreparedRequest, ids: Sequence[int], logprobs: Sequence[float], layout: PromptLayout) -> Generated:
+    """Build the result of a request from its tokens and their log-probabilities."""
+    return Generated(
+        study_id=prepared.study_id,
+        prompt=prepared.prompt,
+        image_sha256=prepared.image_sha256,
+        ids=tuple(ids),
+        text=layout.decode(ids),
+        mean_logprob=float(np.mean(logprobs)),
+        min_logprob=min(logprobs),
+        finished=ids[-1] == layout.eos_id,
+    )

@@ -1,0 +1,126 @@
+"""The tables that `generate` writes from its shards, their counts, and pictures of boxes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxrreport.inference.mix_prompts import draw_boxes
+from cxrreport.inference.shards import Row, row_to_json
+from cxrreport.inference.worker import resize_method
+from cxrreport.records import LeftOut, Prediction
+from cxrreport.storage import parquet
+from cxrreport.storage.files import atomic_path
+
+if TYPE_CHECKING:
+    from cxrreport.dataset.manifest import Manifest
+
+PREDICTIONS = pa.schema(
+    [
+        ("study_id", pa.string()),
+        ("patient_id", pa.string()),
+        ("image_ids", pa.list_(pa.string())),
+        ("image_sha256", pa.list_(pa.string())),
+        *((name, pa.string()) for name in ("prompt", "text", "findings", "impression")),
+        ("mean_logprob", pa.float64()),
+        ("min_logprob", pa.float64()),
+        ("tokens", pa.int32()),
+        ("finished", pa.bool_()),
+        ("abstained", pa.bool_()),
+        (
+            "boxes",
+            pa.list_(
+                pa.struct(
+                    [("label", pa.string()), *((edge, pa.float64()) for edge in ("top", "left", "bottom", "right"))]
+                )
+            ),
+        ),
+    ]
+)
+"""Schema of `predictions.parquet`: the fields of `records.Prediction`. The metadata of the file hold `cxrreport.inputs`
+(fingerprints, data, prompt, versions) and `cxrreport.settings`, both JSON."""
+
+FAILED = pa.schema([(name, pa.string()) for name in ("source", "study_id", "reason", "detail")])
+"""Schema of `failed.parquet`: the fields of `records.LeftOut`, as in the exclusion log of `ingest`."""
+
+
+@dataclass(slots=True)
+class PredictionCounts:
+    """Counts over the rows of all shards."""
+
+    predictions: int = 0
+    failed: int = 0
+    unfinished: int = 0
+    abstained: int = 0
+    logprob: float = 0.0
+    """Sum of the mean log-probabilities."""
+
+    def count(self, shards: Iterable[list[Row]]) -> Iterator[list[Row]]:
+        """Count the rows of shards while they are read."""
+        for rows in shards:
+            for row in rows:
+                if isinstance(row, LeftOut):
+                    self.failed += 1
+                    continue
+                self.predictions += 1
+                self.unfinished += not row.finished
+                self.abstained += row.abstained
+                self.logprob += row.mean_logprob
+            yield rows
+
+
+def write_tables(
+    shards: Iterable[list[Row]],
+    folder: Path,
+    metadata: Mapping[str, Any],
+    draw: Callable[[Prediction], None] | None,
+) -> None:
+    """Write `predictions.parquet`, `predictions.jsonl` and `failed.parquet`, with one shard in memory at a time.
+
+    Args:
+        shards: rows of each shard.
+        folder: the output folder.
+        metadata: JSON values for the metadata of the Parquet files.
+        draw: called with every prediction that has boxes; `None` for no pictures.
+    """
+    texts = {"cxrreport.schema": "1"} | {name: json.dumps(value) for name, value in metadata.items()}
+    with ExitStack() as stack:
+        # Renamed in reverse: predictions.parquet, by which other commands recognise the folder, comes last.
+        predictions_path, lines_path, failed_path = (
+            stack.enter_context(atomic_path(folder / name))
+            for name in ("predictions.parquet", "predictions.jsonl", "failed.parquet")
+        )
+        lines = stack.enter_context(lines_path.open("w", encoding="utf-8"))
+        predictions_file = stack.enter_context(pq.ParquetWriter(predictions_path, PREDICTIONS.with_metadata(texts)))
+        failed_file = stack.enter_context(pq.ParquetWriter(failed_path, FAILED.with_metadata(texts)))
+        for rows in shards:
+            predictions = [row for row in rows if isinstance(row, Prediction)]
+            failed = [row for row in rows if isinstance(row, LeftOut)]
+            lines.writelines(f"{row_to_json(row)}\n" for row in predictions)
+            predictions_file.write_table(parquet.table([asdict(row) for row in predictions], predictions_file.schema))
+            failed_file.write_table(parquet.table([asdict(row) for row in failed], failed_file.schema))
+            for row in predictions:
+                if draw is not None and row.boxes:
+                    draw(row)
+
+
+def write_picture(manifest: Manifest, folder: Path, prediction: Prediction) -> None:
+    """Draw the boxes of a prediction into `<study>-<hash of the prompt>.png`."""
+    image_id = prediction.image_ids[0]
+    picture = draw_boxes(
+        manifest.image(image_id), manifest.images[image_id], prediction.boxes, resize=resize_method(manifest)
+    )
+    # A study id comes from a file or a table and may contain any character.
+    name = re.sub(r"[^\w.-]+", "_", prediction.study_id).strip(".")
+    number = hashlib.sha256(prediction.prompt.encode()).hexdigest()[:8]
+    with atomic_path(folder / f"{name}-{number}.png") as temporary:
+        picture.save(temporary)

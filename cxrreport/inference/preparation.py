@@ -1,0 +1,161 @@
+"""Inputs of a generation: checkpoint, adapter and prompt that belong together, and images, ingested if necessary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrreport.dataset.manifest import Manifest
+from cxrreport.errors import InputError, SettingsError
+from cxrreport.inference import INGESTED
+from cxrreport.model import checkpoints
+from cxrreport.model.adapters import CONFIG
+from cxrreport.model.card import CARD, AdapterCard
+from cxrreport.model.catalogue import is_published
+from cxrreport.records import Progress
+from cxrreport.settings import (
+    CheckpointSettings,
+    GenerateSettings,
+    IngestSettings,
+    PromptSettings,
+    RaySettings,
+    build,
+)
+
+if TYPE_CHECKING:
+    from cxrreport.ingestion.ingest import IngestSummary
+
+_INGEST_FILES = ("manifest.parquet", "ingest.json")
+"""Files that distinguish an ingest folder, finished or not, from a folder of DICOM."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationInputs:
+    """What a generation reads.
+
+    Args:
+        settings: settings of the generation, with `checkpoint`, `adapter` and `split` as they are used.
+        checkpoint: the base model.
+        prompt: prompt settings.
+        manifest: studies and images.
+        adapter_digest: fingerprint of the adapter; `None` without an adapter.
+        ingested: summary of the ingestion of a folder of DICOM; `None` for an ingest folder.
+    """
+
+    settings: GenerateSettings
+    checkpoint: CheckpointSettings
+    prompt: PromptSettings
+    manifest: Manifest
+    adapter_digest: str | None
+    ingested: IngestSummary | None
+
+
+def separate_adapter(settings: GenerateSettings) -> GenerateSettings:
+    """Move the folder of an adapter to `adapter` if it was given as the checkpoint."""
+    if settings.adapter is not None or settings.checkpoint is None:
+        return settings
+    folder = Path(settings.checkpoint.name)
+    if not (folder / CONFIG).is_file():
+        return settings
+    return settings.model_copy(update={"adapter": folder, "checkpoint": None})
+
+
+def prepare_inputs(settings: GenerateSettings, progress: Progress) -> GenerationInputs:
+    """Find checkpoint, prompt and images of a generation. A folder of DICOM is ingested into the output folder.
+
+    Args:
+        settings: settings of the generation; the output folder is locked by the caller.
+        progress: reports the files of an ingestion.
+
+    Raises:
+        SettingsError: neither checkpoint nor adapter is given, or the baseline needs one that is missing.
+        MismatchError: adapter, checkpoint, prompt and images do not belong together.
+        InputError: no file of a folder of DICOM becomes an image.
+    """
+    checkpoint, prompt, card = matching_settings(settings)
+    if settings.control in ("no_adapter", "nearest"):
+        settings, checkpoint = _before_fine_tuning(settings, checkpoint, card)
+    ingested = None
+    if any((settings.input / name).exists() for name in _INGEST_FILES):
+        manifest = Manifest.open(settings.input)
+    else:
+        manifest, ingested = _ingest(settings, checkpoint, card, progress)
+        settings = settings.model_copy(update={"split": None})
+    if card is not None:
+        card.check_images(manifest.resolution, manifest.preprocessing)
+    return GenerationInputs(
+        settings=settings.model_copy(update={"checkpoint": checkpoint}),
+        checkpoint=checkpoint,
+        prompt=prompt,
+        manifest=manifest,
+        adapter_digest=None if settings.adapter is None else checkpoints.fingerprint(settings.adapter),
+        ingested=ingested,
+    )
+
+
+def matching_settings(settings: GenerateSettings) -> tuple[CheckpointSettings, PromptSettings, AdapterCard | None]:
+    """Checkpoint and prompt of a generation, and the card of the adapter or fine-tuned checkpoint, if there is one."""
+    card = None
+    if settings.adapter is not None:
+        card = AdapterCard.read(settings.adapter)
+    elif settings.checkpoint is not None and (Path(settings.checkpoint.name) / CARD).is_file():
+        card = AdapterCard.read(Path(settings.checkpoint.name))  # full fine-tuning, or merged
+    checkpoint = settings.checkpoint or (card.checkpoint if card is not None else None)
+    if checkpoint is None:
+        raise SettingsError("generate: neither checkpoint nor adapter is set; set at least one of them")
+    if card is None:
+        if "softcap" not in checkpoint.model_fields_set and is_published(checkpoint.name):
+            # Soft-capping is only switched off for fine-tuning (arXiv 2412.03555, section 3).
+            checkpoint = checkpoint.model_copy(update={"softcap": True})
+        return checkpoint, settings.prompt or PromptSettings(), None
+    if settings.prompt is not None:
+        card.check_prompt(settings.prompt)
+    return checkpoint, card.prompt, card
+
+
+def _before_fine_tuning(
+    settings: GenerateSettings, checkpoint: CheckpointSettings, card: AdapterCard | None
+) -> tuple[GenerateSettings, CheckpointSettings]:
+    """Settings and checkpoint of the model before fine-tuning, for the baselines that use it."""
+    if card is None and settings.control == "no_adapter":
+        raise SettingsError(
+            f"baseline 'no_adapter': checkpoint '{checkpoint.name}' has no adapter; set an adapter, or omit this "
+            "baseline"
+        )
+    changes: dict[str, Any] = {"adapter": None}
+    if settings.control == "nearest":  # only runs the vision tower, in this process
+        changes |= {"engine": "torch", "quantize": "none", "ray": RaySettings()}
+    if card is not None and settings.adapter is None:  # full fine-tuning, or merged
+        checkpoint = card.checkpoint
+    return settings.model_copy(update=changes), checkpoint
+
+
+def _ingest(
+    settings: GenerateSettings, checkpoint: CheckpointSettings, card: AdapterCard | None, progress: Progress
+) -> tuple[Manifest, IngestSummary]:
+    from cxrreport.ingestion.ingest import ingest  # not needed for an ingest folder
+
+    if settings.shard is not None:
+        raise SettingsError(
+            f"{settings.input}: shard needs an ingest folder; ingest first, then generate from its output folder"
+        )
+    values = {
+        "input": settings.input,
+        "output": settings.output / INGESTED,
+        "layout": "folder",
+        "resolution": card.resolution if card else checkpoints.resolution_of(checkpoint),
+        "require_report": False,
+        "pseudonymize": settings.pseudonymize,
+    }
+    if card is not None:
+        values |= {name: card.preprocessing[name] for name in ("resize", "interpolation") if name in card.preprocessing}
+    ingestion = build(IngestSettings, values, where=f"images for checkpoint '{checkpoint.name}'")
+    summary = ingest(ingestion, lambda done, total, label: progress(done, total, f"ingesting {label}"))
+    if not summary.kept:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in summary.left_out.items()) or "no file found"
+        raise InputError(
+            f"{settings.input}: none of {summary.read} files became an image ({reasons}); "
+            f"see {ingestion.output / 'ledger.parquet'}"
+        )
+    return Manifest.open(ingestion.output), summary
