@@ -6,7 +6,7 @@
 
 The model is small and random, with the real vocabulary of 257,216: vision 192 wide, 4 layers; language model 256 wide,
 6 layers; LoRA r=8; batch 1; 128 tokens of suffix. Every run is a process of its own; the sides take turns, the first
-step of a process is left out, and medians are compared. Ours is the verb itself, `training.train.train`, reading its
+step of a process is left out, and medians are compared. Ours is the verb itself, `training.finetune.train`, reading its
 images included; of stock's step only what lies between its beginning and its end is counted. Peak memory is the
 largest resident size of the process, imports and all (`memory_ratio`), or above what the imports left (`rise_ratio`).
 `speedup` is of wall time, `cpu_speedup` of processor time, which other work on the machine disturbs less.
@@ -75,7 +75,7 @@ def ours(folder: Path, steps: int, options: dict[str, Any]) -> None:
     import torch
 
     from cxrreport.settings import TrainSettings, merge
-    from cxrreport.training.train import train
+    from cxrreport.training.finetune import train
 
     imported = status("VmRSS")
     lines: list[dict[str, float]] = []

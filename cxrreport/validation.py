@@ -88,8 +88,8 @@ class ReportValidation:
 
     def __call__(self, loaded: LoadedModel, layout: PromptLayout, processes: Processes) -> dict[str, float]:
         """Mean F1 over the studies; a report that is empty, or too long for RadGraph, counts as 0."""
-        texts = processes.spread(partial(self._write, loaded, layout), self.studies)
-        return processes.once(lambda: {SCORE: self._score(texts)})
+        texts = processes.distribute(partial(self._write, loaded, layout), self.studies)
+        return processes.on_first(lambda: {SCORE: self._score(texts)})
 
     def _write(self, loaded: LoadedModel, layout: PromptLayout, studies: Sequence[Study]) -> list[str]:
         engine = Engine(loaded, layout, batch_size=BATCH, max_new_tokens=self._most_tokens)

@@ -189,6 +189,12 @@ def _peft_warnings() -> Iterator[None]:
         yield
 
 
+def paligemma(model: Any) -> Any:
+    """The `PaliGemmaModel` inside a model with or without LoRA."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return base.model
+
+
 @contextmanager
 def without_adapter(loaded: LoadedModel) -> Iterator[LoadedModel]:
     """Disable the adapter within the block, for the `no_adapter` baseline."""

@@ -9,26 +9,26 @@ from cxrreport.runs.command import Summary, first_process, flat, log_data, phant
 from cxrreport.settings import PlanSettings, TrackingSettings, TrainSettings
 
 if TYPE_CHECKING:
+    from cxrreport.training.outcome import TrainResult, Validator
     from cxrreport.training.planning.estimate import Offer
-    from cxrreport.training.train import TrainResult, Validate
 
 
 def train(
-    settings: TrainSettings, *, progress: Progress | None = None, validate: Validate | None = None
+    settings: TrainSettings, *, progress: Progress | None = None, validate: Validator | None = None
 ) -> Summary[TrainResult]:
     """Fine-tuning on the training split of an ingest folder, in one process or in those that `torchrun` started.
 
     Args:
         settings: what to do.
         progress: told about the steps.
-        validate: takes the place of RadGraph F1 on generated reports, see `training.train`.
+        validate: takes the place of RadGraph F1 on generated reports, see `training.finetune`.
 
     Raises:
-        CxrReportError: one of its kinds; see `training.train.train`.
+        CxrReportError: one of its kinds; see `training.finetune.train`.
     """
     from cxrreport.dataset.manifest import Manifest
     from cxrreport.model import checkpoints
-    from cxrreport.training.train import train as work
+    from cxrreport.training import finetune
 
     first = first_process()
     if not first:
@@ -44,7 +44,7 @@ def train(
             validate = reports if reports.studies else None
         if validate is not None:
             run.tags({f"validation.{name}": str(value) for name, value in validate.conditions.items()})
-        result = work(settings, manifest, log=run.metrics, progress=report, validate=validate)
+        result = finetune.train(settings, manifest, log=run.metrics, progress=report, validate=validate)
         facts = {
             "steps": result.steps,
             "best_step": result.best_step,

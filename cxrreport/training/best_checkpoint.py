@@ -17,7 +17,7 @@ SCORE = "validation_radgraph_f1"
 """Where a validation has it, the largest is best, of equals the one with the least loss; else the least loss is."""
 
 
-class Best:
+class BestCheckpoint:
     """Keeps the weights of the best validation.
 
     Step and score stand in the file of the weights itself, so that they are never of two different steps; how many
@@ -53,7 +53,7 @@ class Best:
         """As many validations as `patience` says have passed without a better one."""
         return self._patience is not None and self._since >= self._patience
 
-    def better(self, metrics: Mapping[str, float], step: int) -> bool:
+    def improves(self, metrics: Mapping[str, float], step: int) -> bool:
         """Compare one validation with the best so far, and count it where it is no better.
 
         Args:

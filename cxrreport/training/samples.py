@@ -6,7 +6,7 @@ stop therefore sees what it would have seen, without any state of a random gener
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from cxrreport.errors import TrainingError
 from cxrreport.model.prompt import Batch, Encoded, PromptLayout
 from cxrreport.records import Progress, Split, Study
+from cxrreport.settings import TrainSettings
 
 IN_MEMORY_BYTES = 512 * 2**20
 """Decoded images of a split up to this size are kept in memory; larger splits are read image by image."""
@@ -183,3 +184,42 @@ class Collator:
             change = self.augment or (lambda image, _: image)
             batch["grey"] = torch.from_numpy(np.stack([change(samples.pixels(image), at) for image, at in images]))
         return batch
+
+
+def run_batches(
+    collate: Collator, settings: TrainSettings, *, first_step: int, steps: int, rank: int, processes: int
+) -> torch.utils.data.DataLoader[Any]:
+    """The batches of this process for the steps `first_step + 1` to `steps`.
+
+    Args:
+        collate: of the training split.
+        settings: `batch_size`, `accumulation`, `seed` and `workers`.
+        first_step: completed steps.
+        steps: of the whole run.
+        rank: of this process; it takes every `processes`-th batch.
+        processes: number of processes.
+    """
+    size, accumulation = settings.batch_size, settings.accumulation
+    order = RunOrder(len(collate.samples), steps * size * accumulation, settings.seed)
+    numbers = range(first_step * accumulation + rank, steps * accumulation, processes)
+    return torch.utils.data.DataLoader(
+        order,
+        batch_sampler=_BatchSampler(numbers, size),
+        collate_fn=collate,
+        num_workers=settings.workers,
+    )
+
+
+class _BatchSampler(torch.utils.data.Sampler[list[int]]):
+    """Positions in the run of the batches with these numbers."""
+
+    def __init__(self, numbers: range, size: int) -> None:
+        self._numbers = numbers
+        self._size = size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for number in self._numbers:
+            yield list(range(number * self._size, (number + 1) * self._size))
+
+    def __len__(self) -> int:
+        return len(self._numbers)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cxrreport.model.adapters import paligemma
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import to_pixels
 from cxrreport.records import Progress
@@ -67,12 +68,6 @@ class VisionFeatures:
             if progress is not None:
                 progress(indices.stop, len(samples.image_ids), f"{samples.split.value} features")
 
-    @staticmethod
-    def fits(tower: Any, samples: SplitSamples, image_tokens: int, dtype: torch.dtype) -> bool:
-        """True where the features of the whole split stay within `CACHE_BYTES`."""
-        size = torch.finfo(dtype).bits // 8
-        return len(samples.image_ids) * image_tokens * int(tower.config.hidden_size) * size <= CACHE_BYTES
-
     @property
     def kept(self) -> bool:
         """True where no pixels are needed any more."""
@@ -99,3 +94,23 @@ class VisionFeatures:
         with autocast(self._device, self._dtype):
             hidden: torch.Tensor = self._tower(to_pixels(grey.to(self._device))).last_hidden_state
         return hidden.to(self._dtype)
+
+
+def frozen_features(
+    loaded: LoadedModel, samples: SplitSamples, dtype: torch.dtype, *, keep: bool, progress: Progress
+) -> VisionFeatures | None:
+    """Features of a split, or `None` if the vision tower is trained.
+
+    Args:
+        loaded: the model.
+        samples: the split.
+        dtype: of the matrix products.
+        keep: compute them now and keep them in memory, if they fit into `CACHE_BYTES`.
+        progress: called with completed and total images.
+    """
+    tower = paligemma(loaded.model).vision_tower
+    if any(p.requires_grad for p in tower.parameters()):
+        return None
+    size = len(samples.image_ids) * loaded.image_tokens * int(tower.config.hidden_size) * dtype.itemsize
+    kept = samples if keep and size <= CACHE_BYTES else None
+    return VisionFeatures(tower, loaded, dtype, samples=kept, progress=progress)

@@ -78,7 +78,7 @@ class Reports:
             engine = Engine(loaded, layout, batch_size=2, max_new_tokens=6)
             return [[*one.ids, one.mean_logprob] for one in engine.generate(requests)]
 
-        found = processes.spread(write, manifest.studies(Split.VALIDATE))
+        found = processes.distribute(write, manifest.studies(Split.VALIDATE))
         self.written.append([number for numbers in found for number in numbers])
         return {}
 

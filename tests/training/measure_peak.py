@@ -13,7 +13,7 @@ import numpy as np
 
 from cxrreport.records import Report, Split, Study
 from cxrreport.settings import TrainSettings
-from cxrreport.training.train import train
+from cxrreport.training.finetune import train
 
 SUFFIX_TOKENS = 128
 

@@ -6,6 +6,7 @@ Started by `torchrun` or `accelerate launch`, see `test_processes.py`: `several.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -18,28 +19,27 @@ from conftest import MemoryManifest, Reports
 from torch.distributed.tensor import DTensor
 
 from cxrreport.settings import TrainSettings
-from cxrreport.training import train as module
+from cxrreport.training import finetune
 
 
 class StoppedError(Exception):
     """In all processes at once, as far as the folder is concerned a kill."""
 
 
-class Watched(module._Run):
-    """Notes how much of its parameters this process holds, before and after training."""
+fit = finetune.fit
 
-    def execute(self) -> module.TrainResult:
-        before = held(self.loaded.model)
-        result = super().execute()
-        after = held(self.loaded.model)
-        facts = {"logged": len(logged), "resumed_at": result.resumed_at, "written": self.validate.written}
-        found.append({"before": before, "after": after} | facts)
-        return result
 
-    def _record(self, values: dict[str, float], step: int) -> None:
-        super()._record(values, step)
-        if step == 12 and self.settings.output.name == "stopped" and not self.resumed_at:
+def watched(run: finetune.Run) -> None:
+    """Note how many of its parameters this process holds, before and after training."""
+    before = held(run.loaded.model)
+
+    def progress(done: int, total: int, label: str) -> None:
+        if (done, label) == (12, "training") and run.folder.name == "stopped" and not run.resumed_at:
             raise StoppedError
+
+    fit(dataclasses.replace(run, progress=progress))
+    facts = {"logged": len(logged), "resumed_at": run.resumed_at, "written": run.validate.written}
+    found.append({"before": before, "after": held(run.loaded.model)} | facts)
 
 
 def held(model: Any) -> dict[str, int]:
@@ -57,12 +57,12 @@ found: list[dict[str, Any]] = []
 logged: list[int] = []
 
 if __name__ == "__main__":
-    module._Run = Watched  # type: ignore[misc]
+    finetune.fit = watched
     dist.init_process_group("gloo")
     for given in sys.argv[2:]:
         settings = TrainSettings.model_validate_json(Path(given).read_text())
         with suppress(StoppedError):
-            module.train(
+            finetune.train(
                 settings,
                 MemoryManifest(),
                 log=lambda values, step: logged.append(step),

@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from recorded_training import COMMON, SEVERAL, assert_as_recorded
 from safetensors.torch import load_file
 
 from cxrreport.errors import SettingsError
 from cxrreport.model import adapters, checkpoints
 from cxrreport.settings import TrainSettings
 from cxrreport.training import distributed as processes
-from cxrreport.training.distributed import Processes
+from cxrreport.training.distributed import Processes, check_processes
+from cxrreport.training.finetune import train
 from cxrreport.training.step_log import read_log
-from cxrreport.training.train import _check_processes, train
 
 Settings = Callable[..., TrainSettings]
 HERE = Path(__file__).parent
@@ -41,7 +42,7 @@ def started(out: Path, *runs: TrainSettings, launch: Sequence[str] = TORCHRUN) -
     done = subprocess.run(
         [sys.executable, *launch, str(HERE / "several.py"), str(out), *map(str, files)],
         capture_output=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])},
         timeout=300,
         check=False,
     )
@@ -54,7 +55,7 @@ def curve(folder: Path, name: str) -> list[tuple[float, float]]:
 
 
 def test_two_processes_equal_one(settings: Settings, manifest: Any, reports: Any, tmp_path: Path) -> None:
-    """DDP; sharded LoRA that trains, saves, is stopped and goes on; sharded full fine-tuning."""
+    """DDP; sharded LoRA that trains, saves, is stopped and resumed; sharded full fine-tuning; the recorded runs."""
     common = {"max_steps": STEPS, "eval_every": 10, "save_every": 10}
     per_token = {"loss": "per-token", "lora": {"rank": 4, "alpha": 8, "dropout": 0.1, "targets": "language+projector"}}
     full = {"lora": None, "learning_rate": 1e-3, "max_steps": 4, "eval_every": 2, "save_every": 2}
@@ -67,13 +68,16 @@ def test_two_processes_equal_one(settings: Settings, manifest: Any, reports: Any
         written = reports()
         train(one, manifest, log=lambda *_: None, progress=lambda *_: None, validate=written)
         generated.append(written.written)
-    first, second = started(tmp_path, *several, stopped, stopped)
+    recorded = {name: settings(output=tmp_path / name, **COMMON | case) for name, case in SEVERAL.items()}
+    first, second = started(tmp_path, *several, stopped, stopped, *recorded.values())
+    for name, run in recorded.items():
+        assert_as_recorded(name, run.output)
     for one, other in [*zip(alone, several, strict=True), (alone[2], stopped)]:
         for name in ("loss", "grad_norm", "validation_loss"):
             expected, got = curve(one.output, name), curve(other.output, name)
             assert [step for step, _ in got] == [step for step, _ in expected] != []
             assert [value for _, value in got] == pytest.approx([value for _, value in expected], abs=1e-5, rel=1e-5)
-    for rank, runs in enumerate((first, second)):
+    for rank, runs in enumerate((first[: -len(recorded)], second[: -len(recorded)])):
         # Reports generated for validation, by each for itself, or by all together as no pass of a shard is its own.
         for run, expected in zip(runs, [*generated, generated[2][1:]], strict=True):
             assert len(run["written"]) == len(expected) > 0
@@ -112,7 +116,7 @@ def test_what_the_number_of_processes_must_fit(settings: Settings, manifest: Any
     with pytest.raises(SettingsError, match=r"sharding: full needs several processes \(torchrun"):
         train(settings(sharding="full"), manifest, log=lambda *_: None, progress=lambda *_: None)
     with pytest.raises(SettingsError, match="accumulation: 2 forward passes cannot be shared by 3 processes"):
-        _check_processes(settings(accumulation=2), Processes(0, 3))
+        check_processes(settings(accumulation=2), Processes(0, 3))
 
 
 def test_a_share_of_the_work_comes_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,4 +129,4 @@ def test_a_share_of_the_work_comes_back_in_order(monkeypatch: pytest.MonkeyPatch
         into[:] = parts
 
     monkeypatch.setattr(processes.dist, "all_gather_object", gather)
-    assert Processes(1, 3).spread(lambda some: [item * 10 for item in some], items) == [item * 10 for item in items]
+    assert Processes(1, 3).distribute(lambda some: [item * 10 for item in some], items) == [item * 10 for item in items]

@@ -17,15 +17,15 @@ from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 
 from cxrreport.model import attention
-from cxrreport.model.adapters import attach
+from cxrreport.model.adapters import attach, paligemma
 from cxrreport.model.attention import border_mask
 from cxrreport.model.checkpoints import load
 from cxrreport.model.fused import _norm, fused, replaced
 from cxrreport.model.prompt import IGNORED, PromptLayout
 from cxrreport.records import Report
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
+from cxrreport.training.forward import INPUTS
 from cxrreport.training.loss import predicting, row_losses, suffix_loss
-from cxrreport.training.trainer import INPUTS, core
 
 REPORTS = [
     Report(
@@ -122,7 +122,7 @@ def test_loss_and_gradients_equal_the_stock_path(
     keep = predicting(labels)
     with torch.no_grad():
         image = ours.get_base_model().model.get_image_features(batch["pixel_values"])
-    with fused(ours, core(ours).language_model, softcap=softcap) if fast else nullcontext():
+    with fused(ours, paligemma(ours).language_model, softcap=softcap) if fast else nullcontext():
         if fast and not softcap:
             length = int((batch["token_type_ids"][0] == 0).sum())
             padded = not bool(batch["attention_mask"][:, 0].all())
@@ -166,14 +166,14 @@ def test_compiled_layers_give_the_same_and_share_one_graph(
 
     def losses(compiled: bool) -> list[float]:
         found = []
-        with fused(model, core(model).language_model, softcap=False, compiled=compiled):
+        with fused(model, paligemma(model).language_model, softcap=False, compiled=compiled):
             for words in (1, 3, 9, 20):
                 batch = layout.training_batch([Report(findings="enlarged " * words)], [image])
                 length = int((batch["token_type_ids"][0] == 0).sum())
                 keep = predicting(batch["labels"])[:, length - 1 :]
                 mask = border_mask(batch["attention_mask"], length)
                 with torch.no_grad():
-                    features = core(model).get_image_features(batch["pixel_values"])
+                    features = paligemma(model).get_image_features(batch["pixel_values"])
                 outputs = model(
                     **{key: batch[key] for key in INPUTS} | {"attention_mask": mask},
                     mm_encoder_outputs={"image": features},
@@ -217,7 +217,7 @@ def test_fused_forms_are_taken_back_and_leave_generation_alone(checkpoint_folder
     before = first_logits()
     with model.disable_adapter():
         bare = first_logits()
-    with fused(model, core(model).language_model, softcap=False):
+    with fused(model, paligemma(model).language_model, softcap=False):
         torch.testing.assert_close(first_logits(), before, rtol=1e-4, atol=1e-4)
         with model.disable_adapter():
             torch.testing.assert_close(first_logits(), bare, rtol=1e-4, atol=1e-4)

@@ -23,10 +23,11 @@ from cxrreport.model import adapters
 from cxrreport.model.card import AdapterCard
 from cxrreport.model.checkpoints import load
 from cxrreport.settings import CheckpointSettings, TrainSettings
-from cxrreport.training import trainer
+from cxrreport.training import checkpointing, finetune
 from cxrreport.training import vision_features as features
+from cxrreport.training.finetune import train
+from cxrreport.training.outcome import TrainResult
 from cxrreport.training.step_log import read_log
-from cxrreport.training.train import TrainResult, train
 
 Settings = Callable[..., TrainSettings]
 
@@ -111,7 +112,7 @@ def test_the_adapter_gives_the_validation_loss_again(settings: Settings, manifes
     again = run(settings(output=given.output.parent / "second"), manifest)
     assert again.validation == result.validation
     tensors = {n: p for n, p in loaded.model.named_parameters() if "lora_" in n}
-    checkpoint = load_file(given.output / "checkpoints" / f"{result.best_step:07d}" / trainer.WEIGHTS)
+    checkpoint = load_file(given.output / "checkpoints" / f"{result.best_step:07d}" / checkpointing.WEIGHTS)
     assert {n: t.tolist() for n, t in checkpoint.items()} == {n: p.tolist() for n, p in tensors.items()}
 
 
@@ -163,18 +164,18 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from conftest import MemoryManifest
 from cxrreport.settings import TrainSettings
-from cxrreport.training import trainer
-from cxrreport.training.train import train
+from cxrreport.training import checkpointing
+from cxrreport.training.finetune import train
 
 settings = TrainSettings.model_validate_json(sys.argv[2])
-write = trainer.save_file
+write = checkpointing.save_file
 
 def save_file(tensors, path, *rest):
     write(tensors, path, *rest)
-    if "0000004" in str(path) and trainer.OPTIMIZER in str(path):
+    if "0000004" in str(path) and checkpointing.OPTIMIZER in str(path):
         os.kill(os.getpid(), signal.SIGKILL)  # in the middle of the second checkpoint
 
-trainer.save_file = save_file
+checkpointing.save_file = save_file
 train(settings, MemoryManifest(), log=lambda values, step: None, progress=lambda *_: None)
 """
 
@@ -185,11 +186,11 @@ def test_sigkill_within_a_checkpoint(settings: Settings, manifest: Any, tmp_path
     arguments = [sys.executable, "-c", KILLED, str(Path(__file__).parent), killed.model_dump_json()]
     done = subprocess.run(arguments, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert [path.name for path in trainer.checkpoints(killed.output / "checkpoints")] == ["0000002"]
+    assert [path.name for path in checkpointing.checkpoints(killed.output / "checkpoints")] == ["0000002"]
     (killed.output / "checkpoints" / "0000001").mkdir()
     result = run(killed, manifest)
     assert result.resumed_at == 2
-    assert len(trainer.checkpoints(killed.output / "checkpoints")) == 2
+    assert len(checkpointing.checkpoints(killed.output / "checkpoints")) == 2
     for (_, one), (_, other) in zip(losses(whole.output), losses(killed.output), strict=True):
         assert one == pytest.approx(other, abs=1e-6)
 
@@ -208,9 +209,9 @@ def test_killed_between_the_last_step_and_the_adapter(settings: Settings, manife
 def test_checkpoints_hold_what_is_trained_and_only_two_are_kept(settings: Settings, manifest: Any) -> None:
     given = settings()
     run(given, manifest)
-    kept = trainer.checkpoints(given.output / "checkpoints")
+    kept = checkpointing.checkpoints(given.output / "checkpoints")
     assert [path.name for path in kept] == ["0000006", "0000008"]
-    assert all("lora_" in name for name in load_file(kept[0] / trainer.WEIGHTS))
+    assert all("lora_" in name for name in load_file(kept[0] / checkpointing.WEIGHTS))
     assert sum(file.stat().st_size for file in kept[0].iterdir()) < 200_000
 
 
@@ -218,8 +219,8 @@ def test_a_damaged_checkpoint(settings: Settings, manifest: Any) -> None:
     given = settings()
     with pytest.raises(StoppedError):
         train(given, manifest, log=stop_at(5), progress=lambda *_: None)
-    (trainer.checkpoints(given.output / "checkpoints")[-1] / trainer.WEIGHTS).write_bytes(b"\0" * 50)
-    with pytest.raises(TrainingError, match="0000004: cannot go on"):
+    (checkpointing.checkpoints(given.output / "checkpoints")[-1] / checkpointing.WEIGHTS).write_bytes(b"\0" * 50)
+    with pytest.raises(TrainingError, match="0000004: cannot resume"):
         run(given, manifest)
     shutil.rmtree(given.output / "checkpoints" / "0000004")
     assert run(given, manifest).resumed_at == 2
@@ -229,33 +230,33 @@ def test_full_disk_at_a_checkpoint_loses_nothing(
     settings: Settings, manifest: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = settings()
-    write = trainer.save_file
+    write = checkpointing.save_file
 
     def full(tensors: Any, path: Path) -> None:
         if "0000004" in str(path):
             raise OSError(28, "No space left on device")
         write(tensors, path)
 
-    monkeypatch.setattr(trainer, "save_file", full)
+    monkeypatch.setattr(checkpointing, "save_file", full)
     with pytest.raises(OutputError, match="disk is full"):
         run(given, manifest)
-    monkeypatch.setattr(trainer, "save_file", write)
+    monkeypatch.setattr(checkpointing, "save_file", write)
     assert run(given, manifest).resumed_at == 2
 
 
 def test_loss_that_is_not_finite(settings: Settings, manifest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     given = settings()
-    loss = trainer.suffix_loss
+    loss = finetune.suffix_loss
     count = [0]
 
     def spoiled(*args: Any, **options: Any) -> torch.Tensor:
-        count[0] += 1
+        count[0] += options["normaliser"] != 1.0  # 1.0 is that of validation
         return loss(*args, **options) * (math.nan if count[0] > 10 else 1.0)
 
-    monkeypatch.setattr(trainer, "suffix_loss", spoiled)
+    monkeypatch.setattr(finetune, "suffix_loss", spoiled)
     with pytest.raises(TrainingError, match=r"step 6: loss is nan.*learning_rate"):
         run(given, manifest)
-    assert [path.name for path in trainer.checkpoints(given.output / "checkpoints")] == ["0000002", "0000004"]
+    assert [path.name for path in checkpointing.checkpoints(given.output / "checkpoints")] == ["0000002", "0000004"]
     assert [step for step, _ in losses(given.output)] == [1, 2, 3, 4, 5]
 
 
@@ -263,7 +264,7 @@ def test_other_data_in_the_same_folder(settings: Settings, manifest: Any) -> Non
     with pytest.raises(StoppedError):
         train(settings(), manifest, log=stop_at(3), progress=lambda *_: None)
     manifest.digest = "e" * 64
-    with pytest.raises(ManifestError, match="not the data that the run"):
+    with pytest.raises(ManifestError, match="the data have changed since the run"):
         run(settings(), manifest)
 
 
@@ -319,7 +320,7 @@ def test_full_fine_tuning_writes_a_checkpoint_that_loads(settings: Settings, man
     assert result.adapter.name == "model"
     assert result.adapted_modules == ()
     loaded = load(CheckpointSettings(name=str(result.adapter), precision="float32", device="cpu"), resolution=224)
-    saved = load_file(given.output / "checkpoints" / f"{result.best_step:07d}" / trainer.WEIGHTS)
+    saved = load_file(given.output / "checkpoints" / f"{result.best_step:07d}" / checkpointing.WEIGHTS)
     assert all(torch.equal(p, saved[name]) for name, p in loaded.model.named_parameters())
     assert loaded.model.config.text_config.sliding_window > 10**6
 
@@ -347,7 +348,7 @@ def test_early_stopping_keeps_the_best_step_over_a_stop(settings: Settings, mani
     assert [(line["step"], line["best_step"]) for line in lines] == [(2, 2), (4, 4), (6, 4), (8, 4)]
     kept = load_file(result.adapter / adapters.WEIGHTS)
     best = load_file(given.output / "checkpoints" / "best.safetensors")
-    last = load_file(given.output / "checkpoints" / "0000008" / trainer.WEIGHTS)
+    last = load_file(given.output / "checkpoints" / "0000008" / checkpointing.WEIGHTS)
     names = {name: name.replace(".weight", ".default.weight") for name in kept}
     assert all(torch.equal(best[names[name]], tensor) for name, tensor in kept.items())
     assert not all(torch.equal(last[names[name]], tensor) for name, tensor in kept.items())

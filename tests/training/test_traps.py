@@ -11,13 +11,12 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from cxrreport.model.adapters import attach
+from cxrreport.model.adapters import attach, paligemma
 from cxrreport.model.checkpoints import load
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Report
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings, TrainSettings
-from cxrreport.training.train import train
-from cxrreport.training.trainer import core
+from cxrreport.training.finetune import train
 
 REPORT = Report(indication="cough", findings="The heart is enlarged.")
 
@@ -55,7 +54,7 @@ def test_the_frozen_tower_runs_once_a_batch_and_has_no_backward_pass(
 def test_image_features_are_not_scaled(loaded: Any) -> None:
     """Older versions divided them by the root of the width, and multiplied again."""
     batch = one_batch(loaded)
-    inner = core(loaded.model)
+    inner = paligemma(loaded.model)
     given: list[torch.Tensor] = []
     hook = inner.language_model.layers[0].register_forward_pre_hook(
         lambda _, args, kwargs: given.append(args[0] if args else kwargs["hidden_states"]), with_kwargs=True

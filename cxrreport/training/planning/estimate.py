@@ -19,13 +19,13 @@ from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer
 
 from cxrreport.errors import SettingsError
 from cxrreport.model import adapters, attention, checkpoints
+from cxrreport.model.adapters import paligemma
 from cxrreport.model.catalogue import CHECKPOINTS
 from cxrreport.model.fused import fused
 from cxrreport.settings import CheckpointSettings, PlanSettings
 from cxrreport.training.loss import row_losses
 from cxrreport.training.planning.counting import FlashAttention, counted
 from cxrreport.training.planning.gpus import GPUS, Gpu
-from cxrreport.training.trainer import core
 
 NF4_BYTES = 0.516
 """Of a weight in 4 bits with scales that are quantised themselves, 0.127 bits of them (arXiv 2305.14314, section 3)."""
@@ -232,7 +232,7 @@ class _Step:
                 self.adapted = self._scaled(dict.fromkeys(names, 1))
                 self.adapter_numbers = self._scaled(fresh)
             model.train()
-            inner = core(model)
+            inner = paligemma(model)
             with FlashAttention(self.wide), fused(model, inner.language_model, softcap=settings.softcap):
                 self._count(model, inner, image_tokens)
 

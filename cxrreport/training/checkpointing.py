@@ -1,0 +1,132 @@
+"""The training state on disk: trained weights and optimiser, as safetensors, without pickle.
+
+The learning rate, the order of the samples, dropout and augmentation are functions of the seed and the step, so nothing
+else has to be saved. Weights are collected by parameter name rather than with `state_dict()`, to which 4-bit layers add
+entries that are not parameters.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+
+from cxrreport.errors import TrainingError
+from cxrreport.storage.files import atomic_path, write_json
+from cxrreport.training.distributed import Processes, gathered, placed_like
+
+WEIGHTS, OPTIMIZER, STATE = "trained.safetensors", "optimizer.safetensors", "trainer_state.json"
+"""Files of a checkpoint; `STATE` is written last, so a folder that has it is complete."""
+
+_KEPT = 2
+"""The last checkpoint, and the one before it in case the last is damaged."""
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints in a folder, oldest first."""
+    return sorted(path.parent for path in folder.glob(f"*/{STATE}"))
+
+
+def discard_incomplete(folder: Path) -> None:
+    """Remove checkpoints that were only partly written or partly removed when the process was killed."""
+    for path in folder.glob("*"):
+        if path.is_dir() and not (path / STATE).exists():
+            shutil.rmtree(path)
+
+
+def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Trainable parameters by name, unsharded, in main memory. Must be called in all processes."""
+    return {name: gathered(p) for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save_checkpoint(
+    folder: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, processes: Processes
+) -> None:
+    """Write `folder/NNNNNNN` and remove all but the last two checkpoints. Must be called in all processes.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written; earlier checkpoints remain.
+    """
+    weights = trained_weights(model)
+    state = _optimizer_state(model, optimizer).get("state", {})
+    if processes.first:
+        target = folder / f"{step:07d}"
+        with atomic_path(target / WEIGHTS) as path:
+            save_file(weights, path)
+        with atomic_path(target / OPTIMIZER) as path:
+            save_file({f"{name}.{key}": t for name, tensors in state.items() for key, t in tensors.items()}, path)
+        write_json(target / STATE, {"global_step": step})
+        for old in checkpoints(folder)[:-_KEPT]:
+            (old / STATE).unlink()
+            shutil.rmtree(old)
+    processes.wait()
+
+
+def load_weights(checkpoint: Path, model: torch.nn.Module) -> None:
+    """Load the trained weights of a checkpoint into a model of the same shape.
+
+    Raises:
+        TrainingError: the checkpoint is damaged or of a model of another shape.
+    """
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    try:
+        saved = load_file(checkpoint / WEIGHTS)
+        if saved.keys() != parameters.keys():
+            raise ValueError("other layers are trained")
+        with torch.no_grad():
+            for name, tensor in saved.items():
+                parameters[name].copy_(placed_like(tensor, parameters[name]))
+    except Exception as error:  # safetensors derives its error from Exception
+        raise _unusable(checkpoint, error) from error
+
+
+def load_optimizer(
+    checkpoint: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, processes: Processes
+) -> None:
+    """Load the optimiser state of a checkpoint. Must be called in all processes.
+
+    Raises:
+        TrainingError: the checkpoint is damaged or of a model of another shape.
+    """
+    state = _optimizer_state(model, optimizer)
+    try:
+        if processes.first:
+            state["state"] = _by_parameter(load_file(checkpoint / OPTIMIZER), model, optimizer)
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=processes.count > 1)
+        set_optimizer_state_dict(model, optimizer, state, options=options)
+    except Exception as error:
+        raise _unusable(checkpoint, error) from error
+
+
+def _optimizer_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """`state` and `param_groups` by parameter name, unsharded, in main memory; empty in all processes but the first."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return dict(get_optimizer_state_dict(model, optimizer, options=options))
+
+
+def _by_parameter(
+    saved: dict[str, torch.Tensor], model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Tensors by parameter name; version 0.1.0 numbered the parameters in the order of the optimiser's groups."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    ordered = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in saved.items():
+        name, _, kind = key.rpartition(".")
+        state.setdefault(ordered[int(name)] if name.isdecimal() else name, {})[kind] = tensor
+    return state
+
+
+def _unusable(checkpoint: Path, error: Exception) -> TrainingError:
+    return TrainingError(
+        f"{checkpoint}: cannot resume from this checkpoint ({' '.join(str(error).split())[:200]}); "
+        "remove its folder to resume from the one before"
+    )

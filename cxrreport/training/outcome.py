@@ -1,0 +1,83 @@
+"""What `train` returns, and what it calls to validate generated reports."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.prompt import PromptLayout
+from cxrreport.training.distributed import Processes
+
+
+class Validator(Protocol):
+    """Adds metrics to the validation loss; with `best_checkpoint.SCORE` among them, it selects the best step."""
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        """What the metrics depend on, as JSON values."""
+
+    def __call__(self, loaded: LoadedModel, layout: PromptLayout, processes: Processes) -> dict[str, float]:
+        """The metrics of a model in evaluation mode; called in all processes, and equal in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """The outcome of `train`.
+
+    Args:
+        adapter: folder of the adapter, or of the whole checkpoint after full fine-tuning.
+        steps: optimiser steps of the run.
+        planned_steps: optimiser steps without early stopping.
+        best_step: step of the weights in `adapter`: the best validation, or the last step without validation.
+        resumed_at: step that this call resumed from; 0 for a new run.
+        loss: mean over the last tenth of the steps, in nats per token.
+        validation: metrics of the best validation.
+        seconds_per_step: median.
+        peak_memory: peak resident size of the process, or peak allocation on the GPU, in bytes.
+        samples: number of training samples.
+        cut_reports: training samples whose report was longer than the limit.
+        cut_prefixes: training samples whose indication was longer than the limit.
+        without_text: images excluded because their report has none of the sections.
+        trained_parameters: number of trainable parameters.
+        adapted_modules: names of the layers with LoRA.
+        synthetic: True if the checkpoint has only seen phantoms.
+    """
+
+    adapter: Path
+    steps: int
+    planned_steps: int
+    best_step: int
+    resumed_at: int
+    loss: float
+    validation: dict[str, float]
+    seconds_per_step: float
+    peak_memory: int
+    samples: int
+    cut_reports: int
+    cut_prefixes: int
+    without_text: int
+    trained_parameters: int
+    adapted_modules: tuple[str, ...]
+    synthetic: bool
+
+    @classmethod
+    def from_record(cls, folder: Path, record: Mapping[str, Any]) -> TrainResult:
+        """The outcome that `train.json` of a finished run holds."""
+        values = {name: record[name] for name in cls.__dataclass_fields__}
+        values |= {"adapter": folder / values["adapter"], "adapted_modules": tuple(values["adapted_modules"])}
+        return cls(**values)
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON values for `train.json`."""
+        return asdict(self) | {"adapter": self.adapter.name, "adapted_modules": list(self.adapted_modules)}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the result depends on."""
+    names = ("cxrreport", "torch", "transformers", "peft", "accelerate", "tokenizers")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
