@@ -9,8 +9,8 @@ from cxrreport.runs.command import Summary, first_process, flat, log_data, phant
 from cxrreport.settings import PlanSettings, TrackingSettings, TrainSettings
 
 if TYPE_CHECKING:
-    from cxrreport.training.outcome import TrainResult, Validator
     from cxrreport.training.planning.estimate import Offer
+    from cxrreport.training.run import TrainResult, Validator
 
 
 def train(

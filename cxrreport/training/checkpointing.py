@@ -35,11 +35,12 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{STATE}"))
 
 
-def discard_incomplete(folder: Path) -> None:
-    """Remove checkpoints that were only partly written or partly removed when the process was killed."""
+def latest(folder: Path) -> Path | None:
+    """The last complete checkpoint; removes those that a kill left partly written or partly removed."""
     for path in folder.glob("*"):
         if path.is_dir() and not (path / STATE).exists():
             shutil.rmtree(path)
+    return next(reversed(checkpoints(folder)), None)
 
 
 def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:

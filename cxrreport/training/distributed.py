@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,6 +135,14 @@ def shard(model: Any, language: Any, device: torch.device) -> None:
     fully_shard(model, mesh=mesh)
     # Validation calls it without the model's forward pass.
     register_fsdp_forward_method(model, "get_image_features")
+
+
+@contextmanager
+def quiet_sharding() -> Iterator[None]:
+    """Suppress a warning about outputs of a sharded model that are views; nothing here writes into them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+        yield
 
 
 def gathered(tensor: torch.Tensor) -> torch.Tensor:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 import statistics
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,19 @@ from cxrreport.settings import TrainSettings
 from cxrreport.storage.files import output_folder
 from cxrreport.training import checkpointing
 from cxrreport.training.best_checkpoint import LOSS, BestCheckpoint
-from cxrreport.training.distributed import Processes, check_processes, gathered, join, peak_memory, shard
+from cxrreport.training.distributed import (
+    Processes,
+    check_processes,
+    gathered,
+    join,
+    peak_memory,
+    quiet_sharding,
+    shard,
+)
 from cxrreport.training.forward import forward
 from cxrreport.training.loss import suffix_loss
 from cxrreport.training.optimization import build_optimizer, learning_rate
-from cxrreport.training.outcome import TrainResult, Validator, versions
+from cxrreport.training.run import Run, TrainResult, Validator, versions
 from cxrreport.training.samples import Augment, Collator, ImageSource, SplitSamples, run_batches
 from cxrreport.training.step_log import Log, StepLog, draw_loss, read_log
 from cxrreport.training.vision_features import VisionFeatures, autocast, frozen_features
@@ -94,53 +101,6 @@ def train(
 # --- Build ---
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a run works with.
-
-    Args:
-        dtype: of the matrix products; float32 weights are computed in bfloat16 under autocast.
-        modules: names of the layers with LoRA.
-        training, validation: samples; `validation` is `None` if no study of that split has a report.
-        training_features, validation_features: of the frozen vision tower; `None` if it is trained or sharded.
-        steps: optimiser steps without early stopping.
-        checkpoint: to resume from; `None` for a new run.
-        resumed_at: step of the checkpoint.
-    """
-
-    settings: TrainSettings
-    manifest: ImageSource
-    folder: Path
-    processes: Processes
-    loaded: LoadedModel
-    dtype: torch.dtype
-    modules: tuple[str, ...]
-    layout: PromptLayout
-    training: SplitSamples
-    validation: SplitSamples | None
-    training_features: VisionFeatures | None
-    validation_features: VisionFeatures | None
-    steps: int
-    eval_every: int
-    save_every: int
-    checkpoint: Path | None
-    resumed_at: int
-    best: BestCheckpoint
-    log: Log
-    progress: Progress
-    validate: Validator | None
-
-    @property
-    def unfinished(self) -> bool:
-        """True if there are steps left."""
-        return self.resumed_at < self.steps and not self.best.exhausted
-
-    @property
-    def conditions(self) -> dict[str, Any]:
-        """Conditions of the validation metrics."""
-        return dict(self.validate.conditions) if self.validate is not None else {}
-
-
 def build(
     settings: TrainSettings,
     manifest: ImageSource,
@@ -159,12 +119,7 @@ def build(
     has_validation = any(layout.suffix(study.report) for study in manifest.studies(Split.VALIDATE))
     validation = SplitSamples(manifest, Split.VALIDATE, layout, progress) if has_validation else None
     saved, log_file = folder / "checkpoints", folder / "log.jsonl"
-
-    def last_checkpoint() -> Path | None:
-        checkpointing.discard_incomplete(saved)
-        return next(reversed(checkpointing.checkpoints(saved)), None)
-
-    checkpoint = processes.on_first(last_checkpoint)
+    checkpoint = processes.on_first(lambda: checkpointing.latest(saved))
     resumed_at = int(checkpoint.name) if checkpoint else 0
     if processes.first:
         log = StepLog(log_file, log, resumed_at=resumed_at)
@@ -260,9 +215,8 @@ def fit(run: Run) -> None:
     )
     run.progress(run.resumed_at, run.steps, "training")
     language = adapters.paligemma(network).language_model
-    with warnings.catch_warnings(), fused(network, language, softcap=run.loaded.softcap, compiled=settings.compile):
-        # The logits of a sharded model may be a view; nothing here writes into them.
-        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+    softcap, compiled = run.loaded.softcap, settings.compile
+    with quiet_sharding(), fused(network, language, softcap=softcap, compiled=compiled):
         started = time.monotonic()
         for step in range(run.resumed_at + 1, run.steps + 1):
             passes = [next(batches) for _ in range(settings.accumulation // processes.count)]

@@ -26,7 +26,7 @@ from cxrreport.settings import CheckpointSettings, TrainSettings
 from cxrreport.training import checkpointing, finetune
 from cxrreport.training import vision_features as features
 from cxrreport.training.finetune import train
-from cxrreport.training.outcome import TrainResult
+from cxrreport.training.run import TrainResult
 from cxrreport.training.step_log import read_log
 
 Settings = Callable[..., TrainSettings]

@@ -1,4 +1,4 @@
-"""What `train` returns, and what it calls to validate generated reports."""
+"""The parts of a training run, and its outcome."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
+from cxrreport.records import Progress
+from cxrreport.settings import TrainSettings
+from cxrreport.training.best_checkpoint import BestCheckpoint
 from cxrreport.training.distributed import Processes
+from cxrreport.training.samples import ImageSource, SplitSamples
+from cxrreport.training.step_log import Log
+from cxrreport.training.vision_features import VisionFeatures
 
 
 class Validator(Protocol):
@@ -75,6 +83,53 @@ class TrainResult:
     def as_record(self) -> dict[str, Any]:
         """JSON values for `train.json`."""
         return asdict(self) | {"adapter": self.adapter.name, "adapted_modules": list(self.adapted_modules)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run works with.
+
+    Args:
+        dtype: of the matrix products; float32 weights are computed in bfloat16 under autocast.
+        modules: names of the layers with LoRA.
+        training, validation: samples; `validation` is `None` if no study of that split has a report.
+        training_features, validation_features: of the frozen vision tower; `None` if it is trained or sharded.
+        steps: optimiser steps without early stopping.
+        checkpoint: to resume from; `None` for a new run.
+        resumed_at: step of the checkpoint.
+    """
+
+    settings: TrainSettings
+    manifest: ImageSource
+    folder: Path
+    processes: Processes
+    loaded: LoadedModel
+    dtype: torch.dtype
+    modules: tuple[str, ...]
+    layout: PromptLayout
+    training: SplitSamples
+    validation: SplitSamples | None
+    training_features: VisionFeatures | None
+    validation_features: VisionFeatures | None
+    steps: int
+    eval_every: int
+    save_every: int
+    checkpoint: Path | None
+    resumed_at: int
+    best: BestCheckpoint
+    log: Log
+    progress: Progress
+    validate: Validator | None
+
+    @property
+    def unfinished(self) -> bool:
+        """True if there are steps left."""
+        return self.resumed_at < self.steps and not self.best.exhausted
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """Conditions of the validation metrics."""
+        return dict(self.validate.conditions) if self.validate is not None else {}
 
 
 def versions() -> dict[str, str]:
