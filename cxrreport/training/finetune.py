@@ -22,8 +22,9 @@ from safetensors.torch import load_file
 
 from cxrreport.errors import ManifestError, TrainingError
 from cxrreport.model import adapters, checkpoints
-from cxrreport.model.checkpoint_writer import write_checkpoint
+from cxrreport.model.card import AdapterCard
 from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.checkpoints.writer import write_checkpoint
 from cxrreport.model.compat import enable_gradient_checkpointing
 from cxrreport.model.fused import fused
 from cxrreport.model.prompt import IGNORED, PromptLayout
@@ -328,7 +329,7 @@ def _write(run: Run, weights: dict[str, torch.Tensor]) -> TrainResult:
     steps = int(curve[-1]["step"])
     loss = statistics.fmean(line["loss"] for line in curve[-max(1, steps // 10) :])
     loaded, best_step = run.loaded, run.best.step or steps
-    card = adapters.AdapterCard(
+    card = AdapterCard(
         checkpoint=run.settings.checkpoint,
         fingerprint=loaded.fingerprint,
         resolution=loaded.resolution,

@@ -61,7 +61,9 @@ class Compared:
         reference, candidate = (
             np.array([holds(one.stated.get(finding)) for one in side]) for side in (self.reference, self.candidate)
         )
-        return np.stack([reference & candidate, candidate & ~reference, reference & ~candidate], axis=1).astype(np.float64)
+        return np.stack([reference & candidate, candidate & ~reference, reference & ~candidate], axis=1).astype(
+            np.float64
+        )
 
     def details(self, finding: Finding, name: str) -> Floats:
         """float64[studies, 2] of the studies in which both sides are positive.
