@@ -1,8 +1,8 @@
-"""Predictions and references from files, keyed by study id.
+"""Read predictions and references from files, keyed by study id.
 
-Predictions: an output folder of `generate`, or a table with `study_id` and `text` or sections. References: an output
-folder of `ingest`, or a table with `study_id`, `patient_id`, sections and, where there are several, `split`. Tables are
-JSONL, CSV (also gzipped) or Parquet; other columns are ignored.
+Predictions are an output folder of `generate`, or a table with `study_id` and `text` or sections. References are an
+output folder of `ingest`, or a table with `study_id`, `patient_id`, sections and optionally `split`. Tables are JSONL,
+CSV (also gzipped) or Parquet; other columns are ignored.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ MANIFEST = "manifest.parquet"
 PREDICTIONS = "predictions.parquet"
 GENERATED = "generate.json"
 MAX_TOKENS = 800
-"""Longest text that is scored, words and runs of punctuation. The graph model needs memory by the square of it, and
-radiology reports stay far below; longer texts are left out and counted."""
+"""Longest text that is scored, in words and runs of punctuation. The memory of the graph model grows with its square,
+and radiology reports are far shorter; longer texts are excluded and counted."""
 
 _SECTIONS = ("findings", "impression")
 CONFIDENCE = "mean_logprob"
-"""Column by which `generate` says how sure the model is."""
+"""Column of `generate` with the confidence of the model."""
 _COLUMNS = ("study_id", "patient_id", "split", "text", *_SECTIONS, CONFIDENCE)
 _LISTED = 5
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
@@ -42,17 +42,17 @@ _HEADER = re.compile(rf"(?:^[ \t]*(?P<line>(?i:{_NAMES}))|\b(?P<caps>{_NAMES.upp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predictions:
-    """What one system wrote.
+    """The predictions of one system.
 
     Args:
-        texts: study id to the chosen section; None where the table holds no text for the study.
-        without_headers: studies whose text has no section headers and is taken as the chosen section.
-        source: the file that was read.
-        sha256: of that file, hex.
-        findings: study id to FINDINGS, where they are the first part of a text that goes on with IMPRESSION.
-        confidences: study id to the mean log-probability of its tokens, where the table says it.
-        inputs: what the system was given, in words; empty where `generate` has not left it beside the predictions.
-        synthetic: written by a model that this project has made.
+        texts: study id to the chosen section; `None` if the table has no text for the study.
+        without_headers: number of texts without section headers, which are used as the chosen section.
+        source: file that was read.
+        sha256: SHA-256 of the file, hex.
+        findings: study id to FINDINGS, if the text consists of FINDINGS and IMPRESSION.
+        confidences: study id to the mean log-probability of its tokens, if the table has it.
+        inputs: description of the inputs of the system; empty for predictions without `generate.json`.
+        synthetic: true if the model was trained by this project on phantoms.
     """
 
     texts: Mapping[str, str | None]
@@ -67,15 +67,15 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class References:
-    """What should have been written.
+    """The reference reports.
 
     Args:
         texts: study id to the chosen section, all splits.
         patients: study id to patient id.
-        splits: study id to split; empty where the table has no splits.
-        findings: study id to FINDINGS, where they are the first part of a text that goes on with IMPRESSION.
-        source: the file that was read.
-        digest: the manifest's digest, or the file's SHA-256, hex.
+        splits: study id to split; empty if the table has no splits.
+        findings: study id to FINDINGS, if the text consists of FINDINGS and IMPRESSION.
+        source: file that was read.
+        digest: digest of the manifest, or SHA-256 of the file, hex.
     """
 
     texts: Mapping[str, str]
@@ -89,8 +89,8 @@ class References:
 def read_predictions(path: Path, section: Section) -> Predictions:
     """Read the predictions of one system.
 
-    A row with sections gives the chosen ones; a row with only `text`, or with both sections empty, gives what stands
-    under the headers in its text (`FINDINGS: ... IMPRESSION: ...`), and the whole text where there are none.
+    The text of a study is taken from the section columns. If they are missing or empty, it is taken from the sections
+    of `text` (`FINDINGS: ... IMPRESSION: ...`), or the whole `text` if it has no headers.
 
     Raises:
         InputError: the file is missing or unreadable, a column is missing, or a value is not text.
@@ -120,7 +120,7 @@ def read_predictions(path: Path, section: Section) -> Predictions:
         _add(texts, study_id, text, table)
         if (confidence := _number(table, number, row, CONFIDENCE)) is not None:
             confidences[study_id] = confidence
-    made = _made(path / GENERATED) if path.is_dir() else {}
+    record = _record(path / GENERATED) if path.is_dir() else {}
     return Predictions(
         texts=texts,
         without_headers=without_headers,
@@ -128,17 +128,17 @@ def read_predictions(path: Path, section: Section) -> Predictions:
         sha256=_sha256(table.path),
         findings=findings,
         confidences=confidences,
-        inputs=_inputs(made) if made else "",
-        synthetic=bool(made.get("warning")),
+        inputs=_inputs(record) if record else "",
+        synthetic=bool(record.get("warning")),
     )
 
 
 def read_references(path: Path, section: Section) -> References:
-    """Read the references. A manifest has one row per image, and its studies are taken once.
+    """Read the references. A manifest has one row per image; its studies are read once.
 
     Raises:
         InputError: the file is missing or unreadable, a column is missing, or a value is not text.
-        ScoreError: a study occurs with two patients, splits or reports, or twice in a table that is no manifest.
+        ScoreError: a study has two patients, splits or reports, or occurs twice in a table other than a manifest.
     """
     manifest = path.is_dir()
     table = _read(path / MANIFEST if manifest else path, "the output folder of `ingest`")
@@ -158,7 +158,11 @@ def read_references(path: Path, section: Section) -> References:
         if study_id in seen and not (manifest and seen[study_id] == study):
             raise ScoreError(
                 f"{table.path}: study {study_id} occurs twice"
-                + (" with different patients, splits or reports; ingest again" if manifest else "; keep one row of it")
+                + (
+                    " with different patients, splits or reports; run `ingest` again"
+                    if manifest
+                    else "; keep one row of it"
+                )
             )
         seen[study_id] = study
         findings[study_id] = _before_impression(sections, section)
@@ -174,7 +178,7 @@ def read_references(path: Path, section: Section) -> References:
 
 
 def most_frequent(references: References) -> str | None:
-    """The most frequent text of the training split, of equals the first in the alphabet; None without that split."""
+    """The most frequent text of the training split, ties in alphabetical order; `None` without a training split."""
     counts = Counter(
         text for study_id, text in references.texts.items() if text and references.splits.get(study_id) == Split.TRAIN
     )
@@ -187,7 +191,7 @@ def choose(sections: Mapping[str, str], section: Section) -> str:
 
 
 def _before_impression(sections: Mapping[str, str], section: Section) -> str:
-    """FINDINGS where `choose` puts IMPRESSION behind them, else nothing."""
+    """FINDINGS, if `choose` appends IMPRESSION to it; empty otherwise."""
     both = section == "findings+impression" and sections.get("impression", "").strip()
     return sections.get("findings", "").strip() if both else ""
 
@@ -214,28 +218,31 @@ def split_sections(text: str) -> dict[str, str]:
 
 
 def too_long(text: str) -> bool:
-    """True for texts of more than `MAX_TOKENS` words and runs of punctuation."""
+    """True if the text has more than `MAX_TOKENS` words and runs of punctuation."""
     return sum(1 for _ in _TOKEN.finditer(text)) > MAX_TOKENS
 
 
-def _made(path: Path) -> dict[str, Any]:
-    """What `generate` says of its predictions; nothing where they were copied without it."""
+def _record(path: Path) -> dict[str, Any]:
+    """The content of `generate.json`; empty if the predictions were copied without it."""
     try:
-        made = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON; generate again") from error
-    return made if isinstance(made, dict) else {}
+        raise InputError(f"{path}: not a JSON file; run `generate` again") from error
+    return record if isinstance(record, dict) else {}
 
 
-def _inputs(made: Mapping[str, Any]) -> str:
-    """The inputs of `generate` in words: how many images of what size, other images, and the indication."""
+def _inputs(record: Mapping[str, Any]) -> str:
+    """Describe the inputs of `generate`: number and size of images, replaced images, and the indication."""
     try:
-        prompt, resolution, control = made["inputs"]["prompt"], made["checkpoint"]["resolution"], made["control"]
+        prompt, control = record["inputs"]["prompt"], record["control"]
+        resolution = record["checkpoint"]["resolution"]
         images = f"{prompt.get('max_images', 1)} image of {resolution} pixels"
     except (KeyError, TypeError) as error:
-        raise InputError(f"{made.get('verb')}.json lacks {error}: the run is not finished; generate again") from error
+        raise InputError(
+            f"{made.get('verb')}.json has no {error}: the run is not finished; run `generate` again"
+        ) from error
     if control == "nearest":
         return f"{images} (report of the nearest training image)"
     given = [images if control == "none" else f"{images} ({control})"]
@@ -245,9 +252,9 @@ def _inputs(made: Mapping[str, Any]) -> str:
 def _add(texts: dict[str, str | None], study_id: str, text: str | None, table: Table) -> None:
     if study_id in texts:
         counts = Counter(str(row["study_id"]) for row in table.rows)
-        twice = sorted(name for name, count in counts.items() if count > 1)
-        more = f" and {len(twice) - _LISTED} more" if len(twice) > _LISTED else ""
-        raise ScoreError(f"{table.path}: studies occur twice: {', '.join(twice[:_LISTED])}{more}; keep one row each")
+        repeated = sorted(name for name, count in counts.items() if count > 1)
+        more = f" and {len(repeated) - _LISTED} more" if len(repeated) > _LISTED else ""
+        raise ScoreError(f"{table.path}: studies occur twice: {', '.join(repeated[:_LISTED])}{more}; keep one row each")
     texts[study_id] = text
 
 
@@ -255,8 +262,8 @@ def _identity(table: Table, number: int, row: Mapping[str, Any], name: str) -> s
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
         raise InputError(
-            f"{table.path}, row {number}: {name} is {'missing' if value is None else 'no id'}; ids are texts or whole "
-            "numbers (a table that went through floating point lost them: write the column as text)"
+            f"{table.path}, row {number}: {name} is {'missing' if value is None else 'no id'}; ids are texts or "
+            "integers (floating-point numbers lose digits: write the column as text)"
         )
     return str(value).strip()
 
@@ -265,29 +272,29 @@ def _text(table: Table, number: int, row: Mapping[str, Any], name: str) -> str |
     value = row.get(name)
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, float) and value != value:  # NaN, the way data frames write a missing text
+    if isinstance(value, float) and value != value:  # NaN: a missing text of a data frame
         return None
-    raise InputError(f"{table.path}, row {number}: {name} is of type {type(value).__name__}, and must be text")
+    raise InputError(f"{table.path}, row {number}: {name} has type {type(value).__name__}, expected text")
 
 
 def _number(table: Table, number: int, row: Mapping[str, Any], name: str) -> float | None:
     value = row.get(name)
     try:
-        # CSV columns are read as text; NaN is how data frames write what is missing.
+        # CSV columns are read as text; NaN is a missing value of a data frame.
         read = None if value is None or value == "" else float(value)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{table.path}, row {number}: {name} is no number") from error
+        raise InputError(f"{table.path}, row {number}: {name} is not a number") from error
     return read if read is not None and math.isfinite(read) else None
 
 
 def _read(path: Path, folder: str) -> Table:
     if not is_table(path):
-        raise InputError(f"{path}: expected {folder}, or a table ending in {', '.join(TABLE_SUFFIXES)}")
+        raise InputError(f"{path}: expected {folder}, or a table with the ending {', '.join(TABLE_SUFFIXES)}")
     if not path.exists():
         raise InputError(f"{path}: not found; expected {folder}, or a table")
     table = read_table(path, columns=_COLUMNS)
     if not table.rows:
-        raise InputError(f"{path}: holds no row")
+        raise InputError(f"{path}: has no rows")
     return table
 
 

@@ -7,7 +7,7 @@ from cxrreport.demo.grammar import sample_annotated
 from cxrreport.evaluation.metrics.cider import cider, tokens
 from cxrreport.evaluation.statistics import PatientBootstrap
 
-# Made with pycocoevalcap 1.2 (CiderScorer, n=4, sigma=6) on these texts, cut as `tokens` cuts them.
+# Expected values were recorded with pycocoevalcap 1.2 (CiderScorer, n=4, sigma=6) on the tokens of these texts.
 CANDIDATES = [
     "The heart is normal in size. No pleural effusion.",
     "Small left pleural effusion. No pneumothorax.",
