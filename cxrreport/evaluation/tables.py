@@ -240,9 +240,7 @@ def _inputs(record: Mapping[str, Any]) -> str:
         resolution = record["checkpoint"]["resolution"]
         images = f"{prompt.get('max_images', 1)} image of {resolution} pixels"
     except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{made.get('verb')}.json has no {error}: the run is not finished; run `generate` again"
-        ) from error
+        raise InputError(f"{GENERATED} has no {error}: the run is not finished; run `generate` again") from error
     if control == "nearest":
         return f"{images} (report of the nearest training image)"
     given = [images if control == "none" else f"{images} ({control})"]

@@ -268,5 +268,5 @@ def test_a_confidence_that_is_no_number_is_named(tmp_path: Path) -> None:
     path.write_text("study_id,text,mean_logprob\na,Clear.,-0.5\nb,Clear.,\nc,Clear.,nan\n")
     assert read_predictions(path, "findings").confidences == {"a": -0.5}
     path.write_text("study_id,text,mean_logprob\na,Clear.,high\n")
-    with pytest.raises(InputError, match=r"p\.csv, row 1: mean_logprob is no number"):
+    with pytest.raises(InputError, match=r"p\.csv, row 1: mean_logprob is not a number"):
         read_predictions(path, "findings")
