@@ -1,14 +1,14 @@
-"""A fine-tuned model as an MLflow model: packed, registered under a name, and answered with over HTTP.
+"""A fine-tuned model as an MLflow model, registered under a name and served over HTTP.
 
     uri = register(RegisterSettings(adapter=Path("train/adapter"), aliases=("candidate",))).uri
     mlflow.pyfunc.load_model(uri).predict(pandas.DataFrame({"path": ["study/image.dcm"]}))
 
-The model holds the adapter, this package's code and the settings; the base checkpoint stays a reference, which is found
-on the serving machine as everywhere else. A request is a table with one radiograph a row: `dicom`, the file itself, or
-`path`, where it lies below the folder `CXRREPORT_SERVING_ROOT` of the server; and `indication`, which may be missing.
+The model contains the adapter, the code of this package and the settings. The base checkpoint is a reference, which the
+serving machine resolves as every command does. A request is a table with one radiograph per row: `dicom`, the content
+of a file, or `path`, a file below the folder `CXRREPORT_SERVING_ROOT` of the server; and optionally `indication`.
 
-With `mlflow_store` the only importer of mlflow: a pyfunc model is a class of MLflow's own, so it cannot stay behind a
-door that hides them. Nothing is pickled: MLflow runs `_CODE` when it loads the model.
+Besides `tracking.mlflow_store`, this is the only importer of mlflow: a pyfunc model is a subclass of a class of MLflow.
+Nothing is pickled; MLflow runs `_CODE` to load the model.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from cxrreport.settings import RegisterSettings
 from cxrreport.tracking import mlflow_store
 
 ROOT = "CXRREPORT_SERVING_ROOT"
-"""Environment variable of the server: the folder below which paths of requests lie. Without it they are refused."""
+"""Environment variable of the server: the folder for paths in requests. Without it, paths are refused."""
 SIGNATURE = ModelSignature(
     inputs=Schema(
         [
@@ -77,8 +77,8 @@ class Registered:
     """A version of a registered model.
 
     Args:
-        uri: `models:/NAME/VERSION`, what `mlflow models serve --model-uri` takes.
-        tracking_uri: of the store that holds it.
+        uri: `models:/NAME/VERSION`, as `mlflow models serve --model-uri` takes it.
+        tracking_uri: URI of its store.
     """
 
     name: str
@@ -89,18 +89,18 @@ class Registered:
     tracking_uri: str
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """All fields as JSON values."""
         return asdict(self)
 
 
 class ReportModel(PythonModel):
-    """Radiographs in, reports out; the settings come with the model as its `model_config`."""
+    """Generates reports for radiographs; the settings are the `model_config` of the MLflow model."""
 
     def load_context(self, context: Any) -> None:
         """Load checkpoint and adapter.
 
         Raises:
-            CxrReportError: the checkpoint is not there, or not the one that the adapter was trained on.
+            CxrReportError: the checkpoint is missing, or not the one that the adapter was trained on.
         """
         folder = Path(context.artifacts["adapter"])
         self._card = AdapterCard.read(folder)
@@ -115,53 +115,53 @@ class ReportModel(PythonModel):
             max_new_tokens=int(context.model_config["max_new_tokens"]),
         )
         self._warning = PHANTOMS_ONLY if loaded.synthetic else ""
-        self._one_at_a_time = threading.Lock()  # the server answers in threads, the engine keeps state
+        self._lock = threading.Lock()  # the server answers in threads, and the engine has state
 
     def predict(
         self,
-        context: Any,  # noqa: ARG002 - MLflow calls it so
+        context: Any,  # noqa: ARG002 - required by MLflow
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> pd.DataFrame:
-        """One report a row, with the columns of `SIGNATURE`.
+        """Generate one report per row, with the columns of `SIGNATURE`.
 
         Raises:
-            MlflowException: INVALID_PARAMETER_VALUE, which the server answers with 400: a row without a radiograph or
-                with one that is refused; the message names the row, from 0, and the reason.
+            MlflowException: INVALID_PARAMETER_VALUE (HTTP status 400) for a row without a radiograph, or with one that
+                is refused; the message names the row, counted from 0, and the reason.
         """
         requests, notes = [], []
         for number, row in enumerate(model_input.to_dict("records")):
             try:
-                request, said = self._request(number, row)
+                request, image_notes = self._request(number, row)
             except CxrReportError as error:
                 raise MlflowException(f"row {number}: {error}", error_code=INVALID_PARAMETER_VALUE) from error
             requests.append(request)
-            notes.append(said)
-        with self._one_at_a_time:
-            generated = self._engine.generate(requests)
+            notes.append(image_notes)
+        with self._lock:
+            texts = self._engine.generate(requests)
         reports = []
-        for one, said in zip(generated, notes, strict=True):
-            findings, impression = self._layout.parse(one.text)
+        for generated, image_notes in zip(texts, notes, strict=True):
+            findings, impression = self._layout.parse(generated.text)
             reports.append(
                 {
                     "findings": findings,
                     "impression": impression,
-                    "text": one.text,
-                    "mean_logprob": one.mean_logprob,
-                    "min_logprob": one.min_logprob,
-                    "finished": one.finished,
-                    "notes": ", ".join(said),
+                    "text": generated.text,
+                    "mean_logprob": generated.mean_logprob,
+                    "min_logprob": generated.min_logprob,
+                    "finished": generated.finished,
+                    "notes": ", ".join(image_notes),
                     "warning": self._warning,
                 }
             )
         return pd.DataFrame(reports, columns=SIGNATURE.outputs.input_names())
 
     def _request(self, number: int, row: Mapping[Hashable, Any]) -> tuple[Request, tuple[str, ...]]:
-        dicom, path = _given(row.get("dicom")), _given(row.get("path"))
+        dicom, path = _value_or_none(row.get("dicom")), _value_or_none(row.get("path"))
         if (dicom is None) == (path is None):
-            raise InputError("give either dicom, the content of a DICOM file, or path, where the server finds it")
+            raise InputError("give either dicom, the content of a DICOM file, or path, a file on the server")
         if path is not None:
-            radiograph = read_radiograph(confined(path), max_pixels=self._max_pixels)
+            radiograph = read_radiograph(resolve_below_root(path), max_pixels=self._max_pixels)
         else:
             with tempfile.NamedTemporaryFile(suffix=".dcm") as file:
                 file.write(dicom)
@@ -169,50 +169,50 @@ class ReportModel(PythonModel):
                 radiograph = read_radiograph(Path(file.name), max_pixels=self._max_pixels)
         if not radiograph.view.frontal:
             raise RefusedImage(Reason.NOT_FRONTAL, "the model describes frontal radiographs")
-        how = {name: self._card.preprocessing[name] for name in ("resize", "interpolation")}
-        image = to_square(radiograph.grey, resolution=self._card.resolution, **how)
-        report = Report(indication=_given(row.get("indication")) or "")
+        resampling = {name: self._card.preprocessing[name] for name in ("resize", "interpolation")}
+        image = to_square(radiograph.grey, resolution=self._card.resolution, **resampling)
+        report = Report(indication=_value_or_none(row.get("indication")) or "")
         return Request(study_id=f"row {number}", image=image, report=report), radiograph.notes
 
 
-def _given(value: Any) -> Any:
-    """The value of a cell, None where it is missing, empty or NaN."""
+def _value_or_none(value: Any) -> Any:
+    """The value of a cell; `None` if it is missing, empty or NaN."""
     return value if isinstance(value, (str, bytes)) and value else None
 
 
-def confined(path: str) -> Path:
-    """The file that a request names, below the folder of the environment variable `ROOT`.
+def resolve_below_root(path: str) -> Path:
+    """Resolve the path of a request below the folder of the environment variable `ROOT`.
 
     Raises:
-        InputError: there is no such variable, the path leads out of that folder (by `..`, a root or a link), or there
-            is no file. What lies outside is not told from what is not there.
+        InputError: the variable is not set, the path leaves that folder (by `..`, an absolute path or a link), or the
+            file does not exist. The message is the same for files outside and files that do not exist.
     """
     root = os.environ.get(ROOT)
     if not root:
-        raise InputError(f"path: this server takes no paths ({ROOT} is not set there); send the file as dicom")
+        raise InputError(f"path: this server takes no paths ({ROOT} is not set); send the file as dicom")
     below = Path(root).resolve()
     try:
         file = (below / path).resolve()
         inside = file.is_relative_to(below) and file.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a zero byte
+    except (OSError, ValueError):  # a name that is too long or contains a zero byte
         inside = False
     if not inside:
-        raise InputError("path: no such file below the folder of this server; give it relative to that")
+        raise InputError("path: no such file below the root folder of this server; use a path relative to that folder")
     return file
 
 
 def pack(settings: RegisterSettings, folder: Path) -> None:
-    """Write the model into `folder` as MLflow reads it.
+    """Write the MLflow model into `folder`.
 
     Raises:
-        WeightsError: the adapter's folder is not one.
+        WeightsError: the adapter folder is missing or damaged.
     """
     from cxrreport.demo.studies import example
 
     AdapterCard.read(settings.adapter)
     dicom = example()
-    with tempfile.TemporaryDirectory() as place:
-        code = Path(place) / "report_model.py"
+    with tempfile.TemporaryDirectory() as temporary:
+        code = Path(temporary) / "report_model.py"
         code.write_text(_CODE, encoding="utf-8")
         save_model(
             path=str(folder),
@@ -227,42 +227,39 @@ def pack(settings: RegisterSettings, folder: Path) -> None:
 
 
 def requirements() -> list[str]:
-    """What the model needs: the dependencies of this package, in the versions that are installed.
-
-    The package itself is not among them, as its code comes with the model.
-    """
-    # Of `2.13.0+cpu` the part after the plus names a build, which only its own index has.
-    return [f"{one.name}=={metadata.version(one.name).partition('+')[0]}" for one in doctor.dependencies()]
+    """The dependencies of this package in their installed versions. The code of the package is part of the model."""
+    # The part after the plus in `2.13.0+cpu` names a build that the public index does not have.
+    return [f"{needed.name}=={metadata.version(needed.name).partition('+')[0]}" for needed in doctor.dependencies()]
 
 
 def register(settings: RegisterSettings) -> Registered:
-    """Pack the model, keep it in an MLflow run, and register it as the next version of its name.
+    """Pack the model, log it to an MLflow run, and register it as the next version of its name.
 
-    The run's digests lead from the version back to the training run and its data.
+    The digests of the run link the version to the training run and its data.
 
     Raises:
-        SettingsError: tracking is switched off.
-        WeightsError: the adapter's folder is not one.
-        TrackingError: the store cannot be reached or refuses.
+        SettingsError: tracking is disabled.
+        WeightsError: the adapter folder is missing or damaged.
+        TrackingError: the store cannot be reached or refuses the model.
     """
     if not settings.tracking.enabled:
-        raise SettingsError("tracking.enabled: a model is registered in MLflow, so tracking cannot be switched off")
-    # Where the run of the training went, by default; and a folder that is not there, as what is registered twice is two
-    # versions in two runs: going on in the first run would change the files of its version.
-    beside = settings.adapter.resolve().parent.with_name(f".registered-{uuid4().hex}")
+        raise SettingsError("tracking.enabled: registering a model needs MLflow; set it to true")
+    # By default the store is beside the output folder, here that of the training. The name is new each time, because
+    # continuing an earlier run would change the files of the version that was registered before.
+    output = settings.adapter.resolve().parent.with_name(f".registered-{uuid4().hex}")
     card = AdapterCard.read(settings.adapter)
     with (
-        tempfile.TemporaryDirectory() as place,
-        tracking.start("register", settings, settings.tracking, output=beside) as run,
+        tempfile.TemporaryDirectory() as temporary,
+        tracking.start("register", settings, settings.tracking, output=output) as run,
     ):
         run.tags({"mlflow.runName": f"register-{settings.name}"})
         digest = checkpoints.fingerprint(settings.adapter)
         run.dataset("adapter", digest, "model", steps=card.steps)
         run.dataset("checkpoint", card.fingerprint, "model", checkpoint=card.checkpoint.name)
         run.link("cxrreport.model_run", "adapter", digest)
-        folder = Path(place) / _ARTIFACT
+        folder = Path(temporary) / _ARTIFACT
         pack(settings, folder)
-        uri = tracking.uri_of(settings.tracking, beside)
+        uri = tracking.uri_of(settings.tracking, output)
         tags = {"digest.adapter": digest, "checkpoint": card.checkpoint.name, "synthetic": str(card.synthetic).lower()}
         version = mlflow_store.register(uri, run.run_id, folder, settings.name, settings.aliases, tags)
     return Registered(
