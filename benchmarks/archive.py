@@ -41,7 +41,7 @@ def run(tree: Path, output: Path, count: int) -> dict[str, float]:
     from cxrreport.model import checkpoints
     from cxrreport.model.prompt import PromptLayout
     from cxrreport.settings import CheckpointSettings, GenerateSettings, IngestSettings, PromptSettings
-    from cxrreport.storage.files import output_folder
+    from cxrreport.storage.output_folder import output_folder
 
     def fixed(_: Engine, requests: Sequence[Any], done: Callable[[int], None]) -> list[Generated]:
         done(len(requests))
@@ -69,7 +69,7 @@ def run(tree: Path, output: Path, count: int) -> dict[str, float]:
     begun = time.perf_counter()
     settings = GenerateSettings(input=output / "data", output=output / "reports", split=None)
     manifest = Manifest.open(output / "data")
-    with output_folder(settings.output, verb="generate", settings=settings.model_dump(mode="json")) as folder:
+    with output_folder(settings.output, command="generate", settings=settings.model_dump(mode="json")) as folder:
         generate_predictions(settings, manifest, loaded, layout, {}, lambda done, total, label: None, folder)
     figures |= {"generate_seconds": time.perf_counter() - begun, "peak": memory("VmHWM")}
     figures["cpu_seconds"] = time.process_time() - before

@@ -91,7 +91,7 @@ def ours(folder: Path) -> dict[str, Any]:
     from cxrreport.model import checkpoints
     from cxrreport.model.prompt import PromptLayout
     from cxrreport.settings import CheckpointSettings, GenerateSettings, IngestSettings, PromptSettings
-    from cxrreport.storage.files import output_folder
+    from cxrreport.storage.output_folder import output_folder
 
     imported = _memory("VmRSS")
     checkpoint = CheckpointSettings(name=str(folder / "model"), precision="float32")
@@ -125,7 +125,7 @@ def ours(folder: Path) -> dict[str, Any]:
         # shards leave slots empty at their ends. The images of a shard and of the next one are in memory together.
         given = {"input": work / "data", "output": work / "reports", "split": None}
         settings = GenerateSettings(**given, batch_size=4, shard_size=16)
-        with output_folder(settings.output, verb="generate", settings=settings.model_dump(mode="json")) as output:
+        with output_folder(settings.output, command="generate", settings=settings.model_dump(mode="json")) as output:
             generate_predictions(settings, manifest, loaded, layout, {}, lambda done, total, label: None, output)
         seconds, used = time.perf_counter() - begun, time.process_time() - before
         lines = (work / "reports/predictions.jsonl").read_text().splitlines()

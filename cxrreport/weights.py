@@ -21,7 +21,7 @@ from cxrreport.evaluation.radgraph import archives
 from cxrreport.model import checkpoints
 from cxrreport.model.catalogue import CHECKPOINTS
 from cxrreport.records import Progress
-from cxrreport.storage.files import write_json
+from cxrreport.storage.atomic_files import write_json
 
 INVENTORY = "weights.json"
 BASE, RADGRAPH, CHEXBERT = "base", "RadGraph", "CheXbert"

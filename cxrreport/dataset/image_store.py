@@ -22,7 +22,7 @@ from PIL import Image
 
 from cxrreport.errors import ManifestError
 from cxrreport.storage import parquet as arrow
-from cxrreport.storage.files import atomic_path
+from cxrreport.storage.atomic_files import atomic_path
 
 _FEATURES = {"info": {"features": {"image_id": {"dtype": "string", "_type": "Value"}, "image": {"_type": "Image"}}}}
 _SCHEMA = pa.schema(

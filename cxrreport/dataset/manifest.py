@@ -20,7 +20,7 @@ from cxrreport.dataset.image_store import ImageStore
 from cxrreport.errors import ManifestError
 from cxrreport.records import REPORT_SECTIONS, Image, LeftOut, Report, Split, Study, View
 from cxrreport.storage import parquet as arrow
-from cxrreport.storage.files import atomic_path
+from cxrreport.storage.atomic_files import atomic_path
 
 SCHEMA_VERSION = "1"
 MANIFEST, LEDGER, IMAGES = "manifest.parquet", "ledger.parquet", "images"

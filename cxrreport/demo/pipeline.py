@@ -30,7 +30,8 @@ from cxrreport.settings import (
     TrainSettings,
     ValidationSettings,
 )
-from cxrreport.storage.files import OutputFolder, output_folder, write_json
+from cxrreport.storage.atomic_files import write_json
+from cxrreport.storage.output_folder import OutputFolder, output_folder
 
 SYSTEMS = ("tuned", "no_adapter", "most_frequent", "shuffled", "blank")
 HEADLINE = "radgraph_partial"
@@ -104,7 +105,7 @@ def walk(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
     from cxrreport.demo.studies import read_truth, write_studies
 
     root = settings.output
-    with output_folder(root, verb="demo", settings=settings.model_dump(mode="json")) as folder:
+    with output_folder(root, command="demo", settings=settings.model_dump(mode="json")) as folder:
         clock = _Clock(folder)
         own = TrackingSettings(uri=f"sqlite:///{(root / 'mlflow.db').resolve()}", experiment="cxrreport-demo")
         with tracking.start("demo", settings, own, output=root / "phantoms") as parent:

@@ -37,7 +37,7 @@ from cxrreport.demo.findings import Name, PhantomFinding, masked, sample_finding
 from cxrreport.demo.grammar import WrittenReport, sample_style, write_report
 from cxrreport.demo.phantom import Anatomy, draw, draw_lateral, expose, sample_anatomy
 from cxrreport.records import Progress, Split, View
-from cxrreport.storage.files import atomic_path, write_json
+from cxrreport.storage.atomic_files import atomic_path, write_json
 
 TRUTH = "findings.json"
 GRAPHS = "graphs.jsonl"

@@ -40,7 +40,7 @@ from cxrreport.evaluation.radgraph.compat import (
     read_vocabulary,
     working_tokenizers,
 )
-from cxrreport.storage.files import atomic_path, write_json
+from cxrreport.storage.atomic_files import atomic_path, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,9 @@ from cxrreport.evaluation.metrics.cider import cider
 from cxrreport.evaluation.statistics import FORMS, Measure, PatientBootstrap, holm, p_value
 from cxrreport.records import Interval, Progress
 from cxrreport.settings import CompareSettings
-from cxrreport.storage.files import output_folder, write_json
+from cxrreport.storage.atomic_files import write_json
 from cxrreport.storage.old_names import current
+from cxrreport.storage.output_folder import output_folder
 
 NO_FORM = {"form": ("a score that cannot be recomputed from terms.parquet", None)}
 
@@ -122,7 +123,7 @@ def compare(settings: CompareSettings, *, progress: Progress | None = None) -> C
     found = _differences(pairs, patients, settings, progress)
     synthetic = bool(first.conditions["synthetic"] or second.conditions["synthetic"])
     comparison = Comparison(found, refused, len(patients), len(set(patients)), synthetic)
-    with output_folder(settings.output, verb="compare", settings=settings.model_dump(mode="json")) as folder:
+    with output_folder(settings.output, command="compare", settings=settings.model_dump(mode="json")) as folder:
         plots.differences(
             folder.path / "compare.png",
             {number: one.difference for number, one in found.items()},

@@ -20,7 +20,8 @@ from cxrreport.evaluation.registry import selected_metrics
 from cxrreport.evaluation.statistics import CONFIDENCE, Measure, PatientBootstrap
 from cxrreport.records import Interval, Progress
 from cxrreport.settings import EvaluateSettings, weights_folder
-from cxrreport.storage.files import VOLATILE, output_folder, write_json
+from cxrreport.storage.atomic_files import write_json
+from cxrreport.storage.output_folder import VOLATILE, output_folder
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ def evaluate(
 
     record = settings.model_dump(mode="json")
     volatile = VOLATILE | {"annotation_cache", "download"}
-    with output_folder(settings.output, verb="evaluate", settings=record, volatile=volatile) as folder:
+    with output_folder(settings.output, command="evaluate", settings=record, volatile=volatile) as folder:
         annotator = _annotator(settings) if any(metric.graphs for metric in metrics) else None
         pairs = _pairs(reference_texts, texts, references, systems, annotator, progress)
         measures: dict[str, dict[str, Measure]] = {name: {} for name in pairs}

@@ -11,7 +11,7 @@ import numpy as np
 from cxrreport.evaluation.statistics import Floats
 from cxrreport.evaluation.statistics.risk_coverage import Curve
 from cxrreport.records import Interval
-from cxrreport.storage.files import atomic_path
+from cxrreport.storage.atomic_files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

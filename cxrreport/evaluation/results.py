@@ -17,7 +17,7 @@ from cxrreport.evaluation.radgraph import statuses
 from cxrreport.evaluation.statistics import FORMS, Measure
 from cxrreport.evaluation.tables import CONFIDENCE
 from cxrreport.records import Interval
-from cxrreport.storage.files import atomic_path
+from cxrreport.storage.atomic_files import atomic_path
 
 IDENTITY = ("study_id", "patient_id", "system", "candidate", "reference")
 """Columns of `studies.parquet` that are not numbers of metrics, besides the confidence."""

@@ -20,7 +20,8 @@ from cxrreport.ingestion.dicom.elements import text
 from cxrreport.records import LeftOut, Prediction, Progress, Reason
 from cxrreport.settings import ExportSettings
 from cxrreport.storage import parquet
-from cxrreport.storage.files import OutputFolder, atomic_path, output_folder
+from cxrreport.storage.atomic_files import atomic_path
+from cxrreport.storage.output_folder import OutputFolder, output_folder
 
 EXPORTED = pa.schema([(name, pa.string()) for name in ("study_id", "format", "file")])
 """Schema of `exported.parquet`: the files of each study, relative to the output folder."""
@@ -62,7 +63,7 @@ def export(settings: ExportSettings, inputs: ExportInputs, progress: Progress) -
         fhir.import_resource()
     if inputs.generated.get("control") != "none":
         raise InputError(f"{settings.predictions}: holds predictions of a baseline, which cannot be exported")
-    with output_folder(settings.output, verb="export", settings=settings.model_dump(mode="json")) as folder:
+    with output_folder(settings.output, command="export", settings=settings.model_dump(mode="json")) as folder:
         if folder.finished:
             return ExportSummary(**folder.record["summary"])
         return _export(settings, inputs, progress, folder)

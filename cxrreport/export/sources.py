@@ -15,7 +15,7 @@ from cxrreport.ingestion.dicom.elements import text
 from cxrreport.ingestion.dicom.reference import reopen
 from cxrreport.records import Prediction, Reason
 from cxrreport.settings import ExportSettings
-from cxrreport.storage.files import finished_record
+from cxrreport.storage.output_folder import finished_record
 
 
 @dataclass(frozen=True, slots=True)

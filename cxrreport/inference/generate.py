@@ -22,7 +22,8 @@ from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Progress
 from cxrreport.settings import GenerateSettings
-from cxrreport.storage.files import OutputFolder, output_folder, part_folder, parts_of, remove_parts
+from cxrreport.storage.job_arrays import part_folder, parts_of, remove_parts
+from cxrreport.storage.output_folder import OutputFolder, output_folder
 
 if TYPE_CHECKING:
     from cxrreport.dataset.manifest import Manifest
@@ -88,7 +89,7 @@ def generate(
     """
     where = part_folder(settings.output, settings.shard)
     recorded = settings.model_dump(mode="json") | recorded_input(settings)
-    with unnamed_input(settings), output_folder(where, verb=COMMAND, settings=recorded) as folder:
+    with unnamed_input(settings), output_folder(where, command=COMMAND, settings=recorded) as folder:
         inputs = prepare_inputs(settings, progress)
         loaded = load_model(inputs.settings, inputs.checkpoint, resolution=inputs.manifest.resolution)
         if log_inputs is not None:
@@ -113,7 +114,7 @@ def generate_predictions(
 
     A finished folder is left unchanged. A study whose image cannot be read is a row of `failed.parquet`. A study with
     several images is described from the first ones, as many as the prompt settings allow. With `settings.shard`, the
-    folder is that of a job array (`files.part_folder`), which the run without `shard` takes over.
+    folder is that of a job array (`job_arrays.part_folder`), which the run without `shard` takes over.
 
     Args:
         settings: `input`, `checkpoint` and `adapter` are not read; `manifest` and `loaded` replace them.

@@ -24,7 +24,7 @@ from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout, pixel_values
 from cxrreport.records import LeftOut, Prediction, Progress, Split, Study
 from cxrreport.settings import GenerateSettings
-from cxrreport.storage.files import atomic_path
+from cxrreport.storage.atomic_files import atomic_path
 
 if TYPE_CHECKING:
     from cxrreport.dataset.manifest import Manifest

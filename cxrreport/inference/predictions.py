@@ -19,7 +19,7 @@ from cxrreport.inference.shards import Row, row_to_json
 from cxrreport.inference.worker import resize_method
 from cxrreport.records import LeftOut, Prediction
 from cxrreport.storage import parquet
-from cxrreport.storage.files import atomic_path
+from cxrreport.storage.atomic_files import atomic_path
 
 if TYPE_CHECKING:
     from cxrreport.dataset.manifest import Manifest

@@ -18,7 +18,7 @@ from typing import Any
 
 from cxrreport.errors import OutputError
 from cxrreport.records import Box, LeftOut, Prediction, Reason
-from cxrreport.storage.files import atomic_path, write_json
+from cxrreport.storage.atomic_files import atomic_path, write_json
 
 _LOG = logging.getLogger(__name__)
 

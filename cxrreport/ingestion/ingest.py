@@ -46,16 +46,9 @@ from cxrreport.ingestion.workers import ordered_map
 from cxrreport.records import Image, LeftOut, Progress, Reason, Split, View
 from cxrreport.reports.near_duplicates import count_near_duplicates
 from cxrreport.settings import IngestSettings
-from cxrreport.storage.files import (
-    VOLATILE,
-    OutputFolder,
-    atomic_path,
-    output_folder,
-    part_folder,
-    parts_folder,
-    remove_parts,
-    write_json,
-)
+from cxrreport.storage.atomic_files import atomic_path, write_json
+from cxrreport.storage.job_arrays import part_folder, parts_folder, remove_parts
+from cxrreport.storage.output_folder import VOLATILE, OutputFolder, output_folder
 
 STUDIES_PER_SHARD = 128
 """What is done again at most when a run was stopped."""
@@ -135,7 +128,7 @@ def ingest(
         active(pseudonyms),
         unnamed_input(settings),
         output_folder(
-            part_folder(settings.output, settings.shard), verb="ingest", settings=_recorded(settings)
+            part_folder(settings.output, settings.shard), command="ingest", settings=_recorded(settings)
         ) as folder,
     ):
         if folder.finished and (settings.shard is not None or (folder.path / MANIFEST).is_file()):

@@ -33,7 +33,7 @@ from cxrreport.model.card import AdapterCard
 from cxrreport.model.catalogue import hub_name
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.settings import LoraSettings
-from cxrreport.storage.files import atomic_path, write_json
+from cxrreport.storage.atomic_files import atomic_path, write_json
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cxrreport.errors import MismatchError, WeightsError
 from cxrreport.model.catalogue import hub_name
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
-from cxrreport.storage.files import atomic_path, write_json
+from cxrreport.storage.atomic_files import atomic_path, write_json
 
 CARD, README = "cxrreport.json", "README.md"
 

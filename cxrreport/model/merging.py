@@ -9,7 +9,7 @@ from cxrreport.model.card import AdapterCard
 from cxrreport.model.checkpoints.writer import write_checkpoint
 from cxrreport.records import Progress
 from cxrreport.settings import MergeSettings
-from cxrreport.storage.files import output_folder
+from cxrreport.storage.output_folder import output_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ def merge(settings: MergeSettings, progress: Progress) -> MergedCheckpoint:
         OutputError: the folder is in use or holds something else, or the disk is full.
     """
     record = settings.model_dump(mode="json")
-    with output_folder(settings.output, verb="merge", settings=record) as folder:
+    with output_folder(settings.output, command="merge", settings=record) as folder:
         card = AdapterCard.read(settings.adapter)
         checkpoint = settings.checkpoint or card.checkpoint
         if checkpoint.precision == "nf4":  # merged weights are not quantised

@@ -26,7 +26,7 @@ from cxrreport.errors import InputError
 from cxrreport.records import Study
 from cxrreport.review.marks import Piece
 from cxrreport.review.studies import WORST_BY, Evaluated, FindingRow, ReviewedStudy, read_evaluation
-from cxrreport.storage.files import atomic_path
+from cxrreport.storage.atomic_files import atomic_path
 
 if TYPE_CHECKING:
     from cxrreport.dataset.manifest import Manifest

@@ -14,7 +14,7 @@ from cxrreport.records import Progress
 from cxrreport.runs.command import Summary, flat, log_data, phantoms, silent, tracked
 from cxrreport.runs.inference import generate
 from cxrreport.settings import CompareSettings, EvaluateSettings, GenerateSettings, ReviewSettings, build
-from cxrreport.storage.files import finished_record
+from cxrreport.storage.output_folder import finished_record
 
 if TYPE_CHECKING:
     from cxrreport.evaluation.compare import Comparison

@@ -9,7 +9,7 @@ from cxrreport.records import Progress
 from cxrreport.runs.command import Summary, flat, log_data, silent, tracked
 from cxrreport.runs.ingestion import ingest_facts
 from cxrreport.settings import ExportSettings, GenerateSettings
-from cxrreport.storage.files import part_folder
+from cxrreport.storage.job_arrays import part_folder
 
 if TYPE_CHECKING:
     from cxrreport.export import ExportSummary

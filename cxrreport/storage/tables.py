@@ -126,9 +126,7 @@ def _read_csv(path: Path, columns: Collection[str] | None) -> Table:
     with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
         data = file.read(MAX_CSV_BYTES + 1)
     if len(data) > MAX_CSV_BYTES:
-        raise InputError(
-            f"{path}: more than {MAX_CSV_BYTES >> 20} MiB of text; split it, or write it as Parquet"
-        )
+        raise InputError(f"{path}: more than {MAX_CSV_BYTES >> 20} MiB of text; split it, or write it as Parquet")
     data.decode("utf-8")
     try:
         lines = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline=""))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrreport import telemetry
 from cxrreport.errors import CxrReportError, TrackingError
-from cxrreport.storage.files import PARTIAL, atomic_path
+from cxrreport.storage.atomic_files import PARTIAL, atomic_path
 from cxrreport.tracking.spool import Event, RefusedEvent, Send
 
 if TYPE_CHECKING:

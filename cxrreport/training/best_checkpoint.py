@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from cxrreport.errors import TrainingError
-from cxrreport.storage.files import atomic_path
+from cxrreport.storage.atomic_files import atomic_path
 
 LOSS = "validation_loss"
 SCORE = "validation_radgraph_f1"

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from cxrreport.errors import TrainingError
-from cxrreport.storage.files import atomic_path, write_json
+from cxrreport.storage.atomic_files import atomic_path, write_json
 from cxrreport.training.distributed import Processes, gathered, placed_like
 
 WEIGHTS, OPTIMIZER, STATE = "trained.safetensors", "optimizer.safetensors", "trainer_state.json"

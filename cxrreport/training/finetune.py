@@ -30,7 +30,7 @@ from cxrreport.model.fused import fused
 from cxrreport.model.prompt import IGNORED, PromptLayout
 from cxrreport.records import Progress, Split
 from cxrreport.settings import TrainSettings
-from cxrreport.storage.files import output_folder
+from cxrreport.storage.output_folder import output_folder
 from cxrreport.training import checkpointing
 from cxrreport.training.best_checkpoint import LOSS, BestCheckpoint
 from cxrreport.training.distributed import (
@@ -78,7 +78,7 @@ def train(
         check_processes(settings, processes)
         record = settings.model_dump(mode="json")
         folder = processes.on_first(
-            lambda: stack.enter_context(output_folder(settings.output, verb="train", settings=record))
+            lambda: stack.enter_context(output_folder(settings.output, command="train", settings=record))
         )
         digest = folder.record.get("data_digest", manifest.digest)
         if digest != manifest.digest:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxrreport.storage.files import atomic_path
+from cxrreport.storage.atomic_files import atomic_path
 
 Log = Callable[[dict[str, float], int], None]
 

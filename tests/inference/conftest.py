@@ -18,7 +18,8 @@ from cxrreport.model.checkpoints import LoadedModel, load
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Image, Report, Split, Study, View
 from cxrreport.settings import CheckpointSettings, GenerateSettings, PromptSettings
-from cxrreport.storage.files import output_folder, part_folder
+from cxrreport.storage.job_arrays import part_folder
+from cxrreport.storage.output_folder import output_folder
 
 SIDE = 56
 
@@ -135,7 +136,7 @@ def into_output_folder(
 ) -> GenerateSummary:
     """Generate from studies in memory into the output folder of the settings, as `generate` does."""
     where = part_folder(settings.output, settings.shard)
-    with output_folder(where, verb=COMMAND, settings=settings.model_dump(mode="json")) as folder:
+    with output_folder(where, command=COMMAND, settings=settings.model_dump(mode="json")) as folder:
         return generate_predictions(
             settings,
             studies,

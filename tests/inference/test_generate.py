@@ -22,7 +22,7 @@ from cxrreport.inference.generate import PHANTOMS_ONLY
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Box, Prediction
 from cxrreport.settings import GenerateSettings, PromptSettings
-from cxrreport.storage.files import output_folder
+from cxrreport.storage.output_folder import output_folder
 
 CONFTEST = Path(__file__).with_name("conftest.py")
 
@@ -316,7 +316,7 @@ def test_a_full_or_locked_disk_loses_nothing(run, tmp_path: Path, monkeypatch, c
 def test_an_output_that_cannot_be_opened_is_an_error(run, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "file").write_text("of somebody else", encoding="utf-8")
     for place in (tmp_path / "file", tmp_path / "file/below"):
-        with pytest.raises(OutputError, match="the output must be a folder, and a file is in the way"):
+        with pytest.raises(OutputError, match="the output must be a folder, but a file of that name exists"):
             run(place)
     assert (tmp_path / "file").read_text(encoding="utf-8") == "of somebody else"
     real = os.open
@@ -403,7 +403,7 @@ def test_other_settings_weights_or_data_are_refused(run, loaded, tmp_path: Path,
 def test_a_folder_in_use_is_refused(run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with (
-        output_folder(out, verb="generate", settings=settings(out).model_dump(mode="json")),
+        output_folder(out, command="generate", settings=settings(out).model_dump(mode="json")),
         pytest.raises(OutputError, match="another run"),
     ):
         run(out)

@@ -24,7 +24,7 @@ from cxrreport.evaluation.radgraph import Annotation
 from cxrreport.evaluation.statistics import Floats, Measure, PatientBootstrap, f1_of_counts, form, mean, ratio
 from cxrreport.reports.priors.removal import mentions_prior
 from cxrreport.reports.sentences import sentences
-from cxrreport.storage.files import atomic_path
+from cxrreport.storage.atomic_files import atomic_path
 
 SCORED = tuple(finding for finding in Finding if finding is not Finding.NO_FINDING)
 """All findings but No Finding, which follows from the others and would count them twice."""

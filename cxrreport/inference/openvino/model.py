@@ -31,7 +31,7 @@ from cxrreport.model import adapters, checkpoints
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.compat import CACHE, BaseModelOutputWithPooling, features_in
 from cxrreport.settings import CheckpointSettings
-from cxrreport.storage.files import output_folder
+from cxrreport.storage.output_folder import output_folder
 
 _LOG = logging.getLogger(__name__)
 _RECORD = "openvino"
@@ -83,7 +83,7 @@ def load_openvino_model(
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     converted = (folder or Path("~/.cache/cxrreport")).expanduser() / name
     if not _is_finished(converted):
-        with output_folder(converted, verb=_RECORD, settings=key) as output:
+        with output_folder(converted, command=_RECORD, settings=key) as output:
             if not output.finished:
                 _LOG.warning("converting '%s' for OpenVINO into %s; later runs reuse it", checkpoint.name, converted)
                 loaded = checkpoints.load(checkpoint, resolution=resolution)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from cxrreport.storage.files import atomic_path
+from cxrreport.storage.atomic_files import atomic_path
 
 COLUMNS, ROWS = 8, 6
 _TILE, _LABEL, _GAP = 192, 16, 4  # pixels

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from cxrreport.model.card import AdapterCard
 from cxrreport.model.checkpoints.files import BOS, EOS, IMAGE, PAD
 from cxrreport.model.checkpoints.loading import LoadedModel
-from cxrreport.storage.files import atomic_path, write_json
+from cxrreport.storage.atomic_files import atomic_path, write_json
 
 _COPIED = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json")
 _RESAMPLE = {"bilinear": 2, "bicubic": 3}

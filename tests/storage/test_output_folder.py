@@ -1,4 +1,4 @@
-"""Atomic files and the output folder: whole or absent, locked, and only for the settings that made it."""
+"""Atomic files are complete or absent; an output folder is locked and bound to the settings that created it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from cxrreport.errors import OutputError
-from cxrreport.storage.files import PARTIAL, atomic_path, output_folder, write_json
+from cxrreport.storage.atomic_files import PARTIAL, atomic_path, write_json
+from cxrreport.storage.output_folder import output_folder
 
 
 def test_atomic_path_replaces_only_when_the_block_ends_well(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_folder_that_is_a_file_is_an_output_error(tmp_path: Path) -> None:
         pass
     with (
         pytest.raises(OutputError, match="must be a folder"),
-        output_folder(tmp_path / "file", verb="ingest", settings={}),
+        output_folder(tmp_path / "file", command="ingest", settings={}),
     ):
         pass
 
@@ -66,28 +67,28 @@ def test_write_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path) -> None:
 
 def test_same_settings_go_on_and_others_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with output_folder(out, verb="ingest", settings={"resolution": 224, "workers": 1}) as folder:
+    with output_folder(out, command="ingest", settings={"resolution": 224, "workers": 1}) as folder:
         assert folder.fresh and not folder.finished
         folder.update(run_id="7")
         (out / f"{PARTIAL}left-behind").write_bytes(b"half")
-    with output_folder(out, verb="ingest", settings={"resolution": 224, "workers": 2}) as folder:
+    with output_folder(out, command="ingest", settings={"resolution": 224, "workers": 2}) as folder:
         assert not folder.fresh and not folder.finished and folder.record["run_id"] == "7"
         assert not (out / f"{PARTIAL}left-behind").exists()
         folder.finish(kept=3)
-    with output_folder(out, verb="ingest", settings={"resolution": 224, "workers": 2}) as folder:
+    with output_folder(out, command="ingest", settings={"resolution": 224, "workers": 2}) as folder:
         assert folder.finished and folder.record["kept"] == 3 and folder.record["run_id"] == "7"
     with (
         pytest.raises(OutputError, match="resolution was 224 and is 448"),
-        output_folder(out, verb="ingest", settings={"resolution": 448}),
+        output_folder(out, command="ingest", settings={"resolution": 448}),
     ):
         pass
-    with pytest.raises(OutputError, match=r"holds no train\.json"), output_folder(out, verb="train", settings={}):
+    with pytest.raises(OutputError, match=r"contains no train\.json"), output_folder(out, command="train", settings={}):
         pass
 
 
 def test_a_run_that_fails_before_it_made_anything_leaves_the_folder_to_the_next(tmp_path: Path) -> None:
     def fail(number: int, *, made: str = "") -> None:
-        with output_folder(tmp_path / "out", verb="ingest", settings={"input": number}) as folder:
+        with output_folder(tmp_path / "out", command="ingest", settings={"input": number}) as folder:
             if made:
                 (folder.path / made).write_text("")
             raise KeyboardInterrupt
@@ -103,43 +104,55 @@ def test_a_run_that_fails_before_it_made_anything_leaves_the_folder_to_the_next(
 
 def test_foreign_content_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(OutputError, match=r"thesis\.tex"), output_folder(tmp_path, verb="ingest", settings={}):
+    with pytest.raises(OutputError, match=r"thesis\.tex"), output_folder(tmp_path, command="ingest", settings={}):
         pass
     assert (tmp_path / "thesis.tex").read_text() == "x" and not (tmp_path / "ingest.json").exists()
 
 
 def test_broken_state_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ingest.json").write_text("{")
-    with pytest.raises(OutputError, match="cannot be read"), output_folder(tmp_path, verb="ingest", settings={}):
+    with pytest.raises(OutputError, match="cannot be read"), output_folder(tmp_path, command="ingest", settings={}):
         pass
 
 
 def test_second_run_is_refused_while_the_first_works(tmp_path: Path) -> None:
-    first = output_folder(tmp_path, verb="ingest", settings={})
-    second = output_folder(tmp_path, verb="ingest", settings={})
+    first = output_folder(tmp_path, command="ingest", settings={})
+    second = output_folder(tmp_path, command="ingest", settings={})
     with first, pytest.raises(OutputError, match=f"process {os.getpid()}"), second:
         pass
-    with output_folder(tmp_path, verb="ingest", settings={}):
+    with output_folder(tmp_path, command="ingest", settings={}):
         pass
 
 
 def test_lock_of_a_killed_process_does_not_block(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from cxrreport.storage.files import output_folder\n"
-        "with output_folder(Path(sys.argv[1]), verb='ingest', settings={}):\n"
+        "import sys, time; from pathlib import Path; from cxrreport.storage.output_folder import output_folder\n"
+        "with output_folder(Path(sys.argv[1]), command='ingest', settings={}):\n"
         "    print('in', flush=True); time.sleep(60)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None and child.stdout.readline() == "in\n"
-    with pytest.raises(OutputError, match=f"process {child.pid}"), output_folder(tmp_path, verb="ingest", settings={}):
+    with (
+        pytest.raises(OutputError, match=f"process {child.pid}"),
+        output_folder(tmp_path, command="ingest", settings={}),
+    ):
         pass
     child.send_signal(signal.SIGKILL)
     child.wait(timeout=10)
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         try:
-            with output_folder(tmp_path, verb="ingest", settings={}):
+            with output_folder(tmp_path, command="ingest", settings={}):
                 return
         except OutputError:
             time.sleep(0.05)
     pytest.fail("the lock of a dead process blocks")
+
+
+def test_a_file_system_without_locks_gets_a_clear_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(OutputError, match="does not support file locks"):
+        output_folder(tmp_path, command="ingest", settings={}).__enter__()

@@ -1,0 +1,73 @@
+"""Files that are either complete or absent, even if the process is stopped while it writes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from cxrreport.errors import OutputError
+
+PARTIAL = ".partial-"
+"""Prefix of incomplete files; hidden, so that programs that read a whole folder (PyArrow) skip them."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def _disk_full(error: BaseException) -> bool:
+    # Writers in Rust and C++ (safetensors, torch) raise other types, with the message of the system.
+    return (isinstance(error, OSError) and error.errno in _FULL) or "No space left on device" in str(error)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`, and rename it to `path` at the end of the block.
+
+    The temporary name keeps the suffix of `path`, because some writers choose the format by it. The folder is created
+    if necessary. If the block raises, the temporary file is removed and an existing file at `path` is unchanged.
+
+    Raises:
+        OutputError: the disk is full, or the file cannot be created or renamed. Other errors of the block propagate.
+    """
+    temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if _disk_full(error):
+            raise OutputError(
+                f"{path}: the disk is full or its quota is reached; free some space and re-run the same command"
+            ) from error
+        if isinstance(error, OSError) and str(error.filename) in {str(temporary), str(path.parent)}:
+            raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` as indented UTF-8 JSON, atomically.
+
+    Raises:
+        OutputError: as for `atomic_path`.
+        ValueError: `value` contains NaN or an infinity, which JSON cannot represent.
+    """
+    with atomic_path(path) as temporary:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
