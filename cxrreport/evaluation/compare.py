@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError, ScoreError
 from cxrreport.evaluation import plots
-from cxrreport.evaluation.conditions import differing, of_number
+from cxrreport.evaluation.conditions import differing, of_number, read_conditions
 from cxrreport.evaluation.evaluate import MAIN
 from cxrreport.evaluation.metrics.cider import cider
 from cxrreport.evaluation.statistics import FORMS, Measure, PatientBootstrap, holm, p_value
@@ -75,7 +74,7 @@ class _Side:
     @classmethod
     def read(cls, folder: Path) -> _Side:
         try:
-            conditions = current(json.loads((folder / "scores.json").read_text(encoding="utf-8")))["conditions"]
+            conditions = read_conditions(folder)
             studies = pq.read_table(folder / "studies.parquet", filters=[("system", "=", MAIN)])
             studies = studies.rename_columns(current(studies.column_names))
             table = pq.read_table(folder / "terms.parquet").to_pydict()

@@ -1,0 +1,96 @@
+"""Output folders of `evaluate` that version 0.1.0 wrote, with `invented` and `looks`, are still read.
+
+`data/evaluation-0.1` was made from the three tables in it; `scores.json` is cut to conditions and scores.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cxrreport import runs
+from cxrreport.evaluation.compare import compare
+from cxrreport.evaluation.conditions import differing, of_number, read_conditions
+from cxrreport.evaluation.evaluate import evaluate
+from cxrreport.review.studies import read_evaluation
+from cxrreport.settings import CompareSettings, EvaluateSettings
+from cxrreport.storage.old_names import current
+
+OLD = Path(__file__).parent / "data" / "evaluation-0.1"
+RENAMED = ("hallucinated_findings", "hallucinated_priors")
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("new") / "evaluate"
+    evaluate(
+        EvaluateSettings(
+            predictions=OLD / "predictions.jsonl",
+            references=OLD / "references.jsonl",
+            controls={"shuffled": OLD / "shuffled.jsonl"},
+            output=output,
+            most_frequent=False,
+            radgraph="tiny",
+            bootstrap_samples=50,
+        )
+    )
+    return output
+
+
+def test_scores_are_those_of_the_old_version(new: Path) -> None:
+    scores = json.loads((new / "scores.json").read_text())["systems"]
+    old = current(json.loads((OLD / "scores.json").read_text())["systems"])
+    assert list(scores) == list(old) == ["model", "shuffled"]
+    assert {"image_reliance_gap", *RENAMED} < scores["model"].keys()
+    for system, numbers in old.items():
+        assert list(scores[system]) == list(numbers)
+        for number, interval in numbers.items():
+            for bound, value in interval.items():
+                found = scores[system][number][bound]
+                assert found == (value if value is None else pytest.approx(value, rel=1e-12)), number
+
+
+def test_old_and_new_are_compared_with_each_other(new: Path, tmp_path: Path) -> None:
+    numbers = ("radgraph_partial", *RENAMED)
+    for number in (*numbers, "bleu4"):
+        sides = [of_number(read_conditions(folder), number, "model") for folder in (OLD, new)]
+        assert differing(*sides) == {}, number
+    settings = CompareSettings(
+        first=OLD, second=new, output=tmp_path / "c", numbers=numbers, bootstrap_samples=20, permutations=20
+    )
+    found = compare(settings)
+    assert list(found.differences) == list(numbers) and not found.refused
+    assert {one.difference.value for one in found.differences.values()} == {0}
+    assert found.differences["hallucinated_findings"].first > 0
+
+
+def test_a_number_without_terms_is_refused(tmp_path: Path) -> None:
+    settings = CompareSettings(
+        first=OLD, second=OLD, output=tmp_path / "c", numbers=("bleu4", "image_reliance_gap"), bootstrap_samples=20
+    )
+    assert list(compare(settings).refused) == ["image_reliance_gap"]
+
+
+def test_published_results_stand_beside_old_scores() -> None:
+    found = runs.published(OLD)
+    assert {"radgraph_partial", "bleu4"} <= {one.number for one in found}
+
+
+def test_the_review_page_reads_an_old_folder(new: Path, tmp_path: Path) -> None:
+    old, now = read_evaluation(OLD), read_evaluation(new)
+    assert old.studies == now.studies and old.digest == now.digest
+    assert "hallucinated" in {piece.status for study in old.studies for piece in study.generated}
+    assert "hallucinated" in {finding.error for study in old.studies for finding in study.findings}
+    assert {"hallucinated_findings", "hallucinated_priors"} < old.studies[0].scores.keys()
+
+
+def test_a_report_that_holds_an_old_name_is_unchanged(tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    shutil.copytree(OLD, folder)
+    lines = (folder / "entities.jsonl").read_text().replace('"enlarged"', '"looks"')
+    (folder / "entities.jsonl").write_text(lines)
+    texts = ["".join(piece.text for piece in study.reference) for study in read_evaluation(folder).studies]
+    assert any("looks" in text for text in texts)
