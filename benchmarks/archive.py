@@ -34,7 +34,7 @@ def run(tree: Path, output: Path, count: int) -> dict[str, float]:
     """Ingest and generate in this process; seconds of each and memory in MB."""
     import pyarrow.parquet as pq
 
-    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.dataset import Manifest
     from cxrreport.inference.decoding import Engine, Generated
     from cxrreport.inference.generate import generate_predictions
     from cxrreport.ingestion.ingest import ingest

@@ -84,7 +84,7 @@ def make(folder: Path, count: int) -> None:
 
 def ours(folder: Path) -> dict[str, Any]:
     """Ingest and generate, as `cxrreport generate` does with a folder of DICOM."""
-    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.dataset import Manifest
     from cxrreport.inference.decoding import Engine
     from cxrreport.inference.generate import generate_predictions
     from cxrreport.ingestion.ingest import ingest

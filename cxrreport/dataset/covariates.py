@@ -45,10 +45,10 @@ class Covariates:
     manufacturer: str = ""
 
 
-NAMES = tuple(field.name for field in fields(Covariates))
+COVARIATES = tuple(field.name for field in fields(Covariates))
 
 
-def reduced(
+def reduce_covariates(
     *, view: View, sex: str = "", age: str = "", manufacturer: str = "", birth_date: str = "", study_date: str = ""
 ) -> Covariates:
     """Reduce what a header or a table says.

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxrreport.errors import ManifestError
-from cxrreport.storage import parquet as arrow
 from cxrreport.storage.atomic_files import atomic_path
+from cxrreport.storage.parquet import array_from_bytes, read_columns
 
 _FEATURES = {"info": {"features": {"image_id": {"dtype": "string", "_type": "Value"}, "image": {"_type": "Image"}}}}
 _SCHEMA = pa.schema(
@@ -34,20 +34,20 @@ _OPEN_SHARDS = 16
 _LEVEL = 1  # of zlib: 5 times as quick as the usual 6, for files a sixth larger
 
 
-def encode(image: NDArray[np.uint8]) -> bytes:
+def encode_png(image: NDArray[np.uint8]) -> bytes:
     """uint8[R, R] to a grey PNG of 8 bits, lossless."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", compress_level=_LEVEL)
     return buffer.getvalue()
 
 
-def decode(png: bytes) -> NDArray[np.uint8]:
+def decode_png(png: bytes) -> NDArray[np.uint8]:
     """A grey PNG of 8 bits to uint8[R, R], writable."""
     with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
         return np.array(image)
 
 
-def write_shard(path: Path, images: Sequence[tuple[str, bytes]]) -> None:
+def write_image_shard(path: Path, images: Sequence[tuple[str, bytes]]) -> None:
     """Write one shard, whole or not at all.
 
     Args:
@@ -60,14 +60,14 @@ def write_shard(path: Path, images: Sequence[tuple[str, bytes]]) -> None:
     ids = [image_id.encode() for image_id, _ in images]
     image = pa.StructArray.from_arrays(
         [
-            arrow.column([png for _, png in images], pa.binary()),
-            arrow.column([one + b".png" for one in ids], pa.string()),
+            array_from_bytes([png for _, png in images], pa.binary()),
+            array_from_bytes([one + b".png" for one in ids], pa.string()),
         ],
         fields=list(_SCHEMA.field("image").type),
     )
     with atomic_path(path) as temporary:
         pq.write_table(
-            pa.Table.from_arrays([arrow.column(ids, pa.string()), image], schema=_SCHEMA),
+            pa.Table.from_arrays([array_from_bytes(ids, pa.string()), image], schema=_SCHEMA),
             temporary,
             row_group_size=_ROWS_PER_GROUP,
             compression="none",  # PNGs do not get smaller
@@ -89,7 +89,7 @@ class ImageStore:
         self._places: dict[str, tuple[str, int]] = {}
         for path in sorted(folder.glob("*.parquet")):
             try:
-                ids = arrow.read(path, "image_id")["image_id"].to_pylist()
+                ids = read_columns(path, "image_id")["image_id"].to_pylist()
             except (OSError, KeyError, pa.ArrowException) as error:
                 raise ManifestError(f"{path}: not a readable image shard; ingest into a new folder") from error
             self._places |= {image_id: (path.name, row) for row, image_id in enumerate(ids)}
@@ -111,7 +111,7 @@ class ImageStore:
         name, row = self._places[image_id]
         group, within = divmod(row, _ROWS_PER_GROUP)
         try:
-            return decode(self._rows(name, group)[within]["bytes"])
+            return decode_png(self._rows(name, group)[within]["bytes"])
         except (OSError, IndexError, SyntaxError, pa.ArrowException) as error:
             raise ManifestError(f"{self.folder / name}: image {image_id} cannot be read") from error
 

@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cxrreport.dataset.covariates import NAMES, Covariates
+from cxrreport.dataset.covariates import COVARIATES, Covariates
 from cxrreport.dataset.image_store import ImageStore
 from cxrreport.errors import ManifestError
 from cxrreport.records import REPORT_SECTIONS, Image, LeftOut, Report, Split, Study, View
-from cxrreport.storage import parquet as arrow
 from cxrreport.storage.atomic_files import atomic_path
+from cxrreport.storage.parquet import read_columns, table_from_rows
 
 SCHEMA_VERSION = "1"
-MANIFEST, LEDGER, IMAGES = "manifest.parquet", "ledger.parquet", "images"
+MANIFEST, EXCLUSION_LOG, IMAGES = "manifest.parquet", "ledger.parquet", "images"
 
 _COLUMNS = pa.schema(
     [
@@ -40,7 +40,7 @@ _COLUMNS = pa.schema(
         *((section, pa.string()) for section in REPORT_SECTIONS),
     ]
 )
-_LEDGER_COLUMNS = pa.schema([(name, pa.string()) for name in ("source", "study_id", "reason", "detail")])
+_EXCLUSION_COLUMNS = pa.schema([(name, pa.string()) for name in ("source", "study_id", "reason", "detail")])
 _ROWS_AT_A_TIME = 4096
 _NOT_CONTENT = frozenset({"source"})
 """What may differ between two copies of one data set: left out of the digest."""
@@ -100,16 +100,16 @@ def write_manifest(folder: Path, rows: Sequence[ManifestRow], preprocessing: dic
     }
     schema = _COLUMNS
     if any(row.covariates for row in rows):
-        schema = pa.schema([*_COLUMNS, *((name, pa.string()) for name in NAMES)])
+        schema = pa.schema([*_COLUMNS, *((name, pa.string()) for name in COVARIATES)])
     schema = schema.with_metadata(metadata)
     with atomic_path(folder / MANIFEST) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for start in range(0, len(rows), _ROWS_AT_A_TIME):
             some = [row.as_dict() for row in rows[start : start + _ROWS_AT_A_TIME]]
-            writer.write_table(arrow.table(some, schema))
+            writer.write_table(table_from_rows(some, schema))
     return digest
 
 
-def write_ledger(folder: Path, left_out: Sequence[LeftOut]) -> None:
+def write_exclusion_log(folder: Path, left_out: Sequence[LeftOut]) -> None:
     """Write `ledger.parquet`, one row per thing left out.
 
     Raises:
@@ -119,8 +119,8 @@ def write_ledger(folder: Path, left_out: Sequence[LeftOut]) -> None:
         {"source": row.source, "study_id": row.study_id, "reason": row.reason.value, "detail": row.detail}
         for row in left_out
     ]
-    with atomic_path(folder / LEDGER) as temporary:
-        pq.write_table(arrow.table(rows, _LEDGER_COLUMNS), temporary)
+    with atomic_path(folder / EXCLUSION_LOG) as temporary:
+        pq.write_table(table_from_rows(rows, _EXCLUSION_COLUMNS), temporary)
 
 
 class Manifest:
@@ -187,7 +187,7 @@ class Manifest:
                 else f"{folder}: no {MANIFEST}; give the output folder of `cxrreport ingest`"
             )
         try:
-            table = arrow.read(path)
+            table = read_columns(path)
         except (OSError, pa.ArrowException) as error:
             raise ManifestError(f"{path}: cannot be read as Parquet; ingest into a new folder") from error
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
@@ -215,8 +215,8 @@ class Manifest:
             except (TypeError, ValueError) as error:
                 raise ManifestError(f"{path}: the row of image {row['image_id']!r} is not valid") from error
             reports[row["study_id"]] = Report(**{section: row[section] or "" for section in REPORT_SECTIONS})
-            if NAMES[0] in row:
-                covariates[row["image_id"]] = Covariates(**{name: row.get(name) or "" for name in NAMES})
+            if COVARIATES[0] in row:
+                covariates[row["image_id"]] = Covariates(**{name: row.get(name) or "" for name in COVARIATES})
         preprocessing = json.loads(metadata["cxrreport.preprocessing"])
         return cls(folder, images, reports, preprocessing, metadata["cxrreport.digest"], covariates)
 

@@ -83,8 +83,8 @@ _ACTIVE: ContextVar[Pseudonyms | None] = ContextVar("pseudonyms", default=None)
 
 
 @contextmanager
-def active(pseudonyms: Pseudonyms | None) -> Iterator[None]:
-    """Within the block, `shown_id` and `shown_path` hide what errors would name."""
+def hide_identifiers(pseudonyms: Pseudonyms | None) -> Iterator[None]:
+    """Within the block, `id_for_message` and `path_for_message` hide what errors would name."""
     token = _ACTIVE.set(pseudonyms)
     try:
         yield
@@ -92,20 +92,20 @@ def active(pseudonyms: Pseudonyms | None) -> Iterator[None]:
         _ACTIVE.reset(token)
 
 
-def shown_id(kind: str, value: str) -> str:
+def id_for_message(kind: str, value: str) -> str:
     """An id as a message may show it."""
     pseudonyms = _ACTIVE.get()
     return value if pseudonyms is None else pseudonyms.of(kind, value)
 
 
-def shown_path(path: str) -> str:
+def path_for_message(path: str) -> str:
     """A path inside the input as a message may show it."""
     pseudonyms = _ACTIVE.get()
     return path if pseudonyms is None else pseudonyms.path(path)
 
 
 @contextmanager
-def unnamed_input(settings: Any) -> Iterator[None]:
+def hide_input_name(settings: Any) -> Iterator[None]:
     """Within the block, errors that name the input itself say `input` instead, where names are to be hidden.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from cxrreport.dataset.covariates import NAMES
+from cxrreport.dataset import COVARIATES
 from cxrreport.evaluation.statistics import Measure, PatientBootstrap
 from cxrreport.records import View
 
@@ -34,7 +34,7 @@ def read_groups(manifest: Path, studies: Sequence[str]) -> dict[str, list[str]]:
         studies: study ids of the manifest.
     """
     file = pq.ParquetFile(manifest)
-    held = [name for name in (*NAMES, "view") if name in file.schema_arrow.names]
+    held = [name for name in (*COVARIATES, "view") if name in file.schema_arrow.names]
     rows = file.read(columns=["study_id", *held]).to_pylist()
     if held == ["view"]:
         held = ["projection"]

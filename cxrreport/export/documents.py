@@ -12,16 +12,16 @@ from uuid import UUID, uuid5
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrreport.dataset.manifest import write_ledger
+from cxrreport.dataset import write_exclusion_log
 from cxrreport.errors import InputError, RefusedImage
 from cxrreport.export import fhir, structured_report
 from cxrreport.export.sources import ExportInputs, SourceHeaders, read_predictions
 from cxrreport.ingestion.dicom.elements import text
 from cxrreport.records import LeftOut, Prediction, Progress, Reason
 from cxrreport.settings import ExportSettings
-from cxrreport.storage import parquet
 from cxrreport.storage.atomic_files import atomic_path
 from cxrreport.storage.output_folder import OutputFolder, output_folder
+from cxrreport.storage.parquet import table_from_rows
 
 EXPORTED = pa.schema([(name, pa.string()) for name in ("study_id", "format", "file")])
 """Schema of `exported.parquet`: the files of each study, relative to the output folder."""
@@ -94,8 +94,8 @@ def _export(settings: ExportSettings, inputs: ExportInputs, progress: Progress, 
             exported += 1
         progress(exported + len(refused), total, "predictions")
     with atomic_path(folder.path / "exported.parquet") as temporary:
-        pq.write_table(parquet.table(rows, EXPORTED), temporary)
-    write_ledger(folder.path, refused)
+        pq.write_table(table_from_rows(rows, EXPORTED), temporary)
+    write_exclusion_log(folder.path, refused)
     summary = ExportSummary(
         predictions=exported + len(refused),
         exported=exported,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxrreport.dataset.manifest import Manifest
+from cxrreport.dataset import Manifest
 from cxrreport.errors import InputError, RefusedImage
 from cxrreport.inference import INGESTED
 from cxrreport.inference.shards import row_from_json

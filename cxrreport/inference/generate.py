@@ -9,7 +9,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from cxrreport.dataset.pseudonyms import recorded_input, unnamed_input
+from cxrreport.dataset import hide_input_name, recorded_input
 from cxrreport.errors import InputError, MismatchError
 from cxrreport.inference.backends import load_model
 from cxrreport.inference.decoding.memory import release_unused_memory
@@ -26,7 +26,7 @@ from cxrreport.storage.job_arrays import part_folder, parts_of, remove_parts
 from cxrreport.storage.output_folder import OutputFolder, output_folder
 
 if TYPE_CHECKING:
-    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.dataset import Manifest
 
 PHANTOMS_ONLY = (
     "This model has only seen phantoms, that is drawings made by this project. What it writes about a real radiograph "
@@ -89,7 +89,7 @@ def generate(
     """
     where = part_folder(settings.output, settings.shard)
     recorded = settings.model_dump(mode="json") | recorded_input(settings)
-    with unnamed_input(settings), output_folder(where, command=COMMAND, settings=recorded) as folder:
+    with hide_input_name(settings), output_folder(where, command=COMMAND, settings=recorded) as folder:
         inputs = prepare_inputs(settings, progress)
         loaded = load_model(inputs.settings, inputs.checkpoint, resolution=inputs.manifest.resolution)
         if log_inputs is not None:

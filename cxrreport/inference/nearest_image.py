@@ -27,7 +27,7 @@ from cxrreport.settings import GenerateSettings
 from cxrreport.storage.atomic_files import atomic_path
 
 if TYPE_CHECKING:
-    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.dataset import Manifest
 
 CHUNK = 1024
 """Training images per file of features; an interruption loses at most one file."""

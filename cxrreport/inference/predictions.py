@@ -18,11 +18,11 @@ from cxrreport.inference.mix_prompts import draw_boxes
 from cxrreport.inference.shards import Row, row_to_json
 from cxrreport.inference.worker import resize_method
 from cxrreport.records import LeftOut, Prediction
-from cxrreport.storage import parquet
 from cxrreport.storage.atomic_files import atomic_path
+from cxrreport.storage.parquet import table_from_rows
 
 if TYPE_CHECKING:
-    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.dataset import Manifest
 
 PREDICTIONS = pa.schema(
     [
@@ -106,8 +106,8 @@ def write_tables(
             predictions = [row for row in rows if isinstance(row, Prediction)]
             failed = [row for row in rows if isinstance(row, LeftOut)]
             lines.writelines(f"{row_to_json(row)}\n" for row in predictions)
-            predictions_file.write_table(parquet.table([asdict(row) for row in predictions], predictions_file.schema))
-            failed_file.write_table(parquet.table([asdict(row) for row in failed], failed_file.schema))
+            predictions_file.write_table(table_from_rows([asdict(row) for row in predictions], predictions_file.schema))
+            failed_file.write_table(table_from_rows([asdict(row) for row in failed], failed_file.schema))
             for row in predictions:
                 if draw is not None and row.boxes:
                     draw(row)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrreport.dataset.manifest import Manifest
+from cxrreport.dataset import Manifest
 from cxrreport.errors import InputError, SettingsError
 from cxrreport.inference import INGESTED
 from cxrreport.model import checkpoints

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cxrreport.dataset.manifest import Manifest
+from cxrreport.dataset import Manifest
 from cxrreport.errors import CxrReportError, InferenceError, MissingExtraError, SettingsError
 from cxrreport.inference.backends import load_model
 from cxrreport.inference.shards import Row, row_from_json, row_to_json

@@ -21,7 +21,7 @@ from cxrreport.records import LeftOut, Prediction, Reason, Split, Study
 from cxrreport.settings import GenerateSettings
 
 if TYPE_CHECKING:
-    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.dataset import Manifest
 
 Images = tuple[npt.NDArray[np.uint8], ...]
 """The images of one study, uint8[R, R] each."""

@@ -22,16 +22,22 @@ from pathlib import Path
 from typing import Any
 
 import cxrreport
-from cxrreport.dataset.covariates import Covariates, reduced
-from cxrreport.dataset.image_store import ImageStore, encode, write_shard
-from cxrreport.dataset.manifest import (
+from cxrreport.dataset import (
     IMAGES,
     MANIFEST,
+    Covariates,
+    ImageStore,
     ManifestRow,
-    write_ledger,
+    Pseudonyms,
+    encode_png,
+    hide_identifiers,
+    hide_input_name,
+    recorded_input,
+    reduce_covariates,
+    write_exclusion_log,
+    write_image_shard,
     write_manifest,
 )
-from cxrreport.dataset.pseudonyms import Pseudonyms, active, recorded_input, unnamed_input
 from cxrreport.errors import OutputError, RefusedImage
 from cxrreport.ingestion.dicom.radiograph import Header, read_covariates, read_radiograph
 from cxrreport.ingestion.images.burned_in import text_near_border
@@ -125,8 +131,8 @@ def ingest(
     rewriter = allowed_rewriter(settings, rewriter)
     pseudonyms = Pseudonyms.from_file(settings.pseudonymize) if settings.pseudonymize is not None else None
     with (
-        active(pseudonyms),
-        unnamed_input(settings),
+        hide_identifiers(pseudonyms),
+        hide_input_name(settings),
         output_folder(
             part_folder(settings.output, settings.shard), command="ingest", settings=_recorded(settings)
         ) as folder,
@@ -144,7 +150,7 @@ def ingest(
         if settings.shard is None:
             left_out += plan.left_out
             left_out.sort(key=lambda row: (row.source, row.study_id, row.reason))
-            write_ledger(folder.path, left_out)
+            write_exclusion_log(folder.path, left_out)
             digest = write_manifest(folder.path, rows, _preprocessing(settings))
             _write_sheet(folder.path, rows)
         else:
@@ -218,14 +224,14 @@ def _read_image(study: StudyPlan, source: Source, settings: IngestSettings) -> t
     sha256 = hashlib.sha256(square.tobytes()).hexdigest()
     covariates = _covariates(source, settings) if settings.covariates else None
     row = ManifestRow(image=image, report=study.report, image_sha256=sha256, covariates=covariates)
-    return row, encode(square)
+    return row, encode_png(square)
 
 
 def _covariates(source: Source, settings: IngestSettings) -> Covariates:
     """What the table says, and what the header says where the table does not."""
     view, told = source.view or View.UNKNOWN, source.covariates or Covariates()
     if is_picture(source.path):
-        return replace(told, projection=told.projection or reduced(view=view).projection)
+        return replace(told, projection=told.projection or reduce_covariates(view=view).projection)
     header = read_covariates(source.path, max_pixels=settings.max_pixels, view=view)
     return replace(header, **{name: value for name, value in asdict(told).items() if value})
 
@@ -319,7 +325,7 @@ Part = tuple[list[ManifestRow], list[LeftOut]]
 def _save_part(folder: Path, index: int, studies: list[StudyPlan], result: StudyResult) -> Part:
     shard = folder / IMAGES / f"{index:05}.parquet"
     if result.kept:
-        write_shard(shard, [(row.image.image_id, png) for row, png in result.kept])
+        write_image_shard(shard, [(row.image.image_id, png) for row, png in result.kept])
     else:
         shard.unlink(missing_ok=True)
     write_json(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cxrreport.dataset.pseudonyms import Pseudonyms
+from cxrreport.dataset import Pseudonyms
 from cxrreport.ingestion.dicom.radiograph import Header
 from cxrreport.ingestion.layouts.listing import Listing
 from cxrreport.records import LeftOut

@@ -29,7 +29,7 @@ from cxrreport.review.studies import WORST_BY, Evaluated, FindingRow, ReviewedSt
 from cxrreport.storage.atomic_files import atomic_path
 
 if TYPE_CHECKING:
-    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.dataset import Manifest
 
 QUALITY = 90
 _SAMPLED = 16

@@ -24,7 +24,7 @@ from cxrreport.settings import (
 )
 
 if TYPE_CHECKING:
-    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.dataset import Manifest
 
 R = TypeVar("R")
 Verb = (
@@ -103,7 +103,7 @@ def shown(settings: Verb) -> Verb:
     """Settings as MLflow and state files may show them: where ids become pseudonyms, the input's name does too."""
     if not isinstance(settings, (IngestSettings, GenerateSettings)) or settings.pseudonymize is None:
         return settings
-    from cxrreport.dataset.pseudonyms import recorded_input
+    from cxrreport.dataset import recorded_input
 
     hidden = {name: Path(value) for name, value in recorded_input(settings).items()}
     return settings.model_copy(update=hidden)

@@ -169,7 +169,7 @@ def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Sum
     Raises:
         CxrReportError: as `review.write_page`.
     """
-    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.dataset import Manifest
     from cxrreport.review import write_page
 
     with tracked("review", settings) as (run, summarise):

@@ -26,7 +26,7 @@ def ingest(
     Raises:
         CxrReportError: one of its kinds; see `ingestion.ingest.ingest`.
     """
-    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.dataset import Manifest
     from cxrreport.ingestion.ingest import ingest as work
 
     with tracked("ingest", settings) as (run, summarise):

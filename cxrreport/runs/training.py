@@ -26,7 +26,7 @@ def train(
     Raises:
         CxrReportError: one of its kinds; see `training.finetune.train`.
     """
-    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.dataset import Manifest
     from cxrreport.model import checkpoints
     from cxrreport.training import finetune
 

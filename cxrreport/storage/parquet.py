@@ -1,7 +1,7 @@
-"""Rows to Arrow tables and back without pandas, which costs every process 30 MB and half a second.
+"""Conversion between rows and Arrow tables without pandas, which costs every process 30 MB and half a second.
 
-`pyarrow.array`, and with it `Table.from_pylist`, imports it to see whether it was given a Series; Arrow's JSON reader
-takes the same rows and does not. `parquet.read_table` imports `pyarrow.dataset`, which does; `ParquetFile` does not.
+`pyarrow.array`, and with it `Table.from_pylist`, imports pandas to recognise a Series; Arrow's JSON reader accepts the
+same rows without it. `parquet.read_table` imports `pyarrow.dataset`, which imports pandas; `ParquetFile` does not.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from pyarrow import json as arrow_json
 
 
-def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows of JSON values, whose names are all in the schema; a name that a row lacks is null there.
+def table_from_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Convert rows of JSON values to a table; a column that a row lacks is null.
 
     Raises:
-        ArrowInvalid: a value is not of its column's type, or its name not in the schema.
+        ArrowInvalid: a value does not have the type of its column, or its name is not in the schema.
     """
     if not rows:
         return pa.Table.from_batches([], schema)
@@ -34,18 +34,18 @@ def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     ).cast(schema)
 
 
-def column(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
-    """Bytes as an array of binary, or UTF-8 as one of strings; less than 2 GiB together."""
+def array_from_bytes(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
+    """Convert byte strings, less than 2 GiB in total, to an array of type binary, or string if they are UTF-8."""
     ends = np.cumsum([0, *map(len, values)]).astype(np.int32)
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(values))])
 
 
-def read(path: Path, *columns: str) -> pa.Table:
-    """A Parquet file, or these columns of it.
+def read_columns(path: Path, *columns: str) -> pa.Table:
+    """Read a Parquet file, or only the given columns.
 
     Raises:
         OSError: the file cannot be read.
-        ArrowException: it is no Parquet file.
+        ArrowException: it is not a Parquet file.
     """
     with pq.ParquetFile(path) as file:
         return file.read(columns=list(columns) or None, use_threads=False)

@@ -1,10 +1,10 @@
-"""Ages, sexes and makers, reduced to what may be kept."""
+"""Ages, sexes and makers, reduce_covariates to what may be kept."""
 
 from __future__ import annotations
 
 import pytest
 
-from cxrreport.dataset.covariates import Covariates, reduced
+from cxrreport.dataset import Covariates, reduce_covariates
 from cxrreport.records import View
 
 
@@ -16,7 +16,7 @@ from cxrreport.records import View
     ],
 )
 def test_age(age: str, band: str) -> None:
-    assert reduced(view=View.PA, age=age).age_band == band
+    assert reduce_covariates(view=View.PA, age=age).age_band == band
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_age(age: str, band: str) -> None:
     [("19500101", "20200101", "70-79"), ("20210101", "20200101", ""), ("", "20200101", ""), ("1950", "20200101", "")],
 )
 def test_age_from_dates(born: str, seen: str, band: str) -> None:
-    assert reduced(view=View.PA, birth_date=born, study_date=seen).age_band == band
+    assert reduce_covariates(view=View.PA, birth_date=born, study_date=seen).age_band == band
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ def test_age_from_dates(born: str, seen: str, band: str) -> None:
     ],
 )
 def test_manufacturer(name: str, maker: str) -> None:
-    assert reduced(view=View.PA, manufacturer=name).manufacturer == maker
+    assert reduce_covariates(view=View.PA, manufacturer=name).manufacturer == maker
 
 
 def test_sex_and_projection() -> None:
-    assert reduced(view=View.AP, sex="female") == Covariates(sex="F", projection="AP")
-    assert reduced(view=View.LATERAL, sex="X") == Covariates() == reduced(view=View.UNKNOWN)
+    assert reduce_covariates(view=View.AP, sex="female") == Covariates(sex="F", projection="AP")
+    assert reduce_covariates(view=View.LATERAL, sex="X") == Covariates() == reduce_covariates(view=View.UNKNOWN)

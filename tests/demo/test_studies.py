@@ -75,7 +75,7 @@ def test_ingest_reads_them_all_with_their_reports(phantoms, tmp_path):
     summary = ingest(settings, silent)
     assert summary.kept == len(studies)
     assert set(summary.left_out) <= {"not-frontal"}
-    from cxrreport.dataset.manifest import Manifest
+    from cxrreport.dataset import Manifest
 
     manifest = Manifest.open(tmp_path / "out")
     reports = {study.study_id: study.written.report for study in studies}

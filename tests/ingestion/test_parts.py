@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cxrreport.dataset.image_store import ImageStore, decode, encode, write_shard
-from cxrreport.dataset.manifest import Manifest
+from cxrreport.dataset import ImageStore, Manifest, decode_png, encode_png, write_image_shard
 from cxrreport.errors import ManifestError, RefusedImage
 from cxrreport.ingestion.dicom.codestream import frame_size
 from cxrreport.ingestion.images.contact_sheet import spread, write_contact_sheet
@@ -144,7 +143,7 @@ def test_store_gives_back_every_pixel(tmp_path: Path) -> None:
     names = list(images)
     for shard in (0, 1):
         part = names[shard::2]
-        write_shard(tmp_path / f"{shard:05}.parquet", [(name, encode(images[name])) for name in part])
+        write_image_shard(tmp_path / f"{shard:05}.parquet", [(name, encode_png(images[name])) for name in part])
     store = ImageStore(tmp_path)
     for name in rng.permutation(names):
         assert np.array_equal(store[str(name)], images[str(name)])
@@ -155,16 +154,16 @@ def test_store_gives_back_every_pixel(tmp_path: Path) -> None:
 
 
 def test_store_is_read_by_plain_pyarrow_and_says_what_it_is_to_datasets(tmp_path: Path) -> None:
-    write_shard(tmp_path / "00000.parquet", [("a", encode(GRADIENT))])
+    write_image_shard(tmp_path / "00000.parquet", [("a", encode_png(GRADIENT))])
     table = pq.read_table(tmp_path)
     row = table.to_pylist()[0]
-    assert np.array_equal(decode(row["image"]["bytes"]), GRADIENT) and row["image"]["path"] == "a.png"
+    assert np.array_equal(decode_png(row["image"]["bytes"]), GRADIENT) and row["image"]["path"] == "a.png"
     assert b'"_type": "Image"' in table.schema.metadata[b"huggingface"]
 
 
 def test_store_is_read_by_datasets(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="datasets is not installed (extra dev)")
-    write_shard(tmp_path / "images/00000.parquet", [(str(number), encode(GRADIENT)) for number in range(3)])
+    write_image_shard(tmp_path / "images/00000.parquet", [(str(number), encode_png(GRADIENT)) for number in range(3)])
     files, cache = str(tmp_path / "images/*.parquet"), str(tmp_path / "cache")
     loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=cache)
     assert loaded["image_id"][:] == ["0", "1", "2"]
@@ -174,14 +173,14 @@ def test_store_is_read_by_datasets(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_store_is_read_by_ray(tmp_path: Path) -> None:
     data = pytest.importorskip("ray.data", reason="Ray is not installed (extra ray)")
-    write_shard(tmp_path / "00000.parquet", [(str(number), encode(GRADIENT)) for number in range(3)])
+    write_image_shard(tmp_path / "00000.parquet", [(str(number), encode_png(GRADIENT)) for number in range(3)])
     rows = data.read_parquet(str(tmp_path)).take_all()
     assert sorted(row["image_id"] for row in rows) == ["0", "1", "2"]
-    assert np.array_equal(decode(rows[0]["image"]["bytes"]), GRADIENT)
+    assert np.array_equal(decode_png(rows[0]["image"]["bytes"]), GRADIENT)
 
 
 def test_store_read_after_a_fork(tmp_path: Path) -> None:
-    write_shard(tmp_path / "00000.parquet", [(str(number), encode(GRADIENT)) for number in range(20)])
+    write_image_shard(tmp_path / "00000.parquet", [(str(number), encode_png(GRADIENT)) for number in range(20)])
     store = ImageStore(tmp_path)
     assert np.array_equal(store["0"], GRADIENT)
     child = os.fork()

@@ -25,8 +25,7 @@ from pydicom.dataset import Dataset
 from typer.testing import CliRunner
 
 from cxrreport.cli import app
-from cxrreport.dataset.covariates import Covariates
-from cxrreport.dataset.manifest import Manifest, content_digest
+from cxrreport.dataset import Covariates, Manifest, content_digest
 from cxrreport.errors import InputError, ManifestError, OutputError
 from cxrreport.ingestion import ingest as pipeline
 from cxrreport.ingestion.ingest import IngestSummary, ingest
@@ -429,7 +428,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from cxrreport.ingestion import ingest as pipeline
-from cxrreport.dataset.covariates import Covariates
+from cxrreport.dataset import Covariates
 from cxrreport.settings import IngestSettings
 if __name__ == "__main__":
     pipeline.STUDIES_PER_SHARD = 4

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from cxrreport.dataset.pseudonyms import Pseudonyms, active, shown_id, shown_path
+from cxrreport.dataset import Pseudonyms, hide_identifiers, id_for_message, path_for_message
 from cxrreport.errors import InputError, SettingsError
 from cxrreport.ingestion.images.burned_in import text_near_border
 from cxrreport.ingestion.study_plan import Plan, StudyPlan
@@ -55,11 +55,11 @@ def test_a_short_key_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_messages_name_pseudonyms_while_they_are_active(tmp_path: Path) -> None:
     pseudonyms = Pseudonyms.from_file(key_file(tmp_path))
-    assert (shown_id("study", "7"), shown_path("A/b.dcm")) == ("7", "A/b.dcm")
-    with active(pseudonyms):
-        assert shown_id("study", "7") == pseudonyms.of("study", "7")
-        assert "A" not in shown_path("A/b.dcm").split("/")
-    assert shown_id("study", "7") == "7"
+    assert (id_for_message("study", "7"), path_for_message("A/b.dcm")) == ("7", "A/b.dcm")
+    with hide_identifiers(pseudonyms):
+        assert id_for_message("study", "7") == pseudonyms.of("study", "7")
+        assert "A" not in path_for_message("A/b.dcm").split("/")
+    assert id_for_message("study", "7") == "7"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 import pyarrow as pa
 import pytest
 
-from cxrreport.storage.parquet import column, table
+from cxrreport.storage.parquet import array_from_bytes, table_from_rows
 
 SCHEMA = pa.schema(
     [
@@ -32,7 +32,7 @@ ROWS = [
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS[2:3], []])
 def test_rows_are_those_of_pyarrow(rows: list[dict[str, object]]) -> None:
-    made = table(rows, SCHEMA)
+    made = table_from_rows(rows, SCHEMA)
     assert made.equals(pa.Table.from_pylist(rows, SCHEMA), check_metadata=True)
     assert made.schema.names == SCHEMA.names
 
@@ -40,13 +40,13 @@ def test_rows_are_those_of_pyarrow(rows: list[dict[str, object]]) -> None:
 @pytest.mark.parametrize("row", [{"id": 1}, {"count": "one"}, {"count": 2**31}, {"absent": 1}])
 def test_a_value_that_does_not_fit_is_an_error(row: dict[str, object]) -> None:
     with pytest.raises(pa.ArrowInvalid):
-        table([row], SCHEMA)
+        table_from_rows([row], SCHEMA)
 
 
 def test_columns_of_bytes() -> None:
     values = [b"", b"\x00\xff", "é".encode()]
-    assert column(values, pa.binary()).equals(pa.array(values, pa.binary()))
-    assert column([], pa.string()).equals(pa.array([], pa.string()))
+    assert array_from_bytes(values, pa.binary()).equals(pa.array(values, pa.binary()))
+    assert array_from_bytes([], pa.string()).equals(pa.array([], pa.string()))
 
 
 def test_ingest_writes_without_pandas() -> None:
@@ -54,13 +54,13 @@ def test_ingest_writes_without_pandas() -> None:
     code = """if True:
         import sys, tempfile
         from pathlib import Path
-        from cxrreport.dataset.manifest import Manifest, write_ledger, write_manifest
-        from cxrreport.dataset.image_store import write_shard
+        from cxrreport.dataset import Manifest, write_exclusion_log, write_manifest
+        from cxrreport.dataset import write_image_shard
         from cxrreport.records import LeftOut, Reason
         folder = Path(tempfile.mkdtemp())
-        write_shard(folder / "images/0.parquet", [("1", b"png")])
-        write_ledger(folder, [LeftOut(source="a", reason=Reason.NOT_DICOM)])
-        write_ledger(folder, [])
+        write_image_shard(folder / "images/0.parquet", [("1", b"png")])
+        write_exclusion_log(folder, [LeftOut(source="a", reason=Reason.NOT_DICOM)])
+        write_exclusion_log(folder, [])
         write_manifest(folder, [], {})
         Manifest.open(folder)
         print("pandas" in sys.modules)

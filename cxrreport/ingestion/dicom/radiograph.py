@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from cxrreport.dataset.covariates import Covariates, reduced
+from cxrreport.dataset import Covariates, reduce_covariates
 from cxrreport.errors import PixelError, RefusedImage
 from cxrreport.ingestion.dicom.bounded_file import BoundedFile, opened
 from cxrreport.ingestion.dicom.colour import PALETTE_TAGS, SAMPLES
@@ -104,7 +104,7 @@ def read_header(path: Path, *, max_pixels: int, keep: Collection[str] = ()) -> H
 
 
 def read_covariates(path: Path, *, max_pixels: int, view: View) -> Covariates:
-    """Read sex, age and manufacturer from a header, reduced; asked for by users, and read by nothing else.
+    """Read sex, age and manufacturer from a header, reduce_covariates; asked for by users, and read by nothing else.
 
     Args:
         path: a file of which `read_header` thinks well.
@@ -117,7 +117,7 @@ def read_covariates(path: Path, *, max_pixels: int, view: View) -> Covariates:
     with opened(path, max_pixels) as file:
         dataset = _parse(file, pixels=False, tags=_COVARIATE_TAGS)
     with translated(Reason.NOT_READABLE, "a header element cannot be read"):
-        return reduced(
+        return reduce_covariates(
             sex=text(dataset, "PatientSex"),
             age=text(dataset, "PatientAge"),
             manufacturer=text(dataset, "Manufacturer"),

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from cxrreport.dataset.covariates import Covariates, reduced
-from cxrreport.dataset.pseudonyms import shown_id, shown_path
+from cxrreport.dataset import Covariates, id_for_message, path_for_message, reduce_covariates
 from cxrreport.errors import InputError
 from cxrreport.ingestion.images.picture import is_picture
 from cxrreport.ingestion.images.views import view_of
@@ -147,7 +146,7 @@ def _list_mimic_cxr(settings: IngestSettings) -> Listing:
     for image_id, (path, source, study_id, patient_id) in sorted(on_disk.items()):
         row = splits.get(image_id, {})
         if row and (row["study_id"], row["subject_id"]) != (study_id, patient_id):
-            named = shown_id("image", image_id)
+            named = id_for_message("image", image_id)
             raise InputError(f"{split_file}: image {named} is not in the study and patient that its path names")
         if study_id not in reports:
             reports[study_id] = _mimic_report(report_root, patient_id, study_id)
@@ -184,7 +183,7 @@ def _mimic_report(root: Path, patient_id: str, study_id: str) -> Report | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        shown = shown_id("study", study_id)
+        shown = id_for_message("study", study_id)
         raise InputError(f"the report of study {shown} cannot be read ({error.strerror})") from error
     return parse_report(text)
 
@@ -264,7 +263,7 @@ def _openi_reports_of_table(path: Path) -> tuple[dict[str, Report], dict[str, st
         if not number.isdigit() or report is None:
             raise InputError(f"{path}: a uid is not of the form CXR123 or 123")
         if f"CXR{int(number)}" in reports:
-            raise InputError(f"{path}: report {shown_id('study', f'CXR{int(number)}')} is there twice")
+            raise InputError(f"{path}: report {id_for_message('study', f'CXR{int(number)}')} is there twice")
         reports[f"CXR{int(number)}"] = report
         _add_listed(listed, row.get("images", "").split("|"))
     return reports, listed
@@ -307,7 +306,7 @@ def _list_folder(settings: IngestSettings) -> Listing:
     if settings.reports is not None:
         for row in read_text_table(settings.reports, required=("study_id",)):
             if row["study_id"] in by_study:
-                raise InputError(f"{settings.reports}: study {shown_id('study', row['study_id'])} is there twice")
+                raise InputError(f"{settings.reports}: study {id_for_message('study', row['study_id'])} is there twice")
             split = split_of(row, str(settings.reports))
             by_study[row["study_id"]] = StudyRow(report=report_of(row), split=split)
         if by_study and all(row.report is None for row in by_study.values()):
@@ -332,10 +331,10 @@ def _list_table(settings: IngestSettings) -> Listing:
     sources = []
     for row in read_text_table(table, required=("image", "study_id", "patient_id")):
         if not row["image"]:
-            raise InputError(f"{table}: a row of study {shown_id('study', row['study_id']) or '(none)'} has no image")
+            raise InputError(f"{table}: no image for study {id_for_message('study', row['study_id']) or '(none)'}")
         path = root / row["image"]
         if is_picture(path) and not (row["study_id"] and row["patient_id"]):
-            raise InputError(f"{table}: the row of image {shown_path(row['image'])} has no study_id or no patient_id")
+            raise InputError(f"{table}: no study_id or patient_id for image {path_for_message(row['image'])}")
         inside = path.resolve().is_relative_to(root.resolve())
         view = view_of(row.get("view", ""))
         sources.append(
@@ -348,7 +347,7 @@ def _list_table(settings: IngestSettings) -> Listing:
                 split=split_of(row, str(table)),
                 view=None if view is View.UNKNOWN and not is_picture(path) else view,
                 report=report_of(row),
-                covariates=reduced(view=view, **{name: row.get(name, "") for name in _COVARIATE_COLUMNS})
+                covariates=reduce_covariates(view=view, **{name: row.get(name, "") for name in _COVARIATE_COLUMNS})
                 if settings.covariates
                 else None,
             )
@@ -390,4 +389,4 @@ def _walk(root: Path, output: Path) -> Iterator[tuple[Path, str]]:
 def _shown_below(root: Path, path: str | bytes | None) -> str:
     """A path as a message may show it: the root as it was given, what is below as names may be shown."""
     below = os.path.relpath(os.fsdecode(path or b""), root)
-    return f"{root}/{shown_path(below)}"
+    return f"{root}/{path_for_message(below)}"
