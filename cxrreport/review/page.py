@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from cxrreport.dataset import Manifest
 
 QUALITY = 90
+_SCRIPTS = ("data.js", "notes.js", "list.js", "study.js", "image.js", "events.js")
+"""Joined into one script in this order."""
 _SAMPLED = 16
 """Number of images from which the size of the page is estimated."""
 
@@ -67,13 +69,13 @@ def write_page(
         for number, image_id in enumerate(known[study.study_id].image_ids)
     ]
     side = _side(manifest, [image_id for _, image_id in images], megabytes)
-    parts = files("cxrreport.review")
+    web = files("cxrreport.review") / "web"
     # Both are files of this package, not input, so they are not escaped.
-    script = (parts / "page.js").read_text(encoding="utf-8")
-    style = (parts / "page.css").read_text(encoding="utf-8")
+    script = "\n".join((web / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    style = (web / "page.css").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # keep the order of the evaluation
-    template = environment.from_string((parts / "template.html").read_text(encoding="utf-8"))
+    template = environment.from_string((web / "template.html").read_text(encoding="utf-8"))
     stream = template.stream(
         script=Markup(script),  # noqa: S704
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
