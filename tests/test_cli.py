@@ -128,11 +128,11 @@ def test_all_splits_can_be_asked_for(runner: CliRunner, called: dict[str, Settin
 
 
 def test_controls_are_pairs(runner: CliRunner, called: dict[str, Settings]) -> None:
-    given = ["evaluate", "-p", "a", "-r", "b", "-o", "c", "--control", "blank=d", "--control", "bare=e=f"]
+    given = ["evaluate", "-p", "a", "-r", "b", "-o", "c", "--baseline", "blank=d", "--baseline", "bare=e=f"]
     assert runner.invoke(cli.app, given).exit_code == 0
-    assert called["evaluate"].controls == {"blank": Path("d"), "bare": Path("e=f")}  # type: ignore[attr-defined]
-    assert called["evaluate"].generate_controls == ()  # type: ignore[attr-defined]
-    wrong = runner.invoke(cli.app, [*given, "--control", "shufled"])
+    assert called["evaluate"].baselines == {"blank": Path("d"), "bare": Path("e=f")}  # type: ignore[attr-defined]
+    assert called["evaluate"].generate_baselines == ()  # type: ignore[attr-defined]
+    wrong = runner.invoke(cli.app, [*given, "--baseline", "shufled"])
     assert wrong.exit_code == 2
     for word in ("NAME=PATH", "most-frequent, shuffled, blank, no-adapter, nearest"):
         assert word in wrong.stderr
@@ -144,15 +144,15 @@ def test_controls_by_their_name_alone_and_metrics(
     path = tmp_path / "evaluate.yaml"
     path.write_text("predictions: p\nreferences: r\noutput: o\nmost_frequent: false\n", encoding="utf-8")
     asked = ("shuffled", "no-adapter", "most-frequent", "mine=m")
-    given = [word for name in asked for word in ("--control", name)]
+    given = [word for name in asked for word in ("--baseline", name)]
     assert runner.invoke(cli.app, ["evaluate", str(path), *given, "--metric", "bleu"]).exit_code == 0
     found = called["evaluate"].model_dump()
-    assert found["generate_controls"] == ("shuffled", "no_adapter")
-    assert (found["most_frequent"], found["controls"], found["metrics"]) == (True, {"mine": Path("m")}, ("bleu",))
-    assert runner.invoke(cli.app, ["generate", "-i", "d", "-o", "o", "--control", "no-adapter"]).exit_code == 0
-    assert called["generate"].control == "no_adapter"  # type: ignore[attr-defined]
-    twice = runner.invoke(cli.app, ["evaluate", str(path), "--control", "blank=m", "--control", "blank"])
-    assert twice.exit_code == 2 and "blank is among the controls too" in twice.stderr
+    assert found["generate_baselines"] == ("shuffled", "no_adapter")
+    assert (found["most_frequent"], found["baselines"], found["metrics"]) == (True, {"mine": Path("m")}, ("bleu",))
+    assert runner.invoke(cli.app, ["generate", "-i", "d", "-o", "o", "--baseline", "no-adapter"]).exit_code == 0
+    assert called["generate"].baseline == "no_adapter"  # type: ignore[attr-defined]
+    twice = runner.invoke(cli.app, ["evaluate", str(path), "--baseline", "blank=m", "--baseline", "blank"])
+    assert twice.exit_code == 2 and "blank is among the baselines too" in twice.stderr
 
 
 def test_the_summary_is_a_table_of_at_most_80_columns(runner: CliRunner, called: dict[str, Settings]) -> None:

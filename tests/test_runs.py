@@ -134,7 +134,7 @@ def road(tmp_path_factory: pytest.TempPathFactory, generation_checkpoint_folder:
                 predictions=folder / "tuned",
                 references=folder / "data",
                 output=folder / "scores",
-                controls={"no_adapter": folder / "bare"},
+                baselines={"no_adapter": folder / "bare"},
                 radgraph="tiny",
                 bootstrap_samples=50,
             ),
@@ -212,7 +212,7 @@ def test_one_command_makes_the_controls_too(road: Road) -> None:
         predictions=road.folder / "tuned",
         references=road.folder / "data",
         output=road.folder / "controlled",
-        generate_controls=names,
+        generate_baselines=names,
         metrics=("radgraph",),
         radgraph="tiny",
         bootstrap_samples=50,
@@ -248,15 +248,15 @@ def test_controls_are_made_only_of_what_the_predictions_were_made_of(road: Road,
     (tmp_path / "table").mkdir()
     shutil.copy(road.folder / "tuned/predictions.parquet", tmp_path / "table/predictions.parquet")
     with pytest.raises(InputError, match=r"generate\.json: cannot be read"):
-        runs.evaluate(EvaluateSettings(predictions=tmp_path / "table", generate_controls=("blank",), **given))
+        runs.evaluate(EvaluateSettings(predictions=tmp_path / "table", generate_baselines=("blank",), **given))
     with pytest.raises(SettingsError, match=r"'no_adapter': checkpoint .* has no adapter"):
-        runs.evaluate(EvaluateSettings(predictions=road.folder / "bare", generate_controls=("no_adapter",), **given))
+        runs.evaluate(EvaluateSettings(predictions=road.folder / "bare", generate_baselines=("no_adapter",), **given))
     shutil.copytree(road.folder / "tuned", tmp_path / "tuned")
     record = json.loads((tmp_path / "tuned/generate.json").read_text())
     record["inputs"]["adapter"] = "0" * 64
     (tmp_path / "tuned/generate.json").write_text(json.dumps(record))
     with pytest.raises(MismatchError, match="tuned-blank: adapter changed since"):
-        runs.evaluate(EvaluateSettings(predictions=tmp_path / "tuned", generate_controls=("blank",), **given))
+        runs.evaluate(EvaluateSettings(predictions=tmp_path / "tuned", generate_baselines=("blank",), **given))
 
 
 def test_no_report_and_no_patient_is_in_the_store(road: Road) -> None:

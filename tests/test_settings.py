@@ -118,3 +118,16 @@ def test_defaults_pass_their_own_checks_and_every_field_is_explained(model: type
     assert model.model_validate_json(settings.model_dump_json()) == settings
     unexplained = {name for name, field in model.model_fields.items() if not field.description}
     assert unexplained <= SPEAK_FOR_THEMSELVES
+
+
+def test_former_names_are_read_and_never_both(tmp_path: Path) -> None:
+    path = tmp_path / "evaluate.yaml"
+    path.write_text("predictions: p\nreferences: r\noutput: o\ncontrols: {mine: m}\ngenerate_controls: [blank]\n")
+    settings = EvaluateSettings.from_yaml(path)
+    assert (settings.baselines, settings.generate_baselines) == ({"mine": Path("m")}, ("blank",))
+    assert EvaluateSettings.from_yaml(path, generate_baselines=("shuffled",)).generate_baselines == ("shuffled",)
+    assert GenerateSettings(input=Path("i"), output=Path("o"), control="blank").baseline == "blank"  # type: ignore[call-arg]
+    with path.open("a") as file:
+        file.write("baselines: {}\n")
+    with pytest.raises(SettingsError, match="controls is the former name of baselines; give it once"):
+        EvaluateSettings.from_yaml(path)

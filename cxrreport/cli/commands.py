@@ -11,9 +11,9 @@ from cxrreport import runs
 from cxrreport.cli.app import app
 from cxrreport.cli.options import (
     AllowRemote,
+    Baseline,
     CheckpointOption,
     Config,
-    Control,
     EngineName,
     Json,
     Layout,
@@ -24,7 +24,7 @@ from cxrreport.cli.options import (
     Section,
     SplitName,
     Track,
-    controls_of,
+    baselines_of,
     settings_of,
 )
 from cxrreport.cli.output import guarded, perform, print_summary, progress_bar
@@ -154,8 +154,8 @@ def generate(
         Path | None, typer.Option("--adapter", "-a", metavar="DIR", help="Adapter folder of train.")
     ] = None,
     split: Annotated[SplitName | None, typer.Option(help="Part of the ingest folder.", show_default="test")] = None,
-    control: Annotated[
-        Control | None, typer.Option(help="Other images, or the model before.", show_default="none")
+    baseline: Annotated[
+        Baseline | None, typer.Option(help="Other images, or the model before.", show_default="none")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first studies.")] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts.")] = None,
@@ -203,7 +203,7 @@ def generate(
             checkpoint={"name": checkpoint},
             adapter=adapter,
             split=None if split is SplitName.ALL else split,
-            control=control and control.replace("-", "_"),
+            baseline=baseline and baseline.replace("-", "_"),
             limit=limit,
             shard=shard,
             prompts=prompts or None,
@@ -232,10 +232,10 @@ def evaluate(
         Path | None, typer.Option("--references", "-r", metavar="PATH", help="Output folder of ingest, or a table.")
     ] = None,
     output: Output = None,
-    controls: Annotated[
+    baselines: Annotated[
         list[str] | None,
         typer.Option(
-            "--control",
+            "--baseline",
             metavar="NAME[=PATH]",
             help="Made here: shuffled, blank, no-adapter, nearest; or predictions of one; repeatable.",
         ),
@@ -250,9 +250,9 @@ def evaluate(
     track: Track = None,
     as_json: Json = False,
 ) -> None:
-    """Score reports: RadGraph F1, BLEU, ROUGE-L, with intervals by patient, beside controls.
+    """Score reports: RadGraph F1, BLEU, ROUGE-L, with intervals by patient, beside baselines.
 
-    Example: `cxrreport evaluate -p reports -r data -o scores --control shuffled --control nearest`
+    Example: `cxrreport evaluate -p reports -r data -o scores --baseline shuffled --baseline nearest`
     """
     with guarded():
         settings = settings_of(
@@ -261,7 +261,7 @@ def evaluate(
             predictions=predictions,
             references=references,
             output=output,
-            **controls_of(controls or []),
+            **baselines_of(baselines or []),
             metrics=metrics or None,
             radgraph=radgraph,
             section=section,

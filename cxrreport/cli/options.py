@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, get_args
 import typer
 
 from cxrreport.errors import SettingsError
-from cxrreport.settings import MadeControl, Settings, build, merge
+from cxrreport.settings import GeneratedBaseline, Settings, build, merge
 
 MOST_FREQUENT = "most_frequent"
 S = TypeVar("S", bound=Settings)
@@ -34,7 +34,7 @@ class SplitName(StrEnum):
     ALL = "all"
 
 
-class Control(StrEnum):
+class Baseline(StrEnum):
     """What stands in for the study's own image, or for the fine-tuned model."""
 
     NONE = "none"
@@ -98,11 +98,11 @@ def settings_of(model: type[S], config: Path | None, **overrides: Any) -> S:
     return build(model, merge({}, overrides), where="command line")
 
 
-def controls_of(given: list[str]) -> dict[str, Any]:
-    """The settings that the repeated option `--control` stands for: `NAME=PATH`, or the name of one to be made."""
+def baselines_of(given: list[str]) -> dict[str, Any]:
+    """The settings that the repeated option `--baseline` stands for: `NAME=PATH`, or the name of one to be made."""
     paths: dict[str, Path] = {}
     made: list[str] = []
-    known = [MOST_FREQUENT, *get_args(MadeControl)]
+    known = [MOST_FREQUENT, *get_args(GeneratedBaseline)]
     for text in given:
         name, sign, path = text.partition("=")
         if name and sign and path:
@@ -111,7 +111,7 @@ def controls_of(given: list[str]) -> dict[str, Any]:
             made.append(name)
         else:
             names = ", ".join(one.replace("_", "-") for one in known)
-            raise SettingsError(f"--control {text}: write NAME=PATH, e.g. --control mine=reports, or one of {names}")
+            raise SettingsError(f"--baseline {text}: write NAME=PATH, e.g. --baseline mine=reports, or one of {names}")
     most_frequent = True if MOST_FREQUENT in made else None
     made = [name for name in made if name != MOST_FREQUENT]
-    return {"controls": paths, "generate_controls": made or None, "most_frequent": most_frequent}
+    return {"baselines": paths, "generate_baselines": made or None, "most_frequent": most_frequent}

@@ -49,23 +49,23 @@ def trained(root: Path) -> Path:
     return runs.train(recipe(root)).result.adapter
 
 
-def generated(root: Path, control: str = "none") -> Path:
-    """Output folder of `generate` for the test split; `control` as in `GenerateSettings`."""
-    output = root / ("reports" if control == "none" else f"reports-{control}")
-    settings = {"input": root / "data", "output": output, "control": control, "batch_size": 32, "max_new_tokens": 128}
+def generated(root: Path, baseline: str = "none") -> Path:
+    """Output folder of `generate` for the test split; `baseline` as in `GenerateSettings`."""
+    output = root / ("reports" if baseline == "none" else f"reports-{baseline}")
+    settings = {"input": root / "data", "output": output, "baseline": baseline, "batch_size": 32, "max_new_tokens": 128}
     runs.generate(GenerateSettings.model_validate(settings | {"adapter": trained(root)}))
     return output
 
 
 def judging(root: Path) -> tuple[EvaluateSettings, list[Any]]:
-    """Settings of an evaluation beside two controls, and one metric more: the findings that each phantom has."""
+    """Settings of an evaluation beside two baselines, and one metric more: the findings that each phantom has."""
     from cxrreport.evaluation.metrics import finding_scorer, metric
 
     settings = EvaluateSettings(
         predictions=generated(root),
         references=root / "data",
         output=root / "scores",
-        controls={name: generated(root, name) for name in ("shuffled", "blank")},
+        baselines={name: generated(root, name) for name in ("shuffled", "blank")},
         radgraph="tiny",
     )
     known = metric("finding_f1", conditions={"findings": "the phantoms' own", "reader": "demo.reader"})

@@ -1,7 +1,7 @@
 """The walk over the whole road on phantoms: each step is a public verb with settings that a user could have written.
 
 The folder that it fills, `DIR`, reads like that of a real project: `phantoms`, `ingest`, `train`, `generate` and one
-folder for each control, `evaluate`, `review.html`, `mlflow.db`, and `summary.json` with what came of it. Stopped and
+folder for each baseline, `evaluate`, `review.html`, `mlflow.db`, and `summary.json` with what came of it. Stopped and
 given again, it goes on where it was.
 """
 
@@ -193,7 +193,7 @@ class _Verbs:
         self.run_ids |= {"ingest": ingested.run_id, "train": trained.run_id}
 
     def generate(self, name: str) -> None:
-        """The test split by one system: `tuned`, or one of the controls."""
+        """The test split by one system: `tuned`, or one of the baselines."""
         tuned = name in ("tuned", "shuffled", "blank")
         with self.clock(f"generate {name}"):
             done = runs.generate(
@@ -203,7 +203,7 @@ class _Verbs:
                     checkpoint=None if tuned else self.scale.checkpoint,
                     adapter=self.root / "train" / "adapter" if tuned else None,
                     prompt=TERSE if name == "base_terse" else None,
-                    control="shuffled" if name == "shuffled" else "blank" if name == "blank" else "none",
+                    baseline="shuffled" if name == "shuffled" else "blank" if name == "blank" else "none",
                     batch_size=self.scale.written_at_once,
                     max_new_tokens=128,
                     seed=self.settings.seed,
@@ -222,14 +222,14 @@ class _Verbs:
         from cxrreport.evaluation.metrics import finding_scorer, metric
 
         known_findings = metric("finding_f1", conditions={"findings": "the phantoms' own", "reader": "demo.reader"})
-        controls = ("no_adapter", "shuffled", "blank", "base_terse")
+        baselines = ("no_adapter", "shuffled", "blank", "base_terse")
         with self.clock("evaluate"):
             judged = runs.evaluate(
                 EvaluateSettings(
                     predictions=self.predictions("tuned"),
                     references=self.root / "ingest",
                     output=self.root / "evaluate",
-                    controls={name: self.predictions(name) for name in controls},
+                    baselines={name: self.predictions(name) for name in baselines},
                     radgraph="tiny",
                     seed=self.settings.seed,
                     tracking=self.tracked,

@@ -83,14 +83,14 @@ def evaluate(
         WeightsError: weights are missing or unusable.
         OutputError: the output folder is in use, or belongs to another command.
     """
-    if taken := {MAIN, MOST_FREQUENT} & settings.controls.keys():
-        raise ScoreError(f"controls: the name {', '.join(sorted(taken))} is reserved; rename the baseline")
-    if missing := set(settings.generate_controls) - settings.controls.keys():
-        raise SettingsError(f"generate_controls: {', '.join(sorted(missing))} not generated yet; call runs.evaluate")
+    if taken := {MAIN, MOST_FREQUENT} & settings.baselines.keys():
+        raise ScoreError(f"baselines: the name {', '.join(sorted(taken))} is reserved; rename the baseline")
+    if missing := set(settings.generate_baselines) - settings.baselines.keys():
+        raise SettingsError(f"generate_baselines: {', '.join(sorted(missing))} not generated yet; call runs.evaluate")
     metrics = selected_metrics(settings, extra_metrics)
     references = tables.read_references(settings.references, settings.section)
     systems = {MAIN: tables.read_predictions(settings.predictions, settings.section)}
-    for name, path in settings.controls.items():
+    for name, path in settings.baselines.items():
         systems[name] = tables.read_predictions(path, settings.section)
     cohort = choose_studies(references, systems, MAIN)
     texts = {name: {study: system.texts[study] or "" for study in cohort.studies} for name, system in systems.items()}

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from cxrreport.errors import InputError, ScoreError
 from cxrreport.records import Split
+from cxrreport.settings import current_names
 from cxrreport.storage.tables import TABLE_SUFFIXES, Table, is_table, read_table
 
 Section = Literal["findings", "impression", "findings+impression"]
@@ -230,20 +231,20 @@ def _record(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a JSON file; run `generate` again") from error
-    return record if isinstance(record, dict) else {}
+    return current_names(record) if isinstance(record, dict) else {}
 
 
 def _inputs(record: Mapping[str, Any]) -> str:
     """Describe the inputs of `generate`: number and size of images, replaced images, and the indication."""
     try:
-        prompt, control = record["inputs"]["prompt"], record["control"]
+        prompt, baseline = record["inputs"]["prompt"], record["baseline"]
         resolution = record["checkpoint"]["resolution"]
         images = f"{prompt.get('max_images', 1)} image of {resolution} pixels"
     except (KeyError, TypeError) as error:
         raise InputError(f"{GENERATED} has no {error}: the run is not finished; run `generate` again") from error
-    if control == "nearest":
+    if baseline == "nearest":
         return f"{images} (report of the nearest training image)"
-    given = [images if control == "none" else f"{images} ({control})"]
+    given = [images if baseline == "none" else f"{images} ({baseline})"]
     return " and ".join([*given, *(["indication"] if prompt["indication"] else [])])
 
 

@@ -61,7 +61,7 @@ def export(settings: ExportSettings, inputs: ExportInputs, progress: Progress) -
         structured_report.import_highdicom()
     if "fhir" in settings.formats:
         fhir.import_resource()
-    if inputs.generated.get("control") != "none":
+    if inputs.generated.get("baseline") != "none":
         raise InputError(f"{settings.predictions}: holds predictions of a baseline, which cannot be exported")
     with output_folder(settings.output, command="export", settings=settings.model_dump(mode="json")) as folder:
         if folder.finished:

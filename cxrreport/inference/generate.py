@@ -205,7 +205,7 @@ def generate_predictions(
         summary=asdict(summary),
         inputs=inputs,
         checkpoint={"name": loaded.name, "revision": loaded.revision, "resolution": loaded.resolution},
-        control=settings.control,
+        baseline=settings.baseline,
         provenance=dict(provenance),
         warning=summary.warning,
     )
@@ -245,7 +245,7 @@ def _make_worker(
     progress: Progress,
 ) -> ShardWorker:
     release_unused_memory()
-    if settings.control == "nearest":
+    if settings.baseline == "nearest":
         features = folder.path / "nearest"
         return NearestImageWorker(settings, manifest, loaded, layout, folder=features, progress=progress)
     return ShardWorker(settings, manifest, loaded, layout)

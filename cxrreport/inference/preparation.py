@@ -74,7 +74,7 @@ def prepare_inputs(settings: GenerateSettings, progress: Progress) -> Generation
         InputError: no file of a folder of DICOM becomes an image.
     """
     checkpoint, prompt, card = matching_settings(settings)
-    if settings.control in ("no_adapter", "nearest"):
+    if settings.baseline in ("no_adapter", "nearest"):
         settings, checkpoint = _before_fine_tuning(settings, checkpoint, card)
     ingested = None
     if any((settings.input / name).exists() for name in _INGEST_FILES):
@@ -118,13 +118,13 @@ def _before_fine_tuning(
     settings: GenerateSettings, checkpoint: CheckpointSettings, card: AdapterCard | None
 ) -> tuple[GenerateSettings, CheckpointSettings]:
     """Settings and checkpoint of the model before fine-tuning, for the baselines that use it."""
-    if card is None and settings.control == "no_adapter":
+    if card is None and settings.baseline == "no_adapter":
         raise SettingsError(
             f"baseline 'no_adapter': checkpoint '{checkpoint.name}' has no adapter; set an adapter, or omit this "
             "baseline"
         )
     changes: dict[str, Any] = {"adapter": None}
-    if settings.control == "nearest":  # only runs the vision tower, in this process
+    if settings.baseline == "nearest":  # only runs the vision tower, in this process
         changes |= {"engine": "torch", "quantize": "none", "ray": RaySettings()}
     if card is not None and settings.adapter is None:  # full fine-tuning, or merged
         checkpoint = card.checkpoint

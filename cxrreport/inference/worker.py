@@ -64,7 +64,7 @@ class ShardWorker:
         self._layout = layout
         self._prompts: list[Prompt | None] = [parse_prompt(text) for text in settings.prompts] or [None]
         self._studies = select_studies(settings, manifest, layout.settings.max_images)
-        self._blank = np.zeros((loaded.resolution,) * 2, np.uint8) if settings.control == "blank" else None
+        self._blank = np.zeros((loaded.resolution,) * 2, np.uint8) if settings.baseline == "blank" else None
 
     def run(self, tasks: Sequence[ShardTask], done: Callable[[int], None]) -> Iterator[tuple[int, list[Row]]]:
         """Generate the rows of every task, in order. The images of the next task are read in the meantime.
@@ -158,7 +158,7 @@ def select_studies(
         )
     images_of = {study.study_id: study.image_ids[:max_images] for study in studies}
     source = {study_id: study_id for study_id in images_of}
-    if settings.control == "shuffled":
+    if settings.baseline == "shuffled":
         # Over all studies of the split, so that `limit` does not change which image a study gets.
         source = other_patients(studies, seed=settings.seed)
     ordered = sorted(studies, key=lambda study: study.study_id)[: settings.limit]

@@ -32,7 +32,7 @@ def evaluate(
 ) -> Summary[Evaluation]:
     """Score predictions with intervals, beside baselines on the same studies.
 
-    The baselines of `generate_controls` are generated first, each as a run of its own. Re-run the same command to
+    The baselines of `generate_baselines` are generated first, each as a run of its own. Re-run the same command to
     resume after it was stopped.
 
     Args:
@@ -47,7 +47,7 @@ def evaluate(
     """
     from cxrreport.evaluation.evaluate import evaluate as score
 
-    if settings.generate_controls:
+    if settings.generate_baselines:
         settings = _with_baselines(settings, progress or silent)
     with tracked("evaluate", settings) as (run, summarise):
         result = score(settings, progress=progress, extra_metrics=extra_metrics)
@@ -101,10 +101,10 @@ def _with_baselines(settings: EvaluateSettings, progress: Progress) -> EvaluateS
     generated = finished_record(predictions, "generate")
     ingested = predictions / INGESTED  # if the input was a folder of DICOM
     source = {"input": ingested, "split": None, "pseudonymize": None} if ingested.is_dir() else {}
-    baselines = dict(settings.controls)
-    for name in settings.generate_controls:
+    baselines = dict(settings.baselines)
+    for name in settings.generate_baselines:
         baselines[name] = predictions.with_name(f"{predictions.name}-{name.replace('_', '-')}")
-        values = {"control": name, "output": baselines[name], "tracking": settings.tracking, "draw_boxes": False}
+        values = {"baseline": name, "output": baselines[name], "tracking": settings.tracking, "draw_boxes": False}
         wanted = build(GenerateSettings, generated["settings"] | source | values, where=f"baseline '{name}'")
         generate(wanted, progress=_labelled(name, progress))
         same = ("data", "prompt") if name in ("no_adapter", "nearest") else ("data", "prompt", "base", "adapter")
@@ -114,7 +114,7 @@ def _with_baselines(settings: EvaluateSettings, progress: Progress) -> EvaluateS
                 f"{baselines[name]}: {', '.join(changed)} changed since {predictions} was generated; remove this "
                 "folder, and generate the predictions again into a new one"
             )
-    return settings.model_copy(update={"controls": baselines})
+    return settings.model_copy(update={"baselines": baselines})
 
 
 def _labelled(baseline: str, progress: Progress) -> Progress:

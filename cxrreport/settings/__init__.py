@@ -3,16 +3,16 @@
 Unknown fields are refused, relative paths are taken from the working folder, and every field says its unit and range.
 """
 
-from cxrreport.settings.base import WEIGHTS, Settings, build, merge, weights_folder
+from cxrreport.settings.base import WEIGHTS, Settings, build, current_names, merge, weights_folder
 from cxrreport.settings.demo import DemoSettings
 from cxrreport.settings.evaluation import CompareSettings, EvaluateSettings, ReviewSettings
 from cxrreport.settings.inference import (
     Beam,
     Decoding,
     ExportSettings,
+    GeneratedBaseline,
     GenerateSettings,
     Greedy,
-    MadeControl,
     RaySettings,
     Sampling,
 )
@@ -32,10 +32,10 @@ __all__ = [
     "EvaluateSettings",
     "ExportSettings",
     "GenerateSettings",
+    "GeneratedBaseline",
     "Greedy",
     "IngestSettings",
     "LoraSettings",
-    "MadeControl",
     "MergeSettings",
     "PlanSettings",
     "PromptSettings",
@@ -48,6 +48,7 @@ __all__ = [
     "TrainSettings",
     "ValidationSettings",
     "build",
+    "current_names",
     "merge",
     "weights_folder",
 ]

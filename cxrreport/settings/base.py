@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cxrreport.errors import SettingsError
 
@@ -27,10 +28,30 @@ Shard = Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$"), AfterValidator(_wi
 """The i-th of n parts of the work, `i/n`."""
 
 
+RENAMED = {"control": "baseline", "controls": "baselines", "generate_controls": "generate_baselines"}
+"""Former to current names of fields. Former names are still read in YAML, in code and in records of output folders."""
+
+
+def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, or a record of an output folder, with the current names of fields.
+
+    Raises:
+        ValueError: a field is given under both names.
+    """
+    if both := [old for old, new in RENAMED.items() if old in values and new in values]:
+        raise ValueError(f"{both[0]} is the former name of {RENAMED[both[0]]}; give it once")
+    return {RENAMED.get(name, name): value for name, value in values.items()}
+
+
 class Settings(BaseModel):
     """Base of all settings: frozen, no unknown fields, defaults checked like given values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_names(cls, values: Any) -> Any:
+        return current_names(values) if isinstance(values, dict) else values
 
     @classmethod
     def from_yaml(cls, path: Path, **overrides: Any) -> Self:
@@ -51,12 +72,16 @@ class Settings(BaseModel):
             raise SettingsError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
         if not isinstance(loaded, dict):
             raise SettingsError(f"{path}: expected a mapping of field names to values")
-        return build(cls, merge(loaded, overrides), where=str(path))
+        try:
+            values = merge(loaded, overrides)
+        except ValueError as error:
+            raise SettingsError(f"{path}: {error}") from error
+        return build(cls, values, where=str(path))
 
 
 def merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """`values` with what `overrides` names replaced, mappings field by field; None in `overrides` means: not given."""
-    merged = dict(values)
+    merged = current_names(values)
     for name, value in overrides.items():
         if isinstance(value, dict):
             below = merged.get(name)

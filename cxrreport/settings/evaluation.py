@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cxrreport.settings.base import Fraction, PositiveInt, Settings
-from cxrreport.settings.inference import MadeControl
+from cxrreport.settings.inference import GeneratedBaseline
 from cxrreport.settings.tracking import TrackingSettings
 
 
@@ -21,13 +21,13 @@ class EvaluateSettings(Settings):
     """Output folder of `ingest`, or a table with study_id, patient_id and sections."""
     output: Path
     """Folder for scores, tables and pictures."""
-    controls: dict[str, Path] = Field({})
-    """Name to predictions of a control, each compared with `predictions` on the same studies."""
-    generate_controls: tuple[MadeControl, ...] = ()
-    """Controls that are generated first, with the settings of `predictions` (an output folder of `generate`), beside
-    it: `reports` gets `reports-shuffled`. What they are: see `control` of `generate`."""
+    baselines: dict[str, Path] = Field({})
+    """Name to predictions of a baseline, each compared with `predictions` on the same studies."""
+    generate_baselines: tuple[GeneratedBaseline, ...] = ()
+    """Baselines that are generated first, with the settings of `predictions` (an output folder of `generate`), beside
+    it: `reports` gets `reports-shuffled`. What they are: see `baseline` of `generate`."""
     most_frequent: bool = True
-    """Add the control that answers every study with the most frequent report of the training split."""
+    """Add the baseline that answers every study with the most frequent report of the training split."""
     section: Literal["findings", "impression", "findings+impression"] = "findings+impression"
     """What is scored: one section, or both as one text."""
     metrics: tuple[str, ...] = ("radgraph", "clinical", "bleu", "rouge_l", "cider")
@@ -60,9 +60,9 @@ class EvaluateSettings(Settings):
     tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
-    def _controls_once(self) -> Self:
-        if twice := sorted(self.controls.keys() & set(self.generate_controls)):
-            raise ValueError(f"generate_controls: {', '.join(twice)} is among the controls too; name it once")
+    def _baselines_once(self) -> Self:
+        if twice := sorted(self.baselines.keys() & set(self.generate_baselines)):
+            raise ValueError(f"generate_baselines: {', '.join(twice)} is among the baselines too; name it once")
         return self
 
 

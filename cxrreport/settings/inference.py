@@ -58,8 +58,8 @@ class RaySettings(Settings):
     """Of each actor; 0.5 lets two share one."""
 
 
-MadeControl = Literal["shuffled", "blank", "no_adapter", "nearest"]
-"""Controls of evaluation that are made of images and checkpoint."""
+GeneratedBaseline = Literal["shuffled", "blank", "no_adapter", "nearest"]
+"""Baselines of evaluation that are made of images and checkpoint."""
 
 
 class GenerateSettings(Settings):
@@ -79,8 +79,8 @@ class GenerateSettings(Settings):
     """As in `ingest`, for a folder of DICOM or one file. Without meaning for an ingest folder."""
     split: Literal["train", "validate", "test"] | None = "test"
     """Part of the ingest folder; None: all. Without meaning for a folder of DICOM."""
-    control: Literal["none"] | MadeControl = "none"
-    """For controls in evaluation. `shuffled`: every study sees another patient's image; `blank`: a black image;
+    baseline: Literal["none"] | GeneratedBaseline = "none"
+    """For baselines in evaluation. `shuffled`: every study sees another patient's image; `blank`: a black image;
     `no_adapter`: the checkpoint as it was before fine-tuning; `nearest`: the report of the training image that is most
     like the study's, by the features of that checkpoint."""
     prompts: tuple[str, ...] = ()
@@ -113,13 +113,13 @@ class GenerateSettings(Settings):
     limit: PositiveInt | None = None
     """Only the first studies, in the order of their ids."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """For the shuffling of `control`, and for sampling."""
+    """For the shuffling of `baseline`, and for sampling."""
     tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
     def _engine_can(self) -> Self:
-        if self.control == "nearest" and self.prompts:
-            raise ValueError("control: nearest copies reports; leave prompts out")
+        if self.baseline == "nearest" and self.prompts:
+            raise ValueError("baseline: nearest copies reports; leave prompts out")
         if self.quantize != "none" and self.engine != "openvino":
             raise ValueError(f"quantize: {self.quantize} needs engine: openvino")
         if self.engine == "openvino" and isinstance(self.decoding, Beam):

@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cxrreport.errors import InputError, OutputError
+from cxrreport.settings import current_names
 from cxrreport.storage.atomic_files import PARTIAL, write_json
 from cxrreport.storage.locks import lock_file
 
@@ -134,7 +135,7 @@ def finished_record(folder: Path, command: str) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read; pass the output folder of `cxrreport {command}`") from error
     if not isinstance(record, dict) or not record.get("finished"):
         raise InputError(f"{folder}: {command} has not finished; re-run the same {command} command")
-    return record
+    return current_names(record)
 
 
 def read_state(path: Path, command: str) -> dict[str, Any] | None:
@@ -163,7 +164,7 @@ def compare_settings(
     Raises:
         OutputError: they differ; the fields are listed.
     """
-    given = json.loads(json.dumps(dict(new)))
+    old, given = current_names(old), json.loads(json.dumps(dict(new)))
     names = [name for name in sorted(old.keys() | given.keys()) if name not in volatile]
     differing = [
         f"{name} was {json.dumps(old.get(name))} and is {json.dumps(given.get(name))}"

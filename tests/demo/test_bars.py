@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SUMMARY = Path(__file__).parents[2] / "demo-out" / "summary.json"
-CONTROLS = ("no_adapter", "most_frequent", "shuffled", "blank")
+BASELINES = ("no_adapter", "most_frequent", "shuffled", "blank")
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,9 @@ def test_enough_patients(summary):
     assert summary["patients"] >= 150
 
 
-@pytest.mark.parametrize("control", CONTROLS)
-def test_radgraph_f1_is_ten_points_above_each_control(summary, control):
-    above = summary["radgraph_f1_above"][control]
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_radgraph_f1_is_ten_points_above_each_control(summary, baseline):
+    above = summary["radgraph_f1_above"][baseline]
     assert above["value"] >= 0.10
     assert above["low"] > 0
 

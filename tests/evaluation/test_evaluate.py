@@ -86,13 +86,13 @@ def run(tmp_path: Path, data: Path, predictions: Path, **given: Any) -> Evaluati
 
 
 def test_a_perfect_system_beside_its_controls(tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]]) -> None:
-    controls = {"shuffled": predict(tmp_path / "shuffled", turned(reports))}
+    baselines = {"shuffled": predict(tmp_path / "shuffled", turned(reports))}
     steps: list[tuple[int, int, str]] = []
     found = run(
         tmp_path,
         data,
         predict(tmp_path / "p", perfect(reports)),
-        controls=controls,
+        baselines=baselines,
         progress=lambda *step: steps.append(step),
     )
     assert list(found.systems) == ["model", "shuffled", "most_frequent"]
@@ -106,11 +106,11 @@ def test_a_perfect_system_beside_its_controls(tmp_path: Path, data: Path, report
             assert (one.value, one.low, one.high) == pytest.approx((right, right, right)), number
     for name, differences in found.differences.items():
         for number, difference in differences.items():
-            control = found.systems[name][number]
-            if number in (*ERRORS, "mentions_of_priors") or math.isnan(control.low):
-                continue  # not a share, or of findings that no control names
-            assert control.low <= control.value <= control.high
-            assert difference.value == pytest.approx((10 if number == "cider" else 1) - control.value)
+            baseline = found.systems[name][number]
+            if number in (*ERRORS, "mentions_of_priors") or math.isnan(baseline.low):
+                continue  # not a share, or of findings that no baseline names
+            assert baseline.low <= baseline.value <= baseline.high
+            assert difference.value == pytest.approx((10 if number == "cider" else 1) - baseline.value)
             assert 0 <= difference.low <= difference.value <= difference.high
     assert found.differences["shuffled"]["radgraph_partial"].low > 0.1
     assert found.counts["scored"] == STUDIES and found.counts["patients"] == STUDIES // 2
@@ -180,9 +180,11 @@ def test_what_is_left_out_is_counted_and_listed(
     ours = perfect(reports)
     del ours["s02"]
     ours |= {"s03": None, "s04": "", "s05": "no " * 1001, "x1": "stranger", "s06": "<script>alert(1)</script>"}
-    control = perfect(reports)
-    del control["s07"]
-    found = run(tmp_path, data, predict(tmp_path / "p", ours), controls={"blank": predict(tmp_path / "blank", control)})
+    baseline = perfect(reports)
+    del baseline["s07"]
+    found = run(
+        tmp_path, data, predict(tmp_path / "p", ours), baselines={"blank": predict(tmp_path / "blank", baseline)}
+    )
     counts = found.counts
     assert counts["excluded_by_reason"] == {
         "empty-reference": 1,
@@ -281,11 +283,11 @@ def test_input_that_cannot_be_scored(tmp_path: Path, data: Path, reports: dict[s
     with pytest.raises(ScoreError, match=r"none of 24 studies can be scored \(missing-text, no-prediction\)"):
         run(tmp_path, data, predict(tmp_path / "void", {"s00": None}))
     with pytest.raises(InputError, match="nowhere"):
-        run(tmp_path, data, good, controls={"blank": tmp_path / "nowhere.csv"})
+        run(tmp_path, data, good, baselines={"blank": tmp_path / "nowhere.csv"})
     with pytest.raises(ScoreError, match="most_frequent is reserved"):
-        run(tmp_path, data, good, controls={"most_frequent": good})
-    with pytest.raises(SettingsError, match=r"generate_controls: blank not generated yet; call runs.evaluate"):
-        run(tmp_path, data, good, generate_controls=("blank",))
+        run(tmp_path, data, good, baselines={"most_frequent": good})
+    with pytest.raises(SettingsError, match=r"generate_baselines: blank not generated yet; call runs.evaluate"):
+        run(tmp_path, data, good, generate_baselines=("blank",))
     with pytest.raises(WeightsError, match=r"radgraph-xl\.tar\.gz"):
         run(tmp_path, data, good, radgraph="radgraph-xl", weights=tmp_path / "weights")
     assert not (tmp_path / "scores" / "scores.json").exists()

@@ -89,7 +89,7 @@ class Road:
             "verb": "generate",
             "settings": {"input": str(self.data)},
             "finished": True,
-            "control": "none",
+            "baseline": "none",
             "summary": {"predictions": len(rows)},
             "inputs": {"base": "b" * 64, "adapter": "a" * 64},
             "checkpoint": {"name": "tiny"},
@@ -258,9 +258,9 @@ def test_empty_reports_controls_and_unfinished_runs(road: Road, tmp_path: Path) 
     road.write([replace(rows[0], findings="", impression=""), *rows[1:]])
     road.export(tmp_path / "out")
     assert ledger(tmp_path / "out") == {rows[0].study_id: "empty-sections"}
-    road.write(rows, control="shuffled")
+    road.write(rows, baseline="shuffled")
     with pytest.raises(InputError, match="baseline"):
-        road.export(tmp_path / "control")
+        road.export(tmp_path / "baseline")
     road.write(rows, finished=False)
     with pytest.raises(InputError, match="generate has not finished"):
         road.export(tmp_path / "unfinished")

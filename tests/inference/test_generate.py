@@ -138,25 +138,25 @@ def test_limit_and_split(run, tmp_path: Path) -> None:
 
 def test_shuffled_shows_another_patients_image(run, tmp_path: Path, make_studies) -> None:
     run(tmp_path / "plain")
-    run(tmp_path / "shuffled", control="shuffled")
+    run(tmp_path / "shuffled", baseline="shuffled")
     plain, shuffled = predictions(tmp_path / "plain"), predictions(tmp_path / "shuffled")
     patient_of_image = {study.image_ids[0]: study.patient_id for study in make_studies(20).studies()}
     assert plain.keys() == shuffled.keys()
     assert all(patient_of_image[one.image_ids[0]] != one.patient_id for one in shuffled.values())
     assert sorted(one.image_ids[0] for one in shuffled.values()) == sorted(one.image_ids[0] for one in plain.values())
     assert all(shuffled[study].patient_id == plain[study].patient_id for study in plain)
-    run(tmp_path / "again", control="shuffled", limit=4)
+    run(tmp_path / "again", baseline="shuffled", limit=4)
     for study, one in predictions(tmp_path / "again").items():
         assert (one.image_ids, one.text) == (shuffled[study].image_ids, shuffled[study].text)
-    run(tmp_path / "other", control="shuffled", seed=1)
+    run(tmp_path / "other", baseline="shuffled", seed=1)
     assert predictions(tmp_path / "other") != shuffled
     record = json.loads((tmp_path / "shuffled/generate.json").read_text())
-    assert record["control"] == "shuffled"
+    assert record["baseline"] == "shuffled"
 
 
 def test_blank_shows_no_image_and_reads_none(run, tmp_path: Path, make_studies) -> None:
     studies = make_studies(20)
-    run(tmp_path / "blank", studies=studies, control="blank")
+    run(tmp_path / "blank", studies=studies, baseline="blank")
     assert studies.read == []
     found = predictions(tmp_path / "blank")
     assert all(one.image_ids == () for one in found.values())

@@ -35,7 +35,7 @@ TRAINING = [study("train", number, f"t{number}", f"Report {number}.") for number
 @pytest.fixture
 def run(loaded, layout, studies_of, generate_into, tmp_path: Path) -> Callable[..., GenerateSummary]:
     def running(studies: list[Study], *, name: str = "out", missing=(), progress=None, **changes) -> GenerateSummary:
-        given = {"input": tmp_path, "output": tmp_path / name, "control": "nearest", "batch_size": 2, "shard_size": 3}
+        given = {"input": tmp_path, "output": tmp_path / name, "baseline": "nearest", "batch_size": 2, "shard_size": 3}
         return generate_into(
             GenerateSettings(**given | changes), studies_of(studies, missing=missing), loaded, layout, progress
         )
@@ -61,7 +61,7 @@ def test_each_study_gets_the_report_of_its_twin(run, studies_of, tmp_path: Path)
         pixels = studies_of([]).image(f"test-{number:06d}")
         assert row["image_sha256"] == [hashlib.sha256(pixels.tobytes()).hexdigest()] * 2
     assert (8, 8, "training images") in told and told[-1] == (4, 4, "studies")
-    assert json.loads((tmp_path / "out/generate.json").read_text())["control"] == "nearest"
+    assert json.loads((tmp_path / "out/generate.json").read_text())["baseline"] == "nearest"
     assert not (tmp_path / "out/nearest").exists()
 
 
@@ -118,4 +118,4 @@ def test_there_must_be_something_to_copy(run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="of another patient"):
         run([TRAINING[1], asked], name="own")
     with pytest.raises(SettingsError, match="leave prompts out"):
-        build(GenerateSettings, {"input": "a", "output": "b", "control": "nearest", "prompts": ["x"]}, where="here")
+        build(GenerateSettings, {"input": "a", "output": "b", "baseline": "nearest", "prompts": ["x"]}, where="here")

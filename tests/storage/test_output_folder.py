@@ -156,3 +156,15 @@ def test_a_file_system_without_locks_gets_a_clear_sentence(tmp_path: Path, monke
     monkeypatch.setattr("fcntl.flock", refuse)
     with pytest.raises(OutputError, match="does not support file locks"):
         output_folder(tmp_path, command="ingest", settings={}).__enter__()
+
+
+def test_a_folder_with_former_names_of_settings_resumes(tmp_path: Path) -> None:
+    with output_folder(tmp_path / "out", command="generate", settings={"control": "blank", "seed": 1}):
+        pass
+    with output_folder(tmp_path / "out", command="generate", settings={"baseline": "blank", "seed": 1}) as folder:
+        assert not folder.fresh
+    with (
+        pytest.raises(OutputError, match="baseline was"),
+        output_folder(tmp_path / "out", command="generate", settings={"baseline": "shuffled", "seed": 1}),
+    ):
+        pass

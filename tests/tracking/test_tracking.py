@@ -111,14 +111,14 @@ def test_the_commit_is_known_in_a_checkout(settings: IngestSettings) -> None:
 
 def test_values_too_long_for_a_store_are_named_by_their_hash_and_kept_whole(tmp_path: Path, empty_store: Path) -> None:
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
-    controls = {f"control {index}": tmp_path / ("x" * 600) for index in range(2)}
-    settings = EvaluateSettings(predictions=tmp_path, references=tmp_path, output=tmp_path / "out", controls=controls)
+    baselines = {f"baseline {index}": tmp_path / ("x" * 600) for index in range(2)}
+    settings = EvaluateSettings(predictions=tmp_path, references=tmp_path, output=tmp_path / "out", baselines=baselines)
     flat = tracking.flatten(settings)
-    assert flat["controls.control 0"].startswith("sha256:") and len(flat["controls.control 0"]) < 500
+    assert flat["baselines.baseline 0"].startswith("sha256:") and len(flat["baselines.baseline 0"]) < 500
     with tracking.start("evaluate", settings, ON, output=settings.output) as run:
         pass
     whole = tmp_path / "mlartifacts" / run.run_id / "artifacts" / "settings.json"
-    assert json.loads(whole.read_text())["controls"]["control 1"].endswith("x" * 600)
+    assert json.loads(whole.read_text())["baselines"]["baseline 1"].endswith("x" * 600)
 
 
 def test_children_are_nested_under_their_parent(settings: IngestSettings) -> None:
