@@ -23,6 +23,8 @@ def loaded_by(statement: str) -> set[str]:
         "import cxrreport.runs",
         "import cxrreport.cli",
         "import cxrreport.tracking.runs",
+        "import cxrreport.evaluation.metrics",
+        "import cxrreport.evaluation.statistics",
         "from typer.testing import CliRunner; from cxrreport.cli import app; CliRunner().invoke(app, ['--help'])",
     ],
 )

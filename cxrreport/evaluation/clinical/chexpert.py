@@ -89,7 +89,7 @@ def reading(found: Iterable[Mention]) -> Reading:
     normal = by_finding.pop(Finding.NO_FINDING, None)
     stated = {finding: _combined(ones) for finding, ones in by_finding.items()}
     if stated or normal:
-        abnormal = any(said.presence is not Presence.ABSENT for said in pathological(stated).values())
+        abnormal = any(one.presence is not Presence.ABSENT for one in pathological(stated).values())
         stated[Finding.NO_FINDING] = Stated(Presence.ABSENT if abnormal else Presence.PRESENT)
     return {finding: stated[finding] for finding in Finding if finding in stated}
 
@@ -97,7 +97,7 @@ def reading(found: Iterable[Mention]) -> Reading:
 def pathological(stated: Reading) -> Reading:
     """The statements without Support Devices and No Finding."""
     healthy = (Finding.SUPPORT_DEVICES, Finding.NO_FINDING)
-    return {finding: said for finding, said in stated.items() if finding not in healthy}
+    return {finding: one for finding, one in stated.items() if finding not in healthy}
 
 
 def sentence_starts(tokens: Iterable[str]) -> list[int]:

@@ -86,7 +86,7 @@ def finding_scores(
     groups = sorted(hits | hallucinated | missed, key=str)
     by_finding = {name: Counts(hits[name], hallucinated[name], missed[name]) for name in groups}
     total = Counts(*(int(value) for value in terms.sum(axis=0)))
-    # A study without findings on both sides is right, and has no F1 of its own.
+    # F1 is undefined for a study without findings on either side, which is correct.
     values = np.nan_to_num(f1_of_counts(terms), nan=1.0)
     return FindingScores(total, by_finding, Measure(terms, f1_of_counts, values))
 
