@@ -1,10 +1,11 @@
 """A random PaliGemma 2 of two layers for 56 px, and studies with drawn images.
 
-The file is also run by itself, as the process that the test of resuming kills: `python conftest.py WORK OUTPUT`.
+The file is also a program, whose child processes a test kills: `python conftest.py CHECKPOINT OUTPUT`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -153,11 +154,10 @@ def generate_into():
     return into_output_folder
 
 
-def run_forty(work: Path, output: Path, progress) -> GenerateSummary:
-    """The run that is killed: forty studies in ten shards, the checkpoint under `work`."""
-    model = loaded_model(work / "checkpoint")
+def run_forty(model: LoadedModel, output: Path, progress) -> GenerateSummary:
+    """The run that is killed: forty studies in ten shards."""
     return into_output_folder(
-        GenerateSettings(input=work, output=output, split=None, batch_size=2, shard_size=4, max_new_tokens=12),
+        GenerateSettings(input="data", output=output, split=None, batch_size=2, shard_size=4, max_new_tokens=12),
         Studies(some_studies(40)),
         model,
         layout_of(model),
@@ -170,11 +170,22 @@ def forty():
     return run_forty
 
 
-if __name__ == "__main__":
+def run_in_two_children(checkpoint: Path, output: Path) -> None:
+    """Run in a child process that prints its id and its progress; when it was killed, resume in another one."""
 
     def slow(done: int, total: int, label: str) -> None:
-        sys.stdout.write(f"{done}\n")
+        sys.stdout.write(f"{os.getpid()} {done}\n")
         sys.stdout.flush()
         time.sleep(0.02)
 
-    run_forty(Path(sys.argv[1]), Path(sys.argv[2]), slow)
+    model = loaded_model(checkpoint)
+    for _ in range(2):
+        child = os.fork()
+        if not child:
+            run_forty(model, output, slow)
+            os._exit(0)
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    run_in_two_children(Path(sys.argv[1]), Path(sys.argv[2]))

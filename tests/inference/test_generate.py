@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -439,26 +440,24 @@ def test_a_failing_model_leaves_what_was_done(run, loaded, tmp_path: Path, monke
     assert run(tmp_path / "out").resumed == 10
 
 
-def test_sigkill_anywhere_loses_nothing_and_doubles_nothing(checkpoint_folder: Path, tmp_path: Path, forty) -> None:
-    (tmp_path / "checkpoint").symlink_to(checkpoint_folder)
-
-    def killed_at(done: int) -> None:
-        command = [sys.executable, str(CONFTEST), str(tmp_path), str(tmp_path / "out")]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if int(line) >= done:
-                    break
-            process.send_signal(signal.SIGKILL)
-            assert process.wait() == -signal.SIGKILL
-
-    killed_at(7)
-    killed_at(22)
+def test_sigkill_anywhere_loses_nothing_and_doubles_nothing(
+    loaded, checkpoint_folder: Path, tmp_path: Path, forty
+) -> None:
+    kill_at: dict[str, int] = {}
+    command = [sys.executable, str(CONFTEST), str(checkpoint_folder), str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            child, done = line.split()
+            if int(done) >= kill_at.setdefault(child, 22 if kill_at else 7):
+                with suppress(ProcessLookupError):  # its last lines are read after its end
+                    os.kill(int(child), signal.SIGKILL)
+    assert len(kill_at) == 2
     shards = sorted((tmp_path / "out/shards").glob("[0-9]*.jsonl"))
     assert 2 <= len(shards) < 10
-    summary = forty(tmp_path, tmp_path / "out", lambda done, total, label: None)
+    summary = forty(loaded, tmp_path / "out", lambda done, total, label: None)
     assert summary.resumed == 4 * len(shards)
-    forty(tmp_path, tmp_path / "whole", lambda done, total, label: None)
+    forty(loaded, tmp_path / "whole", lambda done, total, label: None)
     assert predictions(tmp_path / "out") == predictions(tmp_path / "whole")
     assert len(predictions(tmp_path / "out")) == 40
     assert not list((tmp_path / "out").rglob(".partial-*"))
