@@ -20,13 +20,7 @@ from cxrreport.storage.output_folder import finished_record
 
 @dataclass(frozen=True, slots=True)
 class ExportInputs:
-    """The records of the runs behind the predictions.
-
-    Args:
-        generated: content of `generate.json`.
-        ingested: content of `ingest.json`.
-        manifest: images that the predictions are about.
-    """
+    """Content of `generate.json` and `ingest.json`, and the images that the predictions are about."""
 
     generated: Mapping[str, Any]
     ingested: Mapping[str, Any]
@@ -46,12 +40,7 @@ def read_inputs(settings: ExportSettings) -> ExportInputs:
 
 
 class SourceHeaders:
-    """Headers of the DICOM files behind the images of a manifest.
-
-    Args:
-        settings: `sources` replaces the input folder of `ingest`.
-        inputs: manifest, and settings of `ingest`.
-    """
+    """Headers of the DICOM files behind the images of a manifest."""
 
     def __init__(self, settings: ExportSettings, inputs: ExportInputs) -> None:
         recorded = inputs.ingested["settings"]

@@ -86,11 +86,7 @@ def write_tables(
 ) -> None:
     """Write `predictions.parquet`, `predictions.jsonl` and `failed.parquet`, with one shard in memory at a time.
 
-    Args:
-        shards: rows of each shard.
-        folder: the output folder.
-        metadata: JSON values for the metadata of the Parquet files.
-        draw: called with every prediction that has boxes; `None` for no pictures.
+    `metadata` goes into the Parquet files as JSON. `draw` is called with every prediction that has boxes.
     """
     texts = {"cxrreport.schema": "1"} | {name: json.dumps(value) for name, value in metadata.items()}
     with ExitStack() as stack:

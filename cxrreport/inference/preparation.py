@@ -14,14 +14,7 @@ from cxrreport.model.adapters import CONFIG
 from cxrreport.model.card import CARD, AdapterCard
 from cxrreport.model.catalogue import is_published
 from cxrreport.records import Progress
-from cxrreport.settings import (
-    CheckpointSettings,
-    GenerateSettings,
-    IngestSettings,
-    PromptSettings,
-    RaySettings,
-    build,
-)
+from cxrreport.settings import CheckpointSettings, GenerateSettings, IngestSettings, PromptSettings, RaySettings, build
 
 if TYPE_CHECKING:
     from cxrreport.ingestion.ingest import IngestSummary
@@ -36,9 +29,6 @@ class GenerationInputs:
 
     Args:
         settings: settings of the generation, with `checkpoint`, `adapter` and `split` as they are used.
-        checkpoint: the base model.
-        prompt: prompt settings.
-        manifest: studies and images.
         adapter_digest: fingerprint of the adapter; `None` without an adapter.
         ingested: summary of the ingestion of a folder of DICOM; `None` for an ingest folder.
     """
@@ -64,9 +54,7 @@ def separate_adapter(settings: GenerateSettings) -> GenerateSettings:
 def prepare_inputs(settings: GenerateSettings, progress: Progress) -> GenerationInputs:
     """Find checkpoint, prompt and images of a generation. A folder of DICOM is ingested into the output folder.
 
-    Args:
-        settings: settings of the generation; the output folder is locked by the caller.
-        progress: reports the files of an ingestion.
+    The caller holds the lock of the output folder.
 
     Raises:
         SettingsError: neither checkpoint nor adapter is given, or the baseline needs one that is missing.

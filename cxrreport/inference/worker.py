@@ -39,14 +39,7 @@ class ShardTask:
 
 
 class ShardWorker:
-    """Generates the rows of shards.
-
-    Args:
-        settings: as in `generate`.
-        manifest: studies and images.
-        loaded: checkpoint with its adapter.
-        layout: prompt layout.
-    """
+    """Generates the rows of shards."""
 
     def __init__(
         self, settings: GenerateSettings, manifest: Manifest, loaded: LoadedModel, layout: PromptLayout

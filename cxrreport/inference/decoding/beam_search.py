@@ -24,16 +24,7 @@ def beam_search(
     eos_id: int,
     finish: Finish,
 ) -> None:
-    """Search a text for every request; one more forward pass gives its log-probabilities.
-
-    Args:
-        requests: in any order.
-        beam: number of beams, and length penalty.
-        passes: the model.
-        choice: tokens that are never generated.
-        eos_id: token that ends a text.
-        finish: called with every finished text.
-    """
+    """Search a text for every request; one more forward pass gives its log-probabilities."""
     for prepared in requests:
         prompt = passes.prompt_inputs([prepared])
         found = passes.model.generate(

@@ -118,7 +118,7 @@ class Engine:
             else:
                 break
             # Outside of the handler, because its traceback still holds the tensors that did not fit.
-            self._halve_batch(next(one.study_id for one in waiting if one.index not in results))
+            self._halve_batch(next(one.request.study_id for one in waiting if one.index not in results))
         return [results[index] for index in range(len(requests))]
 
     def _decode(self, requests: Sequence[PreparedRequest], finish: Finish) -> None:

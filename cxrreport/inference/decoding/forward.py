@@ -15,12 +15,7 @@ from cxrreport.model.prompt import PromptLayout, pixel_values, positions
 
 
 class ForwardPasses:
-    """Forward passes of one model. Features of the images of the last call are kept for the next one.
-
-    Args:
-        loaded: the checkpoint, with or without adapter.
-        layout: prompt layout of the same tokenizer.
-    """
+    """Forward passes of one model. Features of the images of the last call are kept for the next one."""
 
     def __init__(self, loaded: LoadedModel, layout: PromptLayout) -> None:
         self.model: Any = loaded.model
@@ -42,13 +37,7 @@ class ForwardPasses:
         )
 
     def read_tokens(self, tokens: Sequence[int], places: Sequence[int], cache: SlotCache) -> torch.Tensor:
-        """Read one token into each of the first slots; logits of the next token, float32[n, vocabulary].
-
-        Args:
-            tokens: the last chosen token of each text.
-            places: position of each token in its slot, from 0.
-            cache: keys and values.
-        """
+        """Read one token into each of the first slots, at `places`, from 0; logits as in `read_prompts`."""
         device = self._loaded.device
         at = torch.tensor(places, device=device)
         width = max(places) + 1

@@ -76,15 +76,7 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """A request with its encoded prefix.
-
-    Args:
-        index: position in the list of requests.
-        prompt: the text of the prefix.
-        image_sha256: hashes of the images.
-        max_new_tokens: limit of this text, EOS included.
-        length: positions of the prefix, image tokens included.
-    """
+    """A request with its encoded prefix, which has `length` positions; `index` is its place in the list of requests."""
 
     index: int
     request: Request
@@ -93,11 +85,6 @@ class PreparedRequest:
     image_sha256: tuple[str, ...]
     max_new_tokens: int
     length: int
-
-    @property
-    def study_id(self) -> str:
-        """Study of the request."""
-        return self.request.study_id
 
 
 def prepare(index: int, request: Request, layout: PromptLayout, max_new_tokens: int) -> PreparedRequest:
@@ -118,7 +105,7 @@ def prepare(index: int, request: Request, layout: PromptLayout, max_new_tokens: 
 def result(prepared: PreparedRequest, ids: Sequence[int], logprobs: Sequence[float], layout: PromptLayout) -> Generated:
     """Build the result of a request from its tokens and their log-probabilities."""
     return Generated(
-        study_id=prepared.study_id,
+        study_id=prepared.request.study_id,
         prompt=prepared.prompt,
         image_sha256=prepared.image_sha256,
         ids=tuple(ids),

@@ -89,4 +89,4 @@ def decode(
 
 
 def _random_numbers(prepared: PreparedRequest, seed: int) -> random.Random:
-    return random.Random(f"{seed}\0{prepared.study_id}\0{prepared.prompt}")
+    return random.Random(f"{seed}\0{prepared.request.study_id}\0{prepared.prompt}")

@@ -14,14 +14,7 @@ from cxrreport.settings import Decoding, Sampling
 
 
 class TokenChoice:
-    """Chooses tokens for a batch of texts.
-
-    Args:
-        layout: prompt layout; decides which tokens are never generated.
-        vocabulary: rows of the embedding table.
-        device: device of the logits.
-        decoding: greedy, or sampling.
-    """
+    """Chooses tokens for a batch of texts, over `vocabulary` rows of the embedding table."""
 
     def __init__(self, layout: PromptLayout, vocabulary: int, device: torch.device, decoding: Decoding) -> None:
         self._sampling = decoding if isinstance(decoding, Sampling) else None
@@ -39,15 +32,12 @@ class TokenChoice:
     def choose(
         self, logits: torch.Tensor, requests: Sequence[PreparedRequest], uniform: Sequence[float]
     ) -> list[tuple[int, float]]:
-        """Choose the next token of every request.
+        """Choose the next token of every request; returns tokens and log-probabilities.
 
         Args:
             logits: float32[n, vocabulary].
             requests: the request of each row.
             uniform: for sampling, a random number in [0, 1) for each row.
-
-        Returns:
-            Token and its log-probability, for each row.
 
         Raises:
             InferenceError: a log-probability is not finite.
@@ -65,14 +55,10 @@ class TokenChoice:
 
 
 def check_finite(prepared: PreparedRequest, value: float) -> None:
-    """Refuse a log-probability that is not finite.
-
-    Raises:
-        InferenceError: it is infinite or NaN.
-    """
+    """Raise an `InferenceError` if a log-probability is not finite."""
     if not np.isfinite(value):
         raise InferenceError(
-            f"study {prepared.study_id}: the model's output is not finite; check the weights, and that "
+            f"study {prepared.request.study_id}: the model's output is not finite; check the weights, and that "
             "checkpoint.softcap and checkpoint.precision are as in training"
         )
 
