@@ -294,7 +294,7 @@ def test_sampled_texts_do_not_depend_on_how_a_run_was_cut(run, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("code", "message"),
-    [(errno.ENOSPC, r"the disk is full .* give the same command again"), (errno.EACCES, r"cannot be written \(Permis")],
+    [(errno.ENOSPC, r"the disk is full .* re-run the same command"), (errno.EACCES, r"cannot be written \(Permis")],
 )
 def test_a_full_or_locked_disk_loses_nothing(run, tmp_path: Path, monkeypatch, code: int, message: str) -> None:
     real = Path.write_text
@@ -328,7 +328,7 @@ def test_an_output_that_cannot_be_opened_is_an_error(run, tmp_path: Path, monkey
         return real(path, *rest, **options)
 
     monkeypatch.setattr(os, "open", denied)
-    with pytest.raises(OutputError, match=r"out: the output folder cannot be made or written \(Permission denied\)"):
+    with pytest.raises(OutputError, match=r"out: the output folder cannot be created or written \(Permission denied\)"):
         run(tmp_path / "out")
 
 
