@@ -18,7 +18,6 @@ from packaging.requirements import Requirement
 from cxrreport import tracking
 from cxrreport.errors import TrackingError
 from cxrreport.settings import TrackingSettings, weights_folder
-from cxrreport.tracking import mlflow_store
 
 GB = 10**9
 _LITTLE, _FULL = 50 * GB, 2 * GB
@@ -169,12 +168,12 @@ def _weights() -> Iterator[Check]:
 
 
 def _mlflow(folder: Path) -> Check:
-    uri = tracking.uri_of(TrackingSettings(), folder / "any")
-    shown = mlflow_store.shown_uri(uri)
-    if mlflow_store.is_new(uri):
+    uri = tracking.tracking_uri(TrackingSettings(), folder / "any")
+    shown = tracking.without_password(uri)
+    if tracking.is_new(uri):
         return Check(name="mlflow", state=State.OK, detail=f"{shown}, made by the first run")
     try:
-        count = mlflow_store.count_experiments(uri)
+        count = tracking.count_experiments(uri)
     except TrackingError as error:
         remedy = str(error).rpartition(". ")[2]
         return Check(name="mlflow", state=State.FAIL, detail=f"{shown} does not answer", remedy=remedy)

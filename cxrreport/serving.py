@@ -42,7 +42,6 @@ from cxrreport.model.card import AdapterCard
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Reason, Report
 from cxrreport.settings import RegisterSettings
-from cxrreport.tracking import mlflow_store
 
 ROOT = "CXRREPORT_SERVING_ROOT"
 """Environment variable of the server: the folder for paths in requests. Without it, paths are refused."""
@@ -259,14 +258,14 @@ def register(settings: RegisterSettings) -> Registered:
         run.link("cxrreport.model_run", "adapter", digest)
         folder = Path(temporary) / _ARTIFACT
         pack(settings, folder)
-        uri = tracking.uri_of(settings.tracking, output)
+        uri = tracking.tracking_uri(settings.tracking, output)
         tags = {"digest.adapter": digest, "checkpoint": card.checkpoint.name, "synthetic": str(card.synthetic).lower()}
-        version = mlflow_store.register(uri, run.run_id, folder, settings.name, settings.aliases, tags)
+        version = tracking.register_model(uri, run.run_id, folder, settings.name, settings.aliases, tags)
     return Registered(
         name=settings.name,
         version=version,
         aliases=settings.aliases,
         run_id=run.run_id,
         uri=f"models:/{settings.name}/{version}",
-        tracking_uri=mlflow_store.shown_uri(uri),
+        tracking_uri=tracking.without_password(uri),
     )

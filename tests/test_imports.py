@@ -22,9 +22,9 @@ def loaded_by(statement: str) -> set[str]:
         "import cxrreport",
         "import cxrreport.runs",
         "import cxrreport.cli",
-        "import cxrreport.tracking.runs",
         "import cxrreport.evaluation.metrics",
         "import cxrreport.evaluation.statistics",
+        "import cxrreport.tracking",
         "from typer.testing import CliRunner; from cxrreport.cli import app; CliRunner().invoke(app, ['--help'])",
     ],
 )

@@ -82,7 +82,7 @@ def tracked(verb: str, settings: Verb) -> Iterator[tuple[tracking.Run, Callable[
     begun = time.monotonic()
     output = settings.output
     with tracking.start(verb, shown(settings), settings.tracking, output=output) as run:
-        uri = tracking.store_uri(settings.tracking, output) if run.run_id else ""
+        uri = tracking.without_password(tracking.tracking_uri(settings.tracking, output)) if run.run_id else ""
 
         def summarise(facts: Mapping[str, Any], result: Any, warnings: tuple[str, ...] = ()) -> Summary[Any]:
             return Summary(

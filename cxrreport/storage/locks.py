@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -36,3 +38,13 @@ def lock_file(path: Path, *, wait: bool = False) -> FileLock:
             "choose a folder on a local disk, or mount the NFS share with locks"
         ) from error
     return lock
+
+
+@contextmanager
+def locked_file(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of a file for the block; arguments and errors as for `lock_file`."""
+    lock = lock_file(path, wait=wait)
+    try:
+        yield
+    finally:
+        lock.release()

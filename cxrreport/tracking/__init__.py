@@ -1,5 +1,20 @@
-"""One command, one MLflow run: opened, logged to through a spool on disk, and synchronised later."""
+"""One MLflow run per command: events are spooled to disk and sent by a thread, or later."""
 
-from cxrreport.tracking.runs import PACKAGES, Run, flatten, peak_memory_mb, start, store_uri, sync, uri_of
+from cxrreport.tracking.environment import PACKAGES, peak_memory_mb
+from cxrreport.tracking.lifecycle import settings_to_params, start, sync, tracking_uri
+from cxrreport.tracking.mlflow_store import count_experiments, is_new, register_model, without_password
+from cxrreport.tracking.run import Run
 
-__all__ = ["PACKAGES", "Run", "flatten", "peak_memory_mb", "start", "store_uri", "sync", "uri_of"]
+__all__ = [
+    "PACKAGES",
+    "Run",
+    "count_experiments",
+    "is_new",
+    "peak_memory_mb",
+    "register_model",
+    "settings_to_params",
+    "start",
+    "sync",
+    "tracking_uri",
+    "without_password",
+]

@@ -1,11 +1,10 @@
-"""The door to mlflow: opens a store and hands it what a spool holds. Only `serving` imports mlflow beside it.
+"""Access to MLflow stores. Only this module and `serving` import mlflow.
 
-Everything goes through `MlflowClient` and the id of a run: there is no global active run, no autologging, no pickle.
+Everything uses `MlflowClient` and the id of a run: no global active run, no autologging, no pickle.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cxrreport import telemetry
 from cxrreport.errors import CxrReportError, TrackingError
 from cxrreport.storage.atomic_files import PARTIAL, atomic_path
+from cxrreport.storage.locks import locked_file
 from cxrreport.tracking.spool import Event, RefusedEvent, Send
 
 if TYPE_CHECKING:
@@ -26,73 +26,73 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as StoredRun
 
 _BATCH = 100  # params and tags per request: the limit of the REST API
-_DIGEST = 32  # a dataset's digest has at most 36 characters
+_DIGEST = 32  # MLflow allows at most 36 characters
 _FINAL = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"})
-"""Answers after which asking again is of no use."""
+"""Error codes for which a retry is useless."""
 
 
 def connect(uri: str) -> MlflowClient:
-    """Open a store, quietly and without telemetry; an SQLite store is made where there is none."""
+    """Open a store without output and telemetry; an SQLite store is created if necessary."""
     telemetry.turn_off()
-    # Defaults of MLflow: 7 tries with growing pauses, 120 s each. A verb must not hang on its log book.
+    # By default MLflow tries 7 times for 120 s each, with increasing pauses, and would block the command.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "12")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is the summary's
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output holds the summary
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow.store", "mlflow.tracking", "mlflow.pyfunc"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # It warns at every retry; that the store does not answer is said once, by the spool.
+    # urllib3 warns at every retry; the spool warns once that the store does not respond.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     database = _database(uri)
     if database is not None:
-        _make(database)
+        _create(database)
     return MlflowClient(tracking_uri=uri)
 
 
 def _database(uri: str) -> Path | None:
-    """File of an SQLite store; None for another kind of store."""
+    """Return the file of an SQLite store, `None` for other stores."""
     if not uri.startswith("sqlite:///"):
         return None
     return Path(uri.removeprefix("sqlite:///").partition("?")[0]).resolve()
 
 
-def _make(database: Path) -> None:
-    """Make an empty store where there is none. MLflow cannot open one again whose making was stopped half-way."""
+def _create(database: Path) -> None:
+    """Create an empty store atomically: MLflow cannot open a store whose creation was interrupted."""
     from mlflow import MlflowClient
 
+    if database.exists():
+        return
     database.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(database.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # of two processes that begin together, one makes it
+    lock = database.with_name(f".{database.name}.lock")
+    with locked_file(lock, wait=True):  # only one of several processes creates the store
         if not database.exists():
             for leftover in database.parent.glob(f"{PARTIAL}*-{database.name}*"):
                 leftover.unlink()
             with atomic_path(database) as temporary:
                 MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments(max_results=1)
-    finally:
-        os.close(folder)
+        lock.unlink(missing_ok=True)
 
 
 def is_new(uri: str) -> bool:
-    """True for an SQLite store that is yet to be made."""
+    """Return whether this is an SQLite store that does not exist yet."""
     database = _database(uri)
     return database is not None and not database.exists()
 
 
 def count_experiments(uri: str) -> int:
-    """Ask a store for its experiments.
+    """Return the number of experiments in a store.
 
     Raises:
-        TrackingError: it does not answer.
+        TrackingError: the store does not respond.
     """
-    with translated(uri):
+    with translated_errors(uri):
         return len(connect(uri).search_experiments())
 
 
 def experiment(client: MlflowClient, name: str, uri: str) -> Experiment:
-    """The experiment of this name, made where there is none.
+    """Return the experiment of this name, which is created if necessary.
 
     Raises:
         TrackingError: it is deleted.
@@ -101,28 +101,30 @@ def experiment(client: MlflowClient, name: str, uri: str) -> Experiment:
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        # MLflow's own default for SQLite is `mlruns` in the working folder: it must lie beside the database instead.
+        # MLflow's default for SQLite is `mlruns` in the working directory instead of beside the database.
         database = _database(uri)
         location = (database.parent / "mlartifacts").as_uri() if database is not None else None
         try:
             return client.get_experiment(client.create_experiment(name, artifact_location=location))
         except MlflowException:
-            found = client.get_experiment_by_name(name)  # another process was quicker
+            found = client.get_experiment_by_name(name)  # another process created it first
             if found is None:
                 raise
     if found.lifecycle_stage != "active":
-        raise TrackingError(f"MLflow experiment {name!r} is deleted: restore it or name another (tracking.experiment)")
+        raise TrackingError(
+            f"MLflow experiment {name!r} is deleted: restore it or choose another (tracking.experiment)"
+        )
     return found
 
 
 def describe(
     client: MlflowClient, stored: StoredRun, *, tags: Mapping[str, str], params: Mapping[str, str], settings: str
 ) -> None:
-    """Set tags, log parameters, and keep `settings` as the artifact `settings.json`."""
+    """Set tags, log parameters, and log `settings` as the artifact `settings.json`."""
     from mlflow.entities import Param, RunTag
 
     run_id = stored.info.run_id
-    # Parameters cannot be changed: those of a run that goes on are there, and only `workers` could differ.
+    # Parameters cannot be changed: a resumed run has them already, and only `workers` could differ.
     entries = [Param(name, value) for name, value in params.items() if name not in stored.data.params]
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
     for first in range(0, len(entries), _BATCH):
@@ -130,17 +132,17 @@ def describe(
     client.log_text(run_id, settings, "settings.json")
 
 
-def sender(client: MlflowClient, uri: str) -> Send:
-    """What hands the events of a spool to the store; doing it twice leaves the store as doing it once."""
+def make_sender(client: MlflowClient, uri: str) -> Send:
+    """Return the function that sends the events of a spool to the store; sending an event twice is harmless."""
     from mlflow.exceptions import MlflowException
 
-    shown = shown_uri(uri)
+    public_uri = without_password(uri)
 
     def send(events: Sequence[Event]) -> None:
         try:
-            _send(client, shown, events)
+            _send(client, public_uri, events)
         except FileNotFoundError as error:
-            raise RefusedEvent(f"{error.filename} is gone") from error
+            raise RefusedEvent(f"{error.filename} no longer exists") from error
         except MlflowException as error:
             if error.error_code in _FINAL:
                 raise RefusedEvent(f"{error.error_code}: {' '.join(error.message.split())[:200]}") from error
@@ -160,7 +162,7 @@ def _send(client: MlflowClient, uri: str, events: Sequence[Event]) -> None:
     for event in events:
         if kind == "store":
             if event["uri"] != uri:
-                raise TrackingError(f"what is unsent belongs to MLflow at {event['uri']}, and not to {uri}")
+                raise TrackingError(f"the unsent events belong to MLflow at {event['uri']}, not to {uri}")
         elif kind == "link":
             _link(client, run_id, event)
         elif kind == "tags":
@@ -186,27 +188,27 @@ def _send(client: MlflowClient, uri: str, events: Sequence[Event]) -> None:
 
 
 def _link(client: MlflowClient, run_id: str, event: Event) -> None:
-    """Tag the run with the id of the one that the event looks for, in whatever experiment that is."""
+    """Tag the run with the id of the run that the event searches for, in any experiment."""
     from mlflow.entities import RunTag
 
     experiments = [each.experiment_id for each in client.search_experiments()]
-    wanted = f"tags.`{event['found_by']}` = '{event['digest']}'"
-    for maker in client.search_runs(experiments, wanted, max_results=1, order_by=["start_time DESC"]):
+    query = f"tags.`{event['found_by']}` = '{event['digest']}'"
+    for found in client.search_runs(experiments, query, max_results=1, order_by=["start_time DESC"]):
         names = [event["name"]] + (["mlflow.parentRunId"] if event["parent"] else [])
-        client.log_batch(run_id, tags=[RunTag(name, maker.info.run_id) for name in names])
+        client.log_batch(run_id, tags=[RunTag(name, found.info.run_id) for name in names])
 
 
 def system_monitor() -> Callable[[], dict[str, float]]:
-    """What MLflow's own monitors say of processor, memory, disk, network and, with nvidia-ml-py, GPU, at every call."""
+    """Return a function that samples MLflow's monitors of processor, memory, disk, network and (nvidia-ml-py) GPU."""
     from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
     from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
     from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-    kinds: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor]  # Any: without annotations
+    kinds: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor]  # Any: they have no annotations
     monitors = []
     for kind in kinds:
-        with suppress(ImportError, RuntimeError):  # no GPU, or no nvidia-ml-py: `cxrreport doctor` says it
+        with suppress(ImportError, RuntimeError):  # no GPU, or no nvidia-ml-py, which `cxrreport doctor` reports
             monitors.append(kind())
 
     def sample() -> dict[str, float]:
@@ -220,17 +222,19 @@ def system_monitor() -> Callable[[], dict[str, float]]:
     return sample
 
 
-def register(uri: str, run_id: str, folder: Path, name: str, aliases: Sequence[str], tags: Mapping[str, str]) -> str:
-    """Keep a packed model in a run and make it the next version of a registered model; the version's number.
+def register_model(
+    uri: str, run_id: str, folder: Path, name: str, aliases: Sequence[str], tags: Mapping[str, str]
+) -> str:
+    """Log a packed model as an artifact and register it as the next version of `name`; return the version.
 
-    Unlike what a spool sends this waits for the store: a version without its files would be of no use.
+    This waits for the store, because a version without its files is useless.
 
     Raises:
         TrackingError: the store cannot be reached or refuses.
     """
     from mlflow.exceptions import MlflowException
 
-    with translated(uri):
+    with translated_errors(uri):
         client = connect(uri)
         client.log_artifacts(run_id, str(folder), folder.name)
         try:
@@ -245,21 +249,21 @@ def register(uri: str, run_id: str, folder: Path, name: str, aliases: Sequence[s
     return str(version)
 
 
-def shown_uri(uri: str) -> str:
-    """The URI without a password that it may hold, for messages and files."""
+def without_password(uri: str) -> str:
+    """Return a URI without user and password, for messages and files."""
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
 @contextmanager
-def translated(uri: str) -> Iterator[None]:
-    """Whatever goes wrong with the store in the block becomes a `TrackingError`."""
+def translated_errors(uri: str) -> Iterator[None]:
+    """Turn every error in the block that is not one of ours into a `TrackingError`."""
     try:
         yield
     except CxrReportError:
         raise
     except Exception as error:
-        first = shown_uri(" ".join(str(error).split()))[:300]
+        reason = without_password(" ".join(str(error).split()))[:300]
         raise TrackingError(
-            f"MLflow at {shown_uri(uri)} cannot be used: {first}. Check tracking.uri or MLFLOW_TRACKING_URI, or switch "
-            "tracking off (tracking.enabled: false, --no-track)"
+            f"MLflow at {without_password(uri)} cannot be used: {reason}. Check tracking.uri or MLFLOW_TRACKING_URI, "
+            "or disable tracking (tracking.enabled: false, --no-track)"
         ) from error

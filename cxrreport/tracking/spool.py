@@ -1,12 +1,11 @@
-"""What a run has to say, on disk before it is sent: a store that dies, hangs or refuses costs the work nothing.
+"""Events of a run, written to disk before they are sent: a store that fails or hangs does not stop the command.
 
-Events are appended to a file and sent by a thread, in order. When all are sent the file is removed. What is left, after
-a kill or when the store did not come back, is sent the next time; sending an event twice has to be harmless.
+Events are appended to a file and sent in order by a thread. The file is removed when all are sent. Events that remain
+after a kill or a failure of the store are sent by a later run, so sending an event twice must be harmless.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import threading
@@ -16,58 +15,58 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from filelock import Timeout
+
+from cxrreport.storage.locks import lock_file, locked_file
+
 logger = logging.getLogger(__name__)
 
 Event = dict[str, Any]
-"""What to send, as JSON values; `kind` says what it is. Neighbours of one kind are handed over together."""
+"""JSON values to send, with their `kind`. Consecutive events of one kind are sent together."""
 Send = Callable[[Sequence[Event]], None]
-"""Sends events of one kind. Raises `RefusedEvent` for what will never be taken, anything else to be called again."""
+"""Sends events of one kind. Raises `RefusedEvent` if a retry is useless, and any other exception to be retried."""
 
 PATIENCE = 10.0
-"""Seconds that `close` waits for a store that does not answer."""
+"""Seconds that `close` waits for a store that does not respond."""
 LIMIT = 25.0
-"""Seconds that `close` waits for one that does: the process ends within half a minute of its work."""
+"""Seconds that `close` waits for a store that responds, so that the process ends within half a minute."""
 _GATHER = 0.5
-"""Seconds that the thread waits for more events before it sends."""
+"""Seconds that the thread collects events before it sends."""
 _BATCH = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 
 
 class RefusedEvent(Exception):
-    """The store has answered, and will not take this in any state: asking again is of no use."""
+    """The store has refused an event for good; a retry is useless."""
 
 
 class Spool:
-    """The events of one run, written and sent as they come.
+    """The events of one run.
 
     Args:
-        path: the file, locked by this process until `close`. What an earlier process left in it is sent first.
-        send: hands events to the store, called in a thread of its own.
+        path: the file, locked by this process until `close`. Events that an earlier process left are sent first.
+        send: sends events to the store; called in a thread.
 
     Raises:
-        BlockingIOError: another process works with this file.
+        filelock.Timeout: another process holds the file.
     """
 
     def __init__(self, path: Path, send: Send) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self._lock = lock_file(path)
         self._file = path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise
         self._send = send
         self._waiting = _read(self._file)
         self._changed = threading.Condition()
         self._closing = False
         self._failing = False
-        self._said = False
-        self._thread = threading.Thread(target=self._work, name="spool", daemon=True)
+        self._warned = False
+        self._thread = threading.Thread(target=self._send_all, name="spool", daemon=True)
         self._thread.start()
 
     def put(self, event: Event) -> None:
-        """Write the event down and go on; it is sent soon."""
+        """Append the event to the file and return; the thread sends it."""
         with self._changed:
             self._file.write(json.dumps(event) + "\n")
             self._file.flush()
@@ -75,20 +74,21 @@ class Spool:
             self._changed.notify_all()
 
     def close(self) -> bool:
-        """Wait until all is sent, and remove the file; False where the store is dead or slow and the file stays."""
-        began = time.monotonic()
+        """Wait until all is sent and remove the file; return False, and keep it, if the store is down or slow."""
+        started = time.monotonic()
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            while self._waiting and time.monotonic() - began < (PATIENCE if self._failing else LIMIT):
+            while self._waiting and time.monotonic() - started < (PATIENCE if self._failing else LIMIT):
                 self._changed.wait(0.2)
             done = not self._waiting
             if done:
                 self.path.unlink(missing_ok=True)
             self._file.close()
+            self._lock.release()
         return done
 
-    def _work(self) -> None:
+    def _send_all(self) -> None:
         pause = _FIRST_PAUSE
         while True:
             with self._changed:
@@ -101,7 +101,7 @@ class Spool:
             try:
                 self._send(batch)
             except RefusedEvent as error:
-                logger.warning("MLflow refuses %s of this run: %s", batch[0]["kind"], error)
+                logger.warning("MLflow refused %s of this run: %s", batch[0]["kind"], error)
             except Exception as error:
                 self._fail(error)
                 with self._changed:
@@ -112,7 +112,7 @@ class Spool:
                 continue
             pause = _FIRST_PAUSE
             with self._changed:
-                if self._file.closed:  # nobody waits any more; what has just been sent is sent again, which is harmless
+                if self._file.closed:  # closed meanwhile: the batch will be sent again, which is harmless
                     return
                 del self._waiting[: len(batch)]
                 self._failing = False
@@ -122,13 +122,15 @@ class Spool:
         with self._changed:
             self._failing = True
             self._changed.notify_all()
-        if not self._said:
-            self._said = True
-            logger.warning("MLflow does not answer (%s); the work goes on, and the log is kept", type(error).__name__)
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "MLflow does not respond (%s); the log is kept on disk meanwhile", type(error).__name__
+            )
 
 
 def batches(events: Sequence[Event]) -> Iterator[list[Event]]:
-    """Cut events, in their order, into lists of one kind and at most 500."""
+    """Split events, in order, into lists of one kind and at most 500."""
     start = 0
     while start < len(events):
         kind = events[start]["kind"]
@@ -142,28 +144,25 @@ def batches(events: Sequence[Event]) -> Iterator[list[Event]]:
 
 
 def resend(path: Path, send: Send) -> int:
-    """Send what a run has left behind, and remove the file; the number of events.
-
-    Nothing is done, and 0 returned, where the run is at work.
+    """Send the events that a run has left, remove the file, and return the number of events; 0 if the run is active.
 
     Raises:
-        Exception: whatever `send` raises, and the file stays.
+        Exception: raised by `send`; the file is kept.
     """
-    with path.open("r", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return 0
-        events = _read(file)
-        for batch in batches(events):
-            try:
-                send(batch)
-            except RefusedEvent as error:
-                logger.warning("MLflow refuses %s of an earlier run: %s", batch[0]["kind"], error)
-        path.unlink()
+    try:
+        with locked_file(path), path.open("r", encoding="utf-8") as file:
+            events = _read(file)
+            for batch in batches(events):
+                try:
+                    send(batch)
+                except RefusedEvent as error:
+                    logger.warning("MLflow refused %s of an earlier run: %s", batch[0]["kind"], error)
+            path.unlink()
+    except Timeout:
+        return 0
     return len(events)
 
 
 def _read(file: TextIO) -> list[Event]:
     file.seek(0)
-    return [json.loads(line) for line in file if line.endswith("\n")]  # a kill may have cut off the last line
+    return [json.loads(line) for line in file if line.endswith("\n")]  # the last line is incomplete after a kill

@@ -20,6 +20,7 @@ from cxrreport import runs, tracking
 from cxrreport.demo.pipeline import train_settings
 from cxrreport.demo.studies import write_studies
 from cxrreport.settings import EvaluateSettings, GenerateSettings, IngestSettings, TrackingSettings
+from cxrreport.tracking.run import MlflowRun
 
 pytestmark = pytest.mark.slow
 
@@ -107,7 +108,7 @@ def test_a_server_gets_everything_and_its_death_costs_nothing(
         ended = time.monotonic()
     assert time.monotonic() - ended < 30
     # said once
-    assert [record.name for record in caplog.records] == ["cxrreport.tracking.spool", "cxrreport.tracking.runs"]
+    assert [record.name for record in caplog.records] == ["cxrreport.tracking.spool", "cxrreport.tracking.run"]
     if silenced:
         os.killpg(process.pid, signal.SIGCONT)
     else:
@@ -134,7 +135,7 @@ def test_the_road_against_a_server_that_dies_under_the_training(
     ingested = runs.ingest(IngestSettings(input=tmp_path / "in", output=tmp_path / "data", tracking=there))
 
     spent: list[float] = []
-    log = tracking._MlflowRun.metrics
+    log = MlflowRun.metrics
 
     def timed(self: Any, *values: Any, **named: Any) -> None:
         began = time.perf_counter()
@@ -149,7 +150,7 @@ def test_the_road_against_a_server_that_dies_under_the_training(
         if label == "training" and done == total:
             ended.append(time.monotonic())
 
-    monkeypatch.setattr(tracking._MlflowRun, "metrics", timed)
+    monkeypatch.setattr(MlflowRun, "metrics", timed)
     recipe = train_settings(tmp_path / "data", tmp_path / "train", tracked=there)
     recipe = recipe.model_copy(update={"max_steps": 16, "batch_size": 4, "eval_every": 16})
     trained = runs.train(recipe, progress=progress)

@@ -1,0 +1,55 @@
+"""Facts about the running process that are logged with every run: versions, git commit, peak memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+import cxrreport
+
+PACKAGES = ("cxrreport", "torch", "transformers", "peft", "radgraph", "pydicom", "monai", "numpy", "mlflow")
+"""Distributions whose versions become tags."""
+
+
+def peak_memory_mb() -> float:
+    """Return the peak resident memory of this process in MiB, or of its largest child process if that is larger."""
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset / 2**20)
+    import resource
+
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def version_tags() -> dict[str, str]:
+    """Return the versions of Python and of `PACKAGES` as tags."""
+    versions = {"version.python": sys.version.split()[0]}
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[f"version.{package}"] = metadata.version(package)
+    return versions
+
+
+def git_tags() -> dict[str, str]:
+    """Return the commit of the checkout that this package is imported from; empty for an installed wheel."""
+    root = Path(cxrreport.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return {}
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {
+            "mlflow.source.git.commit": git("rev-parse", "HEAD"),
+            "git.changed": str(bool(git("status", "--porcelain", "--untracked-files=no", "--", "cxrreport"))).lower(),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return {}

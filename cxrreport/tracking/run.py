@@ -1,0 +1,137 @@
+"""The run that a command reports to, and its connection to MLflow through a spool on disk.
+
+MLflow receives settings, counts, scores, digests, versions, and the files that a command logs; never a patient tag or
+the text of a report.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrreport.tracking.spool import Spool
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as StoredRun
+
+logger = logging.getLogger(__name__)
+
+
+def clean_name(name: str) -> str:
+    """Replace the characters that MLflow refuses in keys (all but letters, digits and `_-./: `) by `_`."""
+    return re.sub(r"[^\w\-./: ]", "_", name)[:250]
+
+
+class Run:
+    """The run of one command. This base class logs nothing: it is the run of a command without tracking."""
+
+    run_id = ""
+    """Id of the run in MLflow; empty without tracking."""
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers, with a `step` if they form a curve. A step that was logged before is not logged again."""
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Copy the file or folder `path` into the artifacts of the run, below `folder`."""
+
+    def dataset(self, name: str, digest: str, context: str, **facts: str | int | float) -> None:
+        """Record the digest of data that the command reads or writes, never the data.
+
+        Args:
+            name: kind of data, e.g. `manifest`.
+            digest: hash of the content, hexadecimal.
+            context: use of the data: `training`, `inference`, `evaluation`, `output`.
+            facts: numbers that describe it, e.g. counts.
+        """
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set searchable tags."""
+
+    def link(self, tag: str, made: str, digest: str, *, parent: bool = False) -> None:
+        """Tag the run with the id of the latest run in the store that wrote data with this digest, if there is one.
+
+        Args:
+            tag: name of the tag.
+            made: name of the data, as passed to `dataset` in the other run.
+            digest: complete digest of the data.
+            parent: also nest this run under the other one.
+        """
+
+
+class MlflowRun(Run):
+    """A run in an MLflow store. Everything is written to a spool, from which a thread sends it."""
+
+    def __init__(self, client: MlflowClient, run: StoredRun, spool: Spool, *, resumed: bool) -> None:
+        self.run_id = run.info.run_id
+        self._start_time = int(run.info.start_time)
+        self._client = client
+        self._spool = spool
+        self._resumed = resumed
+        self._last_sample = -1
+        self._logged_steps: dict[str, set[int]] = {}
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """See `Run.metrics`."""
+        now = int(time.time() * 1000)
+        for key, value in values.items():
+            name = clean_name(key)
+            if step is None or not self._was_logged(name, step):
+                self._put("metrics", name=name, value=float(value), time=now, step=step or 0)
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """See `Run.artifact`."""
+        self._put("artifact", path=str(path.resolve()), folder=folder)
+
+    def dataset(self, name: str, digest: str, context: str, **facts: str | int | float) -> None:
+        """See `Run.dataset`."""
+        self._put("dataset", name=name, digest=digest, context=context, facts=facts)
+        # Runs cannot be searched by the digest of a dataset, which is truncated as well; by tags they can.
+        self.tags({f"digest.{context}.{name}": digest})
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """See `Run.tags`."""
+        for key, value in values.items():
+            self._put("tags", name=clean_name(key), value=value)
+
+    def link(self, tag: str, made: str, digest: str, *, parent: bool = False) -> None:
+        """See `Run.link`."""
+        # The sending thread does the search: a store that does not respond would block the command.
+        self._put("link", name=tag, found_by=f"digest.output.{made}", digest=digest, parent=parent)
+
+    def sample(self, values: Mapping[str, float]) -> None:
+        """Log system metrics. Steps are seconds since the start of the run, so none is repeated after a resume."""
+        now = int(time.time() * 1000)
+        step = self._last_sample = max(self._last_sample + 1, (now - self._start_time) // 1000)
+        for name, value in values.items():
+            self._put("metrics", name=f"system/{name}", value=float(value), time=now, step=step)
+
+    def end(self, status: str) -> None:
+        """Close the run with `status` after everything is sent, or warn which file holds the unsent events."""
+        self._put("status", status=status)
+        if not self._spool.close():
+            logger.warning(
+                "MLflow run %s is incomplete: the unsent events are in %s. The next run with an output in the same "
+                "folder sends them, or run 'cxrreport sync %s'",
+                self.run_id,
+                self._spool.path,
+                self._spool.path.parent,
+            )
+
+    def _put(self, kind: str, **values: Any) -> None:
+        self._spool.put({"kind": kind, "run_id": self.run_id, **values})
+
+    def _was_logged(self, name: str, step: int) -> bool:
+        # A command that resumes from a checkpoint repeats the steps since then.
+        if not self._resumed:
+            return False
+        if name not in self._logged_steps:
+            self._logged_steps[name] = set()
+            with suppress(Exception):  # a repeated step is better than a failed command
+                self._logged_steps[name] = {point.step for point in self._client.get_metric_history(self.run_id, name)}
+        return step in self._logged_steps[name]
