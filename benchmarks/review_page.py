@@ -113,7 +113,7 @@ def write_evaluation(folder: Path, count: int) -> list[Report]:
         agreement(pairs.candidate_graphs[study], one, Level.PARTIAL, lower_case=True).f1
         for study, one in pairs.reference_graphs.items()
     ]
-    measures = {"radgraph_partial": mean(scores), **clinical.numbers(pairs)}
+    measures = {"radgraph_partial": mean(scores), **clinical.METRIC(pairs)}
     folder.mkdir()
     confidences = {study: float(-rng.exponential(0.3)) for study in pairs.references}
     results.write_studies(

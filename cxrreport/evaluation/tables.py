@@ -198,10 +198,10 @@ def _before_impression(sections: Mapping[str, str], section: Section) -> str:
 
 
 def split_sections(text: str) -> dict[str, str]:
-    """FINDINGS and IMPRESSION of a text with headers; empty where there is none.
+    """Split a text with headers into FINDINGS and IMPRESSION; empty without headers.
 
-    A header is a known name with a colon, in capitals or at the start of a line. Text before the first header counts as
-    findings where FINDINGS has no header of its own. Plurals and CONCLUSION are taken for the same.
+    A header is a known name with a colon, in capitals or at the start of a line; plurals and CONCLUSION are accepted.
+    Text before the first header counts as findings if there is no FINDINGS header.
     """
     headers = list(_HEADER.finditer(text))
     if not headers:

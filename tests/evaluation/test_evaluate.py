@@ -85,7 +85,7 @@ def run(tmp_path: Path, data: Path, predictions: Path, **given: Any) -> Evaluati
     )
 
 
-def test_a_perfect_system_beside_its_controls(tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]]) -> None:
+def test_a_perfect_system_beside_its_baselines(tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]]) -> None:
     baselines = {"shuffled": predict(tmp_path / "shuffled", turned(reports))}
     steps: list[tuple[int, int, str]] = []
     found = run(

@@ -30,7 +30,7 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
         EvaluateSettings(
             predictions=OLD / "predictions.jsonl",
             references=OLD / "references.jsonl",
-            controls={"shuffled": OLD / "shuffled.jsonl"},
+            baselines={"shuffled": OLD / "shuffled.jsonl"},
             output=output,
             most_frequent=False,
             radgraph="tiny",

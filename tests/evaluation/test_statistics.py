@@ -51,12 +51,12 @@ def test_a_corpus_score_is_computed_anew_in_every_resample() -> None:
 def test_differences_are_paired() -> None:
     rng = np.random.default_rng(0)
     hard = rng.random(200)
-    ours, control = mean(hard + 0.02), mean(hard)
+    ours, baseline = mean(hard + 0.02), mean(hard)
     bootstrap = PatientBootstrap([str(n) for n in range(200)], samples=500, seed=0)
-    found = bootstrap.difference(ours, control)
+    found = bootstrap.difference(ours, baseline)
     assert found.value == pytest.approx(0.02)
     assert found.low == pytest.approx(0.02) and found.high == pytest.approx(0.02)
-    assert bootstrap.interval(ours).low < bootstrap.interval(control).high
+    assert bootstrap.interval(ours).low < bootstrap.interval(baseline).high
 
 
 def test_coverage_of_the_interval() -> None:
@@ -92,7 +92,7 @@ def test_an_undefined_score_stays_undefined_and_undefined_resamples_are_left_out
 
 
 def test_measures_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="do not belong together"):
+    with pytest.raises(ValueError, match="have different numbers of rows"):
         Measure(np.zeros((3, 2)), f1_of_counts, np.zeros(4))
 
 

@@ -5,7 +5,7 @@ encoder therefore reads many reports at once. Everything after it (spans, heads,
 in the shapes of the package; on a CPU, linear layers use a second copy of their weights in oneDNN's layout. The results
 differ in their last bits, so a near tie could be decided differently. To rule this out, every decision has a margin
 (the best label of a span or pair over the second best, the last span that is kept over the first that is not), and a
-report with a margin below `TOLERANCE` is annotated again on its own.
+report with a margin below `TOLERANCE` is annotated again alone.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class BatchedModel:
         return ""
 
     def _encode(self, texts: Sequence[dict[str, Any]]) -> list[torch.Tensor | None]:
-        """The encoder's output for each text of a batch; `None` if it has to read the text on its own."""
+        """The encoder's output for each text of a batch; `None` if it has to read the text alone."""
         rows = [text["text"]["bert"]["token_ids"].reshape(-1) for text in texts]
         longest = max(len(row) for row in rows)
         if self._one_by_one or len(texts) == 1 or (self._max_length is not None and longest > self._max_length):
