@@ -1,4 +1,4 @@
-"""Settings of `evaluate`, and of `compare` and `review`, which read its scores."""
+"""Settings of `evaluate`, `compare` and `review`."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ from cxrreport.settings.tracking import TrackingSettings
 
 
 class EvaluateSettings(Settings):
-    """Scores of predictions against the references of the manifest or of a table."""
+    """Score predictions against the references of a manifest or of a table."""
 
     predictions: Path
     """Output folder of `generate`, or a JSONL, CSV or Parquet table with study_id and text (or sections)."""
     references: Path
     """Output folder of `ingest`, or a table with study_id, patient_id and sections."""
     output: Path
-    """Folder for scores, tables and pictures."""
+    """Output folder for scores, tables and plots."""
     baselines: dict[str, Path] = Field({})
-    """Name to predictions of a baseline, each compared with `predictions` on the same studies."""
+    """Name to predictions of a baseline, which is scored on the same studies as `predictions`."""
     generate_baselines: tuple[GeneratedBaseline, ...] = ()
-    """Baselines that are generated first, with the settings of `predictions` (an output folder of `generate`), beside
-    it: `reports` gets `reports-shuffled`. What they are: see `baseline` of `generate`."""
+    """Baselines to generate first, with the settings of `predictions` (an output folder of `generate`) and in folders
+    beside it, for example `reports-shuffled` beside `reports`. See `baseline` of `generate` for their meaning."""
     most_frequent: bool = True
-    """Add the baseline that answers every study with the most frequent report of the training split."""
+    """Add a baseline that uses the most frequent report of the training split for every study."""
     section: Literal["findings", "impression", "findings+impression"] = "findings+impression"
-    """What is scored: one section, or both as one text."""
+    """Scored section, or both sections as one text."""
     metrics: tuple[str, ...] = ("radgraph", "clinical", "bleu", "rouge_l", "cider")
-    """Names of metrics: of this package (also `chexbert`, which needs weights), of an installed one, or
+    """Names of built-in metrics (also `chexbert`, which needs weights) or of metrics of installed packages, or
     `module:metric`; see `evaluation.metrics`."""
     inputs: str | None = None
-    """What the system was given ("frontal image and indication"), where its predictions are a table. A condition of
-    every number; predictions of `generate` bring it along."""
+    """Inputs of a system whose predictions are a table, for example "frontal image and indication". They are a
+    condition of every number; predictions of `generate` record them."""
     radgraph: str = "radgraph-xl"
-    """`radgraph`, `radgraph-xl`, `modern-radgraph-xl`, `tiny` (the project's own, synthetic), or a folder that holds
-    config.json, weights.th and vocabulary/."""
+    """`radgraph`, `radgraph-xl`, `modern-radgraph-xl`, `tiny` (trained on phantoms), or a folder with config.json,
+    weights.th and vocabulary/."""
     weights: Path | None = None
-    """Folder under which the RadGraph models lie; None: the radgraph package's cache."""
+    """Folder of the RadGraph models; `None` for the cache of the radgraph package."""
     chexbert: Path | None = None
-    """Folder with CheXbert's `chexbert.pth` and the `vocab.txt` of its encoder; None: `~/.cache/chexbert`."""
+    """Folder with CheXbert's `chexbert.pth` and the `vocab.txt` of its encoder; `None` for `~/.cache/chexbert`."""
     download: bool = False
-    """Fetch RadGraph's archive, its encoder's tokenizer and CheXbert's files from the hub when they are not there."""
+    """Download missing files from the hub: RadGraph's archive, the tokenizer of its encoder and CheXbert's files."""
     allow_remote: bool = False
     """Allow metrics that send reports to another machine."""
     annotation_cache: Path | None = None
-    """SQLite file in which annotations are kept, without text; None: `annotations.sqlite` beside the output folder."""
+    """SQLite file for annotations, without text; `None` for `annotations.sqlite` beside the output folder."""
     lower_case: bool = True
-    """Case rule of the scorer: True as the repository's head (July 2026), False as radgraph 0.1.18."""
+    """Case rule of RadGraph F1: true as in the head of its repository (July 2026), false as in radgraph 0.1.18."""
     risks: tuple[Fraction, ...] = (0.05, 0.1, 0.2)
-    """Risks for which selective generation names the least confidence that keeps them."""
+    """Target risks of selective prediction; for each, the lowest confidence that keeps the risk is reported."""
     bootstrap_samples: PositiveInt = 1000
-    """Resamples of the patients, for the intervals."""
+    """Number of resamples of the patients for the intervals."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """For the resamples."""
+    """Seed of the resamples."""
     tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
@@ -67,37 +67,37 @@ class EvaluateSettings(Settings):
 
 
 class CompareSettings(Settings):
-    """Two evaluations of the same studies side by side."""
+    """Compare two evaluations of the same studies."""
 
     first: Path
     """Output folder of `evaluate`."""
     second: Path
-    """Output folder of `evaluate`, of the other system."""
+    """Output folder of `evaluate` for the other system."""
     output: Path
-    """Folder for the table and the picture."""
+    """Output folder for the table and the plot."""
     numbers: tuple[str, ...] = ()
-    """Numbers to compare; none: the first of every metric. p-values are corrected for how many there are."""
+    """Numbers to compare; empty for the first of every metric. p-values are corrected for their number."""
     bootstrap_samples: PositiveInt = 1000
-    """Resamples of the patients, for the intervals."""
+    """Number of resamples of the patients for the intervals."""
     permutations: PositiveInt = 9999
-    """Random exchanges of the two systems by patient, for the p-values."""
+    """Number of random exchanges of the two systems by patient for the p-values."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """For the resamples and the exchanges."""
+    """Seed of the resamples and the exchanges."""
     tracking: TrackingSettings = TrackingSettings()
-    """Where the run is logged."""
+    """Tracking of the run."""
 
 
 class ReviewSettings(Settings):
-    """One HTML page with images, generated and reference reports and their entities."""
+    """Write an HTML page with images, generated and reference reports and their entities."""
 
     evaluation: Path
     """Output folder of `evaluate`."""
     data: Path
-    """Output folder of `ingest`, for the images."""
+    """Output folder of `ingest` with the images."""
     output: Path
-    """The HTML file."""
+    """HTML file to write."""
     limit: PositiveInt | None = None
-    """Only the worst studies by RadGraph F1."""
+    """Number of studies, the worst by RadGraph F1; `None` for all."""
     megabytes: Annotated[float, Field(gt=0)] = 150.0
-    """About what the images of the page may take; where they take more, they are shrunk alike."""
+    """Approximate size limit of all images, megabytes; larger ones are all shrunk to one size."""
     tracking: TrackingSettings = TrackingSettings()
