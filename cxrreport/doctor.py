@@ -1,4 +1,4 @@
-"""What this machine has and lacks for the work, each line with the remedy."""
+"""Checks of this machine: packages, hardware, disk, decoders, weights, MLflow, each with a remedy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cxrreport.errors import TrackingError
 from cxrreport.settings import TrackingSettings, weights_folder
 
 GB = 10**9
-_LITTLE, _FULL = 50 * GB, 2 * GB
+_PLENTY_OF_DISK, _MINIMUM_DISK = 50 * GB, 2 * GB
 _EXTRAS = {
     "bitsandbytes": ("qlora", "4-bit fine-tuning"),
     "openvino": ("openvino", "generation on CPUs"),
@@ -32,7 +32,7 @@ _EXTRAS = {
 
 
 class State(StrEnum):
-    """How a check came out; only `FAIL` keeps the work from being done."""
+    """Result of a check; only `FAIL` prevents commands from running."""
 
     OK = "ok"
     NOTE = "note"
@@ -41,11 +41,11 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One line.
+    """The result of one check.
 
     Args:
-        detail: what was found.
-        remedy: what to do; empty where nothing is to be done.
+        detail: the state of the machine.
+        remedy: what the user can do; empty if nothing.
     """
 
     name: str
@@ -55,10 +55,10 @@ class Check:
 
 
 def examine(folder: Path) -> Iterator[Check]:
-    """Check after check; each takes at most a few seconds, an MLflow server that does not answer half a minute.
+    """Yield the results of all checks. Each takes seconds; an MLflow server that does not respond, half a minute.
 
     Args:
-        folder: where outputs are to lie, for disk space and the store of runs.
+        folder: the planned parent of output folders, for disk space and the default MLflow store.
     """
     yield _packages()
     yield _processor()
@@ -71,27 +71,27 @@ def examine(folder: Path) -> Iterator[Check]:
 
 
 def dependencies() -> list[Requirement]:
-    """What this package needs, without its extras."""
-    needed = [Requirement(line) for line in metadata.requires("cxrreport") or ()]
-    return [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    """Return the requirements of this package, without its extras."""
+    requirements = [Requirement(line) for line in metadata.requires("cxrreport") or ()]
+    return [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
 
 
 def _packages() -> Check:
-    wrong, shown = [], [f"python {sys.version.split()[0]}", f"cxrreport {metadata.version('cxrreport')}"]
-    for one in dependencies():
+    wrong, versions = [], [f"python {sys.version.split()[0]}", f"cxrreport {metadata.version('cxrreport')}"]
+    for required in dependencies():
         try:
-            version = metadata.version(one.name)
+            version = metadata.version(required.name)
         except metadata.PackageNotFoundError:
-            wrong.append(f"{one.name} is missing")
+            wrong.append(f"{required.name} is missing")
             continue
-        if not one.specifier.contains(version, prereleases=True):
-            wrong.append(f"{one.name} is {version}, not {one.specifier}")
-        elif one.name in tracking.PACKAGES:
-            shown.append(f"{one.name} {version}")
+        if not required.specifier.contains(version, prereleases=True):
+            wrong.append(f"{required.name} is {version}, not {required.specifier}")
+        elif required.name in tracking.PACKAGES:
+            versions.append(f"{required.name} {version}")
     if wrong:
-        remedy = "install cxrreport again, into an environment of its own"
+        remedy = "reinstall cxrreport in a separate environment"
         return Check(name="packages", state=State.FAIL, detail="; ".join(wrong), remedy=remedy)
-    return Check(name="packages", state=State.OK, detail=", ".join(shown))
+    return Check(name="packages", state=State.OK, detail=", ".join(versions))
 
 
 def _processor() -> Check:
@@ -99,7 +99,7 @@ def _processor() -> Check:
     detail = f"{os.cpu_count()} cores, {memory:.0f} GB of memory"
     if memory >= 6:
         return Check(name="processor", state=State.OK, detail=detail)
-    remedy = "the demo needs 4 GB free: close other programs"
+    remedy = "the demo needs 4 GB of free memory: close other programs"
     return Check(name="processor", state=State.NOTE, detail=detail, remedy=remedy)
 
 
@@ -111,51 +111,53 @@ def _gpu() -> Check:
             name="gpu",
             state=State.NOTE,
             detail="torch sees no CUDA device",
-            remedy="the demo needs none; for the 3B, a GPU of 24 GB, its driver, and a CUDA build of torch",
+            remedy="the demo needs none; the 3B model needs a GPU with 24 GB, its driver, and a CUDA build of torch",
         )
     devices = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    detail = ", ".join(f"{one.name} ({one.total_memory / GB:.0f} GB)" for one in devices)
+    detail = ", ".join(f"{device.name} ({device.total_memory / GB:.0f} GB)" for device in devices)
     if importlib.util.find_spec("pynvml") is None:
-        remedy = "pip install nvidia-ml-py, to have the load of the GPU in MLflow"
+        remedy = "pip install nvidia-ml-py, to log GPU metrics to MLflow"
         return Check(name="gpu", state=State.NOTE, detail=detail, remedy=remedy)
     return Check(name="gpu", state=State.OK, detail=detail)
 
 
 def _disk(folder: Path) -> Check:
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
-    free = shutil.disk_usage(there).free
-    detail = f"{free / GB:.0f} GB free in {there}"
-    remedy = "make room, or name a folder on another disk; the demo takes 1 GB"
-    if not os.access(there, os.W_OK):
-        return Check(name="disk", state=State.FAIL, detail=f"{there} cannot be written", remedy="name another folder")
-    if free >= _LITTLE:
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
+    detail = f"{free / GB:.0f} GB free in {existing}"
+    remedy = "free some space, or choose another disk; the demo needs 1 GB"
+    if not os.access(existing, os.W_OK):
+        return Check(
+            name="disk", state=State.FAIL, detail=f"{existing} cannot be written", remedy="choose another folder"
+        )
+    if free >= _PLENTY_OF_DISK:
         return Check(name="disk", state=State.OK, detail=detail)
-    return Check(name="disk", state=State.NOTE if free >= _FULL else State.FAIL, detail=detail, remedy=remedy)
+    return Check(name="disk", state=State.NOTE if free >= _MINIMUM_DISK else State.FAIL, detail=detail, remedy=remedy)
 
 
 def _decoders() -> Check:
     from cxrreport.ingestion.dicom.decoders import decoders
 
-    lacking = [name for name, plugins in decoders().items() if not plugins]
-    if not lacking:
+    missing = [name for name, plugins in decoders().items() if not plugins]
+    if not missing:
         return Check(name="decoders", state=State.OK, detail=f"for {len(decoders())} compressed transfer syntaxes")
-    remedy = "pip install python-gdcm pylibjpeg-openjpeg; files so written end in the ledger as bad-pixel-data"
-    return Check(name="decoders", state=State.NOTE, detail=f"none for {', '.join(lacking)}", remedy=remedy)
+    remedy = "pip install python-gdcm pylibjpeg-openjpeg; such files are excluded as bad-pixel-data"
+    return Check(name="decoders", state=State.NOTE, detail=f"none for {', '.join(missing)}", remedy=remedy)
 
 
 def _weights() -> Iterator[Check]:
-    """A line for the base, RadGraph and CheXbert each: one of several is enough."""
+    """Yield one check each for base, RadGraph and CheXbert weights: one of several models is enough."""
     from cxrreport import weights
     from cxrreport.evaluation.radgraph.annotator import PACKAGE_CACHE
 
     root = weights_folder()
-    kinds: dict[str, list[str]] = {}
-    for one in weights.CATALOGUE.values():
-        kinds.setdefault(one.purpose, []).append(one.name)
-    for purpose, names in kinds.items():
-        found = [name for name in names if weights.present(name, root or PACKAGE_CACHE)]
+    by_purpose: dict[str, list[str]] = {}
+    for entry in weights.CATALOGUE.values():
+        by_purpose.setdefault(entry.purpose, []).append(entry.name)
+    for purpose, names in by_purpose.items():
+        found = [name for name in names if weights.is_complete(name, root or PACKAGE_CACHE)]
         if purpose == weights.BASE and root is None:
-            found = [name for name in names if weights.in_cache(name)]
+            found = [name for name in names if weights.is_in_hub_cache(name)]
         if found:
             yield Check(name=f"weights: {purpose}", state=State.OK, detail=", ".join(found))
             continue
@@ -163,32 +165,32 @@ def _weights() -> Iterator[Check]:
             name=f"weights: {purpose}",
             state=State.NOTE,
             detail=f"none in {root or 'the caches of this machine'}",
-            remedy=f"cxrreport weights {weights.USUAL[purpose]} --weights {root or 'DIR'}; the demo needs none",
+            remedy=f"cxrreport weights {weights.DEFAULTS[purpose]} --weights {root or 'DIR'}; the demo needs none",
         )
 
 
 def _mlflow(folder: Path) -> Check:
     uri = tracking.tracking_uri(TrackingSettings(), folder / "any")
-    shown = tracking.without_password(uri)
+    public_uri = tracking.without_password(uri)
     if tracking.is_new(uri):
-        return Check(name="mlflow", state=State.OK, detail=f"{shown}, made by the first run")
+        return Check(name="mlflow", state=State.OK, detail=f"{public_uri}, created by the first run")
     try:
         count = tracking.count_experiments(uri)
     except TrackingError as error:
         remedy = str(error).rpartition(". ")[2]
-        return Check(name="mlflow", state=State.FAIL, detail=f"{shown} does not answer", remedy=remedy)
-    return Check(name="mlflow", state=State.OK, detail=f"{shown}, {count} experiments")
+        return Check(name="mlflow", state=State.FAIL, detail=f"{public_uri} does not respond", remedy=remedy)
+    return Check(name="mlflow", state=State.OK, detail=f"{public_uri}, {count} experiments")
 
 
 def _extras() -> Check:
-    lacking = [f"{purpose} [{extra}]" for module, (extra, purpose) in _EXTRAS.items() if not _found(module)]
-    if not lacking:
+    missing = [f"{purpose} [{extra}]" for module, (extra, purpose) in _EXTRAS.items() if not _is_installed(module)]
+    if not missing:
         return Check(name="extras", state=State.OK, detail="all")
-    remedy = "pip install 'cxrreport[NAME]', for those that you want"
-    return Check(name="extras", state=State.NOTE, detail=f"without {', '.join(lacking)}", remedy=remedy)
+    remedy = "pip install 'cxrreport[NAME]' for the features that you need"
+    return Check(name="extras", state=State.NOTE, detail=f"without {', '.join(missing)}", remedy=remedy)
 
 
-def _found(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):

@@ -1,11 +1,11 @@
-"""No library of ours phones home.
+"""Telemetry of libraries, turned off.
 
-MLflow, the Hugging Face hub, Ray and OpenVINO report usage to their makers unless they are told not to, and most read
-that wish from the environment when they are imported. So it is set when this package is imported, before any of them,
-and child processes inherit it. Whoever has set a variable already keeps it.
+MLflow, the Hugging Face hub, Ray and OpenVINO report usage unless they are configured not to, and most read environment
+variables when they are imported. They are set when this package is imported, before any of these libraries, and child
+processes inherit them. Variables that the user has set are unchanged.
 
-OpenVINO and NNCF have no such variable: they report through a package of its own, `openvino_telemetry`, and go without
-where it is not installed. To them it is not.
+OpenVINO and NNCF have no such variable. They report through the optional package `openvino_telemetry`, whose import is
+made to fail.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ OFF = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""Environment variable to the value that turns its library's telemetry off."""
+"""Environment variables and the values that turn telemetry off."""
 
 
 def turn_off() -> None:
-    """Set every variable of `OFF` that is not set yet, and let no one import OpenVINO's reporter."""
+    """Set every variable of `OFF` that is not set, and prevent the import of `openvino_telemetry`."""
     for name, value in OFF.items():
         os.environ.setdefault(name, value)
-    # peft imports it where it is installed; without a GPU it warns of kernels that it would fetch from a hub.
+    # peft imports bitsandbytes if it is installed; without a GPU it warns about kernels that it would download.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # an import of it now fails
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # makes its import fail

@@ -1,8 +1,8 @@
-"""Weights that others publish: fetched once, hashed, and found again without a network.
+"""Published weights: downloaded once, hashed, and used offline.
 
-Below one folder, DIR, lie the base checkpoints (`paligemma2-3b-pt-896/`), RadGraph's models (`radgraph-xl/`) and
-CheXbert (`chexbert/`), each as the room that loads it wants it, and `weights.json` with the SHA-256 of every file. With
-`cxrreport --weights DIR`, or the environment variable `CXRREPORT_WEIGHTS`, nothing is asked from the hub any more.
+The folder DIR holds base checkpoints (`paligemma2-3b-pt-896/`), RadGraph models (`radgraph-xl/`), CheXbert
+(`chexbert/`), and `weights.json` with the SHA-256 of every file. With `cxrreport --weights DIR`, or the environment
+variable `CXRREPORT_WEIGHTS`, the hub is not contacted.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from cxrreport.storage.atomic_files import write_json
 
 INVENTORY = "weights.json"
 BASE, RADGRAPH, CHEXBERT = "base", "RadGraph", "CheXbert"
-USUAL = {BASE: "paligemma2-3b-pt-896", RADGRAPH: "radgraph-xl", CHEXBERT: "chexbert"}
-"""For each purpose, the name that the configurations of this project use."""
+DEFAULTS = {BASE: "paligemma2-3b-pt-896", RADGRAPH: "radgraph-xl", CHEXBERT: "chexbert"}
+"""For each purpose, the weights that the configurations of this project use."""
 _CHECKPOINT = ("*.json", "*.safetensors")
 _TOKENIZER = ("config.json", "tokenizer*", "vocab*", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 _NAMED_BY_ARCHIVE = "ENCODER"
-"""In the place of a repository: the encoder that the archive's config.json names, known once that is unpacked."""
+"""Placeholder for the repository of the encoder, which `config.json` in the RadGraph archive names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """Files of one repository on the hub, and the folder below DIR that they go into."""
+class Download:
+    """Files of one repository on the hub, and the folder below DIR for them."""
 
     repository: str
     files: tuple[str, ...]
@@ -44,13 +44,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """What one name stands for."""
+    """An entry of the catalogue."""
 
     name: str
     purpose: str
-    parts: tuple[Part, ...]
+    parts: tuple[Download, ...]
     gated: bool = False
-    """Its licence has to be accepted on its page, and a token of that account is needed."""
+    """Whether its licence must be accepted on the hub, and a token of that account is needed."""
 
 
 def _catalogue() -> dict[str, Weights]:
@@ -58,7 +58,7 @@ def _catalogue() -> dict[str, Weights]:
         Weights(
             name=name,
             purpose=BASE,
-            parts=(Part(repository=entry.source, files=_CHECKPOINT, folder=name),),
+            parts=(Download(repository=entry.source, files=_CHECKPOINT, folder=name),),
             gated=True,
         )
         for name, entry in CHECKPOINTS.items()
@@ -70,8 +70,8 @@ def _catalogue() -> dict[str, Weights]:
                 name=model,
                 purpose=RADGRAPH,
                 parts=(
-                    Part(repository=archives.REPOSITORY, files=(f"{model}.tar.gz",), folder="."),
-                    Part(repository=_NAMED_BY_ARCHIVE, files=_TOKENIZER, folder=f"{model}/encoder"),
+                    Download(repository=archives.REPOSITORY, files=(f"{model}.tar.gz",), folder="."),
+                    Download(repository=_NAMED_BY_ARCHIVE, files=_TOKENIZER, folder=f"{model}/encoder"),
                 ),
             )
         )
@@ -80,78 +80,78 @@ def _catalogue() -> dict[str, Weights]:
             name="chexbert",
             purpose=CHEXBERT,
             parts=(
-                Part(repository=archives.REPOSITORY, files=(chexbert.WEIGHTS,), folder="chexbert"),
-                Part(repository=chexbert.ENCODER, files=(chexbert.WORDS,), folder="chexbert"),
+                Download(repository=archives.REPOSITORY, files=(chexbert.WEIGHTS,), folder="chexbert"),
+                Download(repository=chexbert.ENCODER, files=(chexbert.WORDS,), folder="chexbert"),
             ),
         )
     )
-    return {one.name: one for one in found}
+    return {entry.name: entry for entry in found}
 
 
 CATALOGUE: Mapping[str, Weights] = _catalogue()
-"""Everything that can be fetched, by the name that settings use."""
+"""All weights that can be downloaded, by the name in the settings."""
 
 
-def chosen(names: Sequence[str]) -> list[Weights]:
-    """The entries of these names.
+def select(names: Sequence[str]) -> list[Weights]:
+    """Return the entries of `CATALOGUE` with these names.
 
     Raises:
-        SettingsError: a name is not known.
+        SettingsError: a name is unknown.
     """
     if unknown := [name for name in names if name not in CATALOGUE]:
-        raise SettingsError(f"weights: {', '.join(unknown)}: not known; known are {', '.join(CATALOGUE)}")
+        raise SettingsError(f"weights: {', '.join(unknown)}: unknown; choose from {', '.join(CATALOGUE)}")
     return [CATALOGUE[name] for name in names]
 
 
 def fetch(names: Sequence[str], root: Path, *, progress: Progress) -> dict[str, dict[str, str]]:
-    """Fetch what is not there yet, and write down the hashes of all files.
+    """Download missing weights, and record the hashes of all files.
 
-    The token is that of `hf auth login` or `HF_TOKEN`. What is there is not fetched again, so the folder may also be
-    filled by hand (`commands`) and only hashed here.
+    The token is that of `hf auth login` or `HF_TOKEN`. Existing weights are not downloaded again, so files that were
+    copied by hand (`download_commands`) are only hashed.
 
     Args:
-        names: of `CATALOGUE`.
-        root: the folder; made when missing.
-        progress: told which of the names is at hand.
+        names: names in `CATALOGUE`.
+        root: the folder; created if necessary.
+        progress: called before each of the names.
 
     Returns:
-        name to file (relative to `root`) to SHA-256.
+        For each name, the SHA-256 of its files, keyed by path relative to `root`.
 
     Raises:
-        SettingsError: a name is not known.
-        WeightsError: the hub cannot be reached or gives no access, or what it gives is damaged.
+        SettingsError: a name is unknown.
+        WeightsError: the hub cannot be reached or refuses access, or a download is damaged.
     """
-    wanted, inventory = chosen(names), read_inventory(root)
-    for done, one in enumerate(wanted):
+    wanted, inventory = select(names), read_inventory(root)
+    for done, entry in enumerate(wanted):
         progress(done, len(wanted), "weights")
-        if not present(one.name, root):
-            for part in one.parts:
-                _fetch(one, part, root)
-            shutil.rmtree(root / one.name / ".cache", ignore_errors=True)  # the hub's notes on its downloads
-        inventory[one.name] = {
-            path.relative_to(root).as_posix(): _sha256(path) for path in sorted(_files(root / one.name))
+        if not is_complete(entry.name, root):
+            for part in entry.parts:
+                _fetch(entry, part, root)
+            shutil.rmtree(root / entry.name / ".cache", ignore_errors=True)  # bookkeeping of the hub client
+        inventory[entry.name] = {
+            path.relative_to(root).as_posix(): _sha256(path) for path in sorted(_files(root / entry.name))
         }
-        if not inventory[one.name]:
-            raise WeightsError(f"{root / one.name}: nothing came from {one.parts[0].repository}; see its page")
+        if not inventory[entry.name]:
+            raise WeightsError(f"{root / entry.name}: {entry.parts[0].repository} contains none of the files")
         write_json(root / INVENTORY, inventory)
     progress(len(wanted), len(wanted), "weights")
-    return {one.name: inventory[one.name] for one in wanted}
+    return {entry.name: inventory[entry.name] for entry in wanted}
 
 
-def _fetch(one: Weights, part: Part, root: Path) -> None:
-    repository, packed = part.repository, root / f"{one.name}.tar.gz"
-    if part.folder == "." and not archives.missing(root / one.name):
+def _fetch(entry: Weights, part: Download, root: Path) -> None:
+    repository, packed = part.repository, root / f"{entry.name}.tar.gz"
+    if part.folder == "." and not archives.missing(root / entry.name):
         return
     if repository == _NAMED_BY_ARCHIVE:
-        repository = archives.read(root / one.name).encoder
+        repository = archives.read(root / entry.name).encoder
     checkpoints.download(repository, None, files=part.files, folder=root / part.folder)
-    if part.folder == ".":  # RadGraph's archive: what is kept is its content
-        archives.locate(one.name, root)
+    if part.folder == ".":  # an archive, of which only the content is kept
+        archives.locate(entry.name, root)
         packed.unlink()
 
 
-def present(name: str, root: Path) -> bool:
-    """True where the weights of a name lie below `root`, complete as far as their files tell."""
+def is_complete(name: str, root: Path) -> bool:
+    """Return whether `root` contains all files of these weights."""
     folder = root / name
     if name in archives.MODELS:
         return not archives.missing(folder) and (folder / "encoder" / "config.json").is_file()
@@ -164,22 +164,22 @@ def present(name: str, root: Path) -> bool:
     return all((folder / shard).is_file() for shard in shards)
 
 
-def in_cache(name: str) -> bool:
-    """True where the hub's cache of this machine holds a checkpoint."""
+def is_in_hub_cache(name: str) -> bool:
+    """Return whether the local cache of the hub contains a checkpoint."""
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(CATALOGUE[name].parts[0].repository, "config.json"), str)
 
 
-def check(root: Path) -> list[str]:
-    """Files of the inventory that are gone or have another hash than when they were fetched.
+def find_changed_files(root: Path) -> list[str]:
+    """Return the files of the inventory that are missing or whose hash has changed.
 
     Raises:
         WeightsError: there is no inventory.
     """
     inventory = read_inventory(root)
     if not inventory:
-        raise WeightsError(f"{root}: no {INVENTORY}; fetch weights with `cxrreport weights NAME --weights {root}`")
+        raise WeightsError(f"{root}: no {INVENTORY}; download weights with `cxrreport weights NAME --weights {root}`")
     return [
         file
         for files in inventory.values()
@@ -189,10 +189,10 @@ def check(root: Path) -> list[str]:
 
 
 def read_inventory(root: Path) -> dict[str, dict[str, str]]:
-    """Name to file to SHA-256, as `fetch` wrote it down; empty where nothing was fetched.
+    """Return what `fetch` recorded: for each name, the SHA-256 of its files; empty if nothing was downloaded.
 
     Raises:
-        WeightsError: it cannot be read.
+        WeightsError: the inventory cannot be read.
     """
     path = root / INVENTORY
     try:
@@ -200,19 +200,21 @@ def read_inventory(root: Path) -> dict[str, dict[str, str]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: cannot be read as JSON; remove it, and fetch again: files stay") from error
+        raise WeightsError(
+            f"{path}: cannot be read as JSON; remove it and run `cxrreport weights` again, which keeps the files"
+        ) from error
     return {str(name): dict(files) for name, files in found.items()}
 
 
-def commands(one: Weights, root: Path) -> list[str]:
-    """The commands that fetch the same on another machine, to be carried to an air-gapped one.
+def download_commands(entry: Weights, root: Path) -> list[str]:
+    """Return shell commands that download the same files, for an air-gapped machine.
 
-    `ENCODER` in them is the `model_name` of the embedder in the config.json of the archive that comes before.
+    `ENCODER` stands for the `model_name` of the embedder in the `config.json` of the archive.
     """
     return [
         f"hf download {part.repository} --local-dir {root / part.folder} "
         + " ".join(f"--include '{pattern}'" for pattern in part.files)
-        for part in one.parts
+        for part in entry.parts
     ]
 
 

@@ -68,11 +68,11 @@ def test_what_is_fetched_lies_where_it_is_looked_for_and_is_hashed(
     fetched = weights.fetch(NAMES, root, progress=silent)
     assert fetched.keys() == set(NAMES)
     assert json.loads((root / weights.INVENTORY).read_text()) == fetched
-    assert all(weights.present(name, root) for name in NAMES)
+    assert all(weights.is_complete(name, root) for name in NAMES)
     names = {path.name for path in root.rglob("*") if path.is_file()}
     assert not names & {"pytorch_model.bin", "radgraph-xl.tar.gz"}
     assert not (root / "chexbert" / "model.safetensors").exists()
-    assert weights.check(root) == []
+    assert weights.find_changed_files(root) == []
 
     monkeypatch.setenv(WEIGHTS, str(root))
     asked = (hub / "asked").read_text()
@@ -90,7 +90,7 @@ def test_a_file_that_changed_or_is_gone_is_named(hub: Path, tmp_path: Path) -> N
     weights.fetch(["chexbert"], root, progress=silent)
     (root / "chexbert" / "chexbert.pth").write_bytes(b"other weights")
     (root / "chexbert" / "vocab.txt").unlink()
-    assert weights.check(root) == ["chexbert/chexbert.pth", "chexbert/vocab.txt"]
+    assert weights.find_changed_files(root) == ["chexbert/chexbert.pth", "chexbert/vocab.txt"]
     shown = CliRunner().invoke(cli.app, ["weights", "--check", "--weights", str(root), "--json"])
     assert (shown.exit_code, json.loads(shown.stdout)["wrong"]) == (1, ["chexbert/chexbert.pth", "chexbert/vocab.txt"])
 
@@ -112,9 +112,9 @@ def test_a_checkpoint_in_pieces_is_there_with_its_last_piece(tmp_path: Path) -> 
     index = {"weight_map": {"a": shards[0], "b": shards[1]}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     (folder / shards[0]).touch()
-    assert not weights.present("paligemma2-3b-pt-224", tmp_path)
+    assert not weights.is_complete("paligemma2-3b-pt-224", tmp_path)
     (folder / shards[1]).touch()
-    assert weights.present("paligemma2-3b-pt-224", tmp_path)
+    assert weights.is_complete("paligemma2-3b-pt-224", tmp_path)
 
 
 def test_a_checkpoint_that_is_not_in_the_folder_is_not_asked_from_the_hub(
@@ -126,13 +126,13 @@ def test_a_checkpoint_that_is_not_in_the_folder_is_not_asked_from_the_hub(
 
 
 def test_what_is_not_known_or_not_there_is_said(hub: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="gpt: not known; known are paligemma2-3b-pt-224"):
+    with pytest.raises(SettingsError, match="gpt: unknown; choose from paligemma2-3b-pt-224"):
         weights.fetch(["gpt"], tmp_path, progress=silent)
     with pytest.raises(WeightsError, match="cxrreport weights NAME"):
-        weights.check(tmp_path)
+        weights.find_changed_files(tmp_path)
     shutil.rmtree(hub / "google")
     (hub / "google" / "paligemma2-3b-pt-224").mkdir(parents=True)
-    with pytest.raises(WeightsError, match="nothing came from google/paligemma2"):
+    with pytest.raises(WeightsError, match="contains none of the files"):
         weights.fetch(["paligemma2-3b-pt-224"], tmp_path / "w", progress=silent)
 
 

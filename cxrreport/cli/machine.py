@@ -76,11 +76,11 @@ def weights(
         root = folder or weights_folder()
         if root is None:
             raise SettingsError(f"weights: give --weights DIR, or set {WEIGHTS}: the folder that they go into")
-        names = names or list(work.USUAL.values())
+        names = names or list(work.DEFAULTS.values())
         if listing:
             _list(names, root, as_json)
         elif check:
-            wrong = work.check(root)
+            wrong = work.find_changed_files(root)
             if as_json:
                 print_json({"wrong": wrong})
             else:
@@ -104,11 +104,11 @@ def weights(
 def _list(names: list[str], root: Path, as_json: bool) -> None:
     from cxrreport import weights as work
 
-    chosen = work.chosen(names)
+    chosen = work.select(names)
     if as_json:
-        print_json({one.name: asdict(one) | {"present": work.present(one.name, root)} for one in chosen})
+        print_json({one.name: asdict(one) | {"present": work.is_complete(one.name, root)} for one in chosen})
         return
     for one in chosen:
-        state = "there" if work.present(one.name, root) else "gated: accept its licence first" if one.gated else ""
+        state = "there" if work.is_complete(one.name, root) else "gated: accept its licence first" if one.gated else ""
         typer.echo(f"# {one.name} ({one.purpose}){': ' if state else ''}{state}")
-        typer.echo("\n".join(work.commands(one, root)))
+        typer.echo("\n".join(work.download_commands(one, root)))

@@ -10,11 +10,11 @@ from dataclasses import replace
 from cxrreport.errors import InputError
 from cxrreport.ingestion.study_plan import Plan, StudyPlan
 from cxrreport.records import REPORT_SECTIONS, LeftOut, Progress, Reason, Report, Split
-from cxrreport.remote import check_allowed, load_function
 from cxrreport.settings import IngestSettings
+from cxrreport.user_functions import check_allowed, load_function
 
 Rewriter = Callable[[str], str]
-"""Takes a section and gives it without mentions of earlier studies; declares itself as `cxrreport.remote` says."""
+"""Takes a section and returns it without mentions of prior studies; see `user_functions` for its declaration."""
 
 _EDITED_SECTIONS = ("findings", "impression")
 _MARK = re.compile(r"(?<!\w)(?:_{3,}|X{4,})(?:'s)?(?!\w)")

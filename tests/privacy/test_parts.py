@@ -17,8 +17,8 @@ from cxrreport.ingestion.images.burned_in import text_near_border
 from cxrreport.ingestion.study_plan import Plan, StudyPlan
 from cxrreport.ingestion.texts import allowed_rewriter, prepare_texts, without_marks
 from cxrreport.records import Report, Split
-from cxrreport.remote import check_allowed
 from cxrreport.settings import IngestSettings
+from cxrreport.user_functions import check_allowed
 
 
 def key_file(folder: Path, content: bytes = b"a secret of enough bytes") -> Path:
@@ -143,7 +143,7 @@ def test_what_sends_text_away_is_refused_without_a_word_from_the_user() -> None:
     with pytest.raises(SettingsError, match="--allow-remote"):
         allowed_rewriter(settings(), remote)
     assert allowed_rewriter(settings(allow_remote=True), remote) is remote
-    with pytest.raises(SettingsError, match="does not say"):
+    with pytest.raises(SettingsError, match="does not declare"):
         allowed_rewriter(settings(allow_remote=True), lambda text: text)
     with pytest.raises(SettingsError, match="--allow-remote"):
         check_allowed(remote, "metric x", allow_remote=False)

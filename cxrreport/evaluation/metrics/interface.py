@@ -29,7 +29,7 @@ from cxrreport.errors import ScoreError, SettingsError
 from cxrreport.evaluation.metrics.label_agreement import same_studies
 from cxrreport.evaluation.radgraph import Annotation
 from cxrreport.evaluation.statistics import Measure, mean
-from cxrreport.remote import check_allowed, load_function
+from cxrreport.user_functions import check_allowed, load_function
 
 GROUP = "cxrreport.metrics"
 """Entry point group of metrics in installed packages."""

@@ -1,7 +1,7 @@
-"""What may send text away says so, and is refused unless the user allows it.
+"""Functions that users provide: rewriters of reports and metrics.
 
-A function that is handed in (a rewriter of reports, a metric) declares itself by an attribute `remote`: True where it
-sends what it is given to another machine, False where it does not.
+Each declares with an attribute `remote` whether it sends text to another machine; one that does is refused unless the
+user allows it.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import Any
 from cxrreport.errors import SettingsError
 
 
-def check_allowed(function: Callable[..., Any], what: str, *, allow_remote: bool) -> None:
-    """Refuse a function that sends text away, unless that is allowed.
+def check_allowed(function: Callable[..., Any], label: str, *, allow_remote: bool) -> None:
+    """Refuse a function that sends text to another machine, unless the user allows it.
 
     Args:
-        function: what will be given the text of reports.
-        what: its name in messages.
-        allow_remote: the user's word, `--allow-remote`.
+        function: a function that receives the text of reports.
+        label: its name in error messages.
+        allow_remote: whether the user allows it (`--allow-remote`).
 
     Raises:
-        SettingsError: it is remote and not allowed, or has to say whether it is and does not.
+        SettingsError: the function is remote and not allowed, or does not declare whether it is remote.
     """
     remote = getattr(function, "remote", None)
     if not isinstance(remote, bool):
         raise SettingsError(
-            f"{what} does not say whether it sends reports to another machine: set its attribute 'remote' to True or "
-            "False"
+            f"{label} does not declare whether it sends reports to another machine: set its attribute 'remote' to "
+            "True or False"
         )
     if remote and not allow_remote:
         raise SettingsError(
-            f"{what} sends reports to another machine; give --allow-remote (or allow_remote: true) if the data's "
-            "terms permit that"
+            f"{label} sends reports to another machine; add --allow-remote (or allow_remote: true) if the terms of "
+            "the data permit that"
         )
 
 
@@ -41,7 +41,7 @@ def load_function(spec: str, field: str) -> Callable[..., Any]:
     """Import `module:function`.
 
     Raises:
-        SettingsError: the text is not of that form, or there is no such function.
+        SettingsError: `spec` has another form, or there is no such function.
     """
     module_name, sign, name = spec.partition(":")
     if not (module_name and sign and name):
