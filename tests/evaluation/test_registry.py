@@ -64,7 +64,7 @@ def test_an_installed_package_plugs_in_by_its_entry_point(install: Callable[[str
 def test_a_metric_that_sends_text_away_is_refused_unless_allowed(install: Callable[[str], None]) -> None:
     install("judge = plugged_metrics:judge\n")
     for name in ("judge", "plugged_metrics:judge"):
-        with pytest.raises(SettingsError, match="metric judge sends reports to another machine; give --allow-remote"):
+        with pytest.raises(SettingsError, match="metric judge sends reports to another machine; add --allow-remote"):
             selected_metrics(settings(name), ())
         assert [one.name for one in selected_metrics(settings(name, allow_remote=True), ())] == ["judge"]
 
