@@ -1,6 +1,6 @@
-# Needs Python 3.11 or newer and make; everything else is set up here, once, and again when pyproject.toml changes.
+# Needs Python 3.11 or newer and make. The environment is created once, and again when pyproject.toml changes.
 
-# 3.11 first: wheels that lie on disk for an air-gapped machine are most often built for the oldest version supported.
+# 3.11 first: local wheels for an air-gapped machine are most often built for the oldest supported version.
 CANDIDATES := python3.11 python3.13 python3.12 python3 python
 PYTHON ?= $(shell for each in $(CANDIDATES); do \
 	$$each -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$each; break; }; \
@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-# What `make demo` installs, and where it writes. A wheel of it, and nothing of this folder:
+# What `make demo` installs, and where it writes. To test a wheel without the files of this folder:
 # make demo PACKAGE=dist/cxrreport-0.1.0-py3-none-any.whl VENV=/tmp/wheel OUT=/tmp/demo-out
 PACKAGE ?= --editable .
 OUT ?= demo-out
@@ -21,16 +21,17 @@ export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>
 export TOKENIZERS_PARALLELISM ?= false
 export DO_NOT_TRACK = 1
 
-.PHONY: help demo test test-all lint bench docs clean
+.PHONY: help demo test test-all lint bench docs upstream clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make demo      the whole road on phantoms, into demo-out/'
+	@echo 'make demo      the whole pipeline on phantoms, into demo-out/'
 	@echo 'make test      the tests that take seconds'
 	@echo 'make test-all  all tests'
 	@echo 'make lint      style, types, import contracts'
 	@echo 'make bench     every benchmark, one table each'
 	@echo 'make docs      the documentation, into site/'
+	@echo 'make upstream  tests that compare with other libraries, on their newest releases'
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer, with venv, is needed: install it, or give PYTHON=/path/to/python'; exit 1; }
@@ -43,7 +44,7 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml
-	@echo 'installing cxrreport and what its tests need into $(VENV)'
+	@echo 'installing cxrreport and the dependencies of its tests into $(VENV)'
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
 
@@ -70,6 +71,10 @@ bench: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/mkdocs build --strict
+
+# Newest releases in an environment of its own, without constraints and upper bounds: not part of CI.
+upstream: $(BIN)/python
+	$(BIN)/python .ci/upstream.py
 
 clean:
 	rm -rf build dist site .mypy_cache .ruff_cache .pytest_cache

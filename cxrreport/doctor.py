@@ -27,7 +27,6 @@ _EXTRAS = {
     "ray": ("ray", "generation on many machines"),
     "highdicom": ("sr", "reports as DICOM SR"),
     "fhir.resources": ("fhir", "reports as FHIR"),
-    "pynetdicom": ("pacs", "queries to a PACS"),
 }
 
 

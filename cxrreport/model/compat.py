@@ -35,8 +35,11 @@ def supported_names() -> Iterator[None]:
 
 def unsupported(reason: str) -> UnsupportedVersionError:
     """The error for a name that no supported version spells as the installed one does."""
-    needed = map(Requirement, metadata.requires("cxrreport") or ())
-    supported = ", ".join(f"{one.name}{one.specifier}" for one in needed if one.name in _PACKAGES)
+    try:
+        needed = list(map(Requirement, metadata.requires("cxrreport") or ()))
+    except metadata.PackageNotFoundError:  # run from source
+        needed = []
+    supported = ", ".join(f"{one.name}{one.specifier}" for one in needed if one.name in _PACKAGES) or "a supported one"
     return UnsupportedVersionError(f"{reason}; installed are {installed_versions()}; install {supported}")
 
 

@@ -162,7 +162,7 @@ def _norm(module: Any) -> Any:
 
 
 def _in_pieces(module: Any) -> Any:
-    """A feed-forward layer, without gradient in place and on few positions at a time, to fit its states into the cache."""
+    """A feed-forward layer that, without gradient, works in place on few positions, whose states fit into the cache."""
     original = module.forward
 
     def forward(x: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from cxrreport.evaluation.radgraph.batched_model import ROWS, TEXTS, TOLERANCE, _pack, _Scores, batches
+
+pytestmark = pytest.mark.stock("radgraph", "torch")
 
 
 def scores(*, label: float = 1.0, kept: float = 1.0, relation: float = 1.0) -> _Scores:

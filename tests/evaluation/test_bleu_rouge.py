@@ -9,6 +9,8 @@ from cxrreport.demo.grammar import sample_annotated
 from cxrreport.evaluation.metrics.bleu_rouge import CONVENTIONS, ORDERS, bleu, rouge_l, signature
 from cxrreport.evaluation.statistics import PatientBootstrap
 
+pytestmark = pytest.mark.stock("sacrebleu", "rouge-score")
+
 
 def reports(seed: int, count: int = 40) -> list[str]:
     rng = np.random.default_rng(seed)

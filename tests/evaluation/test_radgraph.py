@@ -23,6 +23,8 @@ from cxrreport.evaluation.radgraph import NO_ENTITIES, Annotation, Entity, Level
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 from cxrreport.evaluation.radgraph.batched_model import BatchedModel, span_table
 
+pytestmark = pytest.mark.stock("radgraph", "transformers")
+
 ODD = [
     "",
     "Pneumothorax",

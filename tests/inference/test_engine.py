@@ -16,6 +16,8 @@ from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout, pixel_values, positions
 from cxrreport.settings import Beam, PromptSettings, Sampling
 
+pytestmark = pytest.mark.stock("transformers", "peft")
+
 NEW = 24
 
 

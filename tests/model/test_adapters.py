@@ -23,6 +23,8 @@ from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Report
 from cxrreport.settings import LoraSettings, PromptSettings
 
+pytestmark = pytest.mark.stock("peft")
+
 PREPROCESSING = {"resize": "squash", "interpolation": "bilinear"}
 
 

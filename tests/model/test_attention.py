@@ -16,6 +16,8 @@ from cxrreport.model.prompt import PromptLayout, positions
 from cxrreport.records import Report
 from cxrreport.settings import CheckpointSettings, PromptSettings
 
+pytestmark = pytest.mark.stock("transformers")
+
 REPORTS = [
     Report(
         indication="cough and fever", findings="The heart is enlarged. No pneumothorax.", impression="Cardiomegaly."

@@ -23,6 +23,8 @@ from cxrreport.model.prompt import PromptLayout, pixel_values
 from cxrreport.records import Report
 from cxrreport.settings import CheckpointSettings, PromptSettings
 
+pytestmark = pytest.mark.stock("transformers")
+
 Merged = tuple[LoadedModel, AdapterCard, torch.Tensor]
 """A merged checkpoint, its card, and its logits before it was merged."""
 IMAGE = np.random.default_rng(1).integers(0, 256, (224, 224), dtype=np.uint8)

@@ -21,6 +21,8 @@ from cxrreport.errors import OutputError, TrackingError
 from cxrreport.settings import EvaluateSettings, IngestSettings, TrackingSettings
 from cxrreport.tracking import spool
 
+pytestmark = pytest.mark.stock("mlflow")
+
 ON = TrackingSettings()
 
 

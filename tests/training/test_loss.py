@@ -20,12 +20,15 @@ from cxrreport.model import attention
 from cxrreport.model.adapters import attach, paligemma
 from cxrreport.model.attention import border_mask
 from cxrreport.model.checkpoints import load
+from cxrreport.model.compat import enable_gradient_checkpointing
 from cxrreport.model.fused import _norm, fused, replaced
 from cxrreport.model.prompt import IGNORED, PromptLayout
 from cxrreport.records import Report
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
 from cxrreport.training.forward import INPUTS
 from cxrreport.training.loss import predicting, row_losses, suffix_loss
+
+pytestmark = pytest.mark.stock("transformers", "peft", "accelerate", "torch")
 
 REPORTS = [
     Report(
@@ -117,7 +120,7 @@ def test_loss_and_gradients_equal_the_stock_path(
     stock_loss.backward()
 
     if checkpointing:
-        ours.get_base_model().model.language_model.activation_checkpointing_enable({"use_reentrant": False})
+        enable_gradient_checkpointing(core(ours).language_model)
     inputs: dict[str, Any] = {key: batch[key] for key in INPUTS}
     keep = predicting(labels)
     with torch.no_grad():
