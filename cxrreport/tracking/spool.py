@@ -124,9 +124,7 @@ class Spool:
             self._changed.notify_all()
         if not self._warned:
             self._warned = True
-            logger.warning(
-                "MLflow does not respond (%s); the log is kept on disk meanwhile", type(error).__name__
-            )
+            logger.warning("MLflow does not respond (%s); the log is kept on disk meanwhile", type(error).__name__)
 
 
 def batches(events: Sequence[Event]) -> Iterator[list[Event]]:

@@ -120,7 +120,7 @@ def test_loss_and_gradients_equal_the_stock_path(
     stock_loss.backward()
 
     if checkpointing:
-        enable_gradient_checkpointing(core(ours).language_model)
+        enable_gradient_checkpointing(paligemma(ours).language_model)
     inputs: dict[str, Any] = {key: batch[key] for key in INPUTS}
     keep = predicting(labels)
     with torch.no_grad():
