@@ -55,7 +55,7 @@ def write_radiograph(path: Path, number: int) -> Dataset:
 
 
 @dataclass
-class Road:
+class ExportCase:
     """Sources, the output of ingest, and predictions as `generate` leaves them."""
 
     sources: Path
@@ -102,13 +102,13 @@ class Road:
 
 
 @pytest.fixture
-def road(tmp_path: Path) -> Road:
+def case(tmp_path: Path) -> ExportCase:
     sources = tmp_path / "dicom"
     sources.mkdir()
     headers = [write_radiograph(sources / f"{number}.dcm", number) for number in range(3)]
     data = tmp_path / "data"
     runs.ingest(IngestSettings(input=sources, output=data, layout="folder", require_report=False, tracking=OFF))
-    made = Road(sources, data, tmp_path / "reports", headers)
+    made = ExportCase(sources, data, tmp_path / "reports", headers)
     made.write(made.rows())
     return made
 
@@ -122,12 +122,12 @@ def ledger(output: Path) -> dict[str, str]:
     return {row["study_id"]: row["reason"] for row in pq.read_table(output / "ledger.parquet").to_pylist()}
 
 
-def test_structured_report_says_what_it_is_and_refers_to_its_image(road: Road, tmp_path: Path) -> None:
-    summary = road.export(tmp_path / "out")
+def test_structured_report_says_what_it_is_and_refers_to_its_image(case: ExportCase, tmp_path: Path) -> None:
+    summary = case.export(tmp_path / "out")
     assert summary.facts == {"predictions": 3, "exported": 3, "refused": {}}
     written = documents(tmp_path / "out", "sr")
     assert len(written) == 3
-    for header, row in zip(road.headers, road.rows(), strict=True):
+    for header, row in zip(case.headers, case.rows(), strict=True):
         report = pydicom.dcmread(written[row.study_id])
         assert (report.CompletionFlag, report.VerificationFlag, report.PreliminaryFlag) == (
             "PARTIAL",
@@ -155,8 +155,8 @@ def test_structured_report_says_what_it_is_and_refers_to_its_image(road: Road, t
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (Debian: dicom3tools) is not installed")
-def test_dciodvfy_reports_no_error(road: Road, tmp_path: Path) -> None:
-    road.export(tmp_path / "out", formats=("sr",))
+def test_dciodvfy_reports_no_error(case: ExportCase, tmp_path: Path) -> None:
+    case.export(tmp_path / "out", formats=("sr",))
     for file in documents(tmp_path / "out", "sr").values():
         done = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr
@@ -166,9 +166,9 @@ def test_dciodvfy_reports_no_error(road: Road, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("dsrdump") is None, reason="dsrdump (Debian: dcmtk) is not installed")
-def test_dsrdump_shows_the_report(road: Road, tmp_path: Path) -> None:
-    road.export(tmp_path / "out", formats=("sr",))
-    row = road.rows()[1]
+def test_dsrdump_shows_the_report(case: ExportCase, tmp_path: Path) -> None:
+    case.export(tmp_path / "out", formats=("sr",))
+    row = case.rows()[1]
     file = documents(tmp_path / "out", "sr")[row.study_id]
     shown = subprocess.run(["dsrdump", "+Pl", str(file)], capture_output=True, text=True, check=True).stdout
     for text in (NOTICE, row.findings, row.impression, "PARTIAL", "UNVERIFIED"):
@@ -176,10 +176,10 @@ def test_dsrdump_shows_the_report(road: Road, tmp_path: Path) -> None:
     assert shown.index(NOTICE) < shown.index(row.findings) < shown.index(row.impression)
 
 
-def test_diagnostic_report_is_preliminary_and_valid(road: Road, tmp_path: Path) -> None:
-    road.export(tmp_path / "out", formats=("fhir",))
+def test_diagnostic_report_is_preliminary_and_valid(case: ExportCase, tmp_path: Path) -> None:
+    case.export(tmp_path / "out", formats=("fhir",))
     assert not (tmp_path / "out/sr").exists()
-    for header, row in zip(road.headers, road.rows(), strict=True):
+    for header, row in zip(case.headers, case.rows(), strict=True):
         text = documents(tmp_path / "out", "fhir")[row.study_id].read_text(encoding="utf-8")
         fhir.import_resource().model_validate_json(text)
         resource = json.loads(text)
@@ -197,12 +197,12 @@ def test_diagnostic_report_is_preliminary_and_valid(road: Road, tmp_path: Path) 
         assert "&lt; 50%" in resource["text"]["div"]
 
 
-def test_sources_that_are_gone_or_others_are_rows(road: Road, tmp_path: Path) -> None:
-    gone, changed, kept = (road.sources / f"{number}.dcm" for number in range(3))
+def test_sources_that_are_gone_or_others_are_rows(case: ExportCase, tmp_path: Path) -> None:
+    gone, changed, kept = (case.sources / f"{number}.dcm" for number in range(3))
     gone.unlink()
     write_radiograph(changed, 1)  # another instance UID
-    summary = road.export(tmp_path / "out")
-    ids = [row.study_id for row in road.rows()]
+    summary = case.export(tmp_path / "out")
+    ids = [row.study_id for row in case.rows()]
     assert ledger(tmp_path / "out") == {ids[0]: "image-file-missing", ids[1]: "source-changed"}
     assert summary.facts == {
         "predictions": 3,
@@ -213,69 +213,69 @@ def test_sources_that_are_gone_or_others_are_rows(road: Road, tmp_path: Path) ->
     assert kept.exists()
 
 
-def test_a_source_that_is_no_dicom_is_a_row(road: Road, tmp_path: Path) -> None:
-    (road.sources / "0.dcm").write_bytes(b"not DICOM at all" * 20)
-    broken = pydicom.dcmread(road.sources / "1.dcm")
+def test_a_source_that_is_no_dicom_is_a_row(case: ExportCase, tmp_path: Path) -> None:
+    (case.sources / "0.dcm").write_bytes(b"not DICOM at all" * 20)
+    broken = pydicom.dcmread(case.sources / "1.dcm")
     del broken.SeriesInstanceUID
-    broken.save_as(road.sources / "1.dcm")
-    road.export(tmp_path / "out")
-    ids = [row.study_id for row in road.rows()]
+    broken.save_as(case.sources / "1.dcm")
+    case.export(tmp_path / "out")
+    ids = [row.study_id for row in case.rows()]
     assert ledger(tmp_path / "out") == {ids[0]: "not-dicom", ids[1]: "not-readable"}
 
 
-def test_pseudonymised_images_are_refused(road: Road, tmp_path: Path) -> None:
+def test_pseudonymised_images_are_refused(case: ExportCase, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("a secret of more than sixteen bytes")
     data = tmp_path / "hidden"
     runs.ingest(
         IngestSettings(
-            input=road.sources, output=data, layout="folder", require_report=False, pseudonymize=key, tracking=OFF
+            input=case.sources, output=data, layout="folder", require_report=False, pseudonymize=key, tracking=OFF
         )
     )
-    summary = road.export(tmp_path / "out", data=data)
+    summary = case.export(tmp_path / "out", data=data)
     assert summary.facts["refused"] == {"source-pseudonymised": 3}
     assert summary.warnings
     assert not (tmp_path / "out/sr").exists()
 
 
-def test_same_command_goes_on_and_does_nothing_twice(road: Road, tmp_path: Path) -> None:
-    road.export(tmp_path / "out")
+def test_the_same_command_resumes_and_repeats_nothing(case: ExportCase, tmp_path: Path) -> None:
+    case.export(tmp_path / "out")
     first = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.dcm")}
     gone = next(iter(first))
     gone.unlink()
     record = json.loads((tmp_path / "out/export.json").read_text())
     (tmp_path / "out/export.json").write_text(json.dumps(record | {"finished": False}))
     (tmp_path / "out/sr/.partial-1-x.dcm").write_bytes(b"half")
-    assert road.export(tmp_path / "out").facts["exported"] == 3
+    assert case.export(tmp_path / "out").facts["exported"] == 3
     second = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.dcm")}
     assert second.keys() == first.keys()
     assert all(second[path] == first[path] for path in first if path != gone)
     assert not list((tmp_path / "out").rglob(".partial-*"))
 
 
-def test_empty_reports_controls_and_unfinished_runs(road: Road, tmp_path: Path) -> None:
-    rows = road.rows()
-    road.write([replace(rows[0], findings="", impression=""), *rows[1:]])
-    road.export(tmp_path / "out")
+def test_empty_reports_baselines_and_unfinished_runs(case: ExportCase, tmp_path: Path) -> None:
+    rows = case.rows()
+    case.write([replace(rows[0], findings="", impression=""), *rows[1:]])
+    case.export(tmp_path / "out")
     assert ledger(tmp_path / "out") == {rows[0].study_id: "empty-sections"}
-    road.write(rows, baseline="shuffled")
+    case.write(rows, baseline="shuffled")
     with pytest.raises(InputError, match="baseline"):
-        road.export(tmp_path / "baseline")
-    road.write(rows, finished=False)
+        case.export(tmp_path / "baseline")
+    case.write(rows, finished=False)
     with pytest.raises(InputError, match="generate has not finished"):
-        road.export(tmp_path / "unfinished")
-    road.write(rows)
-    (road.predictions / "predictions.jsonl").write_text('{"study_id": "x"}\n')
+        case.export(tmp_path / "unfinished")
+    case.write(rows)
+    (case.predictions / "predictions.jsonl").write_text('{"study_id": "x"}\n')
     with pytest.raises(InputError, match="line 1"):
-        road.export(tmp_path / "damaged")
+        case.export(tmp_path / "damaged")
 
 
 def test_a_missing_library_is_named_before_anything_is_written(
-    road: Road, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: ExportCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("highdicom", "fhir.resources.R4B.diagnosticreport"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=r"cxrreport\[sr\]"):
-        road.export(tmp_path / "out")
+        case.export(tmp_path / "out")
     with pytest.raises(MissingExtraError, match=r"cxrreport\[fhir\]"):
-        road.export(tmp_path / "two", formats=("fhir",))
+        case.export(tmp_path / "two", formats=("fhir",))

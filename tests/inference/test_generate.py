@@ -166,7 +166,7 @@ def test_blank_shows_no_image_and_reads_none(run, tmp_path: Path, make_studies) 
     assert len({one.text for one in found.values()}) <= 5
 
 
-def test_an_image_that_fails_is_a_row_and_the_rest_goes_on(run, tmp_path: Path, make_studies) -> None:
+def test_an_image_that_fails_is_a_row_and_the_others_are_generated(run, tmp_path: Path, make_studies) -> None:
     summary = run(tmp_path / "out", studies=make_studies(20, missing=("i003", "i011")))
     failed = pq.read_table(tmp_path / "out/failed.parquet").to_pylist()
     assert [(row["study_id"], row["source"], row["reason"]) for row in failed] == [
@@ -360,7 +360,7 @@ def stop_after(studies: int):
     return stop
 
 
-def test_a_stopped_run_goes_on_where_it_was(run, tmp_path: Path, make_studies) -> None:
+def test_a_stopped_run_resumes(run, tmp_path: Path, make_studies) -> None:
     def stop(done: int, total: int, label: str) -> None:
         if done > 11:
             raise Stop
