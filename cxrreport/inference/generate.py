@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from cxrreport.dataset import Manifest
 
 PHANTOMS_ONLY = (
-    "This model has only seen phantoms, that is drawings made by this project. What it writes about a real radiograph "
-    "means nothing."
+    "This model has only seen phantoms, which are drawings made by this project. Its reports on real radiographs are "
+    "meaningless."
 )
 """Warning that accompanies every report of the project's own tiny checkpoint."""
 

@@ -41,13 +41,8 @@ class NearestImageWorker(ShardWorker):
     Their `image_ids` are the (first) image of the study and the training image that the report belongs to. Features of
     training images are kept in files, so that memory does not grow with the number of images.
 
-    Args:
-        settings: as in `generate`; `batch_size` images are encoded at once.
-        manifest: studies and images.
-        loaded: the checkpoint before fine-tuning.
-        layout: prompt layout; decides which sections are copied.
-        folder: folder for the features; removed when all tasks are done.
-        progress: reports the training images.
+    `loaded` is the checkpoint before fine-tuning, and `layout` decides which sections are copied. `folder` holds the
+    features and is removed when all tasks are done.
 
     Raises:
         InputError: there is no training image with a report.

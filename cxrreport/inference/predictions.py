@@ -24,26 +24,17 @@ from cxrreport.storage.parquet import table_from_rows
 if TYPE_CHECKING:
     from cxrreport.dataset import Manifest
 
+_BOX = pa.struct([("label", pa.string()), *((edge, pa.float64()) for edge in ("top", "left", "bottom", "right"))])
+
 PREDICTIONS = pa.schema(
     [
-        ("study_id", pa.string()),
-        ("patient_id", pa.string()),
-        ("image_ids", pa.list_(pa.string())),
-        ("image_sha256", pa.list_(pa.string())),
+        *((name, pa.string()) for name in ("study_id", "patient_id")),
+        *((name, pa.list_(pa.string())) for name in ("image_ids", "image_sha256")),
         *((name, pa.string()) for name in ("prompt", "text", "findings", "impression")),
-        ("mean_logprob", pa.float64()),
-        ("min_logprob", pa.float64()),
+        *((name, pa.float64()) for name in ("mean_logprob", "min_logprob")),
         ("tokens", pa.int32()),
-        ("finished", pa.bool_()),
-        ("abstained", pa.bool_()),
-        (
-            "boxes",
-            pa.list_(
-                pa.struct(
-                    [("label", pa.string()), *((edge, pa.float64()) for edge in ("top", "left", "bottom", "right"))]
-                )
-            ),
-        ),
+        *((name, pa.bool_()) for name in ("finished", "abstained")),
+        ("boxes", pa.list_(_BOX)),
     ]
 )
 """Schema of `predictions.parquet`: the fields of `records.Prediction`. The metadata of the file hold `cxrreport.inputs`

@@ -157,7 +157,7 @@ def generate_into():
 def run_forty(model: LoadedModel, output: Path, progress) -> GenerateSummary:
     """The run that is killed: forty studies in ten shards."""
     return into_output_folder(
-        GenerateSettings(input="data", output=output, split=None, batch_size=2, shard_size=4, max_new_tokens=12),
+        GenerateSettings(input="data", output=output, split=None, batch_size=2, shard_size=4, max_new_tokens=6),
         Studies(some_studies(40)),
         model,
         layout_of(model),

@@ -463,9 +463,9 @@ def test_tokens_equal_those_of_transformers_in_other_ways_to_run(checkpoint_fold
     given = {"name": str(checkpoint_folder), "precision": "float32", "device": "cpu"} | changes
     loaded = load(CheckpointSettings(**given), resolution=56)
     layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
-    written = engine(loaded, layout, batch_size=1).generate(requests)
+    written = engine(loaded, layout, batch_size=1).generate(requests[:5])
     suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
-    for request, ours in zip(requests, written, strict=True):
+    for request, ours in zip(requests[:5], written, strict=True):
         batch = layout.generation_batch([request.report], [request.image])
         theirs = loaded.model.generate(
             **batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1, suppress_tokens=suppressed
