@@ -1,7 +1,6 @@
-"""The records that the verbs hand to each other.
+"""Records that commands pass to each other.
 
-Frozen, checked when built, and keyed by study id: a record that is wrong cannot be made, and two lists are never
-matched by their order.
+They are frozen, validated when created, and keyed by study id: lists are never matched by their order.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 Progress = Callable[[int, int, str], None]
-"""`progress(done, total, label)`, called as the work goes on."""
+"""`progress(done, total, label)`, called repeatedly during long work."""
 
 REPORT_SECTIONS = ("indication", "technique", "comparison", "findings", "impression")
 
 
 class Split(StrEnum):
-    """The three parts of a data set, with MIMIC-CXR's names."""
+    """The splits of a data set, with the names of MIMIC-CXR."""
 
     TRAIN = "train"
     VALIDATE = "validate"
@@ -35,12 +34,12 @@ class View(StrEnum):
 
     @property
     def frontal(self) -> bool:
-        """True for PA, AP and unknown: a lateral says so in its header far more often than a frontal does."""
+        """Whether the view is PA, AP or unknown: headers name lateral views far more often than frontal ones."""
         return self is not View.LATERAL
 
 
 class Reason(StrEnum):
-    """Why a file, an image or a study was left out. The codes of the ledger."""
+    """Reason codes of the exclusion log: why a file, an image or a study was excluded."""
 
     NOT_DICOM = "not-dicom"
     NOT_READABLE = "not-readable"
@@ -87,14 +86,14 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """One radiograph that was kept.
+    """One included radiograph.
 
     Args:
         image_id: unique among all images (MIMIC-CXR: `dicom_id`).
-        source: path of the file it came from, relative to the input folder, with `/`.
+        source: path of its file, relative to the input folder, with `/`.
         rows: height of the source image in pixels.
         columns: width of the source image in pixels.
-        notes: named notes on how it was read, e.g. `window-missing`.
+        notes: names of irregularities found while reading, e.g. `window-missing`.
     """
 
     image_id: str
@@ -115,7 +114,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
-    """One row of the ledger: what was left out, and why."""
+    """One row of the exclusion log: what was excluded, and why."""
 
     source: str
     reason: Reason
@@ -125,7 +124,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """What one examination brings to training and generation: its images and its report."""
+    """One examination: its images and its report."""
 
     study_id: str
     patient_id: str
@@ -140,7 +139,7 @@ class Study:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """Where something was found, in pixels of the source image (`Image.rows` x `Image.columns`), from its top left."""
+    """A bounding box in pixels of the source image (`Image.rows` x `Image.columns`), from its top left corner."""
 
     label: str
     top: float
@@ -150,7 +149,7 @@ class Box:
 
     def __post_init__(self) -> None:
         if not (0 <= self.top < self.bottom and 0 <= self.left < self.right):
-            raise ValueError(f"Box {self.label!r}: {self.top}, {self.left}, {self.bottom}, {self.right} is no box")
+            raise ValueError(f"Box {self.label!r}: {self.top}, {self.left}, {self.bottom}, {self.right} is not a box")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,17 +157,17 @@ class Prediction:
     """The text generated for one study: its report, or the answer to one prompt.
 
     Args:
-        image_ids: of the images that the model saw; none where they were replaced by a blank one. Where the report of a
-            training image was copied, the last is that image.
-        image_sha256: of each image that it saw, row by row, as in the manifest.
-        prompt: the text that it read beside them.
-        text: all that the model wrote; location and segment tokens as they are, other special tokens removed.
+        image_ids: images in the input of the model; empty if they were replaced by a blank image. If the report of a
+            training image was copied, the last id is that of this image.
+        image_sha256: SHA-256 of the pixels of each of these images, as in the manifest.
+        prompt: text in the input of the model.
+        text: the complete output, with location and segment tokens but without other special tokens.
         mean_logprob: mean natural-log probability of the generated tokens, EOS included; <= 0.
-        min_logprob: the least of them; <= `mean_logprob`.
-        tokens: number of generated tokens, EOS included; 0 where a report was copied.
-        finished: False where the limit of new tokens was reached before EOS.
-        abstained: `mean_logprob` is below the threshold of the settings: better read by a person alone.
-        boxes: what `text` locates, in the first image.
+        min_logprob: minimum of these log-probabilities; <= `mean_logprob`.
+        tokens: number of generated tokens, EOS included; 0 if a report was copied.
+        finished: False if the limit of new tokens was reached before EOS.
+        abstained: whether `mean_logprob` is below the threshold in the settings.
+        boxes: bounding boxes that `text` contains, in the first image.
     """
 
     study_id: str
@@ -195,7 +194,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value with the bounds of its confidence interval (95% unless said otherwise)."""
+    """A value with its confidence interval (95% unless stated otherwise)."""
 
     value: float
     low: float

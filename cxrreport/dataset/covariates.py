@@ -1,7 +1,7 @@
-"""Who and with what: the few facts for subgroup analysis that may leave a header, and only when they are asked for.
+"""Covariates for subgroup analysis: the only facts on patients that `ingest` can keep, and only on request.
 
-Each is reduced before it is kept: years of age to bands of ten with 90 and over pooled (45 CFR 164.514(b)(2)(i)(C)),
-the manufacturer to one of a list of names, since a free text may hold anything.
+Each is coarsened first: age to bands of ten years with 90 and over pooled (45 CFR 164.514(b)(2)(i)(C)), the
+manufacturer to a name from a fixed list, because free text may contain anything.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cxrreport.records import View
 
 _OLDEST = 90
 _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}  # units of the VR AS, PS3.5 6.2
-_MAKERS = {
+_MANUFACTURERS = {
     **{name: name.title() for name in ("AGFA", "CANON", "CARESTREAM", "HITACHI", "HOLOGIC", "KODAK", "PHILIPS")},
     **{name: name.title() for name in ("RAYENCE", "SAMSUNG", "SHIMADZU", "SIEMENS", "SWISSRAY", "TOSHIBA", "VARIAN")},
     "DRGEM": "DRGEM",
@@ -30,13 +30,13 @@ _MAKERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Covariates:
-    """Facts on one image; an empty string where a fact is not known.
+    """Covariates of one image; an unknown one is an empty string.
 
     Args:
         sex: `F`, `M` or `O`, as in Patient's Sex (0010,0040).
-        age_band: `0-9` to `80-89`, or `90+`; years at the time of the study.
+        age_band: age in years at the time of the study: `0-9` to `80-89`, or `90+`.
         projection: `PA` or `AP`.
-        manufacturer: of the equipment, or `other`.
+        manufacturer: manufacturer of the equipment, or `other`.
     """
 
     sex: str = ""
@@ -51,21 +51,21 @@ COVARIATES = tuple(field.name for field in fields(Covariates))
 def reduce_covariates(
     *, view: View, sex: str = "", age: str = "", manufacturer: str = "", birth_date: str = "", study_date: str = ""
 ) -> Covariates:
-    """Reduce what a header or a table says.
+    """Coarsen the values of a header or a table.
 
     Args:
-        sex: any word that begins with F, M or O; others count as not known.
+        sex: a word that begins with F, M or O; other values count as unknown.
         age: as in DICOM (`045Y`, `011M`), or a number of years.
         manufacturer: free text.
-        view: what was found on the projection.
-        birth_date: YYYYMMDD, used with `study_date` where there is no age.
+        view: projection of the image.
+        birth_date: YYYYMMDD, used with `study_date` if there is no age.
         study_date: YYYYMMDD.
     """
     return Covariates(
         sex=sex[:1].upper() if sex[:1].upper() in {"F", "M", "O"} else "",
         age_band=_band(_years(age) if age else _years_between(birth_date, study_date)),
         projection=view.value if view in (View.PA, View.AP) else "",
-        manufacturer=_maker(manufacturer),
+        manufacturer=_manufacturer(manufacturer),
     )
 
 
@@ -76,10 +76,10 @@ def _years(age: str) -> float | None:
 
 def _years_between(birth_date: str, study_date: str) -> float | None:
     try:
-        born, seen = (date.fromisoformat(each) for each in (birth_date, study_date))
+        birth, study = (date.fromisoformat(each) for each in (birth_date, study_date))
     except ValueError:
         return None
-    return (seen - born).days / 365.2425
+    return (study - birth).days / 365.2425
 
 
 def _band(years: float | None) -> str:
@@ -91,9 +91,9 @@ def _band(years: float | None) -> str:
     return f"{decade}-{decade + 9}"
 
 
-def _maker(name: str) -> str:
+def _manufacturer(name: str) -> str:
     words = " ".join(re.findall(r"[A-Z]+", name.upper()))
-    for fragment, maker in _MAKERS.items():
+    for fragment, manufacturer in _MANUFACTURERS.items():
         if re.search(rf"\b{fragment}", words) if fragment != "GE" else re.search(r"\bGE\b", words):
-            return maker
+            return manufacturer
     return "other" if words else ""

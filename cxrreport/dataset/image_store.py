@@ -1,7 +1,7 @@
-"""The image store: Parquet shards of PNG images that `datasets`, Ray Data and plain PyArrow read as they are.
+"""The image store: Parquet shards of PNG images that `datasets`, Ray Data and PyArrow can read.
 
-Columns: `image_id`, and `image`, a struct of `bytes` (a PNG, 8-bit grey) and `path`, which is how the `Image` feature
-of `datasets` is stored; the schema's metadata says so, so that `load_dataset("parquet", ...)` gives images.
+Columns: `image_id`, and `image`, a struct of `bytes` (a PNG, 8-bit grey) and `path`. This is the format of the `Image`
+feature of `datasets`; the metadata of the schema declare it, so that `load_dataset("parquet", ...)` returns images.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ _SCHEMA = pa.schema(
     [("image_id", pa.string()), ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))],
     metadata={"huggingface": json.dumps(_FEATURES)},
 )
-_ROWS_PER_GROUP = 8  # what is read to get at one image
+_ROWS_PER_GROUP = 8  # the unit of reading
 _OPEN_SHARDS = 16
-_LEVEL = 1  # of zlib: 5 times as quick as the usual 6, for files a sixth larger
+_LEVEL = 1  # of zlib: 5 times as fast as the default 6, and files are a sixth larger
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """uint8[R, R] to a grey PNG of 8 bits, lossless."""
+    """Encode uint8[R, R] as a grey PNG of 8 bits."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", compress_level=_LEVEL)
     return buffer.getvalue()
 
 
 def decode_png(png: bytes) -> NDArray[np.uint8]:
-    """A grey PNG of 8 bits to uint8[R, R], writable."""
+    """Decode a grey PNG of 8 bits to a writable uint8[R, R]."""
     with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
         return np.array(image)
 
 
 def write_image_shard(path: Path, images: Sequence[tuple[str, bytes]]) -> None:
-    """Write one shard, whole or not at all.
+    """Write one shard atomically.
 
     Args:
-        path: the shard.
-        images: image id and PNG.
+        path: the file of the shard.
+        images: pairs of image id and PNG.
 
     Raises:
         OutputError: the disk is full or the file cannot be written.
@@ -61,7 +61,7 @@ def write_image_shard(path: Path, images: Sequence[tuple[str, bytes]]) -> None:
     image = pa.StructArray.from_arrays(
         [
             array_from_bytes([png for _, png in images], pa.binary()),
-            array_from_bytes([one + b".png" for one in ids], pa.string()),
+            array_from_bytes([image_id + b".png" for image_id in ids], pa.string()),
         ],
         fields=list(_SCHEMA.field("image").type),
     )
@@ -70,7 +70,7 @@ def write_image_shard(path: Path, images: Sequence[tuple[str, bytes]]) -> None:
             pa.Table.from_arrays([array_from_bytes(ids, pa.string()), image], schema=_SCHEMA),
             temporary,
             row_group_size=_ROWS_PER_GROUP,
-            compression="none",  # PNGs do not get smaller
+            compression="none",  # PNGs are compressed already
             use_dictionary=False,
         )
 
@@ -78,7 +78,7 @@ def write_image_shard(path: Path, images: Sequence[tuple[str, bytes]]) -> None:
 class ImageStore:
     """Random access to the images of a folder of shards, by image id.
 
-    May be pickled and used in several processes: files are opened where they are read. Not for several threads at once.
+    It can be pickled and used in several processes, each of which opens its files; it is not thread-safe.
 
     Raises:
         ManifestError: a shard cannot be read.
@@ -86,29 +86,29 @@ class ImageStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._places: dict[str, tuple[str, int]] = {}
+        self._location: dict[str, tuple[str, int]] = {}
         for path in sorted(folder.glob("*.parquet")):
             try:
                 ids = read_columns(path, "image_id")["image_id"].to_pylist()
             except (OSError, KeyError, pa.ArrowException) as error:
                 raise ManifestError(f"{path}: not a readable image shard; ingest into a new folder") from error
-            self._places |= {image_id: (path.name, row) for row, image_id in enumerate(ids)}
+            self._location |= {image_id: (path.name, row) for row, image_id in enumerate(ids)}
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
         self._process = os.getpid()
         self._group: tuple[str, int, list[dict[str, Any]]] | None = None
 
     def __contains__(self, image_id: str) -> bool:
-        return image_id in self._places
+        return image_id in self._location
 
     def __getitem__(self, image_id: str) -> NDArray[np.uint8]:
         """uint8[R, R] of one image.
 
         Raises:
-            ManifestError: there is no image of this id, or it cannot be read.
+            ManifestError: there is no image with this id, or it cannot be read.
         """
-        if image_id not in self._places:
+        if image_id not in self._location:
             raise ManifestError(f"{self.folder}: no image {image_id}")
-        name, row = self._places[image_id]
+        name, row = self._location[image_id]
         group, within = divmod(row, _ROWS_PER_GROUP)
         try:
             return decode_png(self._rows(name, group)[within]["bytes"])
@@ -116,7 +116,7 @@ class ImageStore:
             raise ManifestError(f"{self.folder / name}: image {image_id} cannot be read") from error
 
     def _rows(self, name: str, group: int) -> list[dict[str, Any]]:
-        if self._process != os.getpid():  # forked: the file positions of the parent are not ours to move
+        if self._process != os.getpid():  # after a fork the file positions are shared with the parent
             self._open, self._group, self._process = OrderedDict(), None, os.getpid()
         if self._group is None or self._group[:2] != (name, group):
             table = self._shard(name).read_row_group(group, columns=["image"], use_threads=False)

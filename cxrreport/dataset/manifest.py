@@ -1,4 +1,4 @@
-"""The manifest: one row per kept image, with its study and report; written by `ingest`, read by every later verb."""
+"""The manifest: one row per included image, with its study and report; written by `ingest`, read by later commands."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ _COLUMNS = pa.schema(
 _EXCLUSION_COLUMNS = pa.schema([(name, pa.string()) for name in ("source", "study_id", "reason", "detail")])
 _ROWS_AT_A_TIME = 4096
 _NOT_CONTENT = frozenset({"source"})
-"""What may differ between two copies of one data set: left out of the digest."""
+"""Columns that may differ between copies of one data set: not part of the digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestRow:
-    """One kept image with the report of its study; `image_sha256` is that of the model-ready pixels, row by row."""
+    """One included image with the report of its study; `image_sha256` is the hash of the model-ready pixels."""
 
     image: Image
     report: Report
@@ -56,7 +56,7 @@ class ManifestRow:
     covariates: Covariates | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The columns of the manifest."""
+        """Return the row as the columns of the manifest."""
         image = self.image
         return {
             "image_id": image.image_id,
@@ -75,9 +75,9 @@ class ManifestRow:
 
 
 def content_digest(rows: Sequence[ManifestRow], preprocessing: dict[str, Any]) -> str:
-    """SHA-256 of the content: ids, splits, views, notes, pixels, reports and preprocessing, in a fixed order.
+    """Return the SHA-256 of ids, splits, views, notes, pixels, reports and preprocessing, in a fixed order.
 
-    It does not depend on where the input or the output lies, on shards, on time or on versions of file formats.
+    It does not depend on paths of the input or the output, shards, time, or versions of file formats.
     """
     digest = hashlib.sha256(json.dumps(preprocessing, sort_keys=True).encode())
     for row in sorted(rows, key=lambda row: row.image.image_id):
@@ -87,7 +87,7 @@ def content_digest(rows: Sequence[ManifestRow], preprocessing: dict[str, Any]) -
 
 
 def write_manifest(folder: Path, rows: Sequence[ManifestRow], preprocessing: dict[str, Any]) -> str:
-    """Write `manifest.parquet`, rows in the given order, and return its digest.
+    """Write `manifest.parquet` with the rows in the given order, and return its digest.
 
     Raises:
         OutputError: the disk is full or the file cannot be written.
@@ -104,13 +104,13 @@ def write_manifest(folder: Path, rows: Sequence[ManifestRow], preprocessing: dic
     schema = schema.with_metadata(metadata)
     with atomic_path(folder / MANIFEST) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for start in range(0, len(rows), _ROWS_AT_A_TIME):
-            some = [row.as_dict() for row in rows[start : start + _ROWS_AT_A_TIME]]
-            writer.write_table(table_from_rows(some, schema))
+            batch = [row.as_dict() for row in rows[start : start + _ROWS_AT_A_TIME]]
+            writer.write_table(table_from_rows(batch, schema))
     return digest
 
 
 def write_exclusion_log(folder: Path, left_out: Sequence[LeftOut]) -> None:
-    """Write `ledger.parquet`, one row per thing left out.
+    """Write `ledger.parquet`, one row per exclusion.
 
     Raises:
         OutputError: the disk is full or the file cannot be written.
@@ -128,10 +128,10 @@ class Manifest:
 
     Args:
         folder: the output folder of `ingest`.
-        images: every kept image, keyed by image id, in the order of the manifest.
+        images: all included images, keyed by image id, in the order of the manifest.
         preprocessing: `resolution` (pixels), `resize`, `interpolation`.
         digest: SHA-256 of the content (`content_digest`), hexadecimal.
-        covariates: keyed by image id; empty where `ingest` was not asked for them.
+        covariates: covariates by image id; empty unless `ingest` was asked to record them.
     """
 
     def __init__(
@@ -174,17 +174,17 @@ class Manifest:
         """Open the output folder of a finished `ingest`.
 
         Raises:
-            ManifestError: the folder is missing, not finished, of another schema version, or lacks images.
+            ManifestError: the folder is missing, incomplete or has another schema version, or images are missing.
         """
         path = folder / MANIFEST
         if not folder.is_dir():
-            raise ManifestError(f"{folder}: no such folder; give the output folder of `cxrreport ingest`")
+            raise ManifestError(f"{folder}: no such folder; pass the output folder of `cxrreport ingest`")
         if not path.is_file():
-            began = (folder / "ingest.json").is_file()
+            started = (folder / "ingest.json").is_file()
             raise ManifestError(
-                f"{folder}: ingest has begun here but not finished; give the same ingest command again"
-                if began
-                else f"{folder}: no {MANIFEST}; give the output folder of `cxrreport ingest`"
+                f"{folder}: ingest has not finished; re-run the same ingest command"
+                if started
+                else f"{folder}: no {MANIFEST}; pass the output folder of `cxrreport ingest`"
             )
         try:
             table = read_columns(path)
@@ -194,13 +194,13 @@ class Manifest:
         version = metadata.get("cxrreport.schema")
         if version != SCHEMA_VERSION:
             raise ManifestError(
-                f"{path}: schema version {version or 'missing'}, and this version of cxrreport reads {SCHEMA_VERSION}; "
+                f"{path}: schema version {version or 'missing'}, but this version of cxrreport reads {SCHEMA_VERSION}; "
                 "ingest into a new folder"
             )
-        absent = [name for name in _COLUMNS.names if name not in table.column_names]
-        absent += [key for key in ("cxrreport.digest", "cxrreport.preprocessing") if key not in metadata]
-        if absent:
-            raise ManifestError(f"{path}: {', '.join(absent)} is missing; ingest into a new folder")
+        missing_parts = [name for name in _COLUMNS.names if name not in table.column_names]
+        missing_parts += [key for key in ("cxrreport.digest", "cxrreport.preprocessing") if key not in metadata]
+        if missing_parts:
+            raise ManifestError(f"{path}: {', '.join(missing_parts)} is missing; ingest into a new folder")
         images: dict[str, Image] = {}
         reports: dict[str, Report] = {}
         covariates: dict[str, Covariates] = {}
@@ -222,18 +222,18 @@ class Manifest:
 
     @property
     def resolution(self) -> int:
-        """Side of the square images, pixels."""
+        """Side length of the square images in pixels."""
         return int(self.preprocessing["resolution"])
 
     def studies(self, split: Split | str | None = None) -> list[Study]:
-        """The studies of one split, or all, sorted by study id; the images of each with the best view first."""
+        """Return the studies of one split, or all, sorted by study id, each with its best view first."""
         wanted = None if split is None else Split(split)
         return [study for study in self._studies if wanted is None or study.split is wanted]
 
     def image(self, image_id: str) -> NDArray[np.uint8]:
-        """uint8[R, R] grey of one image, R the `resolution`; bright is dense.
+        """Return one image as grey uint8[R, R], R = `resolution`; dense tissue is bright.
 
         Raises:
-            ManifestError: there is no image of this id, or it cannot be read.
+            ManifestError: there is no image with this id, or it cannot be read.
         """
         return self._store[image_id]

@@ -1,8 +1,8 @@
-"""Keyed hashes in the place of ids and of names of files and folders.
+"""Pseudonyms: keyed hashes that replace ids and the names of files and folders.
 
-HMAC-SHA256 (RFC 2104) of the kind of the id and the id itself, under a key that the user keeps. The same key gives the
-same pseudonyms, in every run and for every data set; without it nobody can test a guess. Whoever has the key and the
-original can find a row again (`cxrreport.dataset.pseudonyms.Pseudonyms`), and no table of pairs is ever written.
+A pseudonym is the HMAC-SHA256 (RFC 2104) of the kind of the id and the id, with a key that the user keeps. The same key
+gives the same pseudonyms in every run and data set; without it a guess cannot be tested. With the key and the original
+id, a row can be found again (`cxrreport.dataset.Pseudonyms`); no table of pairs is written.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from typing import Any, Self
 from cxrreport.errors import InputError, SettingsError
 
 SHORTEST_KEY = 16
-"""Bytes."""
-_DIGITS = 32  # 128 bits: no two of 10^12 ids share theirs but with a chance of 10^-15
+"""Length in bytes."""
+_DIGITS = 32  # 128 bits: the probability of a collision among 10^12 ids is 10^-15
 _PATH_DIGITS = 12
 _SUFFIXES = frozenset({".dcm", ".png", ".jpg", ".jpeg", ".csv", ".parquet", ".txt", ".xml", ".gz"})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Pseudonyms:
-    """Pseudonyms under one key; made with `from_file`."""
+    """Pseudonyms for one key; created with `from_file`."""
 
     key: bytes
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
-        """Read the key: all bytes of the file, but for white space around them.
+        """Read the key: all bytes of the file without surrounding white space.
 
         Raises:
-            SettingsError: the file cannot be read, or is too short to be a secret.
+            SettingsError: the file cannot be read, or is too short for a key.
         """
         try:
             key = path.read_bytes().strip()
@@ -44,8 +44,8 @@ class Pseudonyms:
             raise SettingsError(f"pseudonymize: the key file {path} cannot be read ({error.strerror})") from error
         if len(key) < SHORTEST_KEY:
             raise SettingsError(
-                f"pseudonymize: the key file {path} holds {len(key)} bytes, and {SHORTEST_KEY} are needed; make one "
-                "with: head -c 32 /dev/urandom | base64 > KEYFILE"
+                f"pseudonymize: the key file {path} holds {len(key)} bytes, but {SHORTEST_KEY} are needed; create "
+                "one with: head -c 32 /dev/urandom | base64 > KEYFILE"
             )
         return cls(key)
 
@@ -53,16 +53,16 @@ class Pseudonyms:
         return "Pseudonyms(...)"
 
     def of(self, kind: str, value: str) -> str:
-        """The pseudonym of an id, 32 hexadecimal digits; an empty id stays empty.
+        """Return the pseudonym of an id, 32 hexadecimal digits; that of an empty id is empty.
 
         Args:
-            kind: `patient`, `study` or `image`: one number used for two of them gives two pseudonyms.
+            kind: `patient`, `study` or `image`; the same value has another pseudonym for each kind.
             value: the id.
         """
         return self._digest(kind, value)[:_DIGITS] if value else ""
 
     def path(self, path: str) -> str:
-        """A relative path, every part hashed alone, a suffix that names a kind of file kept."""
+        """Return a relative path with every part hashed separately; the suffix of a known file type is kept."""
         parts = PurePosixPath(path).parts
         if not parts:
             return path
@@ -72,7 +72,7 @@ class Pseudonyms:
 
     @property
     def check(self) -> str:
-        """Tells one key from another, and nothing more."""
+        """Short hash that identifies the key without revealing it."""
         return self._digest("key", "check")[:8]
 
     def _digest(self, kind: str, value: str) -> str:
@@ -84,7 +84,7 @@ _ACTIVE: ContextVar[Pseudonyms | None] = ContextVar("pseudonyms", default=None)
 
 @contextmanager
 def hide_identifiers(pseudonyms: Pseudonyms | None) -> Iterator[None]:
-    """Within the block, `id_for_message` and `path_for_message` hide what errors would name."""
+    """Let `id_for_message` and `path_for_message` return pseudonyms within the block."""
     token = _ACTIVE.set(pseudonyms)
     try:
         yield
@@ -93,23 +93,23 @@ def hide_identifiers(pseudonyms: Pseudonyms | None) -> Iterator[None]:
 
 
 def id_for_message(kind: str, value: str) -> str:
-    """An id as a message may show it."""
+    """Return an id, or its pseudonym within `hide_identifiers`."""
     pseudonyms = _ACTIVE.get()
     return value if pseudonyms is None else pseudonyms.of(kind, value)
 
 
 def path_for_message(path: str) -> str:
-    """A path inside the input as a message may show it."""
+    """Return a path inside the input, or its pseudonym within `hide_identifiers`."""
     pseudonyms = _ACTIVE.get()
     return path if pseudonyms is None else pseudonyms.path(path)
 
 
 @contextmanager
 def hide_input_name(settings: Any) -> Iterator[None]:
-    """Within the block, errors that name the input itself say `input` instead, where names are to be hidden.
+    """Replace the path of the input in errors of the block by `input` if the settings ask for pseudonyms.
 
     Args:
-        settings: of a verb with `input` and `pseudonymize`.
+        settings: settings with `input` and `pseudonymize`.
     """
     try:
         yield
@@ -124,13 +124,13 @@ def hide_input_name(settings: Any) -> Iterator[None]:
 
 
 def recorded_input(settings: Any) -> dict[str, Any]:
-    """The fields of settings that name the input or the key, as a state file and MLflow may show them.
+    """Return pseudonymised values of the settings that name the input or the key, for state files and MLflow.
 
     Args:
-        settings: of a verb with `input` and `pseudonymize`.
+        settings: settings with `input` and `pseudonymize`.
 
     Returns:
-        Replacements for fields of those names; none where nothing is pseudonymised.
+        New values by field name; empty without pseudonymisation.
     """
     if settings.pseudonymize is None:
         return {}

@@ -207,7 +207,7 @@ def test_manifest_of_another_schema_or_without_its_images(ingested: Path) -> Non
     path = ingested / "manifest.parquet"
     table = pq.read_table(path)
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"cxrreport.schema": b"7"}), path)
-    with pytest.raises(ManifestError, match="schema version 7, and this version of cxrreport reads 1"):
+    with pytest.raises(ManifestError, match="schema version 7, but this version of cxrreport reads 1"):
         Manifest.open(ingested)
     pq.write_table(table.drop_columns(["findings"]), path)
     with pytest.raises(ManifestError, match="findings is missing"):

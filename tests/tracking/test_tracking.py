@@ -32,10 +32,33 @@ def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with its tables and nothing in them: making one anew for every test takes seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output of a process that was killed while it created the store."""
+    script = """
+import os, signal, sys
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from cxrreport.tracking import count_experiments
+tables = []
+@event.listens_for(Engine, "before_cursor_execute")
+def _(connection, cursor, statement, *rest):
+    tables.append(statement)
+    if sum("CREATE TABLE" in each for each in tables) == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+count_experiments(sys.argv[1])
+"""
+    folder = tmp_path_factory.mktemp("store")
+    killed = subprocess.run([sys.executable, "-c", script, f"sqlite:///{folder / 'mlflow.db'}"], check=False)
+    assert killed.returncode == -9
+    assert list(folder.iterdir()) != []
+    return folder
+
+
+@pytest.fixture(scope="session")
+def empty_store(interrupted: Path) -> Path:
+    """A database with its tables and nothing in them, shared because its creation takes seconds."""
+    path = interrupted / "mlflow.db"
+    tracking.count_experiments(f"sqlite:///{path}")
     return path
 
 
@@ -188,26 +211,6 @@ def test_other_settings_or_a_removed_output_are_a_new_run(settings: IngestSettin
     assert len({first, other, again}) == 3
 
 
-def test_sigkill_leaves_a_run_that_goes_on(settings: IngestSettings) -> None:
-    script = """
-import os, signal, sys
-from pathlib import Path
-from cxrreport import tracking
-from cxrreport.settings import IngestSettings, TrackingSettings
-settings = IngestSettings(input=sys.argv[1], output=sys.argv[2])
-with tracking.start("ingest", settings, TrackingSettings(), output=settings.output) as run:
-    settings.output.mkdir(parents=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    killed = subprocess.run([sys.executable, "-c", script, str(settings.input), str(settings.output)], check=False)
-    assert killed.returncode == -9
-    (run_id,) = run_ids(settings)
-    assert stored(settings, run_id).info.status == "RUNNING"
-    with tracking.start("ingest", settings, ON, output=settings.output) as run:
-        assert run.run_id == run_id
-    assert stored(settings, run_id).info.status == "FINISHED"
-
-
 def test_a_second_process_on_the_same_command_leaves_the_first_ones_run_alone(settings: IngestSettings) -> None:
     with tracking.start("ingest", settings, ON, output=settings.output) as first:
         settings.output.mkdir()
@@ -316,24 +319,29 @@ def test_a_store_that_fails_in_mid_run_costs_nothing_and_gets_all_of_it_later(
     assert (settings.output.parent / "mlartifacts" / run.run_id / "artifacts" / "test_tracking.py").is_file()
 
 
-def test_what_a_kill_left_unsent_is_sent_by_the_next_run(settings: IngestSettings) -> None:
+def test_sigkill_leaves_a_run_that_resumes_and_events_that_the_next_run_sends(settings: IngestSettings) -> None:
     script = """
 import os, signal, sys
 from cxrreport import tracking
 from cxrreport.settings import IngestSettings, TrackingSettings
 settings = IngestSettings(input=sys.argv[1], output=sys.argv[2])
 with tracking.start("ingest", settings, TrackingSettings(), output=settings.output) as run:
+    settings.output.mkdir(parents=True)
     run.metrics({"loss": 0.5}, step=1)
     os.kill(os.getpid(), signal.SIGKILL)
 """
     killed = subprocess.run([sys.executable, "-c", script, str(settings.input), str(settings.output)], check=False)
     assert killed.returncode == -9
     (run_id,) = run_ids(settings)
+    assert stored(settings, run_id).info.status == "RUNNING"
     other = settings.model_copy(update={"output": settings.output.parent / "other"})
     with tracking.start("ingest", other, ON, output=other.output):
         pass
     assert stored(settings, run_id).data.metrics["loss"] == 0.5
     assert list(settings.output.parent.glob(".mlflow-unsent-*")) == []
+    with tracking.start("ingest", settings, ON, output=settings.output) as run:
+        assert run.run_id == run_id
+    assert stored(settings, run_id).info.status == "FINISHED"
 
 
 def test_unsent_events_go_to_their_own_store_only(settings: IngestSettings, tmp_path: Path) -> None:
@@ -346,59 +354,13 @@ def test_unsent_events_go_to_their_own_store_only(settings: IngestSettings, tmp_
     assert left.exists()
 
 
-def test_making_a_store_says_nothing(tmp_path: Path) -> None:
-    settings = IngestSettings(input=tmp_path / "in", output=tmp_path / "work" / "out")
+def test_an_interrupted_creation_of_the_store_is_repeated(empty_store: Path) -> None:
+    assert [path.name for path in empty_store.parent.iterdir()] == ["mlflow.db"]
+
+
+def test_two_processes_that_start_together_create_one_store_silently(tmp_path: Path) -> None:
     script = """
 import sys
-import time
-from cxrreport import tracking
-from cxrreport.settings import IngestSettings, TrackingSettings
-settings = IngestSettings(input=sys.argv[1], output=sys.argv[2])
-with tracking.start("ingest", settings, TrackingSettings(), output=settings.output) as run:
-    run.metrics({"kept": 1})
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(settings.input), str(settings.output)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"},
-    )
-    assert done.stdout == "" and done.stderr == ""
-
-
-def test_a_stop_while_the_store_is_made_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
-    script = """
-import os, signal, sys
-from pathlib import Path
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
-from cxrreport import tracking
-from cxrreport.settings import IngestSettings, TrackingSettings
-tables = []
-@event.listens_for(Engine, "before_cursor_execute")
-def _(connection, cursor, statement, *rest):
-    tables.append(statement)
-    if sum("CREATE TABLE" in each for each in tables) == 12:
-        os.kill(os.getpid(), signal.SIGKILL)
-settings = IngestSettings(input=sys.argv[1], output=sys.argv[2])
-with tracking.start("ingest", settings, TrackingSettings(), output=settings.output) as run:
-    pass
-"""
-    settings = IngestSettings(input=tmp_path / "in", output=tmp_path / "work" / "out")
-    killed = subprocess.run([sys.executable, "-c", script, str(settings.input), str(settings.output)], check=False)
-    assert killed.returncode == -9
-    assert list((tmp_path / "work").iterdir()) != []
-    with tracking.start("ingest", settings, ON, output=settings.output) as run:
-        pass
-    assert stored(settings, run.run_id).info.status == "FINISHED"
-    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["mlartifacts", "mlflow.db"]
-
-
-def test_two_processes_that_begin_together_share_one_store(tmp_path: Path) -> None:
-    script = """
-import sys
-import time
 from cxrreport import tracking
 from cxrreport.settings import IngestSettings, TrackingSettings
 settings = IngestSettings(input=sys.argv[1], output=sys.argv[2])
@@ -406,10 +368,15 @@ with tracking.start("ingest", settings, TrackingSettings(), output=settings.outp
     run.metrics({"kept": 1})
 """
     both = [
-        subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "in"), str(tmp_path / "work" / name)])
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / "in"), str(tmp_path / "work" / name)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         for name in ("a", "b")
     ]
-    assert [process.wait(timeout=400) for process in both] == [0, 0]
+    assert [process.communicate(timeout=400)[0] for process in both] == [b"", b""]
+    assert [process.returncode for process in both] == [0, 0]
     assert len(run_ids(IngestSettings(input=tmp_path / "in", output=tmp_path / "work" / "a"))) == 2
 
 
