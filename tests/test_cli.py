@@ -16,13 +16,14 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
+import cxrreport
 from cxrreport import cli, runs
 from cxrreport.errors import CxrReportError, InputError, OutputError, TrainingError
 from cxrreport.settings import GenerateSettings, Settings, TrainSettings
 
 COMMANDS_OF = get_command(cli.app).commands  # type: ignore[attr-defined]
 COMMANDS = sorted(COMMANDS_OF)
-VERBS = ("ingest", "train", "generate", "evaluate", "review")
+PIPELINE = ("ingest", "train", "generate", "evaluate", "review")
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Settings]:
 
         return run
 
-    for name in VERBS:
+    for name in PIPELINE:
         monkeypatch.setattr(runs, name, verb(name))
     return seen
 
@@ -305,7 +306,7 @@ def test_a_bug_shows_its_traceback_but_no_values(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_says_that_the_same_command_goes_on(sent: signal.Signals, tmp_path: Path) -> None:
+def test_an_interruption_says_how_to_resume(sent: signal.Signals, tmp_path: Path) -> None:
     script = (
         "import time\n"
         "from cxrreport import cli, runs\n"
@@ -329,7 +330,7 @@ def test_a_stop_says_that_the_same_command_goes_on(sent: signal.Signals, tmp_pat
         time.sleep(0.2)
         os.kill(process.pid, sent)
         assert process.wait(timeout=20) == 130
-        assert process.stderr.read().strip().splitlines()[-1] == "stopped; the same command goes on"
+        assert process.stderr.read().strip().splitlines()[-1] == "interrupted; re-run the same command to resume"
 
 
 def test_python_m_is_the_same_program() -> None:
@@ -337,3 +338,56 @@ def test_python_m_is_the_same_program() -> None:
         [sys.executable, "-m", "cxrreport", "version", "--json"], capture_output=True, text=True, check=True
     )
     assert "torch" in json.loads(done.stdout)
+
+
+def test_version(runner: CliRunner) -> None:
+    assert runner.invoke(cli.app, ["--version"]).output == f"cxrreport {cxrreport.__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_help_and_options_of_settings_have_panels(name: str) -> None:
+    options = [one for one in COMMANDS_OF[name].params if one.opts[0].startswith("--") and not one.hidden]
+    assert [one.name for one in options if not one.help] == []
+    if any("--set" in one.opts for one in options):
+        assert [one.name for one in options if not one.rich_help_panel and one.name != "help"] == []
+
+
+SETTINGS_COMMANDS = [name for name in COMMANDS if any("--set" in one.opts for one in COMMANDS_OF[name].params)]
+
+
+def test_commands_with_settings_take_any_field(runner: CliRunner, called: dict[str, Settings], tmp_path: Path) -> None:
+    """Values are those of YAML, nested, in lists and null; the last word after the file and the options."""
+    assert set(SETTINGS_COMMANDS) > set(PIPELINE)
+    path = tmp_path / "train.yaml"
+    path.write_text("data: d\noutput: o\nepochs: 7\ncheckpoint: {name: a}\n", encoding="utf-8")
+    changes = ["checkpoint.precision=float32", "training.learning_rate=1e-3", "prompt.sections=[findings]", "lora=null"]
+    given = [word for change in [*changes, "epochs=2", "seed=5"] for word in ("--set", change)]
+    done = runner.invoke(cli.app, ["train", str(path), "--epochs", "3", *given])
+    assert done.exit_code == 0, done.output
+    settings = called["train"]
+    assert isinstance(settings, TrainSettings)
+    assert (settings.checkpoint.name, settings.checkpoint.precision) == ("a", "float32")
+    assert (settings.learning_rate, settings.prompt.sections, settings.lora) == (1e-3, ("findings",), None)
+    assert (settings.epochs, settings.seed) == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("epoch=2", "train.yaml: epoch: unknown field; known are accumulation"),
+        ("checkpoint.precison=float32", "checkpoint.precison: unknown field; known are device, name, precision"),
+        ("epochs=many", "train.yaml: epochs: Input should be a valid number"),
+        ("seed.x=1", "seed: Input should be a valid integer"),
+        ("epochs", "--set epochs: write FIELD=VALUE"),
+        ("epochs=[1", "--set epochs=[1: the value is not valid YAML"),
+    ],
+)
+def test_what_is_set_is_checked_as_the_file_is(
+    runner: CliRunner, called: dict[str, Settings], tmp_path: Path, change: str, message: str
+) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text("data: d\noutput: o\ncheckpoint: {name: a}\n", encoding="utf-8")
+    done = runner.invoke(cli.app, ["train", str(path), "--set", change])
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert "train" not in called

@@ -1,7 +1,7 @@
-"""The command line: parse, call `runs`, print. The only place that prints.
+"""The command line: parse, call `runs`, print. No other package prints.
 
-A module of commands adds them to `app` when it is imported; the order here is the order of `cxrreport --help`.
+Each module adds its commands to `app` when it is imported, in the order of `cxrreport --help`.
 """
 
-from cxrreport.cli import commands, compare, export, merge, plan, demo, serving, machine, tools  # noqa: I001, F401
+from cxrreport.cli import pipeline, evaluation, documents, models, planning, demo, environment  # noqa: I001, F401
 from cxrreport.cli.app import app as app

@@ -1,21 +1,25 @@
-"""The application that every module of commands adds to."""
+"""The application that every module adds its commands to, and the options before a command."""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from cxrreport import __version__
 from cxrreport.cli.output import say_error
+from cxrreport.settings import WEIGHTS
 
 UNUSABLE = 2
-"""Exit code where something that was given cannot be used."""
-_USAGE: Any = typer.BadParameter.__mro__[1]  # of the click that Typer brings along or finds installed
+"""Exit code for input that cannot be used."""
+_USAGE: Any = typer.BadParameter.__mro__[1]  # UsageError of the click that Typer brings or finds installed
 
 
 class Commands(TyperGroup):
-    """A mistake in the command line itself is said as every other error is."""
+    """Commands whose usage errors are reported like all other errors."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run, and end the process with its exit code."""
@@ -33,5 +37,25 @@ app = typer.Typer(
     cls=Commands,
     pretty_exceptions_show_locals=False,  # a traceback must not print reports or patient tags
     rich_markup_mode="markdown",
-    help="Chest X-ray reports, from DICOM to RadGraph F1. For research; not a medical device.",
+    help="Chest X-ray report generation from DICOM to RadGraph F1. For research only; not a medical device.",
 )
+
+WeightsFolder = Annotated[
+    Path | None, typer.Option("--weights", metavar="DIR", help=f"Weights folder; overrides {WEIGHTS}.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def all_commands(
+    context: typer.Context,
+    weights: WeightsFolder = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Options of all commands."""
+    if version:
+        typer.echo(f"cxrreport {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+    if weights is not None:
+        os.environ[WEIGHTS] = str(weights.absolute())  # inherited by worker processes

@@ -1,4 +1,4 @@
-"""The demo, and what it says at its end."""
+"""The demo, and the summary that it prints."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from cxrreport.settings import DemoSettings
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for everything.")] = Path("demo-out"),
-    resolution: Annotated[int, typer.Option(help="224 or 896.")] = 224,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Output folder.")] = Path("demo-out"),
+    resolution: Annotated[int, typer.Option(help="Side length: 224 or 896.")] = 224,
     patients: Annotated[
-        int | None, typer.Option(min=20, help="Phantom patients.", show_default="960; at 896 pixels 120")
+        int | None, typer.Option(min=20, help="Number of phantom patients.", show_default="960; 120 at 896 pixels")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of phantoms, training and intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Walk the whole road on phantoms: DICOM, fine-tuning, reports, scores, every step an MLflow run.
+    """Run the whole pipeline on phantoms: DICOM, fine-tuning, reports and scores, each step an MLflow run.
 
     Example: `cxrreport demo --out demo-out`
     """
     with guarded():
-        settings = settings_of(DemoSettings, None, output=out, resolution=resolution, patients=patients, seed=seed)
+        settings = settings_of(
+            DemoSettings, None, None, output=out, resolution=resolution, patients=patients, seed=seed
+        )
         from cxrreport.demo.pipeline import walk
 
         with progress_bar() as progress:
@@ -47,21 +49,21 @@ def _print_demo(summary: Mapping[str, Any], settings: DemoSettings) -> None:
         table.add_row(system.replace("_", " "), interval(score), interval(summary["finding_f1"].get(system)))
     table.add_row("base, own style", "", interval(summary["finding_f1"]["base_terse"]))
     console.print(table)
-    found = table_of("findings of the tuned model", "finding", "F1")
+    found = table_of("findings of the fine-tuned model", "finding", "F1")
     for finding, score in summary["finding_f1_by_finding"].items():
         found.add_row(finding, f"{score:.3f}")
-    found.add_row("reports that contradict themselves", f"{100 * summary['contradictions']:.1f}%")
+    found.add_row("reports with contradictions", f"{100 * summary['contradictions']:.1f}%")
     console.print(found)
     steps = table_of("", "step", "seconds")
     for step, seconds in summary["seconds"].items():
         steps.add_row(step, shown(seconds))
     steps.add_row("peak memory", f"{summary['peak_memory_mb']:,.0f} MB")
     console.print(steps)
-    typer.echo(f"Everything lies in {settings.output}:")
-    typer.echo("  summary.json              these numbers")
-    typer.echo("  review.html               reports beside their images, worst first")
+    typer.echo(f"Results are in {settings.output}:")
+    typer.echo("  summary.json              these scores")
+    typer.echo("  review.html               reports beside their images, lowest scores first")
     typer.echo("  ingest/contact_sheet.png  what the model sees")
-    typer.echo("  train/loss.png            how it learned")
+    typer.echo("  train/loss.png            the loss curve")
     typer.echo("The runs in MLflow:")
     uri = f"sqlite:///{settings.output / 'mlflow.db'}"
     typer.echo(f"  {mlflow_command(uri)}")

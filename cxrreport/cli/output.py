@@ -1,6 +1,6 @@
-"""How commands speak: summaries to standard output (a table, or JSON), progress, warnings and errors to standard error.
+"""Output of commands: summaries on standard output (a table or JSON); progress, warnings and errors on standard error.
 
-Exit codes: 0 done, 1 the work failed, 2 something given cannot be used, 130 stopped.
+Exit codes: 0 success, 1 the work failed, 2 an input cannot be used, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from cxrreport.errors import CxrReportError, InferenceError, ScoreError, Trackin
 from cxrreport.settings import Settings
 
 WIDTH = 80
-"""Widest line of a summary, so that it can be pasted anywhere."""
+"""Maximum width of a summary, in columns."""
 STOPPED = 130
 _FAILED = (TrainingError, InferenceError, ScoreError, TrackingError)
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Turn what a user can cause into one line and an exit code; bugs keep their traceback."""
+    """Report errors of cxrreport as one line with an exit code; other exceptions keep their traceback."""
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s",
@@ -41,13 +41,13 @@ def guarded() -> Iterator[None]:
     )
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt  # a scheduler's SIGTERM ends a run as Ctrl-C does
+        raise KeyboardInterrupt  # SIGTERM from a scheduler ends a run like Ctrl-C
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     except KeyboardInterrupt:
-        stderr().print("stopped; the same command goes on", highlight=False)
+        stderr().print("interrupted; re-run the same command to resume", highlight=False)
         raise typer.Exit(STOPPED) from None
     except CxrReportError as error:
         say_error(str(error))
@@ -57,7 +57,7 @@ def guarded() -> Iterator[None]:
 
 
 def say_error(message: str) -> None:
-    """One line on standard error."""
+    """Print an error as one line on standard error."""
     stderr().print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -71,7 +71,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress_bar() -> Iterator[records.Progress]:
-    """A progress bar per label on standard error, with rate and time left."""
+    """A progress bar for each label on standard error, with rate and remaining time."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), _Rate())
     with Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=stderr()) as bar:
         tasks: dict[str, TaskID] = {}
@@ -86,10 +86,10 @@ def progress_bar() -> Iterator[records.Progress]:
         yield report
 
 
-def perform(verb: Callable[..., runs.Summary[Any]], settings: Settings, as_json: bool) -> None:
-    """Run a verb behind a progress bar, and print what it did."""
+def perform(command: Callable[..., runs.Summary[Any]], settings: Settings, as_json: bool) -> None:
+    """Run a command with a progress bar and print its summary."""
     with progress_bar() as progress:
-        summary = verb(settings, progress=progress)
+        summary = command(settings, progress=progress)
     print_summary(summary, as_json)
 
 
@@ -105,18 +105,18 @@ def stderr() -> Console:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object for a program to read."""
+    """Print one JSON object."""
     typer.echo(json.dumps(value, indent=2, default=str))
 
 
 def print_summary(summary: runs.Summary[Any], as_json: bool) -> None:
-    """What a verb did: warnings, facts, where it lies, and the command that shows the run."""
+    """Print warnings, facts, the output folder, and the command that opens the MLflow run."""
     for warning in summary.warnings:
         stderr().print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print_json(summary.as_dict())
         return
-    table = table_of(f"cxrreport {summary.verb}", "", "")
+    table = table_of(f"cxrreport {summary.command}", "", "")
     for name, value in rows(summary.facts):
         table.add_row(escape(name), escape(value))
     table.add_row("seconds", shown(summary.seconds))
@@ -124,17 +124,17 @@ def print_summary(summary: runs.Summary[Any], as_json: bool) -> None:
     console = stdout()
     console.print(table)
     if summary.run_id:
-        console.print(f"MLflow run {summary.run_id}; to see it:", highlight=False)
+        console.print(f"MLflow run {summary.run_id}; open it with:", highlight=False)
         typer.echo(f"  {mlflow_command(summary.tracking_uri)}")
 
 
 def mlflow_command(uri: str) -> str:
-    """The command that opens the runs in a browser."""
+    """Shell command that opens the runs in a browser."""
     return f"mlflow ui --backend-store-uri {uri}" if not uri.startswith("http") else f"open {uri}"
 
 
 def table_of(title: str, *columns: str) -> Table:
-    """An empty table that folds long cells rather than cutting them."""
+    """An empty table that wraps long cells."""
     table = Table(title=title or None, title_justify="left", show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -142,14 +142,14 @@ def table_of(title: str, *columns: str) -> Table:
 
 
 def interval(score: Mapping[str, float | None] | None) -> str:
-    """A score with its interval, or nothing."""
-    if score is None or score["value"] is None:  # not asked for, or not defined on these studies
+    """A score with its interval; empty if it is missing or undefined."""
+    if score is None or score["value"] is None:  # not computed, or undefined on these studies
         return ""
     return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
 
 
 def rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Nested facts as rows of name and text."""
+    """Nested facts as pairs of name and text."""
     for key, value in facts.items():
         name = key.replace("_", " ")
         if not isinstance(value, Mapping):
@@ -161,7 +161,7 @@ def rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def shown(value: Any) -> str:
-    """A value with as many digits as a person reads."""
+    """A value rounded for display."""
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 100 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

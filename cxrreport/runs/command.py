@@ -1,4 +1,4 @@
-"""The frame around every verb: its tracked run, its summary, and what goes from both into MLflow."""
+"""What all commands share: the tracked run, the summary, and what is logged of both."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cxrreport.dataset import Manifest
 
 R = TypeVar("R")
-Verb = (
+CommandSettings = (
     IngestSettings
     | TrainSettings
     | MergeSettings
@@ -41,20 +41,20 @@ Verb = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary(Generic[R]):
-    """What a verb came to.
+    """The outcome of a command.
 
     Args:
-        verb: its name.
+        command: its name.
         output: folder or file that it wrote.
-        seconds: wall time, tracking included.
-        run_id: MLflow's id of the run; empty when nothing was tracked.
-        tracking_uri: of the store that holds the run; empty when nothing was tracked.
-        facts: the numbers worth a look, as JSON values; scores as `{value, low, high}`.
-        warnings: what the reader must know to read the results rightly.
-        result: all that the verb itself returned.
+        seconds: wall time, including tracking.
+        run_id: MLflow's id of the run; empty if nothing was tracked.
+        tracking_uri: of the store that holds the run; empty if nothing was tracked.
+        facts: the main numbers as JSON values; scores as `{value, low, high}`.
+        warnings: what a reader needs to know to interpret the results.
+        result: the complete result of the command.
     """
 
-    verb: str
+    command: str
     output: Path
     seconds: float
     run_id: str
@@ -64,9 +64,9 @@ class Summary(Generic[R]):
     result: R = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but `result`, as JSON values."""
+        """All fields except `result`, as JSON values."""
         return {
-            "verb": self.verb,
+            "command": self.command,
             "output": str(self.output),
             "seconds": round(self.seconds, 3),
             "run_id": self.run_id,
@@ -77,18 +77,18 @@ class Summary(Generic[R]):
 
 
 @contextmanager
-def tracked(verb: str, settings: Verb) -> Iterator[tuple[tracking.Run, Callable[..., Summary[Any]]]]:
-    """The run of one verb, and what makes its summary from facts, result and warnings."""
-    begun = time.monotonic()
+def tracked(command: str, settings: CommandSettings) -> Iterator[tuple[tracking.Run, Callable[..., Summary[Any]]]]:
+    """Open the run of a command; yields it with a function that makes the summary from facts, result and warnings."""
+    started = time.monotonic()
     output = settings.output
-    with tracking.start(verb, shown(settings), settings.tracking, output=output) as run:
+    with tracking.start(command, without_input_name(settings), settings.tracking, output=output) as run:
         uri = tracking.without_password(tracking.tracking_uri(settings.tracking, output)) if run.run_id else ""
 
         def summarise(facts: Mapping[str, Any], result: Any, warnings: tuple[str, ...] = ()) -> Summary[Any]:
             return Summary(
-                verb=verb,
+                command=command,
                 output=output,
-                seconds=time.monotonic() - begun,
+                seconds=time.monotonic() - started,
                 run_id=run.run_id,
                 tracking_uri=uri,
                 facts=facts,
@@ -99,8 +99,8 @@ def tracked(verb: str, settings: Verb) -> Iterator[tuple[tracking.Run, Callable[
         yield run, summarise
 
 
-def shown(settings: Verb) -> Verb:
-    """Settings as MLflow and state files may show them: where ids become pseudonyms, the input's name does too."""
+def without_input_name(settings: CommandSettings) -> CommandSettings:
+    """Settings as MLflow and state files may show them: with pseudonyms, the name of the input is a pseudonym too."""
     if not isinstance(settings, (IngestSettings, GenerateSettings)) or settings.pseudonymize is None:
         return settings
     from cxrreport.dataset import recorded_input
@@ -110,12 +110,12 @@ def shown(settings: Verb) -> Verb:
 
 
 def log_data(run: tracking.Run, manifest: Manifest, context: str) -> None:
-    """The data of an ingest folder, as an input of the run or its output."""
+    """Log an ingest folder as an input or output of the run."""
     run.dataset("manifest", manifest.digest, context, studies=len(manifest.studies()), resolution=manifest.resolution)
 
 
 def flat(facts: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of nested facts, names joined by `/`; the `value` of a score under the score's own name."""
+    """Finite numbers of nested facts, names joined by `/`; the `value` of a score has the name of the score."""
     numbers: dict[str, float] = {}
     for name, value in facts.items():
         if isinstance(value, Mapping):
@@ -127,16 +127,16 @@ def flat(facts: Mapping[str, Any]) -> dict[str, float]:
 
 
 def phantoms(synthetic: bool) -> tuple[str, ...]:
-    """The warning that goes with what only phantoms have taught."""
+    """The warning for models that have only seen phantoms."""
     return ("synthetic: made with models that have only seen phantoms",) if synthetic else ()
 
 
 def silent(_done: int, _total: int, _label: str) -> None:
-    """No one wants to know."""
+    """Ignore progress."""
 
 
 def first_process() -> bool:
-    """True in the one of several processes, started by `torchrun` or `accelerate launch`, that tracks and reports."""
+    """True in the process that tracks and reports, of those that `torchrun` or `accelerate launch` started."""
     return os.environ.get("RANK", "0") == "0"
 
 

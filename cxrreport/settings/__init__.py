@@ -3,24 +3,27 @@
 Unknown fields are refused, relative paths are taken from the working folder, and every field says its unit and range.
 """
 
-from cxrreport.settings.base import WEIGHTS, Settings, build, current_names, merge, weights_folder
+from cxrreport.settings.base import WEIGHTS, Settings, assign, build, current_names, merge, read_yaml, weights_folder
 from cxrreport.settings.demo import DemoSettings
-from cxrreport.settings.evaluation import CompareSettings, EvaluateSettings, ReviewSettings
+from cxrreport.settings.evaluation import CompareSettings, EvaluateSettings, ReviewSettings, ScoredSection
 from cxrreport.settings.inference import (
     Beam,
     Decoding,
+    EngineName,
     ExportSettings,
     GeneratedBaseline,
     GenerateSettings,
     Greedy,
+    Quantization,
     RaySettings,
     Sampling,
+    SplitName,
 )
-from cxrreport.settings.ingestion import IngestSettings
+from cxrreport.settings.ingestion import IngestSettings, Layout, PriorsPolicy
 from cxrreport.settings.model import CheckpointSettings, LoraSettings, MergeSettings, PromptSettings
 from cxrreport.settings.serving import RegisterSettings
 from cxrreport.settings.tracking import TrackingSettings
-from cxrreport.settings.training import PlanSettings, TrainSettings, ValidationSettings
+from cxrreport.settings.training import Method, PlanSettings, TrainSettings, ValidationSettings
 
 __all__ = [
     "WEIGHTS",
@@ -29,26 +32,35 @@ __all__ = [
     "CompareSettings",
     "Decoding",
     "DemoSettings",
+    "EngineName",
     "EvaluateSettings",
     "ExportSettings",
     "GenerateSettings",
     "GeneratedBaseline",
     "Greedy",
     "IngestSettings",
+    "Layout",
     "LoraSettings",
     "MergeSettings",
+    "Method",
     "PlanSettings",
+    "PriorsPolicy",
     "PromptSettings",
+    "Quantization",
     "RaySettings",
     "RegisterSettings",
     "ReviewSettings",
     "Sampling",
+    "ScoredSection",
     "Settings",
+    "SplitName",
     "TrackingSettings",
     "TrainSettings",
     "ValidationSettings",
+    "assign",
     "build",
     "current_names",
     "merge",
+    "read_yaml",
     "weights_folder",
 ]

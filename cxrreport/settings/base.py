@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -64,24 +65,32 @@ class Settings(BaseModel):
             SettingsError: the file is missing or is no YAML mapping, or a field is unknown, missing or out of range;
                 the message names the file and the field.
         """
-        try:
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SettingsError(f"{path}: cannot read the configuration ({error.strerror})") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
-        if not isinstance(loaded, dict):
-            raise SettingsError(f"{path}: expected a mapping of field names to values")
-        try:
-            values = merge(loaded, overrides)
-        except ValueError as error:
-            raise SettingsError(f"{path}: {error}") from error
-        return build(cls, values, where=str(path))
+        return build(cls, merge(read_yaml(path), overrides), where=str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, with the current names of fields.
+
+    Raises:
+        SettingsError: the file is missing or holds no mapping, or a field is given under both of its names.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot read the configuration ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
+    if not isinstance(loaded, dict):
+        raise SettingsError(f"{path}: expected a mapping of field names to values")
+    try:
+        return current_names(loaded)
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from error
 
 
 def merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """`values` with what `overrides` names replaced, mappings field by field; None in `overrides` means: not given."""
-    merged = current_names(values)
+    merged = dict(values)
     for name, value in overrides.items():
         if isinstance(value, dict):
             below = merged.get(name)
@@ -93,11 +102,48 @@ def merge(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def assign(model: type[Settings], values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """`values` with fields replaced by `FIELD=VALUE`, as `--set` takes them.
+
+    Args:
+        model: the settings; their name may precede a field (`training.epochs=1` for `TrainSettings`).
+        values: not changed.
+        assignments: names of fields, nested ones joined by dots, and values as in YAML.
+
+    Raises:
+        SettingsError: an assignment has no `=`, or its value is not YAML; fields and values are checked by `build`.
+    """
+    result = copy.deepcopy(values)
+    own_names = {model.__module__.rpartition(".")[2], model.__name__.removesuffix("Settings").lower()}
+    for text in assignments:
+        path, sign, given = text.partition("=")
+        *parents, name = path.strip().split(".")
+        if not sign or not name:
+            raise SettingsError(f"--set {text}: write FIELD=VALUE, for example --set seed=1")
+        try:
+            value = yaml.safe_load(given)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"--set {text}: the value is not valid YAML; quote it") from error
+        if parents and parents[0] in own_names - model.model_fields.keys():
+            parents = parents[1:]
+        target = result
+        for parent in parents:
+            below = target.get(parent)
+            target[parent] = below if isinstance(below, dict) else {}
+            target = target[parent]
+        target[RENAMED.get(name, name)] = value
+    return result
+
+
 S = TypeVar("S", bound=Settings)
 
 
 def build(model: type[S], values: dict[str, Any], *, where: str) -> S:
-    """Build `model` from `values`; a mistake names `where` and the field, and offers the known fields."""
+    """Build `model` from `values`.
+
+    Raises:
+        SettingsError: a field is unknown, missing or out of range; names `where`, the field, and the known fields.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -105,10 +151,20 @@ def build(model: type[S], values: dict[str, Any], *, where: str) -> S:
         for problem in error.errors():
             name = ".".join(str(part) for part in problem["loc"]) or "settings"
             if problem["type"] == "extra_forbidden":
-                lines.append(f"{name}: unknown field; known are {', '.join(sorted(model.model_fields))}")
+                known = ", ".join(sorted(_model_at(model, problem["loc"][:-1]).model_fields))
+                lines.append(f"{name}: unknown field; known are {known}")
             else:
                 lines.append(f"{name}: {problem['msg']}")
         raise SettingsError(f"{where}: " + "; ".join(lines)) from error
+
+
+def _model_at(model: type[Settings], path: Sequence[int | str]) -> type[Settings]:
+    """The settings that are the value of a nested field."""
+    for name in path:
+        field = model.model_fields.get(str(name))
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Settings)), model)
+    return model
 
 
 WEIGHTS = "CXRREPORT_WEIGHTS"

@@ -11,6 +11,8 @@ from cxrreport.settings.base import Fraction, PositiveInt, Settings
 from cxrreport.settings.inference import GeneratedBaseline
 from cxrreport.settings.tracking import TrackingSettings
 
+ScoredSection = Literal["findings", "impression", "findings+impression"]
+
 
 class EvaluateSettings(Settings):
     """Score predictions against the references of a manifest or of a table."""
@@ -28,7 +30,7 @@ class EvaluateSettings(Settings):
     beside it, for example `reports-shuffled` beside `reports`. See `baseline` of `generate` for their meaning."""
     most_frequent: bool = True
     """Add a baseline that uses the most frequent report of the training split for every study."""
-    section: Literal["findings", "impression", "findings+impression"] = "findings+impression"
+    section: ScoredSection = "findings+impression"
     """Scored section, or both sections as one text."""
     metrics: tuple[str, ...] = ("radgraph", "clinical", "bleu", "rouge_l", "cider")
     """Names of built-in metrics (also `chexbert`, which needs weights) or of metrics of installed packages, or

@@ -58,6 +58,9 @@ class RaySettings(Settings):
     """Of each actor; 0.5 lets two share one."""
 
 
+SplitName = Literal["train", "validate", "test"]
+EngineName = Literal["torch", "openvino"]
+Quantization = Literal["none", "int8"]
 GeneratedBaseline = Literal["shuffled", "blank", "no_adapter", "nearest"]
 """Baselines of evaluation that are made of images and checkpoint."""
 
@@ -77,7 +80,7 @@ class GenerateSettings(Settings):
     """None: the adapter's, or the defaults where there is no adapter."""
     pseudonymize: Path | None = None
     """As in `ingest`, for a folder of DICOM or one file. Without meaning for an ingest folder."""
-    split: Literal["train", "validate", "test"] | None = "test"
+    split: SplitName | None = "test"
     """Part of the ingest folder; None: all. Without meaning for a folder of DICOM."""
     baseline: Literal["none"] | GeneratedBaseline = "none"
     """For baselines in evaluation. `shuffled`: every study sees another patient's image; `blank`: a black image;
@@ -88,9 +91,9 @@ class GenerateSettings(Settings):
     `inference.mix_prompts`), in the place of the report; a prediction for each."""
     draw_boxes: bool = False
     """Write a PNG with the boxes of every answer that has some, into `boxes` of the output folder."""
-    engine: Literal["torch", "openvino"] = "torch"
+    engine: EngineName = "torch"
     """`openvino`: on a CPU, converted once for each checkpoint and adapter (extra `openvino`)."""
-    quantize: Literal["none", "int8"] = "none"
+    quantize: Quantization = "none"
     """`int8`: weights in 8 bits; `engine: openvino` only. `checkpoint.precision: nf4` is that of CUDA."""
     converted: Path | None = None
     """Folder in which converted models are kept; None: `~/.cache/cxrreport`."""

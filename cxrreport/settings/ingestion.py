@@ -10,6 +10,8 @@ from pydantic import Field
 from cxrreport.settings.base import PositiveInt, Resolution, Settings, Shard
 from cxrreport.settings.tracking import TrackingSettings
 
+Layout = Literal["auto", "mimic-cxr", "openi", "folder", "table"]
+PriorsPolicy = Literal["training", "all", "keep"]
 Kept = Literal["not-a-radiograph", "not-a-chest", "colour", "multi-frame", "burned-in-annotation"]
 
 
@@ -20,7 +22,7 @@ class IngestSettings(Settings):
     """Folder that holds the studies; also a table of images (layout `table`), or one DICOM file (layout `folder`)."""
     output: Path
     """Folder for manifest, ledger and images; must be new, or one that an interrupted run of the same settings left."""
-    layout: Literal["auto", "mimic-cxr", "openi", "folder", "table"] = "auto"
+    layout: Layout = "auto"
     """How studies are laid out. `auto` looks for the layout's own files."""
     reports: Path | None = None
     """Table of reports (CSV or Parquet with study_id and sections), for the layouts `folder` and `table`; for
@@ -38,7 +40,7 @@ class IngestSettings(Settings):
     is taken, of colours their luminance. Laterals are asked for with `views`."""
     require_report: bool = True
     """Leave out studies without findings and impression."""
-    priors: Literal["training", "all", "keep"] = "training"
+    priors: PriorsPolicy = "training"
     """Mentions of earlier studies ("stable", "new", "compared with") in findings and impression: `training` removes
     them from the training and validation splits and leaves the references of the test split as they were written;
     `all` removes them there too; `keep` removes none."""

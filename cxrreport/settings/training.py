@@ -11,6 +11,8 @@ from cxrreport.settings.base import Fraction, PositiveInt, Resolution, Settings,
 from cxrreport.settings.model import CheckpointSettings, LoraSettings, PromptSettings
 from cxrreport.settings.tracking import TrackingSettings
 
+Method = Literal["lora", "qlora", "full"]
+
 
 class ValidationSettings(Settings):
     """What is measured while training, beside the loss on the whole validation split, and what follows from it."""
@@ -95,7 +97,7 @@ class PlanSettings(Settings):
     """As `checkpoint.name` in training; None: each of the nine pre-trained ones."""
     resolution: Resolution | None = None
     """Side of the images, pixels; None: the checkpoint's own."""
-    method: Literal["lora", "qlora", "full"] = "lora"
+    method: Method = "lora"
     """`qlora`: the frozen weights of the language model in 4 bits; `full`: all weights are trained, in float32."""
     lora: LoraSettings = LoraSettings()
     precision: Literal["float32", "bfloat16"] = "bfloat16"

@@ -1,0 +1,150 @@
+"""The commands about this machine: doctor, weights, sync, version."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from cxrreport import __version__, runs
+from cxrreport.cli.app import WeightsFolder, app
+from cxrreport.cli.options import Json
+from cxrreport.cli.output import guarded, print_json, progress_bar, stdout, table_of
+from cxrreport.errors import SettingsError
+from cxrreport.settings import WEIGHTS, weights_folder
+
+
+@app.command()
+def doctor(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder for outputs.", show_default="current folder")
+    ] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Check this machine and say how to fix each problem. Exit code 1 if a problem prevents the work.
+
+    Example: `cxrreport doctor --json results`
+    """
+    with guarded():
+        from cxrreport.doctor import State, examine
+
+        checks = list(examine(folder))
+        if as_json:
+            print_json({"checks": [asdict(check) for check in checks]})
+        else:
+            table = table_of("", "", "", "result and remedy")
+            for check in checks:
+                colour = {State.OK: "green", State.NOTE: "yellow", State.FAIL: "red"}[check.state]
+                text = escape(check.detail) + (f"\n[bold]-> {escape(check.remedy)}[/]" if check.remedy else "")
+                table.add_row(f"[{colour}]{check.state.value}[/]", check.name, text)
+            stdout().print(table)
+        if any(check.state is State.FAIL for check in checks):
+            raise typer.Exit(1)
+
+
+@app.command()
+def weights(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Weights to download.")] = None,
+    folder: WeightsFolder = None,
+    listing: Annotated[bool, typer.Option("--list", help="Print files and download commands only.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Verify the hashes only.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Download published weights once and hash them; `cxrreport --weights DIR` then uses them offline.
+
+    Default: the 3B at 896 pixels, RadGraph-XL and CheXbert. Gated weights require an accepted licence and
+    `hf auth login` or HF_TOKEN. For a machine without a network, `--list` prints the commands that download the files
+    elsewhere; run this command again on the copied folder to hash it.
+
+    Example: `cxrreport weights --weights /data/weights paligemma2-3b-pt-896 radgraph-xl`
+    """
+    with guarded():
+        from cxrreport import weights as published
+
+        root = folder or weights_folder()
+        if root is None:
+            raise SettingsError(f"weights: give --weights DIR or set {WEIGHTS} to name the folder")
+        names = names or list(published.DEFAULTS.values())
+        if listing:
+            _list(names, root, as_json)
+        elif check:
+            wrong = published.find_changed_files(root)
+            if as_json:
+                print_json({"wrong": wrong})
+            else:
+                typer.echo("\n".join(wrong) if wrong else "all files match their hashes")
+            if wrong:
+                raise typer.Exit(1)
+        else:
+            with progress_bar() as progress:
+                fetched = published.fetch(names, root, progress=progress)
+            if as_json:
+                print_json(fetched)
+                return
+            table = table_of(str(root), "file", "SHA-256")
+            for files in fetched.values():
+                for file, digest in files.items():
+                    table.add_row(file, digest[:16])
+            stdout().print(table)
+            typer.echo(f"All hashes: {root / published.INVENTORY}. To use them:\n  export {WEIGHTS}={root.absolute()}")
+
+
+def _list(names: list[str], root: Path, as_json: bool) -> None:
+    from cxrreport import weights as published
+
+    chosen = published.select(names)
+    if as_json:
+        print_json({item.name: asdict(item) | {"present": published.is_complete(item.name, root)} for item in chosen})
+        return
+    for item in chosen:
+        state = (
+            "present"
+            if published.is_complete(item.name, root)
+            else "gated: accept its licence first"
+            if item.gated
+            else ""
+        )
+        typer.echo(f"# {item.name} ({item.purpose}){': ' if state else ''}{state}")
+        typer.echo("\n".join(published.download_commands(item, root)))
+
+
+@app.command()
+def sync(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the outputs.")] = Path(),
+    uri: Annotated[
+        str | None, typer.Option(metavar="URI", help="Tracking URI.", show_default="that of the runs")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Send the events that MLflow did not receive because its server was unreachable or a run was killed.
+
+    Example: `cxrreport sync --uri http://127.0.0.1:5000 results`
+    """
+    with guarded():
+        sent = runs.sync(folder, uri)
+        if as_json:
+            print_json({"sent": sent})
+            return
+        stdout().print(f"{sent} {'run' if sent == 1 else 'runs'} sent" if sent else "nothing to send", highlight=False)
+
+
+@app.command()
+def version(as_json: Json = False) -> None:
+    """Print the versions of cxrreport and of the packages that its results depend on.
+
+    Example: `cxrreport version --json`
+    """
+    versions = {"cxrreport": __version__}
+    for package in ("torch", "transformers", "peft", "radgraph", "pydicom", "monai", "mlflow"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    if as_json:
+        print_json(versions)
+    else:
+        stdout().print("\n".join(f"{package} {number}" for package, number in versions.items()), highlight=False)
