@@ -41,7 +41,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Settings]:
             seen[name] = settings
             progress(1, 2, "studies")
             return runs.Summary(
-                verb=name,
+                command=name,
                 output=settings.output,
                 seconds=1.5,
                 run_id="ab" * 16,

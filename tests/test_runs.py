@@ -296,7 +296,7 @@ def test_the_same_command_again_makes_no_second_run(road: Road) -> None:
 def test_a_summary_is_json(road: Road) -> None:
     for summary in (road.ingested, road.trained, road.generated, road.evaluated, road.reviewed):
         values = json.loads(json.dumps(summary.as_dict(), allow_nan=False))
-        assert values["verb"] == summary.command
+        assert values["command"] == summary.command
         assert values["run_id"] == summary.run_id
 
 

@@ -101,13 +101,9 @@ def _list(names: list[str], root: Path, as_json: bool) -> None:
         print_json({item.name: asdict(item) | {"present": published.is_complete(item.name, root)} for item in chosen})
         return
     for item in chosen:
-        state = (
-            "present"
-            if published.is_complete(item.name, root)
-            else "gated: accept its licence first"
-            if item.gated
-            else ""
-        )
+        state = "present" if published.is_complete(item.name, root) else ""
+        if item.gated and not state:
+            state = "gated: accept its licence first"
         typer.echo(f"# {item.name} ({item.purpose}){': ' if state else ''}{state}")
         typer.echo("\n".join(published.download_commands(item, root)))
 

@@ -6,7 +6,7 @@
 
     summary = runs.ingest(IngestSettings(input=Path("mimic-cxr"), output=Path("data")))
 
-Importing this module is quick: each verb loads its room when it is called.
+Importing this package is quick: each command imports what it needs when it is called.
 """
 
 from cxrreport.runs.command import Summary, first_process, sync

@@ -1,4 +1,4 @@
-"""One frozen model per verb. A YAML file in `configs/` is one of these models and nothing else.
+"""One frozen model per command. A YAML file in `configs/` is one of these models and nothing else.
 
 Unknown fields are refused, relative paths are taken from the working folder, and every field says its unit and range.
 """

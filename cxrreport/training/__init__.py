@@ -1,1 +1,1 @@
-"""LoRA fine-tuning of PaliGemma 2: samples, loss, trainer, and the verb that ties them together."""
+"""LoRA fine-tuning of PaliGemma 2; `finetune` is the recipe."""
