@@ -23,12 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from transformers import (
-    PaliGemmaConfig,
-    PaliGemmaForConditionalGeneration,
-    PaliGemmaProcessor,
-)
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers import PaliGemmaProcessor
 
 from cxrreport import __version__
 from cxrreport.demo import captions
@@ -45,6 +40,7 @@ from cxrreport.demo.tiny_architecture import (
     train_tokenizer,
 )
 from cxrreport.model.attention import border_mask, implementation, prepare_config
+from cxrreport.model.compat import image_arguments, model_without_weights
 from cxrreport.model.fused import fused
 from cxrreport.model.prompt import IGNORED, Batch, PromptLayout
 from cxrreport.settings import PromptSettings
@@ -169,11 +165,6 @@ def _optimizer(
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
 
 
-def _build(config: PaliGemmaConfig) -> Any:
-    attention = implementation(softcap=False)
-    return PaliGemmaForConditionalGeneration._from_config(config, attn_implementation=attention)  # type: ignore[no-untyped-call]
-
-
 @dataclass(frozen=True, slots=True)
 class Course:
     """How much of what is taught; with the defaults it gives the committed weights."""
@@ -195,7 +186,7 @@ def pretrain(out: Path, course: Course) -> None:
     tokenizer = train_tokenizer(course.seed)
     config = build_config(tokenizer)
     prepare_config(config, softcap=False)
-    model = _build(config)
+    model = model_without_weights(config, implementation(softcap=False))
     model.train()
     pool = draw_pool(course.phantoms, course.seed + 1, course.workers)
     log = _Log(started)
@@ -255,9 +246,9 @@ def _teach_texts(
         batch["attention_mask"] = border_mask(batch["attention_mask"], border)
         labels = batch.pop("labels")[:, border:]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            projected = BaseModelOutputWithPooling(pooler_output=model.model.multi_modal_projector(features[chosen]))
+            images = image_arguments(model.model.multi_modal_projector(features[chosen]))
             hidden = model.model(
-                **batch, mm_encoder_outputs={"image": projected}, prefix_length=border, use_cache=False
+                **batch, **images, prefix_length=border, use_cache=False
             ).last_hidden_state  # from the last token of the prefix on, see `model.fused`
             on = labels != IGNORED
             logits = model.lm_head(hidden[:, :-1][on])
@@ -301,7 +292,7 @@ class _Log:
 
 def _save(out: Path, model: Any, processor: PaliGemmaProcessor) -> None:
     """bfloat16 safetensors, and the configuration with Gemma 2's soft-capping, which a transfer switches off."""
-    copy = _build(model.config).to(torch.bfloat16)
+    copy = model_without_weights(model.config, implementation(softcap=False)).to(torch.bfloat16)
     copy.load_state_dict(model.state_dict())
     copy.config.text_config.attn_logit_softcapping = 50.0
     copy.config.text_config.final_logit_softcapping = 30.0

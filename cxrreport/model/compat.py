@@ -64,7 +64,7 @@ with supported_names():
     from transformers.masking_utils import sdpa_mask
     from transformers.modeling_outputs import BaseModelOutputWithPooling
     from transformers.models.gemma2.modeling_gemma2 import Gemma2MLP, Gemma2Model, Gemma2RMSNorm, rotate_half
-    from transformers.models.siglip.modeling_siglip import SiglipMLP
+    from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer, SiglipMLP
 
 _ARGUMENTS = inspect.signature(PaliGemmaForConditionalGeneration.forward).parameters
 
@@ -166,6 +166,7 @@ __all__ = [
     "Gemma2MLP",
     "Gemma2RMSNorm",
     "PaliGemmaForConditionalGeneration",
+    "SiglipEncoderLayer",
     "SiglipMLP",
     "TorchDispatchMode",
     "attention_set_to",

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+
+from cxrreport.model.compat import FlopCounterMode, TorchDispatchMode, flash_attention, storage_key, tree_leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +53,12 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        given = {storage_key(t) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
-                key = storage._cdata
+                key = storage_key(tensor)
                 if key not in given and key not in self._known:
                     self._known.add(key)
                     self.now += storage.nbytes()
@@ -91,4 +90,4 @@ class FlashAttention(TorchFunctionMode):
         groups = query.shape[1] // key.shape[1]
         if groups > 1:
             key, value = (each.unsqueeze(2).expand(-1, -1, groups, -1, -1).flatten(1, 2) for each in (key, value))
-        return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+        return flash_attention(query, key, value)

@@ -14,13 +14,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import PaliGemmaForConditionalGeneration
-from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer
 
 from cxrreport.errors import SettingsError
 from cxrreport.model import adapters, attention, checkpoints
 from cxrreport.model.adapters import paligemma
 from cxrreport.model.catalogue import CHECKPOINTS
+from cxrreport.model.compat import SiglipEncoderLayer, model_without_weights
 from cxrreport.model.fused import fused
 from cxrreport.settings import CheckpointSettings, PlanSettings
 from cxrreport.training.loss import row_losses
@@ -217,10 +216,8 @@ class _Step:
         self.images = settings.max_images
         self.prefix = self.images * image_tokens + settings.prefix_tokens
         self.tokens = self.prefix + settings.suffix_tokens
-        kind: Any = PaliGemmaForConditionalGeneration
         with torch.device("meta"), _default_dtype(self.dtype):
-            config._attn_implementation = attention.implementation(softcap=settings.softcap)
-            model = kind._from_config(config, attn_implementation=attention.implementation(softcap=settings.softcap))
+            model = model_without_weights(config, attention.implementation(softcap=settings.softcap))
             model.requires_grad_(settings.method == "full")
             self.base = {name: p.numel() for name, p in model.named_parameters()}
             self.adapted, self.adapter_numbers = 0, 0
