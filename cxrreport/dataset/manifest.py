@@ -109,7 +109,7 @@ def write_manifest(folder: Path, rows: Sequence[ManifestRow], preprocessing: dic
     return digest
 
 
-def write_exclusion_log(folder: Path, left_out: Sequence[LeftOut]) -> None:
+def write_exclusion_log(folder: Path, exclusions: Sequence[LeftOut]) -> None:
     """Write `ledger.parquet`, one row per exclusion.
 
     Raises:
@@ -117,7 +117,7 @@ def write_exclusion_log(folder: Path, left_out: Sequence[LeftOut]) -> None:
     """
     rows = [
         {"source": row.source, "study_id": row.study_id, "reason": row.reason.value, "detail": row.detail}
-        for row in left_out
+        for row in exclusions
     ]
     with atomic_path(folder / EXCLUSION_LOG) as temporary:
         pq.write_table(table_from_rows(rows, _EXCLUSION_COLUMNS), temporary)

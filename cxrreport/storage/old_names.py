@@ -21,7 +21,7 @@ _CURRENT = {
 def current(value: Any) -> Any:
     """Replace old names in nested JSON values: keys of objects, and texts that are an old name as a whole."""
     if isinstance(value, Mapping):
-        return {current(name): current(one) for name, one in value.items()}
+        return {current(name): current(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [current(one) for one in value]
+        return [current(item) for item in value]
     return _CURRENT.get(value, value) if isinstance(value, str) else value

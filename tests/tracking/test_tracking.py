@@ -164,7 +164,7 @@ def test_children_are_nested_under_their_parent(settings: IngestSettings) -> Non
         (KeyboardInterrupt(), "KILLED", None),
     ],
 )
-def test_the_status_tells_how_it_ended(
+def test_the_status_of_a_failed_run(
     settings: IngestSettings, error: BaseException, status: str, tag: str | None
 ) -> None:
     with pytest.raises(type(error)), tracking.start("ingest", settings, ON, output=settings.output) as run:
@@ -176,7 +176,7 @@ def test_the_status_tells_how_it_ended(
     assert found.data.tags.get("cxrreport.error") == tag
 
 
-def test_the_same_command_goes_on_in_the_same_run_and_repeats_no_step(settings: IngestSettings) -> None:
+def test_the_same_command_resumes_its_run_and_repeats_no_step(settings: IngestSettings) -> None:
     def leg(steps: range, *, stop: bool) -> str:
         with tracking.start("train", settings, ON, output=settings.output) as run:
             settings.output.mkdir(parents=True, exist_ok=True)
@@ -270,9 +270,7 @@ def test_an_unknown_parent_is_refused(settings: IngestSettings) -> None:
         pass
 
 
-def test_what_the_store_refuses_is_said_and_holds_nothing_up(
-    settings: IngestSettings, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_refused_event_is_a_warning(settings: IngestSettings, caplog: pytest.LogCaptureFixture) -> None:
     with tracking.start("ingest", settings, ON, output=settings.output) as run:
         run.artifact(settings.output / "nowhere.png")
         run.metrics({"kept": 1.0})
@@ -388,7 +386,7 @@ def test_telemetry_is_off() -> None:
     assert os.environ["DO_NOT_TRACK"] == "1"
 
 
-def test_the_state_of_the_machine_is_logged_and_can_be_left_out(settings: IngestSettings) -> None:
+def test_system_metrics_are_logged_unless_disabled(settings: IngestSettings) -> None:
     every = TrackingSettings(system_metrics_every=1)
     with tracking.start("ingest", settings, every, output=settings.output) as run:
         time.sleep(1.5)
