@@ -227,6 +227,7 @@ def test_extra_metrics_of_both_kinds(tmp_path: Path, data: Path, reports: dict[s
         tmp_path,
         data,
         predict(tmp_path / "p", perfect(reports)),
+        metrics=("bleu",),
         extra_metrics=[metric("finding_f1")(finding_scorer(read)), length],
     )
     assert found.systems["model"]["finding_f1"].value == 1 > found.systems["most_frequent"]["finding_f1"].value
@@ -249,7 +250,7 @@ def test_extra_metrics_that_do_not_fit(
     tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]], one: Metric, message: str
 ) -> None:
     with pytest.raises(ScoreError, match=message):
-        run(tmp_path, data, predict(tmp_path / "p", perfect(reports)), extra_metrics=[one])
+        run(tmp_path, data, predict(tmp_path / "p", perfect(reports)), metrics=("bleu", "rouge_l"), extra_metrics=[one])
 
 
 def test_one_patient_and_no_training_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -51,12 +51,12 @@ ODD = [
 def texts() -> list[str]:
     """Texts of the grammar, their casings and cuts, and random ones."""
     rng = np.random.default_rng(5)
-    reports = [sample_annotated(rng, templates="seen").text for _ in range(60)]
-    reports += [sample_annotated(rng, templates="held-out").text for _ in range(60)]
+    reports = [sample_annotated(rng, templates="seen").text for _ in range(40)]
+    reports += [sample_annotated(rng, templates="held-out").text for _ in range(40)]
     chance = random.Random(5)
-    noise = ["".join(chance.choices(string.printable, k=chance.randint(1, 80))) for _ in range(70)]
-    shuffled = [" ".join(chance.sample(text.split(), len(text.split()))) for text in reports[40:80]]
-    cut = [text[: chance.randint(1, len(text))] for text in reports[40:80]]
+    noise = ["".join(chance.choices(string.printable, k=chance.randint(1, 80))) for _ in range(40)]
+    shuffled = [" ".join(chance.sample(text.split(), len(text.split()))) for text in reports[30:60]]
+    cut = [text[: chance.randint(1, len(text))] for text in reports[30:60]]
     return [text for text in [*ODD, *reports, *noise, *shuffled, *cut, reports[0].upper()] if not text or text.split()]
 
 
@@ -96,9 +96,9 @@ def stock_annotations(stock: Any) -> dict[str, Any]:
 
 
 def test_annotations_are_those_of_the_package(ours: dict[str, Annotation], stock_annotations: dict[str, Any]) -> None:
-    assert len(texts()) >= 280
-    assert sum(len(one.entities) for one in ours.values()) > 600
-    assert sum(len(entity.relations) for one in ours.values() for entity in one.entities) > 300
+    assert len(texts()) >= 180
+    assert sum(len(one.entities) for one in ours.values()) > 400
+    assert sum(len(entity.relations) for one in ours.values() for entity in one.entities) > 200
     for text, annotation in ours.items():
         assert as_stock(annotation) == stock_annotations[text], text
 
@@ -168,7 +168,7 @@ def test_f1_is_that_of_the_package(ours: dict[str, Annotation], stock_annotation
 
     chance = random.Random(1)
     reports = [text for text in texts() if text.split()]
-    candidates, references = ["", *chance.sample(reports, 150)], ["Clear lungs.", *chance.sample(reports, 150)]
+    candidates, references = ["", *chance.sample(reports, 100)], ["Clear lungs.", *chance.sample(reports, 100)]
     scorer = F1RadGraph.__new__(F1RadGraph)
     torch.nn.Module.__init__(scorer)
     scorer.reward_level, scorer.radgraph = (
@@ -276,7 +276,7 @@ def test_a_cache_that_breaks_while_in_use_costs_time_only(
     annotator = RadGraphAnnotator(archive, device="cpu", cache=file)
     file.write_text("no data base " * 100)
     assert annotator.annotate(["No pneumothorax."])[0].entities
-    assert "annotated again" in caplog.text and "not kept" in caplog.text
+    assert "annotated again" in caplog.text and "not stored" in caplog.text
     assert "pneumothorax" not in caplog.text.lower()
 
 
