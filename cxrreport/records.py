@@ -113,7 +113,7 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeftOut:
+class Exclusion:
     """One row of the exclusion log: what was excluded, and why."""
 
     source: str

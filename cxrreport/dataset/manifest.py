@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cxrreport.dataset.covariates import COVARIATES, Covariates
 from cxrreport.dataset.image_store import ImageStore
 from cxrreport.errors import ManifestError
-from cxrreport.records import REPORT_SECTIONS, Image, LeftOut, Report, Split, Study, View
+from cxrreport.records import REPORT_SECTIONS, Exclusion, Image, Report, Split, Study, View
 from cxrreport.storage.atomic_files import atomic_path
 from cxrreport.storage.parquet import read_columns, table_from_rows
 
@@ -109,7 +109,7 @@ def write_manifest(folder: Path, rows: Sequence[ManifestRow], preprocessing: dic
     return digest
 
 
-def write_exclusion_log(folder: Path, exclusions: Sequence[LeftOut]) -> None:
+def write_exclusion_log(folder: Path, exclusions: Sequence[Exclusion]) -> None:
     """Write `ledger.parquet`, one row per exclusion.
 
     Raises:

@@ -17,7 +17,7 @@ from cxrreport.errors import InputError, RefusedImage
 from cxrreport.export import fhir, structured_report
 from cxrreport.export.sources import ExportInputs, SourceHeaders, read_predictions
 from cxrreport.ingestion.dicom.elements import text
-from cxrreport.records import LeftOut, Prediction, Progress, Reason
+from cxrreport.records import Exclusion, Prediction, Progress, Reason
 from cxrreport.settings import ExportSettings
 from cxrreport.storage.atomic_files import atomic_path
 from cxrreport.storage.output_folder import OutputFolder, output_folder
@@ -78,7 +78,7 @@ def _export(settings: ExportSettings, inputs: ExportInputs, progress: Progress, 
         model += f" with adapter {fingerprints['adapter'][:12]}"
     total = int(generated["summary"]["predictions"])
     rows: list[dict[str, str]] = []
-    refused: list[LeftOut] = []
+    refused: list[Exclusion] = []
     exported = 0
     for prediction in read_predictions(settings.predictions / "predictions.jsonl"):
         content = json.dumps([asdict(prediction), fingerprints], sort_keys=True)
@@ -88,7 +88,7 @@ def _export(settings: ExportSettings, inputs: ExportInputs, progress: Progress, 
         except RefusedImage as error:
             source = next((images[image_id].source for image_id in prediction.image_ids if image_id in images), "")
             reason = Reason(error.reason)
-            refused.append(LeftOut(source=source, study_id=prediction.study_id, reason=reason, detail=error.detail))
+            refused.append(Exclusion(source=source, study_id=prediction.study_id, reason=reason, detail=error.detail))
         else:
             rows += [{"study_id": prediction.study_id, "format": kind, "file": file} for kind, file in files.items()]
             exported += 1

@@ -22,7 +22,7 @@ from cxrreport.inference.shards import Row
 from cxrreport.inference.worker import ShardTask, ShardWorker, StudyInputs
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout, pixel_values
-from cxrreport.records import LeftOut, Prediction, Progress, Split, Study
+from cxrreport.records import Exclusion, Prediction, Progress, Split, Study
 from cxrreport.settings import GenerateSettings
 from cxrreport.storage.atomic_files import atomic_path
 
@@ -119,7 +119,7 @@ class NearestImageWorker(ShardWorker):
             if isinstance(found, list):
                 rows += found
             else:
-                rows.append(found if isinstance(found, LeftOut) else copied[study.study_id])
+                rows.append(found if isinstance(found, Exclusion) else copied[study.study_id])
         return rows
 
     def _most_similar(self, studies: Sequence[Study], features: Features) -> list[int]:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from cxrreport.inference.mix_prompts import draw_boxes
 from cxrreport.inference.shards import Row, row_to_json
 from cxrreport.inference.worker import resize_method
-from cxrreport.records import LeftOut, Prediction
+from cxrreport.records import Exclusion, Prediction
 from cxrreport.storage.atomic_files import atomic_path
 from cxrreport.storage.parquet import table_from_rows
 
@@ -41,7 +41,7 @@ PREDICTIONS = pa.schema(
 (fingerprints, data, prompt, versions) and `cxrreport.settings`, both JSON."""
 
 FAILED = pa.schema([(name, pa.string()) for name in ("source", "study_id", "reason", "detail")])
-"""Schema of `failed.parquet`: the fields of `records.LeftOut`, as in the exclusion log of `ingest`."""
+"""Schema of `failed.parquet`: the fields of `records.Exclusion`, as in the exclusion log of `ingest`."""
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class PredictionCounts:
         """Count the rows of shards while they are read."""
         for rows in shards:
             for row in rows:
-                if isinstance(row, LeftOut):
+                if isinstance(row, Exclusion):
                     self.failed += 1
                     continue
                 self.predictions += 1
@@ -91,7 +91,7 @@ def write_tables(
         failed_file = stack.enter_context(pq.ParquetWriter(failed_path, FAILED.with_metadata(texts)))
         for rows in shards:
             predictions = [row for row in rows if isinstance(row, Prediction)]
-            failed = [row for row in rows if isinstance(row, LeftOut)]
+            failed = [row for row in rows if isinstance(row, Exclusion)]
             lines.writelines(f"{row_to_json(row)}\n" for row in predictions)
             predictions_file.write_table(table_from_rows([asdict(row) for row in predictions], predictions_file.schema))
             failed_file.write_table(table_from_rows([asdict(row) for row in failed], failed_file.schema))

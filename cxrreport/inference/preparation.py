@@ -17,7 +17,7 @@ from cxrreport.records import Progress
 from cxrreport.settings import CheckpointSettings, GenerateSettings, IngestSettings, PromptSettings, RaySettings, build
 
 if TYPE_CHECKING:
-    from cxrreport.ingestion.ingest import IngestSummary
+    from cxrreport.ingestion.summary import IngestSummary
 
 _INGEST_FILES = ("manifest.parquet", "ingest.json")
 """Files that distinguish an ingest folder, finished or not, from a folder of DICOM."""

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from cxrreport.errors import OutputError
-from cxrreport.records import Box, LeftOut, Prediction, Reason
+from cxrreport.records import Box, Exclusion, Prediction, Reason
 from cxrreport.storage.atomic_files import atomic_path, write_json
 
 _LOG = logging.getLogger(__name__)
 
-Row = Prediction | LeftOut
+Row = Prediction | Exclusion
 
 
 class Shards:
@@ -84,7 +84,7 @@ class Shards:
         """True if every study of the shard is there, in order, with all of its predictions or one reason."""
         found = [(study, list(group)) for study, group in groupby(rows, key=lambda row: row.study_id)]
         return tuple(study for study, _ in found) == self.study_ids[index] and all(
-            len(group) == (1 if isinstance(group[0], LeftOut) else self._texts) for _, group in found
+            len(group) == (1 if isinstance(group[0], Exclusion) else self._texts) for _, group in found
         )
 
     def complete(self, index: int) -> bool:
@@ -144,6 +144,6 @@ def row_from_json(line: str) -> Row:
     """
     values = json.loads(line)
     if "reason" in values:
-        return LeftOut(**values | {"reason": Reason(values["reason"])})
+        return Exclusion(**values | {"reason": Reason(values["reason"])})
     lists = {name: tuple(values[name]) for name in ("image_ids", "image_sha256")}
     return Prediction(**values | lists | {"boxes": tuple(Box(**box) for box in values["boxes"])})

@@ -17,7 +17,7 @@ from cxrreport.inference.mix_prompts import Prompt, parse_boxes, parse_prompt
 from cxrreport.inference.shards import Row
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
-from cxrreport.records import LeftOut, Prediction, Reason, Split, Study
+from cxrreport.records import Exclusion, Prediction, Reason, Split, Study
 from cxrreport.settings import GenerateSettings
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Images = tuple[npt.NDArray[np.uint8], ...]
 """The images of one study, uint8[R, R] each."""
 
-StudyInputs = tuple[Study, tuple[str, ...], Images | LeftOut | list[Prediction]]
+StudyInputs = tuple[Study, tuple[str, ...], Images | Exclusion | list[Prediction]]
 """A study, the ids of its images, and the images, the reason why they are missing, or predictions already written."""
 
 
@@ -80,7 +80,7 @@ class ShardWorker:
             for study, ids in self._studies[first : first + self._settings.shard_size]
         ]
 
-    def _images(self, study: Study, image_ids: Sequence[str]) -> Images | LeftOut:
+    def _images(self, study: Study, image_ids: Sequence[str]) -> Images | Exclusion:
         if self._blank is not None:
             return (self._blank,) * len(image_ids)
         images: Images = ()
@@ -90,7 +90,7 @@ class ShardWorker:
             except InputError as error:
                 reason = Reason(error.reason) if isinstance(error, RefusedImage) else Reason.IMAGE_MISSING
                 source = self._manifest.images[image_id].source
-                return LeftOut(source=source, study_id=study.study_id, reason=reason, detail=str(error))
+                return Exclusion(source=source, study_id=study.study_id, reason=reason, detail=str(error))
         return images
 
     def _rows(self, inputs: list[StudyInputs], done: Callable[[int], None]) -> list[Row]:
@@ -103,7 +103,7 @@ class ShardWorker:
         texts = iter(self.engine.generate(requests, lambda count: done(count // len(self._prompts))))
         rows: list[Row] = []
         for study, ids, found in inputs:
-            if isinstance(found, LeftOut):
+            if isinstance(found, Exclusion):
                 rows.append(found)
             elif isinstance(found, list):
                 rows += found

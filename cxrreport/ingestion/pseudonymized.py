@@ -1,19 +1,19 @@
-"""A listing and its headers with pseudonyms in the place of ids and names."""
+"""A listing and its headers with pseudonyms instead of ids and names."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from cxrreport.dataset import Pseudonyms
-from cxrreport.ingestion.dicom.radiograph import Header
-from cxrreport.ingestion.layouts.listing import Listing
-from cxrreport.records import LeftOut
+from cxrreport.ingestion.dicom import Header
+from cxrreport.ingestion.layouts import Listing
+from cxrreport.records import Exclusion
 
 
-def hidden_listing(listing: Listing, pseudonyms: Pseudonyms | None) -> Listing:
-    """A listing whose ids, names of files and keys of reports are pseudonyms; the paths to read from stay.
+def pseudonymized_listing(listing: Listing, pseudonyms: Pseudonyms | None) -> Listing:
+    """Replace ids, file names and keys of reports by pseudonyms; the paths to read from are kept.
 
-    Everything after this knows pseudonyms only: splits are drawn by them, and errors and ledger name them.
+    Everything downstream uses pseudonyms: splits, errors and the exclusion log.
     """
     if pseudonyms is None:
         return listing
@@ -29,17 +29,17 @@ def hidden_listing(listing: Listing, pseudonyms: Pseudonyms | None) -> Listing:
             )
             for source in listing.sources
         ],
-        left_out=[
+        excluded=[
             replace(row, source=pseudonyms.path(row.source), study_id=pseudonyms.of("study", row.study_id))
-            for row in listing.left_out
+            for row in listing.excluded
         ],
         by_study={pseudonyms.of("study", study_id): row for study_id, row in listing.by_study.items()},
     )
 
 
-def hidden_header(header: Header | LeftOut, pseudonyms: Pseudonyms | None) -> Header | LeftOut:
-    """A header whose ids are pseudonyms; a row of the ledger comes from a hidden source already."""
-    if pseudonyms is None or isinstance(header, LeftOut):
+def pseudonymized_header(header: Header | Exclusion, pseudonyms: Pseudonyms | None) -> Header | Exclusion:
+    """Replace the ids of a header by pseudonyms; an exclusion already has them."""
+    if pseudonyms is None or isinstance(header, Exclusion):
         return header
     return replace(
         header,

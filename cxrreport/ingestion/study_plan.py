@@ -1,7 +1,6 @@
-"""From the images that a layout lists to the studies that are worked on: ids, splits, reports, and the choice of views.
+"""Group listed images into studies: ids, splits, reports, and the choice of views.
 
-Everything here is decided from headers and tables, in an order that depends on nothing but the input, so that a run
-that is started again plans the same.
+Decisions use headers and tables only, in an order that depends only on the input, so a resumed run makes the same plan.
 """
 
 from __future__ import annotations
@@ -12,22 +11,23 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from cxrreport.errors import InputError, RefusedImage
-from cxrreport.ingestion.dicom.radiograph import Header, read_header
+from cxrreport.ingestion.dicom import Header, read_header
 from cxrreport.ingestion.images.picture import is_picture
 from cxrreport.ingestion.images.views import preference
-from cxrreport.ingestion.layouts.listing import Listing, Source, report_alone
-from cxrreport.records import LeftOut, Reason, Report, Split, View
+from cxrreport.ingestion.layouts.base import Listing, Source, report_without_images
+from cxrreport.records import Exclusion, Reason, Report, Split, View
 from cxrreport.settings import IngestSettings
 
-HeaderReader = Callable[[Source, int], "Header | LeftOut"]
+HeaderReader = Callable[[Source, int], "Header | Exclusion"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyPlan:
-    """One study to work on.
+    """A study to read.
 
     Args:
-        candidates: its images, best view first; all are kept, or the first that can be read, as `only_first` says.
+        candidates: images, best view first.
+        only_first: keep only the first candidate that can be read.
     """
 
     study_id: str
@@ -47,53 +47,53 @@ class Plan:
     """
 
     studies: list[StudyPlan]
-    left_out: list[LeftOut]
+    excluded: list[Exclusion]
     read: int
 
 
-def header_of(source: Source, max_pixels: int, keep: Collection[str]) -> Header | LeftOut:
-    """The header of one DICOM file, or the row of the ledger that says why it has none."""
+def read_header_of(source: Source, max_pixels: int, keep: Collection[str]) -> Header | Exclusion:
+    """The header of a DICOM file, or its row of the exclusion log."""
     try:
         return read_header(source.path, max_pixels=max_pixels, keep=keep)
     except RefusedImage as error:
-        return refused(source, error)
+        return exclusion_of(source, error)
 
 
-def refused(source: Source, error: RefusedImage) -> LeftOut:
-    """The row of the ledger for an image that was refused."""
-    return LeftOut(source=source.source, reason=Reason(error.reason), detail=error.detail, study_id=source.study_id)
+def exclusion_of(source: Source, error: RefusedImage) -> Exclusion:
+    """The row of the exclusion log for a refused image."""
+    return Exclusion(source=source.source, reason=Reason(error.reason), detail=error.detail, study_id=source.study_id)
 
 
 def needs_header(source: Source) -> bool:
-    """True where ids or view are to be found in the file."""
+    """True if ids or view have to be read from the file."""
     incomplete = not (source.image_id and source.study_id and source.patient_id) or source.view is None
     return incomplete and not is_picture(source.path)
 
 
-def make_plan(settings: IngestSettings, listing: Listing, headers: Iterable[Header | LeftOut]) -> Plan:
+def make_plan(settings: IngestSettings, listing: Listing, headers: Iterable[Header | Exclusion]) -> Plan:
     """Group the images of a listing into studies.
 
     Args:
-        settings: which views, and whether a report is required.
-        listing: what the layout lists.
-        headers: one per source of `listing` that `needs_header`, in their order.
+        settings: views, and whether a report is required.
+        listing: images of the layout.
+        headers: one for each source of `listing` that `needs_header`, in their order.
 
     Returns:
-        A plan in which every source is a candidate or left out.
+        A plan in which every source is a candidate or excluded.
 
     Raises:
-        InputError: a patient is in two splits, or two images have one id where a table gives the ids.
+        InputError: a patient is in two splits, or a table gives one id to two images.
     """
-    left_out = list(listing.left_out)
-    sources = _with_headers(listing, iter(headers), left_out)
-    sources = _without_duplicates(listing, sources, left_out)
+    excluded = list(listing.excluded)
+    sources = _with_headers(listing, iter(headers), excluded)
+    sources = _without_duplicates(listing, sources, excluded)
     known = {source.study_id for source in sources}
-    sources, split_of_study = _with_splits(listing, sources, left_out)
+    sources, split_of_study = _with_splits(listing, sources, excluded)
     groups: dict[str, list[Source]] = defaultdict(list)
     for source in sources:
         reason = _unwanted(source, settings)
         if reason is not None:
-            left_out.append(LeftOut(source=source.source, reason=reason, study_id=source.study_id))
+            excluded.append(Exclusion(source=source.source, reason=reason, study_id=source.study_id))
         else:
             groups[source.study_id].append(source)
     studies = []
@@ -109,9 +109,9 @@ def make_plan(settings: IngestSettings, listing: Listing, headers: Iterable[Head
                 only_first=settings.views == "best-frontal",
             )
         )
-    alone = [report_alone(study_id) for study_id in sorted(listing.by_study.keys() - known)]
-    read = len(listing.sources) + len(listing.left_out) + len(alone)
-    return Plan(studies=studies, left_out=left_out + alone, read=read)
+    alone = [report_without_images(study_id) for study_id in sorted(listing.by_study.keys() - known)]
+    read = len(listing.sources) + len(listing.excluded) + len(alone)
+    return Plan(studies=studies, excluded=excluded + alone, read=read)
 
 
 def split_by_patient(patient_id: str) -> Split:
@@ -122,7 +122,7 @@ def split_by_patient(patient_id: str) -> Split:
     return Split.VALIDATE if share < 0.9 else Split.TEST
 
 
-def _with_headers(listing: Listing, headers: Iterable[Header | LeftOut], left_out: list[LeftOut]) -> list[Source]:
+def _with_headers(listing: Listing, headers: Iterable[Header | Exclusion], excluded: list[Exclusion]) -> list[Source]:
     result = []
     remaining = iter(headers)
     for source in listing.sources:
@@ -130,8 +130,8 @@ def _with_headers(listing: Listing, headers: Iterable[Header | LeftOut], left_ou
             result.append(replace(source, view=source.view or View.UNKNOWN))
             continue
         header = next(remaining)
-        if isinstance(header, LeftOut):
-            left_out.append(header)
+        if isinstance(header, Exclusion):
+            excluded.append(header)
             continue
         image_id, notes = source.image_id or header.image_id, source.notes
         if not image_id:
@@ -159,7 +159,7 @@ def _with_headers(listing: Listing, headers: Iterable[Header | LeftOut], left_ou
     return result
 
 
-def _without_duplicates(listing: Listing, sources: list[Source], left_out: list[LeftOut]) -> list[Source]:
+def _without_duplicates(listing: Listing, sources: list[Source], excluded: list[Exclusion]) -> list[Source]:
     """One image per id: the first in the order of the listing; a table that gives an id twice is wrong, though."""
     seen: dict[str, Source] = {}
     for source in sources:
@@ -169,14 +169,14 @@ def _without_duplicates(listing: Listing, sources: list[Source], left_out: list[
             raise InputError(f"the table gives the image id {source.image_id} to two rows")
         else:
             detail = f"the same image id as {seen[source.image_id].source}"
-            left_out.append(
-                LeftOut(source=source.source, reason=Reason.DUPLICATE, detail=detail, study_id=source.study_id)
+            excluded.append(
+                Exclusion(source=source.source, reason=Reason.DUPLICATE, detail=detail, study_id=source.study_id)
             )
     return list(seen.values())
 
 
 def _with_splits(
-    listing: Listing, sources: list[Source], left_out: list[LeftOut]
+    listing: Listing, sources: list[Source], excluded: list[Exclusion]
 ) -> tuple[list[Source], dict[str, Split]]:
     patients: dict[str, set[str]] = defaultdict(set)
     for source in sources:
@@ -189,13 +189,13 @@ def _with_splits(
         if len(patients[source.study_id]) > 1:
             # Whichever patient it belongs to, it may not be on both sides of a split.
             detail = "the images of this study name several patients"
-            left_out.append(
-                LeftOut(source=source.source, reason=Reason.PATIENT_CONFLICT, detail=detail, study_id=source.study_id)
+            excluded.append(
+                Exclusion(source=source.source, reason=Reason.PATIENT_CONFLICT, detail=detail, study_id=source.study_id)
             )
             continue
         split = source.split if listing.official_split else split_by_patient(source.patient_id)
         if split is None:
-            left_out.append(LeftOut(source=source.source, reason=Reason.NO_SPLIT, study_id=source.study_id))
+            excluded.append(Exclusion(source=source.source, reason=Reason.NO_SPLIT, study_id=source.study_id))
             continue
         if split_of_patient.setdefault(source.patient_id, split) is not split:
             conflicts.add(source.study_id)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from cxrreport.errors import InputError
 from cxrreport.ingestion.study_plan import Plan, StudyPlan
-from cxrreport.records import REPORT_SECTIONS, LeftOut, Progress, Reason, Report, Split
+from cxrreport.records import REPORT_SECTIONS, Exclusion, Progress, Reason, Report, Split
 from cxrreport.settings import IngestSettings
 from cxrreport.user_functions import check_allowed, load_function
 
@@ -56,7 +56,7 @@ def prepare_texts(
         InputError: the rewriter failed; its own message is not shown, as it may quote the report.
     """
     counts: Counter[str] = Counter()
-    studies, left_out = [], list(plan.left_out)
+    studies, excluded = [], list(plan.excluded)
     for done, study in enumerate(plan.studies, start=1):
         report = _without_marks(study.report, settings.placeholders)
         if settings.priors == "all" or (settings.priors == "training" and study.split is not Split.TEST):
@@ -65,11 +65,11 @@ def prepare_texts(
             if had_text and not (report.findings or report.impression):
                 counts["emptied"] += 1
                 if settings.require_report:
-                    left_out += [_emptied(source.source, study.study_id) for source in study.candidates]
+                    excluded += [_emptied(source.source, study.study_id) for source in study.candidates]
                     continue
         studies.append(replace(study, report=report))
         progress(done, len(plan.studies), "reports")
-    return replace(plan, studies=studies, left_out=left_out), dict(sorted(counts.items()))
+    return replace(plan, studies=studies, excluded=excluded), dict(sorted(counts.items()))
 
 
 def without_marks(text: str, placeholders: str) -> str:
@@ -123,6 +123,6 @@ def _rewritten(rewriter: Rewriter, text: str, study_id: str, section: str) -> st
     return " ".join(result.split())
 
 
-def _emptied(source: str, study_id: str) -> LeftOut:
+def _emptied(source: str, study_id: str) -> Exclusion:
     detail = "nothing is left without mentions of earlier studies"
-    return LeftOut(source=source, reason=Reason.EMPTY_SECTIONS, detail=detail, study_id=study_id)
+    return Exclusion(source=source, reason=Reason.EMPTY_SECTIONS, detail=detail, study_id=study_id)

@@ -10,7 +10,7 @@ from cxrreport.runs.command import Summary, flat, log_data, silent, tracked
 from cxrreport.settings import IngestSettings
 
 if TYPE_CHECKING:
-    from cxrreport.ingestion.ingest import IngestSummary
+    from cxrreport.ingestion.summary import IngestSummary
 
 
 def ingest(

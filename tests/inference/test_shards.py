@@ -7,7 +7,7 @@ import pytest
 
 from cxrreport.errors import OutputError
 from cxrreport.inference.shards import Shards
-from cxrreport.records import LeftOut, Prediction, Reason
+from cxrreport.records import Exclusion, Prediction, Reason
 
 STUDIES = [f"s{number}" for number in range(7)]
 INPUTS = {"data": "d", "base": "b", "adapter": None}
@@ -35,7 +35,7 @@ def shards(folder: Path, **changes: object) -> Shards:
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     one = shards(tmp_path / "shards")
     assert one.study_ids == [("s0", "s1", "s2"), ("s3", "s4", "s5"), ("s6",)]
-    left_out = LeftOut(source="i", study_id="s1", reason=Reason.IMAGE_MISSING, detail="gone")
+    left_out = Exclusion(source="i", study_id="s1", reason=Reason.IMAGE_MISSING, detail="gone")
     rows = [prediction("s0", 'Line\u2028separator, "quotes"\nand é.'), left_out, prediction("s2")]
     one.write(0, rows)
     assert shards(tmp_path / "shards").read(0) == rows
@@ -45,7 +45,7 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
 def test_a_shard_is_complete_when_every_study_has_its_prediction(tmp_path: Path) -> None:
     one = shards(tmp_path)
     assert not one.complete(0)
-    left_out = LeftOut(source="i", study_id="s1", reason=Reason.IMAGE_MISSING)
+    left_out = Exclusion(source="i", study_id="s1", reason=Reason.IMAGE_MISSING)
     one.write(0, [prediction("s0"), left_out, prediction("s2")])
     assert not one.complete(0)
     one.write(0, [prediction("s0"), prediction("s1"), prediction("s2")])

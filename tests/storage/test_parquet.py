@@ -56,10 +56,10 @@ def test_ingest_writes_without_pandas() -> None:
         from pathlib import Path
         from cxrreport.dataset import Manifest, write_exclusion_log, write_manifest
         from cxrreport.dataset import write_image_shard
-        from cxrreport.records import LeftOut, Reason
+        from cxrreport.records import Exclusion, Reason
         folder = Path(tempfile.mkdtemp())
         write_image_shard(folder / "images/0.parquet", [("1", b"png")])
-        write_exclusion_log(folder, [LeftOut(source="a", reason=Reason.NOT_DICOM)])
+        write_exclusion_log(folder, [Exclusion(source="a", reason=Reason.NOT_DICOM)])
         write_exclusion_log(folder, [])
         write_manifest(folder, [], {})
         Manifest.open(folder)

@@ -9,13 +9,13 @@ from cxrreport.records import REPORT_SECTIONS, Report, Split
 from cxrreport.reports.sections import parse_report
 
 FULL_REPORT = ("report", "text")
-"""Columns that hold a whole report, to be split into sections; used where no section has a column of its own."""
+"""Columns with a whole report, which is split into sections; used if no section has its own column."""
 
 
 def report_of(row: Mapping[str, str]) -> Report | None:
-    """The report in a row: from columns of sections, else from one of `FULL_REPORT`; None where there is neither.
+    """The report in a row, from columns of sections or from one of `FULL_REPORT`; `None` if it has neither.
 
-    Sections are taken as they are, with blanks and line breaks made single blanks.
+    White space within sections is normalised.
     """
     if any(section in row for section in REPORT_SECTIONS):
         return Report(**{section: " ".join(row.get(section, "").split()) for section in REPORT_SECTIONS})
@@ -26,7 +26,7 @@ def report_of(row: Mapping[str, str]) -> Report | None:
 
 
 def split_of(row: Mapping[str, str], where: str) -> Split | None:
-    """The split in the column `split` (`val`, `valid` and `validation` are understood), None where it is empty.
+    """The split in the column `split` (also `val`, `valid`, `validation`, `dev`); `None` if it is empty.
 
     Raises:
         InputError: another value.

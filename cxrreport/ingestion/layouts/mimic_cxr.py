@@ -1,0 +1,104 @@
+"""MIMIC-CXR and MIMIC-CXR-JPG.
+
+Images are `files/p10/p10000032/s50414267/<dicom_id>.dcm` or `.jpg`, reports `files/p10/p10000032/s50414267.txt`. Splits
+and views come from `mimic-cxr-*-split.csv[.gz]` and `mimic-cxr-*-metadata.csv[.gz]`, ids also from the path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from cxrreport.dataset import id_for_message
+from cxrreport.errors import InputError
+from cxrreport.ingestion.images.picture import is_picture
+from cxrreport.ingestion.images.views import view_of
+from cxrreport.ingestion.layouts.base import Listing, Source, newest_table, require_folder, walk
+from cxrreport.ingestion.layouts.tables import split_of
+from cxrreport.records import Exclusion, Reason, Report, View
+from cxrreport.reports.sections import parse_report
+from cxrreport.settings import IngestSettings
+from cxrreport.storage.tables import read_text_table
+
+_IMAGE = re.compile(r"files/p\d+/p(?P<patient>\d+)/s(?P<study>\d+)/(?P<image>[^/]+)\.(?:dcm|jpe?g)$", re.I)
+
+
+def recognises(settings: IngestSettings) -> bool:
+    """True for the tables or the folders of MIMIC-CXR."""
+    root = settings.input
+    tables = newest_table(root, "mimic-cxr-*-split.csv*") or newest_table(root, "mimic-cxr-*-metadata.csv*")
+    return tables is not None or any((root / "files").glob("p[0-9][0-9]/p[0-9]*/"))
+
+
+def list_images(settings: IngestSettings) -> Listing:
+    """Images of `files/`, with splits and views from the tables; see `Layout`."""
+    require_folder(settings, "mimic-cxr")
+    root = settings.input
+    # MIMIC-CXR-JPG has no reports; they may be in another folder of the same structure.
+    report_root = settings.reports if settings.reports is not None and settings.reports.is_dir() else root
+    split_file, metadata_file = (
+        newest_table(root, "mimic-cxr-*-split.csv*"),
+        newest_table(root, "mimic-cxr-*-metadata.csv*"),
+    )
+    splits = _by_dicom_id(split_file, "dicom_id", "study_id", "subject_id", "split")
+    metadata = _by_dicom_id(metadata_file, "dicom_id", "study_id", "subject_id", "viewposition")
+    on_disk: dict[str, tuple[Path, str, str, str]] = {}
+    for path, source in walk(root / "files", settings.output) if (root / "files").is_dir() else ():
+        match = _IMAGE.search(f"files/{source}")
+        if match and (match["image"] not in on_disk or path.suffix.lower() == ".dcm"):
+            on_disk[match["image"]] = (path, f"files/{source}", match["study"], match["patient"])
+    if not on_disk:
+        raise InputError(f"{root}: no images at files/pNN/pNNNNNNNN/sNNNNNNNN/*.dcm or *.jpg (layout mimic-cxr)")
+    reports: dict[str, Report | None] = {}
+    sources, excluded = [], []
+    for image_id, (path, source, study_id, patient_id) in sorted(on_disk.items()):
+        row = splits.get(image_id, {})
+        if row and (row["study_id"], row["subject_id"]) != (study_id, patient_id):
+            named = id_for_message("image", image_id)
+            raise InputError(f"{split_file}: image {named} is not in the study and patient that its path names")
+        if study_id not in reports:
+            reports[study_id] = _read_report(report_root, patient_id, study_id)
+        sources.append(
+            Source(
+                path=path,
+                source=source,
+                image_id=image_id,
+                study_id=study_id,
+                patient_id=patient_id,
+                split=split_of(row, str(split_file)),
+                view=_view(metadata.get(image_id), path),
+                report=reports[study_id],
+            )
+        )
+    for image_id in sorted(splits.keys() - on_disk.keys()):
+        row = splits[image_id]
+        source = f"{_study_path(row['subject_id'], row['study_id'])}/{image_id}"
+        excluded.append(Exclusion(source=source, reason=Reason.IMAGE_MISSING, study_id=row["study_id"]))
+    return Listing(layout="mimic-cxr", sources=sources, excluded=excluded, official_split=split_file is not None)
+
+
+def _by_dicom_id(path: Path | None, *required: str) -> dict[str, dict[str, str]]:
+    return {row["dicom_id"]: row for row in read_text_table(path, required=required)} if path else {}
+
+
+def _study_path(patient_id: str, study_id: str) -> str:
+    return f"files/p{patient_id[:2]}/p{patient_id}/s{study_id}"
+
+
+def _read_report(root: Path, patient_id: str, study_id: str) -> Report | None:
+    try:
+        text = (root / f"{_study_path(patient_id, study_id)}.txt").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        named = id_for_message("study", study_id)
+        raise InputError(f"the report of study {named} cannot be read ({error.strerror})") from error
+    return parse_report(text)
+
+
+def _view(row: Mapping[str, str] | None, path: Path) -> View | None:
+    row = row or {}
+    view = view_of(row.get("viewposition", ""), row.get("viewcodesequence_codemeaning", ""))
+    # A DICOM header may state the view if the table does not; a JPEG has none.
+    return None if view is View.UNKNOWN and not is_picture(path) else view

@@ -1,0 +1,62 @@
+"""A table with one row per image.
+
+Columns `image`, `study_id`, `patient_id`; optional `image_id`, `split`, `view`, `sex`, `age`, `manufacturer`; and
+columns of sections, or `report`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cxrreport.dataset import id_for_message, path_for_message, reduce_covariates
+from cxrreport.errors import InputError
+from cxrreport.ingestion.images.picture import is_picture
+from cxrreport.ingestion.images.views import view_of
+from cxrreport.ingestion.layouts.base import Listing, Source, has_column
+from cxrreport.ingestion.layouts.tables import report_of, split_of
+from cxrreport.records import View
+from cxrreport.settings import IngestSettings
+from cxrreport.storage.tables import is_table, read_text_table
+
+_COVARIATE_COLUMNS = ("sex", "age", "manufacturer")
+
+
+def recognises(settings: IngestSettings) -> bool:
+    """True for a table as input, or a table of reports with a column `image`."""
+    if settings.input.is_file():
+        return is_table(settings.input)
+    return settings.reports is not None and is_table(settings.reports) and has_column(settings.reports, "image")
+
+
+def list_images(settings: IngestSettings) -> Listing:
+    """The images that the table names. See `Layout`."""
+    table = settings.input if settings.input.is_file() else settings.reports
+    if table is None or table.is_dir():
+        raise InputError(f"{settings.input}: the layout table needs a table: give it as input, or in the field reports")
+    root = settings.input.parent if settings.input.is_file() else settings.input
+    sources = []
+    for row in read_text_table(table, required=("image", "study_id", "patient_id")):
+        if not row["image"]:
+            raise InputError(f"{table}: no image for study {id_for_message('study', row['study_id']) or '(none)'}")
+        path = root / row["image"]
+        if is_picture(path) and not (row["study_id"] and row["patient_id"]):
+            raise InputError(f"{table}: no study_id or patient_id for image {path_for_message(row['image'])}")
+        inside = path.resolve().is_relative_to(root.resolve())
+        view = view_of(row.get("view", ""))
+        sources.append(
+            Source(
+                path=path,
+                source=row["image"] if inside and not Path(row["image"]).is_absolute() else path.name,
+                image_id=row.get("image_id", "") or Path(row["image"]).with_suffix("").as_posix(),
+                study_id=row["study_id"],
+                patient_id=row["patient_id"],
+                split=split_of(row, str(table)),
+                view=None if view is View.UNKNOWN and not is_picture(path) else view,
+                report=report_of(row),
+                covariates=reduce_covariates(view=view, **{name: row.get(name, "") for name in _COVARIATE_COLUMNS})
+                if settings.covariates
+                else None,
+            )
+        )
+    official = any(source.split is not None for source in sources)
+    return Listing(layout="table", sources=sources, official_split=official)

@@ -1,0 +1,124 @@
+"""Saved parts of an ingest, so that a stopped run resumes and a job array is collected.
+
+A part is an image shard and a small file in `.parts/` that is written after it and says what is in it. A run resumes
+with the first shard that has no such file. Its manifest has the same content (`content_digest`) as that of an
+uninterrupted run.
+
+Each job of an array (`shard: i/n`) saves every n-th part in its own folder beside the output. The run without `shard`
+collects them and does what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from cxrreport.dataset import Covariates
+from cxrreport.dataset.image_store import write_image_shard
+from cxrreport.dataset.manifest import IMAGES, ManifestRow
+from cxrreport.errors import OutputError
+from cxrreport.ingestion.study import StudyResult
+from cxrreport.ingestion.study_plan import StudyPlan
+from cxrreport.records import Exclusion, Image, Reason, Split, View
+from cxrreport.settings import IngestSettings
+from cxrreport.storage.atomic_files import atomic_path, write_json
+from cxrreport.storage.job_arrays import parts_folder
+from cxrreport.storage.output_folder import VOLATILE
+
+PARTS = ".parts"
+
+
+def collect_job_parts(
+    settings: IngestSettings, recorded: Mapping[str, Any], folder: Path, shards: list[list[StudyPlan]]
+) -> None:
+    """Copy the parts that the jobs of an array have saved with these settings.
+
+    Args:
+        settings: of the collecting run.
+        recorded: the same settings as a state file holds them.
+        folder: of the collecting run.
+        shards: studies of each part.
+
+    Raises:
+        OutputError: a job used other settings.
+    """
+    ours = {name: value for name, value in recorded.items() if name not in VOLATILE | {"shard"}}
+    for other in sorted(path.parent for path in parts_folder(settings.output).glob("*-of-*/ingest.json")):
+        record = json.loads((other / "ingest.json").read_text(encoding="utf-8"))
+        if any(record["settings"].get(name) != value for name, value in ours.items()):
+            raise OutputError(
+                f"{other}: a job of this array used other settings; remove its folder or choose another output"
+            )
+        for path in sorted((other / PARTS).glob("*.json")):
+            index = int(path.stem)
+            if index >= len(shards) or load_part(folder, index, shards[index]) is not None:
+                continue
+            if load_part(other, index, shards[index]) is None:
+                continue  # the input has changed since
+            images = Path(IMAGES) / f"{index:05}.parquet"
+            for name in (images, Path(PARTS) / path.name):  # the part last: it says that its images are there
+                if (other / name).is_file():
+                    with atomic_path(folder / name) as temporary:
+                        shutil.copyfile(other / name, temporary)
+
+
+Part = tuple[list[ManifestRow], list[Exclusion]]
+
+
+def save_part(folder: Path, index: int, studies: list[StudyPlan], result: StudyResult) -> Part:
+    """Write the image shard, then the part that says what is in it."""
+    shard = folder / IMAGES / f"{index:05}.parquet"
+    if result.kept:
+        write_image_shard(shard, [(row.image.image_id, png) for row, png in result.kept])
+    else:
+        shard.unlink(missing_ok=True)
+    write_json(
+        folder / PARTS / f"{index:05}.json",
+        {
+            "plan": _fingerprint(studies),
+            "kept": [
+                asdict(row.image)
+                | {"image_sha256": row.image_sha256, "covariates": asdict(row.covariates) if row.covariates else None}
+                for row, _ in result.kept
+            ],
+            "left_out": [asdict(row) for row in result.excluded],
+        },
+    )
+    return [row for row, _ in result.kept], result.excluded
+
+
+def load_part(folder: Path, index: int, studies: list[StudyPlan]) -> Part | None:
+    """The part that an earlier run saved for the same studies; `None` if there is none."""
+    try:
+        part: dict[str, Any] = json.loads((folder / PARTS / f"{index:05}.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    if part["plan"] != _fingerprint(studies):
+        return None  # the input has changed since
+    if part["kept"] and not (folder / IMAGES / f"{index:05}.parquet").is_file():
+        return None
+    reports = {study.study_id: study.report for study in studies}
+    rows = []
+    for values in part["kept"]:
+        sha256, known = values.pop("image_sha256"), values.pop("covariates")
+        covariates = Covariates(**known) if known else None
+        image = Image(**values | {"split": Split(values["split"]), "view": View(values["view"])})
+        image = replace(image, notes=tuple(image.notes))
+        report = reports[image.study_id]
+        rows.append(ManifestRow(image=image, report=report, image_sha256=sha256, covariates=covariates))
+    return rows, [Exclusion(**values | {"reason": Reason(values["reason"])}) for values in part["left_out"]]
+
+
+def _fingerprint(studies: list[StudyPlan]) -> str:
+    digest = hashlib.sha256()
+    for study in studies:
+        values = asdict(study)
+        for candidate in values["candidates"]:
+            del candidate["path"]
+        digest.update(json.dumps(values, sort_keys=True).encode())
+    return digest.hexdigest()

@@ -1,0 +1,100 @@
+"""The images of one study, from files to model-ready pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field, replace
+
+from cxrreport.dataset import Covariates, reduce_covariates
+from cxrreport.dataset.image_store import encode_png
+from cxrreport.dataset.manifest import ManifestRow
+from cxrreport.errors import RefusedImage
+from cxrreport.ingestion.dicom import read_covariates, read_radiograph
+from cxrreport.ingestion.images.burned_in import text_near_border
+from cxrreport.ingestion.images.picture import is_picture, read_picture
+from cxrreport.ingestion.images.resample import to_square
+from cxrreport.ingestion.layouts import Source
+from cxrreport.ingestion.study_plan import StudyPlan, exclusion_of
+from cxrreport.records import Exclusion, Image, Reason, View
+from cxrreport.settings import IngestSettings
+
+BURNED_IN_NOTE = "burned-in-text"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """Images of one or more studies: rows of the manifest with their PNGs, and rows of the exclusion log."""
+
+    kept: list[tuple[ManifestRow, bytes]] = field(default_factory=list)
+    excluded: list[Exclusion] = field(default_factory=list)
+
+
+def read_study(study: StudyPlan, settings: IngestSettings) -> StudyResult:
+    """Read the images of one study. If one image per study is wanted, read until the first that is usable."""
+    result = StudyResult()
+    for source in study.candidates:
+        if study.only_first and result.kept:
+            result.excluded.append(
+                Exclusion(source=source.source, reason=Reason.OTHER_VIEW_CHOSEN, study_id=source.study_id)
+            )
+            continue
+        try:
+            result.kept.append(_read_image(study, source, settings))
+        except RefusedImage as error:
+            result.excluded.append(exclusion_of(source, error))
+    return result
+
+
+def _read_image(study: StudyPlan, source: Source, settings: IngestSettings) -> tuple[ManifestRow, bytes]:
+    if is_picture(source.path):
+        radiograph = read_picture(source.path, max_pixels=settings.max_pixels, keep=settings.keep)
+    else:
+        radiograph = read_radiograph(
+            source.path, max_pixels=settings.max_pixels, window=settings.window, keep=settings.keep
+        )
+    notes = radiograph.notes + source.notes
+    if settings.burned_in != "ignore" and not radiograph.says_no_text and text_near_border(radiograph.grey):
+        if settings.burned_in == "exclude":
+            raise RefusedImage(Reason.BURNED_IN, "text seems to be burned in near a border")
+        notes += (BURNED_IN_NOTE,)
+    square = to_square(
+        radiograph.grey,
+        resolution=settings.resolution,
+        resize=settings.resize,
+        interpolation=settings.interpolation,
+    )
+    image = Image(
+        image_id=source.image_id,
+        study_id=study.study_id,
+        patient_id=study.patient_id,
+        split=study.split,
+        view=source.view or View.UNKNOWN,
+        source=source.source,
+        rows=radiograph.rows,
+        columns=radiograph.columns,
+        notes=notes,
+    )
+    sha256 = hashlib.sha256(square.tobytes()).hexdigest()
+    covariates = _covariates(source, settings) if settings.covariates else None
+    row = ManifestRow(image=image, report=study.report, image_sha256=sha256, covariates=covariates)
+    return row, encode_png(square)
+
+
+def _covariates(source: Source, settings: IngestSettings) -> Covariates:
+    """Covariates of the table, completed from the header."""
+    view, given = source.view or View.UNKNOWN, source.covariates or Covariates()
+    if is_picture(source.path):
+        return replace(given, projection=given.projection or reduce_covariates(view=view).projection)
+    header = read_covariates(source.path, max_pixels=settings.max_pixels, view=view)
+    return replace(header, **{name: value for name, value in asdict(given).items() if value})
+
+
+def study_of_dead_process(study: StudyPlan) -> StudyResult:
+    """The result for a study whose worker process was killed."""
+    detail = "the process that read this study died"
+    return StudyResult(
+        excluded=[
+            Exclusion(source=source.source, reason=Reason.BAD_PIXELS, detail=detail, study_id=source.study_id)
+            for source in study.candidates
+        ]
+    )

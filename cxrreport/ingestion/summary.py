@@ -1,0 +1,87 @@
+"""The summary of an ingest, and statistics of its reports."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxrreport.dataset.manifest import ManifestRow
+from cxrreport.records import Split
+from cxrreport.reports.near_duplicates import count_near_duplicates
+from cxrreport.storage.output_folder import OutputFolder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestSummary:
+    """The outcome of an ingest; `read` = `kept` + the sum of `left_out`. A job of an array counts its own studies.
+
+    Args:
+        folder: the output folder.
+        layout: given or detected.
+        official_split: True if the data set assigns images to splits.
+        read: images, and reports without images, that the input contains or lists.
+        kept: images in the manifest.
+        left_out: excluded images per reason code.
+        notes: number of kept images per note.
+        studies: studies per split.
+        reports_in_several_splits: training reports that occur word for word in another split.
+        near_duplicate_reports: validation and test reports that nearly equal a training report
+            (`reports.near_duplicates`).
+        texts: counts of the removal of mentions of prior studies (`texts.prepare_texts`).
+        digest: SHA-256 of the content (`dataset.manifest.content_digest`); empty for a job of an array.
+        seconds: wall time of the run that finished.
+        resumed: True if this call found earlier work.
+    """
+
+    folder: Path
+    layout: str
+    official_split: bool
+    read: int
+    kept: int
+    left_out: dict[str, int]
+    notes: dict[str, int]
+    studies: dict[str, int]
+    reports_in_several_splits: int
+    near_duplicate_reports: int
+    texts: dict[str, int]
+    digest: str
+    seconds: float
+    resumed: bool = False
+
+
+def read_summary(folder: OutputFolder, *, resumed: bool) -> IngestSummary:
+    """The summary in `ingest.json` of a finished run."""
+    names = IngestSummary.__dataclass_fields__.keys() - {"folder", "resumed"}
+    return IngestSummary(folder=folder.path, resumed=resumed, **{name: folder.record[name] for name in names})
+
+
+def studies_per_split(rows: list[ManifestRow]) -> dict[str, int]:
+    """Number of studies in each split."""
+    studies = defaultdict(set)
+    for row in rows:
+        studies[row.image.split].add(row.image.study_id)
+    return {split.value: len(studies[split]) for split in Split}
+
+
+def count_shared_reports(rows: list[ManifestRow]) -> int:
+    """Number of training reports that occur word for word in another split."""
+    texts: dict[str, set[str]] = defaultdict(set)
+    reports = {row.image.study_id: (row.image.split, row.report) for row in rows}
+    training = []
+    for split, report in reports.values():
+        text = " ".join(f"{report.findings} {report.impression}".lower().split())
+        texts[text].add(split)
+        if split is Split.TRAIN and text:
+            training.append(text)
+    return sum(len(texts[text]) > 1 for text in training)
+
+
+def count_near_duplicate_reports(rows: list[ManifestRow]) -> int:
+    """Number of validation and test reports that nearly equal a training report."""
+    reports = {row.image.study_id: (row.image.split, row.report) for row in rows}
+    texts = [(split, f"{report.findings} {report.impression}") for split, report in reports.values()]
+    return count_near_duplicates(
+        (text for split, text in texts if split is not Split.TRAIN),
+        (text for split, text in texts if split is Split.TRAIN),
+    )
