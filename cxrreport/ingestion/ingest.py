@@ -11,9 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import cxrreport
-from cxrreport.dataset import Pseudonyms, hide_identifiers, hide_input_name, recorded_input
-from cxrreport.dataset.image_store import ImageStore
-from cxrreport.dataset.manifest import IMAGES, MANIFEST, ManifestRow, write_exclusion_log, write_manifest
+from cxrreport.dataset import (
+    IMAGES,
+    MANIFEST,
+    ImageStore,
+    ManifestRow,
+    Pseudonyms,
+    hide_identifiers,
+    hide_input_name,
+    recorded_input,
+    write_exclusion_log,
+    write_manifest,
+)
 from cxrreport.ingestion.dicom import Header
 from cxrreport.ingestion.images.contact_sheet import spread, write_contact_sheet
 from cxrreport.ingestion.layouts import Listing, list_sources

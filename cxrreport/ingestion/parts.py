@@ -18,9 +18,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from cxrreport.dataset import Covariates
-from cxrreport.dataset.image_store import write_image_shard
-from cxrreport.dataset.manifest import IMAGES, ManifestRow
+from cxrreport.dataset import IMAGES, Covariates, ManifestRow, write_image_shard
 from cxrreport.errors import OutputError
 from cxrreport.ingestion.study import StudyResult
 from cxrreport.ingestion.study_plan import StudyPlan

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass, field, replace
 
-from cxrreport.dataset import Covariates, reduce_covariates
-from cxrreport.dataset.image_store import encode_png
-from cxrreport.dataset.manifest import ManifestRow
+from cxrreport.dataset import Covariates, ManifestRow, encode_png, reduce_covariates
 from cxrreport.errors import RefusedImage
 from cxrreport.ingestion.dicom import read_covariates, read_radiograph
 from cxrreport.ingestion.images.burned_in import text_near_border

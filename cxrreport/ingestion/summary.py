@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrreport.dataset.manifest import ManifestRow
+from cxrreport.dataset import ManifestRow
 from cxrreport.records import Split
 from cxrreport.reports.near_duplicates import count_near_duplicates
 from cxrreport.storage.output_folder import OutputFolder

@@ -372,7 +372,7 @@ def test_second_time_does_nothing(make_mimic: Make, tmp_path: Path, monkeypatch:
     first = run(root, tmp_path / "out")
     monkeypatch.setattr(pipeline, "list_sources", None)
     again = run(root, tmp_path / "out", workers=2)
-    assert replace(again, went_on=False) == first and again.went_on
+    assert replace(again, resumed=False) == first and again.resumed
     with pytest.raises(OutputError, match="resolution was 224 and is 448"):
         run(root, tmp_path / "out", resolution=448)
     with pytest.raises(OutputError, match="holds no ingest"):
@@ -404,7 +404,7 @@ def test_going_on_redoes_only_what_is_missing(
         lambda done, total, label: progress.append((done, total, label)),
     )
     assert len(calls) == 8 + 7  # five of the first shard are not read again
-    assert summary.went_on and summary.digest == undisturbed.digest and summary.read == undisturbed.read
+    assert summary.resumed and summary.digest == undisturbed.digest and summary.read == undisturbed.read
     studies = [step for step in progress if step[2] == "studies"]
     assert studies[0] == (5, 12, "studies") and studies[-1] == (12, 12, "studies")
 
@@ -567,7 +567,7 @@ def test_shards_come_together_as_one_run(make_mimic: Make, tmp_path: Path, monke
     for shard in ("1/3", "3/3"):
         settings = IngestSettings(input=root, output=tmp_path / "out", shard=shard)
         summaries.append(ingest(settings))
-        assert ingest(settings).went_on
+        assert ingest(settings).resumed
     assert [summary.kept for summary in summaries] == [4, 4] and summaries[0].digest == ""
     assert all(summary.read == summary.kept + sum(summary.left_out.values()) for summary in summaries)
     assert not (tmp_path / "out").exists()
@@ -654,7 +654,7 @@ def test_covariates_go_on_after_a_stop(make_mimic: Make, tmp_path: Path, monkeyp
     with pytest.raises(TypeError):
         run(root, tmp_path / "out", covariates=True)
     monkeypatch.undo()
-    assert run(root, tmp_path / "out", covariates=True).went_on
+    assert run(root, tmp_path / "out", covariates=True).resumed
     assert {each.projection for each in Manifest.open(tmp_path / "out").covariates.values()} == {"PA"}
 
 

@@ -92,7 +92,7 @@ def plan_of(*texts: str, split: Split = Split.TRAIN) -> Plan:
         )
         for index, text in enumerate(texts)
     ]
-    return Plan(studies=studies, left_out=[], read=len(studies))
+    return Plan(studies=studies, excluded=[], read=len(studies))
 
 
 def settings(**changes: object) -> IngestSettings:
