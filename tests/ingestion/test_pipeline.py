@@ -375,7 +375,7 @@ def test_second_time_does_nothing(make_mimic: Make, tmp_path: Path, monkeypatch:
     assert replace(again, resumed=False) == first and again.resumed
     with pytest.raises(OutputError, match="resolution was 224 and is 448"):
         run(root, tmp_path / "out", resolution=448)
-    with pytest.raises(OutputError, match="holds no ingest"):
+    with pytest.raises(OutputError, match="contains no ingest"):
         run(root, root)
 
 
@@ -396,7 +396,7 @@ def test_going_on_redoes_only_what_is_missing(
     monkeypatch.setattr(pipeline, "read_study", stops_in_the_second_shard)
     with pytest.raises(KeyboardInterrupt):
         run(root, tmp_path / "two")
-    with pytest.raises(ManifestError, match="give the same ingest command again"):
+    with pytest.raises(ManifestError, match="re-run the same ingest command"):
         Manifest.open(tmp_path / "two")
     progress: list[tuple[int, int, str]] = []
     summary = ingest(
