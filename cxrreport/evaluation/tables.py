@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from cxrreport.errors import InputError, ScoreError
 from cxrreport.records import Split
+from cxrreport.reports.sections import split_generated
 from cxrreport.settings import current_names
 from cxrreport.storage.tables import TABLE_SUFFIXES, Table, is_table, read_table
 
@@ -37,8 +38,6 @@ CONFIDENCE = "mean_logprob"
 _COLUMNS = ("study_id", "patient_id", "split", "text", *_SECTIONS, CONFIDENCE)
 _LISTED = 5
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
-_NAMES = "findings?|impressions?|conclusions?|indications?|history|technique|comparisons?|examination|recommendations?"
-_HEADER = re.compile(rf"(?:^[ \t]*(?P<line>(?i:{_NAMES}))|\b(?P<caps>{_NAMES.upper()}))[ \t]*:", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,24 +197,15 @@ def _before_impression(sections: Mapping[str, str], section: Section) -> str:
 
 
 def split_sections(text: str) -> dict[str, str]:
-    """Split a text with headers into FINDINGS and IMPRESSION; empty without headers.
+    """FINDINGS and IMPRESSION of a text with headers; empty without headers.
 
-    A header is a known name with a colon, in capitals or at the start of a line; plurals and CONCLUSION are accepted.
     Text before the first header counts as findings if there is no FINDINGS header.
     """
-    headers = list(_HEADER.finditer(text))
-    if not headers:
-        return {}
-    sections: dict[str, str] = {}
-    ends = [match.start() for match in headers[1:]] + [len(text)]
-    for match, end in zip(headers, ends, strict=True):
-        name = (match["line"] or match["caps"]).lower().rstrip("s")
-        key = {"finding": "findings", "conclusion": "impression"}.get(name, name)
-        if key in _SECTIONS:
-            sections[key] = f"{sections.get(key, '')} {text[match.end() : end].strip()}".strip()
-    if "findings" not in sections and (before := text[: headers[0].start()].strip()):
-        sections["findings"] = before
-    return sections
+    parts = split_generated(text)
+    before = parts.pop("", "")
+    if parts and before:
+        parts.setdefault("findings", before)
+    return {name: parts[name] for name in _SECTIONS if name in parts}
 
 
 def too_long(text: str) -> bool:

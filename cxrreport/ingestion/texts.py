@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +9,7 @@ from dataclasses import replace
 from cxrreport.errors import InputError
 from cxrreport.ingestion.study_plan import Plan, StudyPlan
 from cxrreport.records import REPORT_SECTIONS, Exclusion, Progress, Reason, Report, Split
+from cxrreport.reports.placeholders import edit_placeholders
 from cxrreport.settings import IngestSettings
 from cxrreport.user_functions import check_allowed, load_function
 
@@ -17,8 +17,6 @@ Rewriter = Callable[[str], str]
 """Takes a section and returns it without mentions of prior studies; see `user_functions` for its declaration."""
 
 _EDITED_SECTIONS = ("findings", "impression")
-_MARK = re.compile(r"(?<!\w)(?:_{3,}|X{4,})(?:'s)?(?!\w)")
-_AROUND_NOTHING = re.compile(r"\(\s*\)|\[\s*\]")
 
 
 def allowed_rewriter(settings: IngestSettings, given: Rewriter | None = None) -> Rewriter | None:
@@ -58,7 +56,7 @@ def prepare_texts(
     counts: Counter[str] = Counter()
     studies, excluded = [], list(plan.excluded)
     for done, study in enumerate(plan.studies, start=1):
-        report = _without_marks(study.report, settings.placeholders)
+        report = _edit_all_placeholders(study.report, settings.placeholders)
         if settings.priors == "all" or (settings.priors == "training" and study.split is not Split.TEST):
             had_text = bool(report.findings or report.impression)
             report = _without_priors(study, report, rewriter, counts)
@@ -72,19 +70,8 @@ def prepare_texts(
     return replace(plan, studies=studies, excluded=excluded), dict(sorted(counts.items()))
 
 
-def without_marks(text: str, placeholders: str) -> str:
-    """A section with its marks of removed text (`___`, `XXXX`) kept, removed, or all written `___`."""
-    if placeholders == "keep":
-        return text
-    if placeholders == "underscores":
-        return _MARK.sub("___", text)
-    text = _AROUND_NOTHING.sub("", _MARK.sub("", text))
-    text = re.sub(r"\s+([.,;:?!])", r"\1", " ".join(text.split()))
-    return re.sub(r"([,;])(?:\s*[,;])+", r"\1", text).strip()
-
-
-def _without_marks(report: Report, placeholders: str) -> Report:
-    return Report(**{section: without_marks(getattr(report, section), placeholders) for section in REPORT_SECTIONS})
+def _edit_all_placeholders(report: Report, mode: str) -> Report:
+    return Report(**{section: edit_placeholders(getattr(report, section), mode) for section in REPORT_SECTIONS})
 
 
 def _without_priors(study: StudyPlan, report: Report, rewriter: Rewriter | None, counts: Counter[str]) -> Report:
@@ -103,9 +90,7 @@ def _without_priors(study: StudyPlan, report: Report, rewriter: Rewriter | None,
 
 
 def _edited(text: str, counts: Counter[str]) -> str:
-    from cxrreport.reports.priors.removal import (
-        remove_priors,  # a sixth of what worker processes would load, and never use
-    )
+    from cxrreport.reports.priors import remove_priors  # slow to import, and not needed by decoder processes
 
     edited = remove_priors(text)
     for name in ("sentences", "mentioned", "edited", "dropped"):

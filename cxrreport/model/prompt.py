@@ -12,7 +12,6 @@ resizes images differently.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -25,14 +24,13 @@ import torch
 from cxrreport.errors import MismatchError
 from cxrreport.model.checkpoints.files import BOS, EOS, FIRST_SPECIAL, IMAGE, PAD
 from cxrreport.records import Report
+from cxrreport.reports.sections import split_generated
 from cxrreport.settings import PromptSettings
 
 IGNORED = -100
 """Label of a token without loss."""
 
 Batch = dict[str, torch.Tensor]
-
-_HEADER = re.compile(r"\b(FINDINGS?|IMPRESSIONS?)\s*:", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,16 +204,12 @@ class PromptLayout:
     def parse(self, text: str) -> tuple[str, str]:
         """Findings and impression of a generated text.
 
-        Headers are found in any case, singular or plural. A section that comes twice is joined; text before the first
-        header belongs to the first section of the settings, so nothing that the model wrote is lost.
+        Text before the first header belongs to the first section of the settings, so no generated text is lost.
         """
-        parts: dict[str, list[str]] = {"findings": [], "impression": []}
-        pieces = _HEADER.split(text)
-        parts[self.settings.sections[0]].append(pieces[0])
-        for header, body in zip(pieces[1::2], pieces[2::2], strict=True):
-            parts["findings" if header.upper().startswith("FINDING") else "impression"].append(body)
-        findings, impression = (" ".join(filter(None, map(_one_line, parts[name]))) for name in parts)
-        return findings, impression
+        parts = split_generated(text, headers_of=("findings", "impression"))
+        first = self.settings.sections[0]
+        parts[first] = f"{parts.pop('', '')} {parts.get(first, '')}"
+        return _one_line(parts.get("findings", "")), _one_line(parts.get("impression", ""))
 
 
 def pixel_values(images: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:

@@ -1,1 +1,1 @@
-"""The text of reports: sections, sentences, placeholders, and mentions of earlier studies."""
+"""The text of reports: sections, sentences, placeholders, near duplicates, and mentions of prior studies."""

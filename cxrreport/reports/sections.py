@@ -1,13 +1,14 @@
-"""From the text of a report to its sections.
+"""Section parser for reports and for texts that a model wrote.
 
-A header is a known name at the start of a line, before a colon or alone; inside a line it must be in capitals, before
-a colon, and not part of the sentence before it. Names that are not known (`LUNGS:`, `PA CHEST:`) are text of the
-section in which they stand. Text removed for privacy (`___` in MIMIC-CXR, `XXXX` in Open-i) is kept as it is.
+A header is a known name at the start of a line, before a colon or alone on the line. Inside a line of a report it must
+be in capitals, before a colon and not part of a sentence. Unknown names (`LUNGS:`, `PA CHEST:`) are text of the section
+they are in. Placeholders (`___` in MIMIC-CXR, `XXXX` in Open-i) are kept.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from cxrreport.records import REPORT_SECTIONS, Report
 
@@ -27,7 +28,7 @@ _NAMES = {
         "comparison film, comparison films, comparison date, comparision, comparsion, compared to, prior studies, "
         "prior study, previous studies, previous examination"
     ),
-    # One text that is both goes to the findings, so that it is there once.
+    # A text that is both is stored once, as findings.
     "findings": (
         "findings, finding, chest findings, findngs, finidngs, fidings, findings and impression, "
         "impression and findings, findings and impressions, findings and conclusion, report, description"
@@ -44,65 +45,94 @@ _NAMES = {
     ),
 }
 _SECTION_OF = {name: section for section, names in _NAMES.items() for name in re.split(r",\s*", names)}
-_GOES_ON = """
+_CONTINUING_WORDS = """
     a above additional an and as at below by change compared following for from given her his in into is its no of on
     or our per previous prior see the their these this those to under was were when which with without
 """
-_WORDS_THAT_GO_ON = frozenset(_GOES_ON.split())
-_NAME = r"[A-Za-z][A-Za-z /&,()]{0,48}[A-Za-z)]"  # bounded, so that long lines are not gone over again and again
+_CONTINUES = frozenset(_CONTINUING_WORDS.split())
+_NAME = r"[A-Za-z][A-Za-z /&,()]{0,48}[A-Za-z)]"  # bounded, so that long lines take linear time
 _AT_START = re.compile(rf"^[\s*#]*(?P<name>{_NAME})[\s*]*(?P<end>:|\s-{{1,2}}\s|\.?\s*$)[\s*]*")
-_INSIDE = re.compile(r"(?<=\S)\s+(?P<name>[A-Z][A-Z /&]{0,48}[A-Z])\s*:")
+_INSIDE_REPORT = re.compile(r"(?<=\S)\s+(?P<name>[A-Z][A-Z /&]{0,48}[A-Z])\s*:")
+_LONGEST_FIRST = "|".join(sorted(_SECTION_OF, key=len, reverse=True))
+_INSIDE_GENERATED = re.compile(rf"(?<![a-z/&])(?<![/&] )(?P<name>{_LONGEST_FIRST})\s*:", re.IGNORECASE)
+_SENTENCE_END = ".?!:;)]_"
 _RULE = re.compile(r"^[\s_\-=*]{8,}$")
 _FINAL_REPORT = re.compile(r"^[ \t]*FINAL REPORT[ \t]*:?[ \t\r]*$", re.MULTILINE)
 
 
 def parse_report(text: str) -> Report:
-    """Split the text of one report into its sections.
+    """Split a radiologist's report into its sections.
 
-    Several sections of one kind are joined in their order. What stands before `FINAL REPORT` (a wet read, an addendum)
-    and an addendum after the findings or the impression are left out. Where no findings are named, they are the
-    paragraphs that follow the first paragraph of the sections before the impression, or, without any header, the text.
+    Sections of one kind are joined in order. Text before `FINAL REPORT` (a wet read, an addendum) and an addendum after
+    the findings or the impression are dropped. Without a findings header, the findings are the paragraphs that follow
+    the first paragraph of each section before the impression, or, without any header, the whole text.
 
     Args:
-        text: a report as a data set gives it, lines wrapped or not.
+        text: a report of a data set, with wrapped or unwrapped lines.
 
     Returns:
-        The sections, each on one line with single spaces; an absent one is empty.
+        The sections, each on one line with single spaces; absent sections are empty.
     """
     starts = [match.end() for match in _FINAL_REPORT.finditer(text) if text[match.end() :].strip()]
     blocks = _blocks(text[starts[-1] if starts else 0 :])
     found: dict[str, list[str]] = {name: [] for name in REPORT_SECTIONS}
-    loose: list[str] = []
+    untitled: list[str] = []
     for section, lines in blocks:
         paragraphs = _paragraphs(lines)
         if section in found:
             found[section] += paragraphs
         if section == "":
-            loose += [paragraph for paragraph in paragraphs if not _is_title(paragraph)]
+            untitled += [paragraph for paragraph in paragraphs if not _is_title(paragraph)]
         elif not found["impression"]:
-            loose += paragraphs[1:]  # the first is what the header announces
-    if not found["findings"] and loose:
-        found["findings"] = loose
+            untitled += paragraphs[1:]  # the first belongs to the header
+    if not found["findings"] and untitled:
+        found["findings"] = untitled
         for section in ("indication", "technique", "comparison"):
-            found[section] = [paragraph for paragraph in found[section] if paragraph not in loose]
+            found[section] = [paragraph for paragraph in found[section] if paragraph not in untitled]
     return Report(**{section: " ".join(dict.fromkeys(paragraphs)) for section, paragraphs in found.items()})
 
 
-def _blocks(text: str) -> list[tuple[str, list[str]]]:
-    """Section and lines, in order; the section is empty before the first header and `other` for headers of no use."""
-    lines = _split_inside(text.replace("\r\n", "\n").replace("\r", "\n"))
-    # A report whose headers are all in lower case cannot have them told from wrapped sentences by their case.
-    all_lower = not any(_section(line) and _initial(line).isupper() for line in lines)
+def split_generated(text: str, headers_of: Collection[str] = (*REPORT_SECTIONS, _OTHER)) -> dict[str, str]:
+    """Split a text that a model wrote at its headers.
+
+    Unlike in a report, a header inside a line may follow an unfinished sentence, and FINDINGS and IMPRESSION may be in
+    any case unless a word such as "the" is before them.
+
+    Args:
+        text: `FINDINGS: ... IMPRESSION: ...`, on one line or several.
+        headers_of: sections whose headers split the text; other headers are text of the section they are in.
+
+    Returns:
+        Section to text, in order of appearance, with the text before the first header under the empty string. Sections
+        of one kind are joined by a space. A section without header is absent; one without text is empty.
+    """
+    sections: dict[str, str] = {}
+    for section, lines in _blocks(text, headers_of, generated=True):
+        sections[section] = f"{sections.get(section, '')} {chr(10).join(lines).strip()}".strip()
+    return sections
+
+
+def _blocks(
+    text: str, headers_of: Collection[str] = (*REPORT_SECTIONS, _OTHER), *, generated: bool = False
+) -> list[tuple[str, list[str]]]:
+    """Section and lines, in order.
+
+    The section is empty before the first header, and `other` for headers that are not sections of `Report`.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = [part for line in text.split("\n") for part in _split_inside(line, headers_of, generated)]
+    # If no header begins with a capital, the case does not distinguish headers from wrapped sentences.
+    all_lower = not any(_section(line, headers_of) and _initial(line).isupper() for line in lines)
     blocks: list[tuple[str, list[str]]] = [("", [])]
     previous = ""
     for line in lines:
         if _RULE.match(line):
             line = ""
-        section = _section(line)
-        if section and not (_initial(line).isupper() and ":" in line):
-            # In lower case, or alone on its line, it may be the wrapped rest of a sentence.
-            told_by_case = _initial(line).isupper() or all_lower
-            if _goes_on(previous) or not (told_by_case or _ended(previous)):
+        section = _section(line, headers_of)
+        if section and not (":" in line and (generated or _initial(line).isupper())):
+            # In lower case, or alone on its line, it may be the rest of a wrapped sentence.
+            capital = _initial(line).isupper() or all_lower
+            if _continues(previous) or not (capital or _ended(previous)):
                 section = ""
         if section:
             match = _AT_START.match(line)
@@ -116,21 +146,27 @@ def _blocks(text: str) -> list[tuple[str, list[str]]]:
     return blocks
 
 
-def _split_inside(text: str) -> list[str]:
-    """Lines, with a break put before every header that stands in capitals inside a line."""
-    lines = []
-    for line in text.split("\n"):
-        start = 0
-        for match in _INSIDE.finditer(line):
-            # Of `CHEST COMPARISON:` only the end may be a name, and a name in a sentence in capitals is none.
+def _split_inside(line: str, headers_of: Collection[str], generated: bool) -> list[str]:
+    """Break a line before every header inside it."""
+    parts = []
+    start = 0
+    for match in (_INSIDE_GENERATED if generated else _INSIDE_REPORT).finditer(line):
+        at = match.start("name")
+        if _section_of_name(match["name"]) not in headers_of:
+            continue
+        if generated:
+            any_case = match["name"].lower().startswith(("finding", "impression"))
+            accepted = match["name"].isupper() or (any_case and not _continues(line[max(start, at - 20) : at].rstrip()))
+        else:
+            # `CHEST COMPARISON:` ends in a known name, and so may a sentence in capitals.
             before = line[start : match.start()].rstrip()
             last = before.split()[-1] if before.split() else ""
             in_capitals = last.isupper() and last.isalpha() and not line[match.start() : match.start() + 2].isspace()
-            if _section_of_name(match["name"]) and not _goes_on(before) and not (in_capitals and not _ended(before)):
-                lines.append(line[start : match.start()])
-                start = match.start("name")
-        lines.append(line[start:])
-    return lines
+            accepted = not _continues(before) and not (in_capitals and not _ended(before))
+        if accepted:
+            parts.append(line[start : match.start()])
+            start = at
+    return [*parts, line[start:]]
 
 
 def _section_of_name(name: str) -> str:
@@ -138,14 +174,14 @@ def _section_of_name(name: str) -> str:
     return _SECTION_OF.get(" ".join(plain.split()), "")
 
 
-def _section(line: str) -> str:
+def _section(line: str, headers_of: Collection[str]) -> str:
     match = _AT_START.match(line)
     if not match:
         return ""
     section = _section_of_name(match["name"])
     if match["end"] != ":" and not (match["name"].isupper() or match["end"].strip() == ""):
         return ""
-    return section
+    return section if section in headers_of else ""
 
 
 def _initial(line: str) -> str:
@@ -153,13 +189,13 @@ def _initial(line: str) -> str:
 
 
 def _ended(line: str) -> bool:
-    return not line or line[-1] in ".?!:;)]_"
+    return not line or line[-1] in _SENTENCE_END
 
 
-def _goes_on(line: str) -> bool:
-    """True where a sentence cannot end, so that what follows is no header."""
+def _continues(line: str) -> bool:
+    """True if a sentence cannot end here, so that no header can follow."""
     words = line.lower().split()
-    return bool(words) and (line[-1] in ",-/" or words[-1] in _WORDS_THAT_GO_ON)
+    return bool(words) and (line[-1] in ",-/" or words[-1] in _CONTINUES)
 
 
 def _paragraphs(lines: list[str]) -> list[str]:
@@ -174,5 +210,5 @@ def _paragraphs(lines: list[str]) -> list[str]:
 
 
 def _is_title(paragraph: str) -> bool:
-    """True for a line such as `CHEST RADIOGRAPH`: in capitals, short, and no sentence."""
+    """True for a line such as `CHEST RADIOGRAPH`: in capitals, short, and not a sentence."""
     return paragraph.isupper() and paragraph[-1] not in ".!?:" and len(paragraph) < 80

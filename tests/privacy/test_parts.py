@@ -15,8 +15,9 @@ from cxrreport.dataset import Pseudonyms, hide_identifiers, id_for_message, path
 from cxrreport.errors import InputError, SettingsError
 from cxrreport.ingestion.images.burned_in import text_near_border
 from cxrreport.ingestion.study_plan import Plan, StudyPlan
-from cxrreport.ingestion.texts import allowed_rewriter, prepare_texts, without_marks
+from cxrreport.ingestion.texts import allowed_rewriter, prepare_texts
 from cxrreport.records import Report, Split
+from cxrreport.reports.placeholders import edit_placeholders
 from cxrreport.settings import IngestSettings
 from cxrreport.user_functions import check_allowed
 
@@ -73,11 +74,11 @@ def test_messages_name_pseudonyms_while_they_are_active(tmp_path: Path) -> None:
         ("A_B and XXX stay.", "A_B and XXX stay."),
     ],
 )
-def test_marks_of_removed_text(text: str, removed: str) -> None:
-    assert without_marks(text, "keep") == text
+def test_placeholders(text: str, removed: str) -> None:
+    assert edit_placeholders(text, "keep") == text
     if "x-XXXX" not in text:
-        assert without_marks(text, "remove") == removed
-        assert "XXXX" not in without_marks(text, "underscores")
+        assert edit_placeholders(text, "remove") == removed
+        assert "XXXX" not in edit_placeholders(text, "underscores")
 
 
 def plan_of(*texts: str, split: Split = Split.TRAIN) -> Plan:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrreport.reports.priors.removal import edit_sentence, mentions_prior, remove_priors
+from cxrreport.reports.priors import edit_sentence, mentions_prior, remove_priors
 from cxrreport.reports.sentences import sentences
 
 LABELS = Path(__file__).parent / "data/prior-mentions.csv"

@@ -22,7 +22,7 @@ from cxrreport.evaluation.clinical.vocabulary import Finding
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.radgraph import Annotation
 from cxrreport.evaluation.statistics import Floats, Measure, PatientBootstrap, f1_of_counts, form, mean, ratio
-from cxrreport.reports.priors.removal import mentions_prior
+from cxrreport.reports.priors import mentions_prior
 from cxrreport.reports.sentences import sentences
 from cxrreport.storage.atomic_files import atomic_path
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cxrreport.reports.priors.mentions import mentions_prior as mentions_prior
+from cxrreport.reports.priors.mentions import mentions_prior
 from cxrreport.reports.priors.rules import (
     SAID_TO_CHANGE,
     VERB,
