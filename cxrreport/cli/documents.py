@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from cxrreport import runs
 from cxrreport.cli.app import app
-from cxrreport.cli.options import DATA, Assignments, Config, Generated, Json, Output, Track, settings_of
+from cxrreport.cli.options import Assignments, Config, Generated, Json, Output, Track, on_data, settings_of
 from cxrreport.cli.output import guarded, perform
 from cxrreport.settings import ExportSettings
 
@@ -21,35 +19,16 @@ def export(
     output: Output = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option(
-            "--format",
-            metavar="sr|fhir",
-            help="Document format; repeatable.",
-            show_default="both",
-            rich_help_panel=DATA,
-        ),
+        on_data("--format", metavar="sr|fhir", help="Document format; repeatable.", show_default="both"),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(
-            "--input",
-            "-i",
-            metavar="DIR",
-            help="Output folder of ingest.",
-            show_default="that of generate",
-            rich_help_panel=DATA,
-        ),
+        on_data("--input", "-i", metavar="DIR", help="Output folder of ingest.", show_default="that of generate"),
     ] = None,
     sources: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Folder of the DICOM files.", show_default="as ingested", rich_help_panel=DATA
-        ),
+        Path | None, on_data(metavar="DIR", help="Folder of the DICOM files.", show_default="as ingested")
     ] = None,
-    language: Annotated[
-        str | None,
-        typer.Option(metavar="TAG", help="Language of the reports.", show_default="en", rich_help_panel=DATA),
-    ] = None,
+    language: Annotated[str | None, on_data(metavar="TAG", help="Language of the reports.", show_default="en")] = None,
     track: Track = None,
     assignments: Assignments = None,
     as_json: Json = False,

@@ -11,9 +11,6 @@ import typer
 from cxrreport import runs
 from cxrreport.cli.app import app
 from cxrreport.cli.options import (
-    DATA,
-    PRIVACY,
-    SCORING,
     AllowRemote,
     Assignments,
     Config,
@@ -22,6 +19,9 @@ from cxrreport.cli.options import (
     Output,
     Track,
     baselines_of,
+    on_data,
+    on_privacy,
+    on_scoring,
     settings_of,
 )
 from cxrreport.cli.output import guarded, perform, print_json, print_summary, progress_bar, stdout, table_of
@@ -35,44 +35,28 @@ _Evaluated = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder o
 def evaluate(
     config: Config = None,
     predictions: Annotated[
-        Path | None,
-        typer.Option(
-            "--predictions", "-p", metavar="PATH", help="Output folder of generate, or a table.", rich_help_panel=DATA
-        ),
+        Path | None, on_data("--predictions", "-p", metavar="PATH", help="Output folder of generate, or a table.")
     ] = None,
     references: Annotated[
-        Path | None,
-        typer.Option(
-            "--references", "-r", metavar="PATH", help="Output folder of ingest, or a table.", rich_help_panel=DATA
-        ),
+        Path | None, on_data("--references", "-r", metavar="PATH", help="Output folder of ingest, or a table.")
     ] = None,
     output: Output = None,
     baselines: Annotated[
         list[str] | None,
-        typer.Option(
+        on_scoring(
             "--baseline",
             metavar="NAME[=PATH]",
             help=f"Baseline to generate ({_BASELINES}), or the predictions of one; repeatable.",
-            rich_help_panel=SCORING,
         ),
     ] = None,
     controls: Annotated[list[str] | None, typer.Option("--control", hidden=True)] = None,  # former name of --baseline
     metrics: Annotated[
         list[str] | None,
-        typer.Option(
-            "--metric",
-            metavar="NAME",
-            help="Metric to compute instead of the default ones; repeatable.",
-            rich_help_panel=SCORING,
-        ),
+        on_scoring("--metric", metavar="NAME", help="Metric to compute instead of the default ones; repeatable."),
     ] = None,
-    radgraph: Annotated[
-        str | None,
-        typer.Option(help="RadGraph model or folder.", show_default="radgraph-xl", rich_help_panel=SCORING),
-    ] = None,
+    radgraph: Annotated[str | None, on_scoring(help="RadGraph model or folder.", show_default="radgraph-xl")] = None,
     section: Annotated[
-        ScoredSection | None,
-        typer.Option(help="Sections to score.", show_default="findings+impression", rich_help_panel=SCORING),
+        ScoredSection | None, on_scoring(help="Sections to score.", show_default="findings+impression")
     ] = None,
     allow_remote: AllowRemote = None,
     track: Track = None,
@@ -105,28 +89,15 @@ def evaluate(
 def review(
     config: Config = None,
     evaluation: Annotated[
-        Path | None,
-        typer.Option("--evaluation", "-e", metavar="DIR", help="Output folder of evaluate.", rich_help_panel=DATA),
+        Path | None, on_data("--evaluation", "-e", metavar="DIR", help="Output folder of evaluate.")
     ] = None,
     data: Ingested = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="HTML file to write.", rich_help_panel=DATA)
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Include only the lowest-scoring studies.", rich_help_panel=DATA)
-    ] = None,
-    megabytes: Annotated[
-        float | None,
-        typer.Option(help="Size limit for all images together.", show_default="150", rich_help_panel=DATA),
-    ] = None,
+    output: Annotated[Path | None, on_data("--output", "-o", metavar="FILE", help="HTML file to write.")] = None,
+    limit: Annotated[int | None, on_data(min=1, help="Include only the lowest-scoring studies.")] = None,
+    megabytes: Annotated[float | None, on_data(help="Size limit for all images together.", show_default="150")] = None,
     log_page: Annotated[
         bool | None,
-        typer.Option(
-            "--log-page",
-            help="Log the page with its images and reports to MLflow.",
-            show_default="no",
-            rich_help_panel=PRIVACY,
-        ),
+        on_privacy("--log-page", help="Log the page with its images and reports to MLflow.", show_default="no"),
     ] = None,
     track: Track = None,
     assignments: Assignments = None,
@@ -158,12 +129,8 @@ def compare(
     output: Output = Path("cxrreport-compare"),
     numbers: Annotated[
         list[str] | None,
-        typer.Option(
-            "--number",
-            metavar="NAME",
-            help="Score to compare; repeatable.",
-            show_default="the first of every metric",
-            rich_help_panel=SCORING,
+        on_scoring(
+            "--number", metavar="NAME", help="Score to compare; repeatable.", show_default="the first of every metric"
         ),
     ] = None,
     track: Track = None,

@@ -9,7 +9,7 @@ import typer
 
 from cxrreport import runs
 from cxrreport.cli.app import app
-from cxrreport.cli.options import MODEL, Adapter, Assignments, Config, Json, Track, settings_of
+from cxrreport.cli.options import Adapter, Assignments, Config, Json, Track, on_model, settings_of
 from cxrreport.cli.output import guarded, perform, print_json, stdout
 from cxrreport.settings import MergeSettings, RegisterSettings
 
@@ -20,18 +20,9 @@ def merge(
     output: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the checkpoint.")],
     checkpoint: Annotated[
         str | None,
-        typer.Option(
-            "--checkpoint",
-            "-c",
-            metavar="NAME",
-            help="Base model of the adapter.",
-            show_default="from its card",
-            rich_help_panel=MODEL,
-        ),
+        on_model("--checkpoint", "-c", metavar="NAME", help="Base model of the adapter.", show_default="from its card"),
     ] = None,
-    shard_gb: Annotated[
-        float | None, typer.Option(help="Largest weight file, GB.", show_default="5", rich_help_panel=MODEL)
-    ] = None,
+    shard_gb: Annotated[float | None, on_model(help="Largest weight file, GB.", show_default="5")] = None,
     track: Track = None,
     assignments: Assignments = None,
     as_json: Json = False,
@@ -58,12 +49,8 @@ def merge(
 def register(
     config: Config = None,
     adapter: Adapter = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the registered model.", show_default="cxrreport", rich_help_panel=MODEL)
-    ] = None,
-    alias: Annotated[
-        list[str] | None, typer.Option(help="Alias to point to this version; repeatable.", rich_help_panel=MODEL)
-    ] = None,
+    name: Annotated[str | None, on_model(help="Name of the registered model.", show_default="cxrreport")] = None,
+    alias: Annotated[list[str] | None, on_model(help="Alias to point to this version; repeatable.")] = None,
     assignments: Assignments = None,
     as_json: Json = False,
 ) -> None:

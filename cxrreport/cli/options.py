@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -13,74 +15,57 @@ from cxrreport.settings import GeneratedBaseline, Settings, assign, build, merge
 MOST_FREQUENT = "most_frequent"
 S = TypeVar("S", bound=Settings)
 
-DATA, MODEL, DECODING, TRAINING, SCORING, PRIVACY, WORK = (
-    "Input and output",
-    "Model",
-    "Decoding",
-    "Training",
-    "Scoring",
-    "Privacy",
-    "Execution",
-)
-"""Panels of `--help`, with the options that are needed most often at the top."""
+
+def panel(name: str) -> Callable[..., Any]:
+    """`typer.Option` for options of one panel of `--help`."""
+    return partial(typer.Option, rich_help_panel=name)
+
+
+on_data, on_model, on_decoding = panel("Input and output"), panel("Model"), panel("Decoding")
+on_training, on_scoring = panel("Training"), panel("Scoring")
+on_privacy, on_work = panel("Privacy"), panel("Execution")
 
 Config = Annotated[Path | None, typer.Argument(metavar="YAML", help="Settings file; options override it.")]
-Output = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="DIR", help="Output folder.", rich_help_panel=DATA)
-]
-Ingested = Annotated[
-    Path | None, typer.Option("--input", "-i", metavar="DIR", help="Output folder of ingest.", rich_help_panel=DATA)
-]
+Output = Annotated[Path | None, on_data("--output", "-o", metavar="DIR", help="Output folder.")]
+Ingested = Annotated[Path | None, on_data("--input", "-i", metavar="DIR", help="Output folder of ingest.")]
 Generated = Annotated[
     Path | None,
-    typer.Option("--predictions", "-p", metavar="PATH", help="Output folder of generate.", rich_help_panel=DATA),
+    on_data("--predictions", "-p", metavar="PATH", help="Output folder of generate."),
 ]
 Adapter = Annotated[
     Path | None,
-    typer.Option("--adapter", "-a", metavar="DIR", help="Adapter folder of train.", rich_help_panel=MODEL),
+    on_model("--adapter", "-a", metavar="DIR", help="Adapter folder of train."),
 ]
 Checkpoint = Annotated[
     str | None,
-    typer.Option(
-        "--checkpoint",
-        "-c",
-        metavar="NAME|DIR",
-        help="Base model: published name, hub id or folder.",
-        rich_help_panel=MODEL,
-    ),
+    on_model("--checkpoint", "-c", metavar="NAME|DIR", help="Base model: published name, hub id or folder."),
 ]
 Pseudonymize = Annotated[
     Path | None,
-    typer.Option(metavar="KEYFILE", help="Replace ids and file names by keyed hashes.", rich_help_panel=PRIVACY),
+    on_privacy(metavar="KEYFILE", help="Replace ids and file names by keyed hashes."),
 ]
 AllowRemote = Annotated[
     bool | None,
-    typer.Option(
-        "--allow-remote",
-        help="Allow functions that send reports to another machine.",
-        show_default="refuse",
-        rich_help_panel=PRIVACY,
-    ),
+    on_privacy("--allow-remote", help="Allow functions that send reports to another machine.", show_default="refuse"),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes.", show_default="1", rich_help_panel=WORK)]
+Workers = Annotated[int | None, on_work(min=1, help="Worker processes.", show_default="1")]
 Part = Annotated[
     str | None,
-    typer.Option("--shard", metavar="I/N", help="Process only the I-th of N parts.", rich_help_panel=WORK),
+    on_work("--shard", metavar="I/N", help="Process only the I-th of N parts."),
 ]
 Track = Annotated[
     bool | None,
-    typer.Option("--track/--no-track", help="Log an MLflow run.", show_default="track", rich_help_panel=WORK),
+    on_work("--track/--no-track", help="Log an MLflow run.", show_default="track"),
 ]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option(
+    on_work(
         "--set",
         metavar="FIELD=VALUE",
         help="Set any field of the settings, e.g. seed=1 or checkpoint.device=cpu; applied last; repeatable.",
-        rich_help_panel=WORK,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.", rich_help_panel=WORK)]
+Json = Annotated[bool, on_work("--json", help="Print the summary as JSON.")]
 
 
 def settings_of(model: type[S], config: Path | None, assignments: list[str] | None, /, **options: Any) -> S:

@@ -10,12 +10,6 @@ import typer
 from cxrreport import runs
 from cxrreport.cli.app import app
 from cxrreport.cli.options import (
-    DATA,
-    DECODING,
-    MODEL,
-    PRIVACY,
-    TRAINING,
-    WORK,
     Adapter,
     AllowRemote,
     Assignments,
@@ -28,6 +22,13 @@ from cxrreport.cli.options import (
     Pseudonymize,
     Track,
     Workers,
+    on_data,
+    on_decoding,
+    on_model,
+    on_privacy,
+    on_training,
+    on_work,
+    panel,
     settings_of,
 )
 from cxrreport.cli.output import guarded, perform, print_summary, progress_bar
@@ -44,6 +45,7 @@ from cxrreport.settings import (
     TrainSettings,
 )
 
+on_images = panel("Images")
 _BASELINES = "|".join(name.replace("_", "-") for name in get_args(GeneratedBaseline))
 
 
@@ -51,57 +53,35 @@ _BASELINES = "|".join(name.replace("_", "-") for name in get_args(GeneratedBasel
 def ingest(
     config: Config = None,
     source: Annotated[
-        Path | None,
-        typer.Option(
-            "--input", "-i", metavar="DIR", help="Folder of studies, a table or a file.", rich_help_panel=DATA
-        ),
+        Path | None, on_data("--input", "-i", metavar="DIR", help="Folder of studies, a table or a file.")
     ] = None,
     output: Output = None,
-    layout: Annotated[
-        Layout | None, typer.Option(help="How the studies are arranged.", show_default="auto", rich_help_panel=DATA)
-    ] = None,
-    reports: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Table of reports (CSV or Parquet).", rich_help_panel=DATA)
-    ] = None,
+    layout: Annotated[Layout | None, on_data(help="How the studies are arranged.", show_default="auto")] = None,
+    reports: Annotated[Path | None, on_data(metavar="FILE", help="Table of reports (CSV or Parquet).")] = None,
     require_report: Annotated[
         bool | None,
-        typer.Option(
-            "--require-report/--no-require-report",
-            help="Exclude studies without a report.",
-            show_default="require",
-            rich_help_panel=DATA,
+        on_data(
+            "--require-report/--no-require-report", help="Exclude studies without a report.", show_default="require"
         ),
     ] = None,
     priors: Annotated[
         PriorsPolicy | None,
-        typer.Option(
-            help="Reports from which mentions of prior studies are removed.",
-            show_default="training",
-            rich_help_panel=DATA,
-        ),
+        on_data(help="Reports from which mentions of prior studies are removed.", show_default="training"),
     ] = None,
-    resolution: Annotated[
-        int | None, typer.Option(help="Side length: 224, 448 or 896.", show_default="224", rich_help_panel="Images")
-    ] = None,
+    resolution: Annotated[int | None, on_images(help="Side length: 224, 448 or 896.", show_default="224")] = None,
     window: Annotated[
-        str | None,
-        typer.Option(help="Index or explanation of the window to use.", show_default="0", rich_help_panel="Images"),
+        str | None, on_images(help="Index or explanation of the window to use.", show_default="0")
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="REASON",
-            help="Keep images that this reason code would exclude; repeatable.",
-            rich_help_panel="Images",
-        ),
+        on_images(metavar="REASON", help="Keep images that this reason code would exclude; repeatable."),
     ] = None,
     covariates: Annotated[
         bool | None,
-        typer.Option(
+        on_privacy(
             "--covariates/--no-covariates",
             help="Add sex, age band, AP/PA and manufacturer to the manifest.",
             show_default="no",
-            rich_help_panel=PRIVACY,
         ),
     ] = None,
     pseudonymize: Pseudonymize = None,
@@ -146,27 +126,18 @@ def train(
     data: Ingested = None,
     output: Output = None,
     checkpoint: Checkpoint = None,
-    epochs: Annotated[
-        float | None, typer.Option(help="Passes over the training split.", show_default="3", rich_help_panel=TRAINING)
-    ] = None,
-    max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimiser steps; overrides --epochs.", rich_help_panel=TRAINING)
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Peak learning rate.", show_default="1e-4", rich_help_panel=TRAINING)
-    ] = None,
+    epochs: Annotated[float | None, on_training(help="Passes over the training split.", show_default="3")] = None,
+    max_steps: Annotated[int | None, on_training(min=1, help="Optimiser steps; overrides --epochs.")] = None,
+    learning_rate: Annotated[float | None, on_training(help="Peak learning rate.", show_default="1e-4")] = None,
     radgraph: Annotated[
         str | None,
-        typer.Option(
+        on_training(
             metavar="NAME",
             help="RadGraph model that scores validation reports; none: validate by loss only.",
             show_default="radgraph-xl",
-            rich_help_panel=TRAINING,
         ),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Random seed.", show_default="0", rich_help_panel=TRAINING)
-    ] = None,
+    seed: Annotated[int | None, on_training(min=0, help="Random seed.", show_default="0")] = None,
     track: Track = None,
     assignments: Assignments = None,
     as_json: Json = False,
@@ -203,92 +174,48 @@ def generate(
     config: Config = None,
     source: Annotated[
         Path | None,
-        typer.Option(
-            "--input",
-            "-i",
-            metavar="PATH",
-            help="Output folder of ingest, a folder of DICOM, or one file.",
-            rich_help_panel=DATA,
-        ),
+        on_data("--input", "-i", metavar="PATH", help="Output folder of ingest, a folder of DICOM, or one file."),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Output folder.",
-            show_default="cxrreport-reports",
-            rich_help_panel=DATA,
-        ),
+        Path | None, on_data("--output", "-o", metavar="DIR", help="Output folder.", show_default="cxrreport-reports")
     ] = None,
     split: Annotated[
-        Literal[SplitName, "all"] | None,
-        typer.Option(help="Split of the ingest folder.", show_default="test", rich_help_panel=DATA),
+        Literal[SplitName, "all"] | None, on_data(help="Split of the ingest folder.", show_default="test")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Process only the first studies.", rich_help_panel=DATA)
-    ] = None,
+    limit: Annotated[int | None, on_data(min=1, help="Process only the first studies.")] = None,
     checkpoint: Checkpoint = None,
     adapter: Adapter = None,
-    engine: Annotated[
-        EngineName | None, typer.Option(help="openvino: on a CPU.", show_default="torch", rich_help_panel=MODEL)
-    ] = None,
+    engine: Annotated[EngineName | None, on_model(help="openvino: on a CPU.", show_default="torch")] = None,
     quantize: Annotated[
-        Quantization | None,
-        typer.Option(help="8-bit weights; requires openvino.", show_default="none", rich_help_panel=MODEL),
+        Quantization | None, on_model(help="8-bit weights; requires openvino.", show_default="none")
     ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option(
+        on_model(
             metavar=_BASELINES,
             help="Generate a baseline instead: other images, or the model before fine-tuning.",
             show_default="none",
-            rich_help_panel=MODEL,
         ),
     ] = None,
     control: Annotated[str | None, typer.Option(hidden=True)] = None,  # former name of --baseline
     prompts: Annotated[
         list[str] | None,
-        typer.Option(
-            "--prompt",
-            metavar="TEXT",
-            help="Prompt for a mix checkpoint, for example 'detect effusion'; repeatable.",
-            rich_help_panel=DECODING,
+        on_decoding(
+            "--prompt", metavar="TEXT", help="Prompt for a mix checkpoint, for example 'detect effusion'; repeatable."
         ),
     ] = None,
     draw_boxes: Annotated[
-        bool | None,
-        typer.Option(
-            "--draw-boxes", help="Write a PNG for answers with boxes.", show_default="no", rich_help_panel=DECODING
-        ),
+        bool | None, on_decoding("--draw-boxes", help="Write a PNG for answers with boxes.", show_default="no")
     ] = None,
     beams: Annotated[
-        int | None,
-        typer.Option(
-            min=2, help="Use beam search with this many beams.", show_default="greedy", rich_help_panel=DECODING
-        ),
+        int | None, on_decoding(min=2, help="Use beam search with this many beams.", show_default="greedy")
     ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(help="Sample at this temperature.", show_default="greedy", rich_help_panel=DECODING),
-    ] = None,
+    temperature: Annotated[float | None, on_decoding(help="Sample at this temperature.", show_default="greedy")] = None,
     abstain_below: Annotated[
-        float | None,
-        typer.Option(
-            max=0,
-            help="Mark texts with a lower mean log-probability.",
-            show_default="none",
-            rich_help_panel=DECODING,
-        ),
+        float | None, on_decoding(max=0, help="Mark texts with a lower mean log-probability.", show_default="none")
     ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Texts generated together.", show_default="8", rich_help_panel=WORK)
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Ray cluster; local: this machine.", rich_help_panel=WORK),
-    ] = None,
+    batch_size: Annotated[int | None, on_work(min=1, help="Texts generated together.", show_default="8")] = None,
+    ray: Annotated[str | None, on_work(metavar="ADDRESS", help="Ray cluster; local: this machine.")] = None,
     pseudonymize: Pseudonymize = None,
     shard: Part = None,
     track: Track = None,

@@ -9,11 +9,11 @@ import typer
 
 from cxrreport import runs
 from cxrreport.cli.app import app
-from cxrreport.cli.options import MODEL, TRAINING, Json, settings_of
+from cxrreport.cli.options import Json, on_model, on_training, panel, settings_of
 from cxrreport.cli.output import guarded, print_json, stdout, table_of
 from cxrreport.settings import Method, PlanSettings, TrainSettings
 
-_GPU = "GPU and cost"
+on_gpu = panel("GPU and cost")
 
 
 @app.command()
@@ -23,39 +23,21 @@ def plan(
         typer.Argument(metavar="CHECKPOINT|YAML", help="Checkpoint or training settings; default: all nine sizes."),
     ] = None,
     resolution: Annotated[
-        int | None,
-        typer.Option(help="Side length: 224, 448 or 896.", show_default="the checkpoint's", rich_help_panel=MODEL),
+        int | None, on_model(help="Side length: 224, 448 or 896.", show_default="the checkpoint's")
     ] = None,
-    method: Annotated[
-        Method | None, typer.Option(help="What is trained.", show_default="lora", rich_help_panel=TRAINING)
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Examples per pass.", show_default="1", rich_help_panel=TRAINING)
-    ] = None,
+    method: Annotated[Method | None, on_training(help="What is trained.", show_default="lora")] = None,
+    batch_size: Annotated[int | None, on_training(min=1, help="Examples per pass.", show_default="1")] = None,
     checkpointing: Annotated[
         bool | None,
-        typer.Option(
-            "--checkpointing/--no-checkpointing",
-            help="Gradient checkpointing.",
-            show_default="on",
-            rich_help_panel=TRAINING,
-        ),
+        on_training("--checkpointing/--no-checkpointing", help="Gradient checkpointing.", show_default="on"),
     ] = None,
-    examples: Annotated[
-        int | None,
-        typer.Option(min=1, help="Examples per epoch.", show_default="210000", rich_help_panel=TRAINING),
-    ] = None,
-    gpu: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="GPU, for example H100.", show_default="all", rich_help_panel=_GPU),
-    ] = None,
+    examples: Annotated[int | None, on_training(min=1, help="Examples per epoch.", show_default="210000")] = None,
+    gpu: Annotated[str | None, on_gpu(metavar="NAME", help="GPU, for example H100.", show_default="all")] = None,
     price: Annotated[
-        float | None,
-        typer.Option(min=0, help="US dollars per GPU hour.", show_default="built-in table", rich_help_panel=_GPU),
+        float | None, on_gpu(min=0, help="US dollars per GPU hour.", show_default="built-in table")
     ] = None,
     utilisation: Annotated[
-        float | None,
-        typer.Option(help="Fraction of the GPU's peak that is reached.", show_default="0.4", rich_help_panel=_GPU),
+        float | None, on_gpu(help="Fraction of the GPU's peak that is reached.", show_default="0.4")
     ] = None,
     as_json: Json = False,
 ) -> None:
