@@ -37,7 +37,12 @@ def requirements() -> dict[str, str]:
 def constrained() -> dict[str, str]:
     """Versions of constraints.txt by name."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    return dict(line.split("==") for line in lines if "==" in line)
+    return {normalised(line.split("==")[0]): line.split("==")[1] for line in lines if "==" in line}
+
+
+def normalised(name: str) -> str:
+    """Name of a package as the index writes it."""
+    return re.sub(r"[-_.]+", "-", name.lower())
 
 
 def marked() -> dict[Path, list[str]]:
@@ -52,11 +57,11 @@ def install(folder: Path, wanted: dict[str, str]) -> tuple[Path, dict[str, str]]
     """Make the environment; its Python and the installed versions by name."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
-    pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", *wanted.values(), *NEEDED_BY_TESTS], check=True)
-    subprocess.run([*pip, "install", "--no-deps", "--editable", str(ROOT)], check=True)
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", *wanted.values(), *NEEDED_BY_TESTS], check=True)
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--editable", str(ROOT)], check=True)
     listed = json.loads(subprocess.run([*pip, "list", "--format=json"], check=True, capture_output=True).stdout)
-    return python, {re.sub(r"[-_.]+", "-", one["name"].lower()): one["version"] for one in listed}
+    return python, {normalised(one["name"]): one["version"] for one in listed}
 
 
 def outcomes(python: Path, files: dict[Path, list[str]], report: Path) -> dict[str, Counter[str]]:

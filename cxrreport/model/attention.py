@@ -143,15 +143,16 @@ def full_mask_sdpa(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor,
+    attention_mask: torch.Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """`prefix_sdpa` with the mask written out for every query and all else left to transformers; see `self_check`."""
     # The first row of a shorter mask is that of the prefix, or of all queries.
-    repeated = query.shape[2] - attention_mask.shape[2] + 1
-    mask = torch.cat([attention_mask[:, :, :1].expand(-1, -1, repeated, -1), attention_mask[:, :, 1:]], dim=2)
+    mask = attention_mask
+    if mask is not None and (repeated := query.shape[2] - mask.shape[2]):
+        mask = torch.cat([mask[:, :, :1].expand(-1, -1, repeated, -1), mask], dim=2)
     out, _ = sdpa_attention_forward(module, query, key, value, mask, dropout, scaling, is_causal=False, **kwargs)
     return out, None
 

@@ -19,7 +19,7 @@ from cxrreport.model import attention, compat, fused, self_check
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Report
-from cxrreport.settings import PromptSettings
+from cxrreport.settings import Beam, Decoding, PromptSettings
 
 pytestmark = pytest.mark.stock("transformers", "peft", "torch")
 
@@ -29,14 +29,15 @@ IMAGES = [np.random.default_rng(seed).integers(0, 256, (224, 224), dtype=np.uint
 REPORTS = [Report(indication="cough and fever"), Report(), Report(indication="chest pain, fever and cough")]
 
 
-def texts(loaded: LoadedModel) -> list[tuple[int, ...]]:
+def texts(loaded: LoadedModel, decoding: Decoding | None = None) -> list[tuple[int, ...]]:
     layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
     requests = [
         Request(study_id=f"s{number}", image=image, report=report)
         for number, (image, report) in enumerate(zip(IMAGES, REPORTS, strict=True))
     ]
-    engine = Engine(loaded, layout, batch_size=2, max_new_tokens=8)
+    engine = Engine(loaded, layout, batch_size=2, max_new_tokens=8, decoding=decoding)
     engine._choice._forbidden[:, layout.eos_id] = True  # all texts get eight tokens
+    engine._choice.suppressed[False].append(layout.eos_id)
     return [one.ids for one in engine.generate(requests)]
 
 
@@ -133,8 +134,12 @@ def test_with_broken_layers_texts_are_those_of_stock(
     monkeypatch.setattr(fused, "_layer", layer)
     assert texts(loaded) == expected
     assert texts(loaded) == expected
+    beams = texts(loaded, Beam(beams=2))
     (message,) = warned()  # once
     assert reason in message
+    monkeypatch.undo()
+    self_check._PROVEN.clear()
+    assert texts(loaded, Beam(beams=2)) == beams
     assert f"transformers {metadata.version('transformers')}" in message
 
 

@@ -123,10 +123,10 @@ class Engine:
 
     def _decode(self, requests: Sequence[PreparedRequest], finish: Finish) -> None:
         eos_id = self._layout.eos_id
-        if isinstance(self._decoding, Beam):
-            beam_search(requests, self._decoding, self._passes, self._choice, eos_id=eos_id, finish=finish)
-            return
         with self._fused():
+            if isinstance(self._decoding, Beam):
+                beam_search(requests, self._decoding, self._passes, self._choice, eos_id=eos_id, finish=finish)
+                return
             decode(
                 requests,
                 self._cache(requests),
