@@ -45,6 +45,7 @@ _NAMES = {
     ),
 }
 _SECTION_OF = {name: section for section, names in _NAMES.items() for name in re.split(r",\s*", names)}
+_ALL = (*REPORT_SECTIONS, _OTHER)
 _CONTINUING_WORDS = """
     a above additional an and as at below by change compared following for from given her his in into is its no of on
     or our per previous prior see the their these this those to under was were when which with without
@@ -74,13 +75,12 @@ def parse_report(text: str) -> Report:
         The sections, each on one line with single spaces; absent sections are empty.
     """
     starts = [match.end() for match in _FINAL_REPORT.finditer(text) if text[match.end() :].strip()]
-    blocks = _blocks(text[starts[-1] if starts else 0 :])
+    blocks = _blocks(text[starts[-1] if starts else 0 :], _ALL)
     found: dict[str, list[str]] = {name: [] for name in REPORT_SECTIONS}
     untitled: list[str] = []
     for section, lines in blocks:
         paragraphs = _paragraphs(lines)
-        if section in found:
-            found[section] += paragraphs
+        found.get(section, []).extend(paragraphs)
         if section == "":
             untitled += [paragraph for paragraph in paragraphs if not _is_title(paragraph)]
         elif not found["impression"]:
@@ -92,7 +92,7 @@ def parse_report(text: str) -> Report:
     return Report(**{section: " ".join(dict.fromkeys(paragraphs)) for section, paragraphs in found.items()})
 
 
-def split_generated(text: str, headers_of: Collection[str] = (*REPORT_SECTIONS, _OTHER)) -> dict[str, str]:
+def split_generated(text: str, headers_of: Collection[str] = _ALL) -> dict[str, str]:
     """Split a text that a model wrote at its headers.
 
     Unlike in a report, a header inside a line may follow an unfinished sentence, and FINDINGS and IMPRESSION may be in
@@ -112,34 +112,28 @@ def split_generated(text: str, headers_of: Collection[str] = (*REPORT_SECTIONS, 
     return sections
 
 
-def _blocks(
-    text: str, headers_of: Collection[str] = (*REPORT_SECTIONS, _OTHER), *, generated: bool = False
-) -> list[tuple[str, list[str]]]:
-    """Section and lines, in order.
-
-    The section is empty before the first header, and `other` for headers that are not sections of `Report`.
-    """
+def _blocks(text: str, headers_of: Collection[str], *, generated: bool = False) -> list[tuple[str, list[str]]]:
+    """Section and lines, in order; the section is empty before the first header, and may be `other`."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = [part for line in text.split("\n") for part in _split_inside(line, headers_of, generated)]
     # If no header begins with a capital, the case does not distinguish headers from wrapped sentences.
-    all_lower = not any(_section(line, headers_of) and _initial(line).isupper() for line in lines)
+    all_lower = not any(_header(line, headers_of)[0] and _initial(line).isupper() for line in lines)
     blocks: list[tuple[str, list[str]]] = [("", [])]
     previous = ""
     for line in lines:
         if _RULE.match(line):
             line = ""
-        section = _section(line, headers_of)
+        section, rest = _header(line, headers_of)
         if section and not (":" in line and (generated or _initial(line).isupper())):
             # In lower case, or alone on its line, it may be the rest of a wrapped sentence.
             capital = _initial(line).isupper() or all_lower
             if _continues(previous) or not (capital or _ended(previous)):
                 section = ""
         if section:
-            match = _AT_START.match(line)
-            name = match["name"].lower() if match else ""
-            if "addend" in name and any(block[0] in ("findings", "impression") and block[1] for block in blocks):
+            is_addendum = "addend" in line[: len(line) - len(rest)].lower()
+            if is_addendum and any(name in ("findings", "impression") for name, _ in blocks):
                 break
-            blocks.append((section, [line[match.end() :] if match else line]))
+            blocks.append((section, [rest]))
         else:
             blocks[-1][1].append(line)
         previous = line.strip()
@@ -174,14 +168,13 @@ def _section_of_name(name: str) -> str:
     return _SECTION_OF.get(" ".join(plain.split()), "")
 
 
-def _section(line: str, headers_of: Collection[str]) -> str:
+def _header(line: str, headers_of: Collection[str]) -> tuple[str, str]:
+    """Section of a possible header at the start of a line, and the text after it; empty without one."""
     match = _AT_START.match(line)
-    if not match:
-        return ""
+    if not match or (match["end"].strip() not in (":", "") and not match["name"].isupper()):
+        return "", line
     section = _section_of_name(match["name"])
-    if match["end"] != ":" and not (match["name"].isupper() or match["end"].strip() == ""):
-        return ""
-    return section if section in headers_of else ""
+    return (section, line[match.end() :]) if section in headers_of else ("", line)
 
 
 def _initial(line: str) -> str:

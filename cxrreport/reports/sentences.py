@@ -1,15 +1,16 @@
-"""From the text of a section to its sentences, without losing a character."""
+"""Sentence splitter for report sections that keeps every character."""
 
 from __future__ import annotations
 
 import re
 
-# The end of a sentence: closing punctuation, blanks, and then what may begin another one. A number alone (`1.`) begins
-# a numbered item and belongs to what follows it.
+# Closing punctuation, white space, and then the possible beginning of another sentence. A number alone (`1.`) begins a
+# numbered item and belongs to the sentence after it.
 _END = re.compile(r"(?P<mark>[.?!]+[\"')\]]*)(?P<gap>\s+)(?=[\"'(\[]?[A-Z0-9_])")
 _NUMBER = re.compile(r"(?:^|\s)\(?\d{1,2}[.)]$")
-_SHORT = re.compile(r"(?:^|[\s(])(?:dr|drs|mr|mrs|ms|vs|no|approx|e\.g|i\.e|cf|fig|st|a\.m|p\.m)\.$", re.IGNORECASE)
-_NOT_SHORT = frozenset({"no."})
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(])(?:dr|drs|mr|mrs|ms|vs|no|approx|e\.g|i\.e|cf|fig|st|a\.m|p\.m)\.$", re.IGNORECASE
+)
 
 
 def sentences(text: str) -> list[str]:
@@ -19,19 +20,19 @@ def sentences(text: str) -> list[str]:
         text: one section, on one line or several.
 
     Returns:
-        The sentences, each with its number (`1.`) where it has one; joined with single blanks they give `text` with
-        its white space made single blanks.
+        The sentences, including the number of a numbered item (`1.`). Joined with single spaces, they are equal to
+        `text` with its white space normalised.
     """
     text = " ".join(text.split())
     result: list[str] = []
     start = 0
     for match in _END.finditer(text):
         piece = text[start : match.end("mark")]
-        if _NUMBER.search(piece) and (match["mark"] == "." and not _measures(piece)):
+        if _NUMBER.search(piece) and match["mark"] == "." and not _has_text_before_number(piece):
             continue
-        short = _SHORT.search(piece)
-        # `no.` is a number only before a digit.
-        if short and (short.group().strip(" (").lower() not in _NOT_SHORT or text[match.end()].isdigit()):
+        abbreviation = _ABBREVIATION.search(piece)
+        # `no.` abbreviates "number" only before a digit.
+        if abbreviation and (abbreviation.group().strip(" (").lower() != "no." or text[match.end()].isdigit()):
             continue
         result.append(piece)
         start = match.end()
@@ -40,6 +41,6 @@ def sentences(text: str) -> list[str]:
     return result
 
 
-def _measures(piece: str) -> bool:
-    """True where a number at the end is the end of a sentence (`... the level of T 8.`), not that of an item."""
+def _has_text_before_number(piece: str) -> bool:
+    """True if the number at the end belongs to a sentence (`... the level of T 8.`) and not to a numbered item."""
     return len(piece.split()) > 1

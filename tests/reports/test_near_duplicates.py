@@ -1,4 +1,4 @@
-"""Near duplicates are found as a comparison of all pairs finds them."""
+"""Near duplicates agree with a comparison of all pairs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from cxrreport.reports.near_duplicates import SIMILAR, count_near_duplicates
 
 
 def by_all_pairs(held_out: list[str], training: list[str]) -> int:
-    def parts(text: str) -> set[tuple[str, ...]]:
+    def shingles(text: str) -> set[tuple[str, ...]]:
         words = re.findall(r"[a-z0-9]+", text.lower())
         return {tuple(words[at : at + 3]) for at in range(max(1, len(words) - 2))} if words else set()
 
-    def alike(one: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> bool:
-        return bool(one and other) and len(one & other) / len(one | other) >= SIMILAR
+    def similar(first: set[tuple[str, ...]], second: set[tuple[str, ...]]) -> bool:
+        return bool(first and second) and len(first & second) / len(first | second) >= SIMILAR
 
-    known = [parts(text) for text in training]
-    return sum(any(alike(parts(text), other) for other in known) for text in held_out)
+    known = [shingles(text) for text in training]
+    return sum(any(similar(shingles(text), other) for other in known) for text in held_out)
 
 
-def test_as_all_pairs() -> None:
+def test_agrees_with_all_pairs() -> None:
     draw = random.Random(3)
     words = [f"w{number}" for number in range(300)]
     training = [" ".join(draw.choices(words, k=draw.randint(5, 60))) for _ in range(200)]

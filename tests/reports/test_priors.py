@@ -1,4 +1,4 @@
-"""Mentions of earlier studies: found in labelled sentences, edited as a table says, and no finding flipped."""
+"""Mentions of prior studies: detected in labelled sentences, and edited without changing a finding."""
 
 # ruff: noqa: E501
 
@@ -222,27 +222,27 @@ NO_MENTION = [
 
 
 @pytest.mark.parametrize(("given", "expected"), EDITED)
-def test_a_mention_is_edited_away(given: str, expected: str) -> None:
+def test_a_mention_is_removed(given: str, expected: str) -> None:
     assert mentions_prior(given)
     assert edit_sentence(given) == expected
     assert not mentions_prior(expected)
 
 
 @pytest.mark.parametrize("given", DROPPED)
-def test_what_cannot_be_edited_safely_is_dropped_and_counted(given: str) -> None:
+def test_a_sentence_without_a_safe_edit_is_dropped_and_counted(given: str) -> None:
     edited = remove_priors(given)
     assert (edited.text, edited.mentioned, edited.edited, edited.dropped) == ("", 1, 0, 1)
 
 
 @pytest.mark.parametrize("given", NO_MENTION)
-def test_history_and_future_stay(given: str) -> None:
+def test_history_and_recommendations_are_kept(given: str) -> None:
     assert not mentions_prior(given)
     assert remove_priors(given).text == given
 
 
 def test_an_edit_keeps_side_and_zone() -> None:
     place = re.compile(r"\b(?:left|right|bilateral|upper|lower|mid|apical|bas\w+|hilar|lobe|zone)\b")
-    # Of one sentence a clause goes, and its place with it: nothing is said of it any more.
+    # A sentence that loses a clause may lose the place named in it.
     for given, expected in EDITED:
         if not re.search(r"[;,] ", given):
             assert set(place.findall(given.lower())) == set(place.findall(expected.lower())), given
@@ -253,22 +253,22 @@ def test_the_table_has_enough_pairs() -> None:
     assert len({given for given, _ in EDITED} | set(DROPPED)) == len(EDITED) + len(DROPPED)
 
 
-def test_an_edit_keeps_every_negation_and_invents_no_word() -> None:
+def test_an_edit_keeps_negations_and_adds_no_word() -> None:
     for given, expected in EDITED:
         check_edit(given, expected)
 
 
 def check_edit(given: str, edited: str) -> None:
-    """Words of the edit come from the sentence, and what is denied in one is denied in the other."""
+    """All words of the edit are in the sentence, and the same words are negated in both."""
     before, after = words(given), words(edited)
     assert set(after) <= set(before) | MAY_APPEAR, (given, edited)
     denied = set(denied_words(edited))
     assert denied <= denied_words(given) | MAY_APPEAR, (given, edited)
     affirmed = set(after) - denied
-    said_affirmed = set(before) - denied_words(
+    affirmed_before = set(before) - denied_words(
         re.sub(r"(?i)\b(no|not|without|little)\b(?= (?:\w+ ){0,3}change)", "", given)
     )
-    assert affirmed <= said_affirmed | MAY_APPEAR, (given, edited)
+    assert affirmed <= affirmed_before | MAY_APPEAR, (given, edited)
 
 
 def words(text: str) -> list[str]:
@@ -285,14 +285,14 @@ def denied_words(text: str) -> set[str]:
     return denied
 
 
-def test_a_list_is_numbered_anew() -> None:
+def test_a_list_is_renumbered() -> None:
     edited = remove_priors("1. Stable chest. 2. Unchanged cardiomegaly. 3. No pneumothorax.")
     assert edited.text == "1. Cardiomegaly. 2. No pneumothorax."
     assert (edited.sentences, edited.mentioned, edited.edited, edited.dropped) == (3, 2, 1, 1)
     assert remove_priors("1. No new effusion. 2. Cardiomegaly.").text == "Cardiomegaly."
 
 
-def test_text_without_a_mention_is_left_as_it_is() -> None:
+def test_text_without_a_mention_is_unchanged() -> None:
     text = "The lungs are clear. No effusion; no pneumothorax. 2.5 cm nodule, T 8."
     assert remove_priors(text).text == text
     assert remove_priors("").text == ""
@@ -317,7 +317,7 @@ def test_detection_on_the_held_out_half(shared: Path) -> None:
     with LABELS.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             sentence = texts[row["uid"]][int(row["sentence"]) - 1]
-            assert hashlib.sha256(sentence.encode()).hexdigest()[:8] == row["sha256"], "sentences are split otherwise"
+            assert hashlib.sha256(sentence.encode()).hexdigest()[:8] == row["sha256"], "the sentence splitter has changed"
             found = mentions_prior(sentence)
             kind = ("hit" if found else "missed") if row["prior"] == "1" else ("false" if found else "right")
             counts[row["half"]][kind] += 1
@@ -330,7 +330,7 @@ def test_detection_on_the_held_out_half(shared: Path) -> None:
 
 
 def test_two_readers_agree() -> None:
-    """Cohen's kappa of the labels of two readers, as `docs/reports.md` gives it."""
+    """Cohen's kappa of the labels of two readers, as reported in `docs/reports.md`."""
     with LABELS.open(encoding="utf-8", newline="") as file:
         pairs = [(row["prior"], row["second_reader"]) for row in csv.DictReader(file) if row["second_reader"]]
     assert len(pairs) == 60
@@ -341,7 +341,7 @@ def test_two_readers_agree() -> None:
 
 
 def test_every_edit_of_the_open_i_reports(shared: Path) -> None:
-    """No mention is left, no word is new, and a removal of what is left changes nothing."""
+    """The edited text has no mention and no new word, and a second removal changes nothing."""
     edits = dropped = 0
     for row in reports(shared):
         for section in ("findings", "impression"):

@@ -1,4 +1,4 @@
-"""Report text to sections: self-written reports in the styles of MIMIC-CXR, and Open-i reports parsed back."""
+"""Sections of reports written for the test in the style of MIMIC-CXR, and of reassembled Open-i reports."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_styles(text: str, expected: Report) -> None:
         "Impression of the diaphragm on the liver.",
     ],
 )
-def test_headers_inside_sentences_are_none(sentence: str) -> None:
+def test_names_inside_sentences_are_not_headers(sentence: str) -> None:
     report = parse_report(f"INDICATION: Pain.\n\nFINDINGS: {sentence}\n\nIMPRESSION: Normal.")
     assert report == Report(indication="Pain.", findings=" ".join(sentence.split()), impression="Normal.")
 
@@ -116,8 +116,8 @@ def test_what_follows_the_impression_is_no_findings() -> None:
     assert parse_report(text) == Report(comparison="___", impression="Normal.")
 
 
-def test_open_i_reports_joined_and_parsed_back(shared: Path) -> None:
-    """3,365 reports with headers, case, wrapping and indentation drawn at random, from tables that the parser lacks."""
+def test_reassembled_open_i_reports(shared: Path) -> None:
+    """3,365 reports with random headers, case, wrapping and indentation, from tables separate from the parser's."""
     with (shared / "openi/reports.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     headers = {
@@ -151,7 +151,7 @@ def test_open_i_reports_joined_and_parsed_back(shared: Path) -> None:
 @pytest.mark.parametrize(
     "piece", ["A ", "word ", " ", "\n", "FINDINGS: ", "FINDINGS ", "A:", "(", " \t*#", "_", "A - "]
 )
-def test_long_texts_take_no_time(piece: str) -> None:
+def test_long_texts_take_linear_time(piece: str) -> None:
     started = time.process_time()
     parse_report(piece * 20_000)
     assert time.process_time() - started < 2

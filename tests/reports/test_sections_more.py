@@ -1,4 +1,4 @@
-"""More reports in the style of MIMIC-CXR, and Open-i reports in disguise, parsed back."""
+"""More reports in the style of MIMIC-CXR, and Open-i reports reassembled with random layouts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_thirty_layouts(headers: tuple[str, str, str, str, str], end: str, gap: 
 
 
 def documented() -> set[tuple[str, str]]:
-    """The misses that `docs/reports.md` lists, with what is the matter with them."""
+    """The sections that `docs/reports.md` lists as parsed differently."""
     text = (Path(__file__).parents[2] / "docs/reports.md").read_text(encoding="utf-8")
     listed = text[text.index("The 12 others:") : text.index("nine of the\n")]
     found = set()
@@ -51,7 +51,7 @@ def documented() -> set[tuple[str, str]]:
 
 
 def joined(row: dict[str, str], rng: random.Random) -> tuple[str, dict[str, str]]:
-    """One report as raw text: header case, order, synonyms, punctuation, wrapping and indentation by chance."""
+    """One report as raw text with random header case, order, synonyms, punctuation, wrapping and indentation."""
     synonyms = {
         "indication": ["indication", "clinical history", "history", "reason for exam", "reason for examination"],
         "comparison": ["comparison", "comparisons", "comparison study"],
@@ -79,7 +79,7 @@ def joined(row: dict[str, str], rng: random.Random) -> tuple[str, dict[str, str]
     return title + gap.join(parts), given
 
 
-def test_open_i_reports_in_disguise(shared: Path) -> None:
+def test_open_i_reports_with_random_layouts(shared: Path) -> None:
     with (shared / "openi/reports.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     rng = random.Random(4)

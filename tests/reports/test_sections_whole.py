@@ -1,4 +1,4 @@
-"""Whole reports in the style of MIMIC-CXR, written for this test, with what makes real ones odd."""
+"""Whole reports in the style of MIMIC-CXR, written for this test, with the irregularities of real ones."""
 
 from __future__ import annotations
 

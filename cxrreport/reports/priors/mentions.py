@@ -1,4 +1,4 @@
-"""Does a sentence mention an earlier study? Patterns, each of which is enough to say so."""
+"""Patterns that detect mentions of prior studies; a sentence that matches one of them has a mention."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cxrreport.reports.priors.vocabulary import (
     SEEN,
 )
 
-# What stands before a resolution (or a change) that is yet to come.
+# Words before a future resolution or change.
 _FUTURE = (
     r"(?:ensure|document|confirm|assess|assure|insure|evaluate|until|verify|demonstrate|establish|show|exclude|to|"
     r"(?<!negative )for|check|monitor|prove)\s+"
     r"(?:(?:the|its|their|for|complete|full|interval|expected|any|possible|continued)\s+)*"
 )
-_YET_TO_COME = re.compile(
+_FUTURE_CHANGE = re.compile(
     rf"\b{_FUTURE}(?:resolution|clearance|clearing|stability|progression|improvement|interval change|change|"
     r"(?:\w+ ){0,3}(?:resolution|stability|clearing|clearance))\b",
     re.IGNORECASE,
@@ -127,15 +127,15 @@ _COMPILED = [re.compile(pattern, re.IGNORECASE) for pattern in _MENTIONS]
 
 
 def mentions_prior(sentence: str) -> bool:
-    """True where a sentence says something that only an earlier study of the patient can tell.
+    """True if a sentence states something that cannot be known without a prior study of the patient.
 
-    That is: stable, new, gone, changed, compared, or that there is nothing to compare with. History (an old fracture,
-    prior surgery) and what is asked of the future (follow-up to resolution) are none.
+    That is: stable, new, gone, changed, compared, or that no study is available for comparison. History (an old
+    fracture, prior surgery) and recommendations (follow-up to resolution) are not mentions.
     """
     plain = without_future(" ".join(sentence.split()))
     return any(pattern.search(plain) for pattern in _COMPILED)
 
 
 def without_future(text: str) -> str:
-    """A text without what is asked of the future ("follow-up to resolution")."""
-    return _YET_TO_COME.sub(" ", text)
+    """Remove future changes ("follow-up to resolution") from a text."""
+    return _FUTURE_CHANGE.sub(" ", text)

@@ -1,12 +1,11 @@
-"""Mentions of earlier studies, found and taken out of a report by rules.
+"""Removal of mentions of prior studies from a report by rules.
 
-A model that sees one image cannot know what is stable, new or gone; PaliGemma 2 (arXiv 2412.03555) removed such words
-from MIMIC-CXR with a language model. Here rules edit what can be edited without a change of meaning ("Stable
-cardiomegaly" becomes "Cardiomegaly") and leave out, and count, what cannot ("No new effusion" is not "No effusion").
+A model that sees one image cannot tell what is stable, new or gone. PaliGemma 2 (arXiv 2412.03555) removed such words
+from MIMIC-CXR with a language model. The rules here edit a sentence if its meaning does not change ("Stable
+cardiomegaly" becomes "Cardiomegaly"), and otherwise drop and count it ("No new effusion" is not "No effusion").
 
-Editing only deletes words, but for a few verbs ("remains" becomes "is"). No deletion touches a negation, a word of
-change within the reach of a negation is never deleted alone, and what still mentions an earlier study after all rules
-is left out.
+Edits only delete words, except for a few verbs ("remains" becomes "is"). No deletion touches a negation. A word of
+change in the scope of a negation is never deleted alone. A sentence that still has a mention afterwards is dropped.
 """
 
 from __future__ import annotations
@@ -17,27 +16,27 @@ from dataclasses import dataclass
 
 from cxrreport.reports.priors.mentions import mentions_prior
 from cxrreport.reports.priors.rules import (
-    SAID_TO_CHANGE,
+    STATES_A_CHANGE,
     VERB,
     cannot_be_edited,
     edit_clause,
-    polished,
-    says_nothing,
-    without_comparison,
+    is_anatomy_only,
+    remove_comparison,
+    tidy,
 )
 from cxrreport.reports.sentences import sentences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edited:
-    """A text without mentions of earlier studies.
+    """A text without mentions of prior studies.
 
     Args:
-        text: what is left of it.
-        sentences: number of its sentences.
-        mentioned: how many of them mentioned an earlier study: `edited` + `dropped`.
-        edited: how many were changed, or lost a clause.
-        dropped: how many were left out as a whole.
+        text: the remaining text.
+        sentences: number of sentences before removal.
+        mentioned: number of sentences with a mention: `edited` + `dropped`.
+        edited: number of sentences that were changed or lost a clause.
+        dropped: number of sentences that were removed.
     """
 
     text: str
@@ -48,14 +47,14 @@ class Edited:
 
 
 def remove_priors(text: str) -> Edited:
-    """Take the mentions of earlier studies out of a section.
+    """Remove the mentions of prior studies from a section.
 
     Args:
         text: findings or impression.
 
     Returns:
-        The sentences that mention none as they are, others edited, and without those that cannot be edited safely.
-        A numbered list is numbered anew where an item is gone.
+        The text with its sentences unchanged, edited, or dropped if no safe edit exists. A numbered list is renumbered
+        after an item is dropped.
     """
     given = sentences(text)
     kept: list[str] = []
@@ -78,10 +77,10 @@ def remove_priors(text: str) -> Edited:
 
 
 def edit_sentence(sentence: str) -> str | None:
-    """One sentence without its mention of an earlier study, or None where no safe edit is known."""
-    number, body, mark = _taken_apart(sentence)
+    """Remove the mention from a sentence; `None` if no safe edit exists."""
+    number, body, mark = _parts(sentence)
     kept: list[tuple[str, str]] = []
-    without = without_comparison(body)
+    without = remove_comparison(body)
     if cannot_be_edited(body):
         return None
     compared = without != body
@@ -89,16 +88,14 @@ def edit_sentence(sentence: str) -> str | None:
         edited = edit_clause(clause) if compared or mentions_prior(clause) else clause
         if edited:
             kept.append((link, edited))
-    if not kept or (compared and any(SAID_TO_CHANGE.search(clause) for _, clause in kept)):
+    if not kept or (compared and any(STATES_A_CHANGE.search(clause) for _, clause in kept)):
         return None
     joined = kept[0][1] + "".join(f"{link}{_lowered(clause)}" for link, clause in kept[1:])
-    result = polished(joined)
-    if VERB.match(result) or mentions_prior(result) or says_nothing(result):
+    result = tidy(joined)
+    if VERB.match(result) or mentions_prior(result) or is_anatomy_only(result):
         return None
     return f"{number}{result}{mark}"
 
-
-# --- A sentence in its parts ---
 
 _PARTS = re.compile(r"^(?P<number>\(?\d{1,2}[.)]\s+)?(?P<body>.*?)(?P<mark>[\s.?!]*)$", re.DOTALL)
 _LINK = re.compile(
@@ -110,10 +107,12 @@ _LINK = re.compile(
     re.IGNORECASE,
 )
 
-_LEADS = re.compile(r"^(?:on|in|at|within|with|along|over|near|below|above|from|for|given|due)\b", re.IGNORECASE)
+_LEADING_PHRASE = re.compile(
+    r"^(?:on|in|at|within|with|along|over|near|below|above|from|for|given|due)\b", re.IGNORECASE
+)
 
 
-def _taken_apart(sentence: str) -> tuple[str, str, str]:
+def _parts(sentence: str) -> tuple[str, str, str]:
     match = _PARTS.match(" ".join(sentence.split()))
     if match is None:  # the pattern matches everything
         return "", sentence, ""
@@ -121,10 +120,10 @@ def _taken_apart(sentence: str) -> tuple[str, str, str]:
 
 
 def _clauses(body: str) -> Iterator[tuple[str, str]]:
-    """The clauses that can be judged alone, each with what links it to the one before."""
+    """The clauses that can be edited independently, each with the words that link it to the previous one."""
     start, link = 0, ""
     for match in _LINK.finditer(body):
-        if _LEADS.match(body[start : match.start()]) and not VERB.search(body[start : match.start()]):
+        if _LEADING_PHRASE.match(body[start : match.start()]) and not VERB.search(body[start : match.start()]):
             continue  # "On the lateral view, there is ..."
         yield link, body[start : match.start()]
         start, link = match.end(), match.group()
@@ -136,7 +135,7 @@ def _lowered(clause: str) -> str:
 
 
 def _renumbered(kept: list[str]) -> list[str]:
-    """Numbers at the start of sentences counted anew from 1; a single one is no list."""
+    """Renumber numbered sentences from 1; the number of a single one is removed."""
     numbered = [bool(re.match(r"\d{1,2}\.\s", sentence)) for sentence in kept]
     if sum(numbered) <= 1:
         return [re.sub(r"^\d{1,2}\.\s+", "", sentence) for sentence in kept]

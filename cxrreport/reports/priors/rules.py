@@ -1,4 +1,4 @@
-"""Rules that take the mention of an earlier study out of one clause. They delete words, and touch no negation."""
+"""Rules that remove the mention of a prior study from one clause by deleting words other than negations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from cxrreport.reports.priors.mentions import without_future
 from cxrreport.reports.priors.vocabulary import (
     ADVERB,
     ANATOMY,
+    ASPECT,
     CHANGE,
     COMPARED,
     DEGREE,
@@ -20,12 +21,11 @@ from cxrreport.reports.priors.vocabulary import (
     SEEN,
     SINCE,
     STUDY,
-    WHEREIN,
 )
 
 _FLAGS = re.IGNORECASE
-# What a deletion of words could turn into something else: such a clause is left out as a whole.
-_NEVER_EDITED = (
+# Deleting words from such a clause could change its meaning, so the whole clause is dropped.
+_NOT_EDITABLE_PATTERNS = (
     r"\b(?:resol(?:ved|ution|ves)|cleared|clearing|clearance)\b",
     r"\bno longer\b|\bnot any longer\b|\bdisappear",
     (
@@ -54,7 +54,7 @@ _NEVER_EDITED = (
     r"\b(?:waxing|waning|fluctuat\w+|alternat\w+)\b",
     r"\bunless\b|\bwhether\b|\bcannot\b",
 )
-_NEVER = [re.compile(pattern, _FLAGS) for pattern in _NEVER_EDITED]
+_NOT_EDITABLE = [re.compile(pattern, _FLAGS) for pattern in _NOT_EDITABLE_PATTERNS]
 _NEGATION = re.compile(
     r"\b(?:no|not|without|absent|absence|negative|free|nor|neither|never|none|rather than|denies|denied|cannot|"
     r"lack|lacks|unlikely|rules? out|ruled out|excluded?)\b",
@@ -82,7 +82,7 @@ def _rule(pattern: str, replacement: str = "") -> Callable[[str], str]:
 
 
 _NO_CHANGE = [
-    # "No change" is said with a negation and is none: it becomes "unchanged" before negations are looked at.
+    # "No change" has a negation but denies no finding: it becomes "unchanged" before negations are searched.
     _rule(
         rf"\b(?:there (?:is|are|has been|have been|was)\s+)?(?:no|without|little)\s+{NOTABLE}changes?\s+"
         r"(?:in|of|to|involving)\s+(?:the\s+)?(?:(?:appearance|size|extent|position)\s+of\s+)?(?:the\s+)?",
@@ -116,8 +116,8 @@ _COMPARISON = [
     _rule(rf",?\s+(?:as|like)\s+(?:on|in)\s+{STUDY}"),
     _rule(r",?\s+as\s+(?:before|previously)\b(?!\s+\w)"),
     _rule(
-        rf"\b(?P<same>{SAME}|{GROWN}|change\w*)(?P<wherein>{WHEREIN})\s+(?:since|from|to|with|than|over|as)\s+{SINCE}",
-        r"\g<same>\g<wherein>",
+        rf"\b(?P<same>{SAME}|{GROWN}|change\w*)(?P<aspect>{ASPECT})\s+(?:since|from|to|with|than|over|as)\s+{SINCE}",
+        r"\g<same>\g<aspect>",
     ),
     _rule(rf"\s*,?\s+\bsince\s+{SINCE}"),
     _rule(rf"\s*,?\s+\b(?:from|than)\s+{STUDY}(?=\s*(?:$|[,;)]))"),
@@ -173,11 +173,11 @@ _POSITION = [
 ]
 _RELATIVE = _rule(
     rf"\s*,?\s*\b(?:which|that)\s+(?:is|are|appears?|remains?|has been|have been|has|have)\s+(?:been\s+)?{ADVERB}"
-    rf"(?:{SAME}|{GROWN}){WHEREIN}"
+    rf"(?:{SAME}|{GROWN}){ASPECT}"
 )
 _APPOSITION = _rule(
     rf"\s*(?:,\s*(?:but|and|though|although)?|\bbut\b|\band\b|\(|--?)\s*(?:(?:appears?|is|are)\s+)?{ADVERB}"
-    rf"(?:{SAME}|{GROWN}|{GROWING}){WHEREIN}\)?(?=\s*(?:$|,|\bwith\b|\band\b|\bwithout\b))"
+    rf"(?:{SAME}|{GROWN}|{GROWING}){ASPECT}\)?(?=\s*(?:$|,|\bwith\b|\band\b|\bwithout\b))"
 )
 _THERE_CHANGED = re.compile(
     rf"^(?:there (?:is|are|has been|have been)\s+)?(?:an?\s+|the\s+)?{ADVERB}{DEGREE}(?:(?:interval|new)\s+)?{DEGREE}"
@@ -187,7 +187,7 @@ _THERE_CHANGED = re.compile(
 )
 _PREDICATE = re.compile(
     r"^(?P<subject>.+?),?\s+(?P<verb>is|are|has been|have been|has|have|appears?|looks?|seems?)(?:\s+to (?:be|have))?"
-    rf"(?:\s+been)?\s+{ADVERB}(?P<state>{SAME}|{GROWN}|new)(?:\s+(?:to|or|and)\s+{ADVERB}(?:{GROWN}|{SAME}))?{WHEREIN}"
+    rf"(?:\s+been)?\s+{ADVERB}(?P<state>{SAME}|{GROWN}|new)(?:\s+(?:to|or|and)\s+{ADVERB}(?:{GROWN}|{SAME}))?{ASPECT}"
     r"(?:\s+(?:slightly|significantly|markedly|mildly))?(?P<rest>\s*$|,?\s+(?:with|without|and|but|at|on|in)\b.*|,\s.*)$",
     _FLAGS,
 )
@@ -196,10 +196,10 @@ _STATES = re.compile(
     r"(?:within|normal|enlarged|unremarkable|clear|top|borderline|upper|prominent|tortuous|elevated|intact)\b.*)$",
     _FLAGS,
 )
-_NOW = re.compile(
+_NEW_STATE = re.compile(
     r"^\s*,?\s*(?:and|but)\s+(?P<state>(?:is|are|appears?|measures?|projects?|terminates?)\s+.+)$", _FLAGS
 )
-_MEANT = re.compile(r"^\s*,?\s*and\s+(?P<meaning>(?:may|could|might|likely|probably)\b.*)$", _FLAGS)
+_INTERPRETATION = re.compile(r"^\s*,?\s*and\s+(?P<meaning>(?:may|could|might|likely|probably)\b.*)$", _FLAGS)
 _EXPLAINED = re.compile(
     r"^(?:\s*,)?\s*(?:X{3,}|___|with|without|at|on|in|likely|probably|most|consistent|compatible|suggest\w+|represent\w+|"
     r"(?:measur|terminat|end|project|overly|extend|involv|obscur)ing)\b",
@@ -220,7 +220,7 @@ _BESIDE = re.compile(
     rf"\b(unremarkable|normal|clear|intact|enlarged|tortuous|small|mild|moderate)\s+(?:and|but)\s+{_ADJECTIVE}\s+",
     _FLAGS,
 )
-_STAYS = re.compile(r"^(?:persist\w*|residual|remain\w*)$", _FLAGS)
+_PERSISTENCE = re.compile(r"^(?:persist\w*|residual|remain\w*)$", _FLAGS)
 _HANGING = re.compile(
     r"(?:^|\s)(?:is|are|was|were|has|have|been|and|or|but|with|without|no|of|in|the|a|an|to|appears?|there|from|by|as|"
     r"which|that|than|since|on|at|there (?:is|are)(?: an?)?)$",
@@ -228,48 +228,50 @@ _HANGING = re.compile(
 )
 
 
-# "No effusion since the prior study" may be said of a new one only.
+# "No effusion since the prior study" may deny new effusions only.
 _NOT_SINCE = re.compile(
     rf"{_NEGATION.pattern}(?:(?!\b{SAME}\b)[^,;])*?(?:\b{COMPARED}|\bsince\s+{SINCE}|\b(?:from|than)\s+{STUDY})", _FLAGS
 )
-# What is compared here cannot be told once the comparison is gone.
-_UNCLEAR = (
+# Without the comparison, these clauses are unclear.
+_UNCLEAR_PATTERNS = (
     rf"\b(?:X{{3,}}|___)\s+(?:(?:as|when)\s+)?(?:compared|since\s+{SINCE})",
     (
         rf"\b(?:lower|higher|greater|fewer|larger|smaller|more|less|better|worse)\b(?!\s+(?:lobes?|left|right|zone|thora))"
         rf"(?:\s+[\w-]+){{0,4}}\s+(?:{COMPARED}|than\s+{SINCE}|since\s+{SINCE}|from\s+{STUDY})"
     ),
 )
-_COMPARED_UNCLEARLY = [re.compile(pattern, _FLAGS) for pattern in _UNCLEAR]
-SAID_TO_CHANGE = re.compile(rf"\b(?:{GROWN}|{GROWING}|changes? in)\b(?!\s+than\s+(?:the\s+)?(?:right|left))", _FLAGS)
+_UNCLEAR_COMPARISON = [re.compile(pattern, _FLAGS) for pattern in _UNCLEAR_PATTERNS]
+STATES_A_CHANGE = re.compile(rf"\b(?:{GROWN}|{GROWING}|changes? in)\b(?!\s+than\s+(?:the\s+)?(?:right|left))", _FLAGS)
 
 
 def cannot_be_edited(body: str) -> bool:
-    """True for a sentence of which a deletion would make another one, whatever its clauses."""
-    return bool(_NOT_SINCE.search(_said_plainly(body))) or any(pattern.search(body) for pattern in _COMPARED_UNCLEARLY)
+    """True if deleting words would change the meaning of the sentence, whatever its clauses are."""
+    return bool(_NOT_SINCE.search(_replace_no_change(body))) or any(
+        pattern.search(body) for pattern in _UNCLEAR_COMPARISON
+    )
 
 
-def _said_plainly(body: str) -> str:
+def _replace_no_change(body: str) -> str:
     for rule in _NO_CHANGE:
         body = rule(body).strip()
     return body
 
 
-def without_comparison(body: str) -> str:
-    """A sentence without what it is compared with."""
-    body = _said_plainly(body)
+def remove_comparison(body: str) -> str:
+    """Remove the study that a sentence is compared with."""
+    body = _replace_no_change(body)
     for rule in _COMPARISON:
         body = rule(body).strip()
     return body
 
 
 def edit_clause(clause: str) -> str:
-    """The clause without its mention, or nothing."""
+    """Remove the mention from a clause; empty if no safe edit exists."""
     plain = without_future(clause)
-    if any(pattern.search(plain) for pattern in _NEVER):
+    if any(pattern.search(plain) for pattern in _NOT_EDITABLE):
         return ""
     if re.match(r"unchanged\b.*\bor\b", clause, _FLAGS):
-        return ""  # "no change in A or B": which of them there is, is not said
+        return ""  # "no change in A or B" does not state which of them is present
     clause = _RELATIVE(clause)
     for rule in _POSITION + _REMAINS:
         clause = rule(clause).strip()
@@ -279,19 +281,19 @@ def edit_clause(clause: str) -> str:
         clause = re.sub(rf"\s+(?:from|since)\s+{SINCE}$", "", changed["what"], flags=_FLAGS)
         if _PRONOUN.match(clause) or re.match(r"(?:aeration|lung volumes?|inflation|visuali)", clause, _FLAGS):
             return ""
-    clause = _without_predicate(clause)
+    clause = _remove_predicate(clause)
     clause = _ATTRIBUTE.sub("", _BESIDE.sub(r"\1 ", clause)).strip()
-    clause = _without_empty_head(polished(clause))
-    return "" if _HANGING.search(clause) or _PRONOUN.fullmatch(clause) or says_nothing(clause) else clause
+    clause = _remove_anatomy_head(tidy(clause))
+    return "" if _HANGING.search(clause) or _PRONOUN.fullmatch(clause) or is_anatomy_only(clause) else clause
 
 
 def _before_negated_change(clause: str) -> str:
-    """What stands before a negation that reaches a word of change ("without new opacity"), or nothing.
+    """The text before a negated word of change ("without new opacity"); empty if it is incomplete.
 
-    "No persistent pneumothorax" is no such case: what is not there any more is not there.
+    "No persistent pneumothorax" does not count: it means that there is no pneumothorax.
     """
     for negation in _NEGATION.finditer(clause):
-        reached = [word for word in _CHANGED.finditer(clause, negation.end()) if not _STAYS.match(word.group())]
+        reached = [word for word in _CHANGED.finditer(clause, negation.end()) if not _PERSISTENCE.match(word.group())]
         if not reached:
             continue
         before = re.sub(r"(?:\s*,)?(?:\s+(?:and|but|with|or))?\s*$", "", clause[: negation.start()], flags=_FLAGS)
@@ -301,8 +303,8 @@ def _before_negated_change(clause: str) -> str:
     return clause
 
 
-def _without_predicate(clause: str) -> str:
-    """`The effusion is unchanged` to `The effusion`, a state that is named beside it kept."""
+def _remove_predicate(clause: str) -> str:
+    """`The effusion is unchanged` to `The effusion`; another state beside it is kept."""
     match = _PREDICATE.match(clause)
     if not match:
         return clause
@@ -310,24 +312,22 @@ def _without_predicate(clause: str) -> str:
     if VERB.search(subject) or _NEGATION.search(subject) or _PRONOUN.match(subject):
         return ""
     grown = not re.fullmatch(SAME, match["state"], _FLAGS)
-    meant = _MEANT.match(rest)
-    if meant and not (grown and says_nothing(subject)):
-        return f"{subject} {meant['meaning']}"
-    now = _NOW.match(rest)
-    if now and not says_nothing(subject):
-        return f"{subject} {now['state']}"
+    interpretation = _INTERPRETATION.match(rest)
+    if interpretation and not (grown and is_anatomy_only(subject)):
+        return f"{subject} {interpretation['meaning']}"
+    new_state = _NEW_STATE.match(rest)
+    if new_state and not is_anatomy_only(subject):
+        return f"{subject} {new_state['state']}"
     state = _STATES.match(rest)
     if state and not grown:
         verb = "are" if match["verb"].lower() in {"are", "have been", "have", "appear", "look", "seem"} else "is"
         return f"{subject} {verb} {state['state']}"
     if not rest.strip():
         return subject
-    if _EXPLAINED.match(rest) and not (grown and (says_nothing(subject) or _NEGATION.search(rest))):
+    if _EXPLAINED.match(rest) and not (grown and (is_anatomy_only(subject) or _NEGATION.search(rest))):
         return f"{subject}{rest}"
     return ""
 
-
-# --- What is left ---
 
 _HEAD = re.compile(r"^(?P<head>[\w /-]+?)(?P<link>,\s+|\s+with(?:out|\s+no)?\s+)(?P<tail>.+)$", _FLAGS)
 _PLACE = re.compile(
@@ -337,21 +337,21 @@ _PLACE = re.compile(
 _OF_A_SIZE = re.compile(r"\b(?:heart|cardi\w+|size|silhouettes?|contours?|aorta|aortic)\b", _FLAGS)
 
 
-def _without_empty_head(text: str) -> str:
+def _remove_anatomy_head(text: str) -> str:
     """`Chest with hiatal hernia` to `Hiatal hernia`, `Lung volumes without effusion` to `No effusion`."""
     match = _HEAD.match(text)
-    if not match or not says_nothing(match["head"]) or _PLACE.search(match["head"]) or VERB.search(match["head"]):
+    if not match or not is_anatomy_only(match["head"]) or _PLACE.search(match["head"]) or VERB.search(match["head"]):
         return text
     link = match["link"].lower().strip()
     if re.search(r"X{3,}|_", match["head"]) or (link == "," and _OF_A_SIZE.search(match["head"])):
-        return text  # what follows may be said of it: "Heart size, moderately enlarged"
+        return text  # the tail may describe the head: "Heart size, moderately enlarged"
     if link in {"without", "with no"}:
         return f"No {match['tail']}"
-    return polished(match["tail"])
+    return tidy(match["tail"])
 
 
-def polished(text: str) -> str:
-    """Blanks, commas, articles and the capital at the start put right."""
+def tidy(text: str) -> str:
+    """Correct spaces, commas, articles and the initial capital."""
     text = re.sub(r"\s+", " ", text).strip(" ,;")
     text = re.sub(r"\s+([,;.])", r"\1", re.sub(r",(?:\s*,)+", ",", text))
     text = re.sub(r"^(?:and|but|while|although|however|with)\s+", "", text, flags=_FLAGS)
@@ -362,6 +362,6 @@ def polished(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def says_nothing(text: str) -> bool:
-    """True where every word names what is always there ("Cardiac silhouette")."""
+def is_anatomy_only(text: str) -> bool:
+    """True if every word names normal anatomy or the examination ("Cardiac silhouette")."""
     return all(word in ANATOMY for word in re.findall(r"[a-z_]+(?:[-/][a-z]+)*", text.lower()))

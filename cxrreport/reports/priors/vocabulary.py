@@ -1,7 +1,7 @@
-"""The words by which a report speaks of an earlier study. All patterns are for `re.IGNORECASE`.
+"""Patterns for words that refer to a prior study. All are for `re.IGNORECASE`.
 
-Earlier *imaging* is meant. History stays: a prior operation, an old fracture, a chronic disease. So does what is asked
-of the future: a follow-up, resolution that is to be documented.
+They cover prior *imaging*, and neither history (an operation, an old fracture, a chronic disease) nor recommendations
+(a follow-up, documentation of resolution).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NOTABLE = (
     r"(?:(?:significant|interval|appreciable|substantial|definite|obvious|gross|overall|relevant|major|marked|apparent|"
     r"discernible|convincing|important|clinically|other|great|evident|visible|real|further)\s+){0,3}"
 )
-WHEREIN = (
+ASPECT = (
     r"(?:\s+in\s+(?:(?:its|their|overall|the)\s+)*"
     r"(?:size|appearance|position|positioning|extent|configuration|contours?|number|degree|severity|distribution|"
     r"location|volume|caliber|course|alignment|placement|prominence|conspicuity|density|width|morphology|shape)"
@@ -56,7 +56,7 @@ STUDY = (
     rf"(?=\s+(?:of|from|dated|performed|obtained|done|on|earlier|yesterday|X{{3,}}|___)))"
     rf"(?:,?\s+(?:of|from|dated|performed|obtained|done|acquired|taken|on|at)(?:\s+on)?\s+{DATE}|,?\s+{DATE})*"
 )
-"""A noun phrase that names an earlier study, with its date where it has one."""
+"""A noun phrase for a prior study, with its date if there is one."""
 SINCE = rf"(?:{STUDY}|(?:approximately\s+)?{DATE}|(?:that|the prior|the previous) (?:time|one)|then|before|prior)"
 SEEN = (
     r"(?:seen|present|noted|visuali[sz]ed|visible|identified|demonstrated|described|evident|apparent|appreciated|"
@@ -66,7 +66,7 @@ COMPARED = (
     rf"(?:(?:as|when|if)\s+)?(?:compared|comparing|in comparison|by comparison|in relation|relative|allowing for)\s+"
     rf"(?:(?:to|with|and)\s+)?{SINCE}"
 )
-_ALWAYS_THERE = """
+_ANATOMY_WORDS = """
     heart cardiac cardio cardiomediastinal cardiopulmonary mediastinal mediastinum hilar hila hilum silhouette
     silhouettes contour contours size sizes lung lungs pulmonary vascularity vasculature vessels aeration inflation
     expansion volume volumes appearance appearances chest exam examination study radiograph radiographs film films
@@ -78,5 +78,5 @@ _ALWAYS_THERE = """
     that these those pattern patterns and/or or as well severity degree extent number xxxx ___ clinical positioning
     location evaluation assessment comparison interval time lateral frontal ap pa portable
 """
-ANATOMY = frozenset(_ALWAYS_THERE.split())
-"""Words that name what is always there: a phrase of nothing else is no finding."""
+ANATOMY = frozenset(_ANATOMY_WORDS.split())
+"""Words for normal anatomy and the examination: a phrase of these words alone states no finding."""
