@@ -143,14 +143,15 @@ def _blocks(text: str, headers_of: Collection[str], *, generated: bool = False) 
 def _split_inside(line: str, headers_of: Collection[str], generated: bool) -> list[str]:
     """Break a line before every header inside it."""
     parts = []
-    start = 0
+    start, first = 0, len(line) - len(line.lstrip(" \t*#"))
     for match in (_INSIDE_GENERATED if generated else _INSIDE_REPORT).finditer(line):
         at = match.start("name")
         if _section_of_name(match["name"]) not in headers_of:
             continue
         if generated:
             any_case = match["name"].lower().startswith(("finding", "impression"))
-            accepted = match["name"].isupper() or (any_case and not _continues(line[max(start, at - 20) : at].rstrip()))
+            before = line[max(start, at - 20) : at].rstrip()
+            accepted = at > first and (match["name"].isupper() or (any_case and not _continues(before)))
         else:
             # `CHEST COMPARISON:` ends in a known name, and so may a sentence in capitals.
             before = line[start : match.start()].rstrip()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cxrreport.records import Report
-from cxrreport.reports.sections import parse_report
+from cxrreport.reports.sections import parse_report, split_generated
 
 FULL = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)
@@ -149,9 +149,33 @@ def test_reassembled_open_i_reports(shared: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["A ", "word ", " ", "\n", "FINDINGS: ", "FINDINGS ", "A:", "(", " \t*#", "_", "A - "]
+    "piece", ["A ", "word ", " ", "\n", "FINDINGS: ", "FINDINGS ", "A:", "(", " \t*#", "_", "A - ", "the findings: "]
 )
 def test_long_texts_take_linear_time(piece: str) -> None:
     started = time.process_time()
     parse_report(piece * 20_000)
+    split_generated(piece * 20_000)
     assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Findings: Clear. Impression: Normal.", {"": "", "findings": "Clear.", "impression": "Normal."}),
+        ("Findings: Heart normal Impression: Normal", {"": "", "findings": "Heart normal", "impression": "Normal"}),
+        (f"Clear{' ' * 30}IMPRESSION: Normal.", {"": "Clear", "impression": "Normal."}),
+        ("Clear.IMPRESSION: Normal.", {"": "Clear.", "impression": "Normal."}),
+        ("FINDINGS: See the impression: normal.", {"": "", "findings": "See the impression: normal."}),
+        ("FINDINGS/IMPRESSION: Normal.", {"": "", "findings": "Normal."}),
+        ("**FINDINGS:** A.\r\n\r\n**IMPRESSION:**\r\nB.", {"": "", "findings": "A.", "impression": "B."}),
+        ("EXAM: Chest. FINDINGS: A.", {"": "", "other": "Chest.", "findings": "A."}),
+        ("FINDINGS: A.\nB.\nIMPRESSION:", {"": "", "findings": "A.\nB.", "impression": ""}),
+    ],
+)
+def test_generated_texts(text: str, expected: dict[str, str]) -> None:
+    assert split_generated(text) == expected
+
+
+def test_other_headers_are_text_if_not_requested() -> None:
+    text = "FINDINGS: A. RECOMMENDATION: CT."
+    assert split_generated(text, headers_of=("findings",)) == {"": "", "findings": "A. RECOMMENDATION: CT."}
