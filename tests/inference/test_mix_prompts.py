@@ -140,5 +140,5 @@ def test_a_drawn_box_lies_around_what_it_is_about(resize: str, sides: tuple[int,
 
 def test_an_impossible_box_cannot_be_made() -> None:
     box = Box(label="x", top=0, left=0, bottom=1, right=1)
-    with pytest.raises(ValueError, match="is no box"):
+    with pytest.raises(ValueError, match="is not a box"):
         dataclasses.replace(box, right=0)
