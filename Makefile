@@ -26,7 +26,7 @@ export DO_NOT_TRACK = 1
 
 help:
 	@echo 'make demo      the whole pipeline on phantoms, into demo-out/'
-	@echo 'make test      the tests that take seconds'
+	@echo 'make test      the tests, without the slow ones'
 	@echo 'make test-all  all tests'
 	@echo 'make lint      style, types, import contracts'
 	@echo 'make bench     every benchmark, one table each'

@@ -1,1 +1,1 @@
-"""From files as hospitals and data sets keep them to a manifest, images for the model, and a ledger of the rest."""
+"""Studies on disk to a manifest and model-ready images; `ingest` is the command."""

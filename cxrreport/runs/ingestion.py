@@ -1,4 +1,4 @@
-"""From DICOM and reports to a manifest and images."""
+"""Ingest: DICOM and reports to a manifest and images."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 def ingest(
     settings: IngestSettings, *, progress: Progress | None = None, rewriter: Callable[[str], str] | None = None
 ) -> Summary[IngestSummary]:
-    """DICOM (or PNG, JPEG) and reports to a manifest and model-ready images.
+    """Convert DICOM (or PNG, JPEG) and reports into a manifest and model-ready images.
 
     Args:
-        settings: what to read, and how.
-        progress: told about headers, reports and studies.
-        rewriter: takes mentions of earlier studies out of a section, in the place of the rules.
+        settings: input, layout, image and report options.
+        progress: called with completed and total headers, reports and studies.
+        rewriter: removes mentions of prior studies from a section, instead of the rules.
 
     Raises:
-        CxrReportError: one of its kinds; see `ingestion.ingest.ingest`.
+        CxrReportError: see `ingestion.ingest.ingest`.
     """
     from cxrreport.dataset import Manifest
     from cxrreport.ingestion.ingest import ingest as work
@@ -43,7 +43,7 @@ def ingest(
 
 
 def ingest_facts(result: IngestSummary) -> dict[str, Any]:
-    """What was read, kept, left out and removed, as JSON values."""
+    """Counts of an ingest as JSON values."""
     return {
         "read": result.read,
         "kept": result.kept,
