@@ -48,7 +48,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Settings]:
                 tracking_uri="sqlite:///x/mlflow.db",
                 facts={
                     "kept": 1234,
-                    "left_out": {"no-report": 2},
+                    "excluded": {"no-report": 2},
                     "radgraph_partial/model": {"value": 0.25, "low": 0.2, "high": 0.3},
                     "note": "[bold]kept as it is",
                 },
@@ -161,7 +161,7 @@ def test_the_summary_is_a_table_of_at_most_80_columns(runner: CliRunner, called:
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     assert max(len(line) for line in lines) <= 80
-    for text in ("kept", "1,234", "left out: no-report", "0.250 (0.200 to 0.300)", "[bold]kept as it is", "ab" * 16):
+    for text in ("kept", "1,234", "excluded: no-report", "0.250 (0.200 to 0.300)", "[bold]kept as it is", "ab" * 16):
         assert text in done.stdout
     assert "mlflow ui --backend-store-uri sqlite:///x/mlflow.db" in done.stdout
     assert "warning: only phantoms" in done.stderr

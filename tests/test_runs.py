@@ -314,8 +314,8 @@ def test_a_folder_of_dicom_gets_reports_and_its_misfits_are_counted(road: Road, 
     summary = runs.generate(settings, progress=lambda done, total, label: seen.append(label))
     assert summary.facts["predictions"] == 3
     assert summary.facts["read"] == 5
-    assert summary.facts["left_out"]["not-dicom"] >= 1
-    assert sum(summary.facts["left_out"].values()) == 2
+    assert summary.facts["excluded"]["not-dicom"] >= 1
+    assert sum(summary.facts["excluded"].values()) == 2
     assert pq.read_table(tmp_path / "out" / "predictions.parquet").num_rows == 3
     assert len(set(seen)) >= 2
     again = runs.generate(settings)

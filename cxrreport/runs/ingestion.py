@@ -47,7 +47,7 @@ def ingest_facts(result: IngestSummary) -> dict[str, Any]:
     return {
         "read": result.read,
         "kept": result.kept,
-        "left_out": dict(result.left_out),
+        "excluded": dict(result.left_out),
         "notes": dict(result.notes),
         "split": dict(result.studies),
         "reports_in_several_splits": result.reports_in_several_splits,
