@@ -1,8 +1,12 @@
-"""The studies that every system is scored on, and why the others are excluded."""
+"""The studies that every system is scored on, why the others are excluded, and the candidates that failed.
+
+Only references decide which studies are scored. A system cannot remove a study by failing on it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +16,17 @@ from cxrreport.errors import ScoreError
 from cxrreport.evaluation import tables
 from cxrreport.evaluation.tables import Predictions, References
 
+logger = logging.getLogger(__name__)
+
 REFERENCE = "reference"
 """Stands for a system's name if a study is excluded because of its reference."""
 NO_REFERENCE = "no-reference"
+EMPTY_REFERENCE = "empty-reference"
+NO_PREDICTION = "no-prediction"
+MISSING_TEXT = "missing-text"
+TOO_LONG = "too-long"
+RULE = f"missing or empty: scored as an empty report; longer than {tables.MAX_TOKENS} tokens: cut to that length"
+"""What is scored for a candidate that is not a whole report, as conditions state it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +36,13 @@ class Cohort:
     Args:
         studies: ids of the scored studies, sorted.
         excluded: excluded studies of the same splits, as (study, system, reason).
+        failed: candidates of scored studies that are missing or too long, as (study, system, reason).
         unreferenced: predictions without a reference, as (study, system, reason).
     """
 
     studies: Sequence[str]
     excluded: Sequence[tuple[str, str, str]]
+    failed: Sequence[tuple[str, str, str]]
     unreferenced: Sequence[tuple[str, str, str]]
 
     @property
@@ -38,30 +52,27 @@ class Cohort:
 
     def counts(self, references: References, systems: Mapping[str, Predictions]) -> dict[str, Any]:
         """Numbers of studies; `references` = `scored` + `excluded` + `other_splits`."""
-        reasons = Counter(
-            reason if system == REFERENCE else f"{reason} ({system})" for _, system, reason in self.excluded
-        )
         unknown = Counter(system for _, system, _ in self.unreferenced)
         return {
             "references": len(references.texts),
             "other_splits": len(references.texts) - len(self.studies) - len(self.excluded),
             "scored": len(self.studies),
             "excluded": len(self.excluded),
-            "excluded_by_reason": dict(reasons),
+            "excluded_by_reason": dict(Counter(reason for _, _, reason in self.excluded)),
             "patients": len({references.patients[study] for study in self.studies}),
             "predictions_without_reference": {name: unknown[name] for name in systems},
             "empty_predictions": {
-                name: sum(not system.texts[study] for study in self.studies) for name, system in systems.items()
+                name: sum(system.texts.get(study) == "" for study in self.studies) for name, system in systems.items()
+            },
+            "failed_predictions": {
+                name: dict(Counter(reason for _, system, reason in self.failed if system == name)) for name in systems
             },
             "texts_without_headers": {name: system.without_headers for name, system in systems.items()},
         }
 
 
 def choose_studies(references: References, systems: Mapping[str, Predictions], main: str) -> Cohort:
-    """Choose the studies that have a reference text and a prediction of every system.
-
-    They are from the splits of the predictions of `main`. An empty prediction is scored; a missing one excludes the
-    study for every system.
+    """Choose the studies with a reference text, from the splits of the predictions of `main`.
 
     Raises:
         ScoreError: no study can be scored.
@@ -76,35 +87,56 @@ def choose_studies(references: References, systems: Mapping[str, Predictions], m
     # Predictions are usually of one split; studies of other splits are not missing.
     splits = {references.splits.get(study) for study in common}
     pool = sorted(study for study in references.texts if references.splits.get(study) in splits)
-    studies, excluded = [], []
-    for study in pool:
-        if (problem := _problem(study, references, systems)) is None:
-            studies.append(study)
-        else:
-            excluded.append((study, *problem))
+    problems = {study: _reference_problem(references.texts[study]) for study in pool}
+    studies = [study for study in pool if problems[study] is None]
     if not studies:
-        reasons = sorted({reason for _, _, reason in excluded})
-        raise ScoreError(f"{predictions.source}: none of {len(pool)} studies can be scored ({', '.join(reasons)})")
-    unreferenced = [
-        (study, name, NO_REFERENCE)
-        for name, system in systems.items()
-        for study in sorted(system.texts.keys() - references.texts.keys())
-    ]
-    return Cohort(studies=studies, excluded=excluded, unreferenced=unreferenced)
-
-
-def _problem(study: str, references: References, systems: Mapping[str, Predictions]) -> tuple[str, str] | None:
-    """The system (`REFERENCE` for the references) and the reason for which a study is excluded."""
-    if not references.texts[study]:
-        return REFERENCE, "empty-reference"
-    if tables.too_long(references.texts[study]):
-        return REFERENCE, "too-long"
+        reasons = sorted({reason for reason in problems.values() if reason})
+        raise ScoreError(f"{references.source}: none of {len(pool)} studies can be scored ({', '.join(reasons)})")
+    failed = []
     for name, system in systems.items():
-        if study not in system.texts:
-            return name, "no-prediction"
-        text = system.texts[study]
-        if text is None:
-            return name, "missing-text"
-        if tables.too_long(text):
-            return name, "too-long"
-    return None
+        found = [(study, name, reason) for study in studies if (reason := _failure(study, system))]
+        if found:
+            reasons = sorted({reason for _, _, reason in found})
+            logger.warning(
+                "%s: %d of %d predictions of %r are missing or too long (%s); they are scored as empty or cut",
+                system.source,
+                len(found),
+                len(studies),
+                name,
+                ", ".join(reasons),
+            )
+        failed += found
+    return Cohort(
+        studies=studies,
+        excluded=[(study, REFERENCE, reason) for study, reason in problems.items() if reason],
+        failed=failed,
+        unreferenced=[
+            (study, name, NO_REFERENCE)
+            for name, system in systems.items()
+            for study in sorted(system.texts.keys() - references.texts.keys())
+        ],
+    )
+
+
+def scored_texts(system: Predictions, studies: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The candidates of a system as they are scored (see `RULE`), and the FINDINGS with which they begin."""
+    texts = {study: tables.cut(system.texts.get(study) or "") for study in studies}
+    findings = {study: system.findings.get(study, "") for study in studies}
+    return texts, {study: part for study, part in findings.items() if texts[study].startswith(part)}
+
+
+def _reference_problem(text: str) -> str | None:
+    """Why a study cannot be scored because of its reference; `None` if it can."""
+    if not text:
+        return EMPTY_REFERENCE
+    return TOO_LONG if tables.too_long(text) else None
+
+
+def _failure(study: str, system: Predictions) -> str | None:
+    """Why a system has no whole report for a study; `None` if it has one, or an empty one."""
+    if study not in system.texts:
+        return NO_PREDICTION
+    text = system.texts[study]
+    if text is None:
+        return MISSING_TEXT
+    return TOO_LONG if tables.too_long(text) else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrreport.errors import InputError, ScoreError
+from cxrreport.evaluation.cohort import RULE
 from cxrreport.storage.old_names import current
 
 _SHARED = ("section", "cohort", "splits", "references")
@@ -44,6 +45,8 @@ def of_number(conditions: Mapping[str, Any], number: str, system: str) -> dict[s
         if number in one["numbers"]:
             own = {name: value for name, value in one.items() if name != "numbers"}
             shared = {name: conditions[name] for name in _SHARED}
+            # Earlier versions excluded studies with failed candidates; on an equal cohort they scored the same texts.
+            shared["candidates"] = conditions.get("candidates", RULE)
             return {"metric": metric, **own, **shared, "inputs": conditions["inputs"][system]}
     known = [number for one in conditions["metrics"].values() for number in one["numbers"]]
     raise ScoreError(f"{number!r} is not among the numbers of this evaluation: {', '.join(known)}")

@@ -12,7 +12,7 @@ from cxrreport import __version__
 from cxrreport.errors import ScoreError, SettingsError
 from cxrreport.evaluation import results, tables
 from cxrreport.evaluation.analyses import analyse
-from cxrreport.evaluation.cohort import Cohort, choose_studies
+from cxrreport.evaluation.cohort import RULE, Cohort, choose_studies, scored_texts
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.radgraph import NO_ENTITIES, archives
 from cxrreport.evaluation.radgraph.annotator import PACKAGE_CACHE, RadGraphAnnotator
@@ -67,8 +67,9 @@ def evaluate(
 ) -> Evaluation:
     """Score the predictions and their baselines, and write the files of `evaluation.results`.
 
-    Every system is scored on the same studies (`cohort.choose_studies`). `excluded.parquet` lists the excluded studies
-    with the reason. An empty prediction is scored, with scores of zero.
+    Every system is scored on the same studies, which depend on the references only (`cohort.choose_studies`). A missing
+    prediction is scored like an empty one, and one that is too long is cut (`cohort.RULE`). `excluded.parquet` lists
+    them, and the excluded studies, with the reason.
 
     Args:
         settings: predictions, references, baselines and metrics.
@@ -93,13 +94,15 @@ def evaluate(
     for name, path in settings.baselines.items():
         systems[name] = tables.read_predictions(path, settings.section)
     cohort = choose_studies(references, systems, MAIN)
-    texts = {name: {study: system.texts[study] or "" for study in cohort.studies} for name, system in systems.items()}
+    texts, findings = {}, {}
+    for name, system in systems.items():
+        texts[name], findings[name] = scored_texts(system, cohort.studies)
     if settings.most_frequent:
         frequent = tables.most_frequent(references)
         if frequent is None:
             logger.warning("%s: no training split; baseline %r is not computed", references.source, MOST_FREQUENT)
         else:
-            texts[MOST_FREQUENT] = dict.fromkeys(cohort.studies, frequent)
+            texts[MOST_FREQUENT] = dict.fromkeys(cohort.studies, tables.cut(frequent))
     reference_texts = {study: references.texts[study] for study in cohort.studies}
     patients = [references.patients[study] for study in cohort.studies]
 
@@ -107,7 +110,7 @@ def evaluate(
     volatile = VOLATILE | {"annotation_cache", "download"}
     with output_folder(settings.output, command="evaluate", settings=record, volatile=volatile) as folder:
         annotator = _annotator(settings) if any(metric.graphs for metric in metrics) else None
-        pairs = _pairs(reference_texts, texts, references, systems, annotator, progress)
+        pairs = _pairs(reference_texts, texts, references.findings, findings, annotator, progress)
         measures: dict[str, dict[str, Measure]] = {name: {} for name in pairs}
         numbers: dict[str, list[str]] = {}
         for metric in metrics:
@@ -181,8 +184,8 @@ def _annotator(settings: EvaluateSettings) -> RadGraphAnnotator:
 def _pairs(
     reference_texts: Mapping[str, str],
     candidate_texts: Mapping[str, Mapping[str, str]],
-    references: tables.References,
-    systems: Mapping[str, tables.Predictions],
+    reference_findings: Mapping[str, str],
+    candidate_findings: Mapping[str, Mapping[str, str]],
     annotator: RadGraphAnnotator | None,
     progress: Progress | None,
 ) -> dict[str, Pairs]:
@@ -199,8 +202,8 @@ def _pairs(
             candidates=one,
             reference_graphs=reference_graphs,
             candidate_graphs={study: graphs[text] for study, text in one.items()},
-            reference_findings=references.findings,
-            candidate_findings=systems[name].findings if name in systems else {},
+            reference_findings=reference_findings,
+            candidate_findings=candidate_findings.get(name, {}),
         )
         for name, one in candidate_texts.items()
     }
@@ -230,6 +233,7 @@ def _conditions(
         "synthetic": by_predictions or by_graphs or any(metric.synthetic for metric in metrics),
         "section": settings.section,
         "cohort": cohort.digest,
+        "candidates": RULE,
         "splits": sorted({references.splits[study] for study in cohort.studies if study in references.splits}),
         "references": references.digest,
         "predictions": {name: system.sha256 for name, system in systems.items()},

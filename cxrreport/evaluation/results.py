@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrreport.evaluation.cohort import Cohort
+from cxrreport.evaluation.cohort import TOO_LONG, Cohort
 from cxrreport.evaluation.metrics import Pairs
 from cxrreport.evaluation.radgraph import statuses
 from cxrreport.evaluation.statistics import FORMS, Measure
@@ -19,6 +19,8 @@ from cxrreport.evaluation.tables import CONFIDENCE
 from cxrreport.records import Interval
 from cxrreport.storage.atomic_files import atomic_path
 
+EXCLUDED, SCORED_AS_EMPTY, CUT, NOT_USED = "study excluded", "scored as empty", "cut", "not used"
+"""Effects in `excluded.parquet`."""
 IDENTITY = ("study_id", "patient_id", "system", "candidate", "reference")
 """Columns of `studies.parquet` that are not numbers of metrics, besides the confidence."""
 
@@ -99,9 +101,13 @@ def write_entities(path: Path, pairs: Pairs, *, lower_case: bool) -> None:
 
 
 def write_excluded(path: Path, cohort: Cohort) -> None:
-    """Write the excluded studies and the predictions without a reference."""
-    rows = [*cohort.excluded, *cohort.unreferenced]
-    names = ("study_id", "system", "reason")
+    """Write the excluded studies, the failed candidates of scored ones, and the predictions without a reference."""
+    rows = [
+        *((*row, EXCLUDED) for row in cohort.excluded),
+        *((*row, CUT if row[-1] == TOO_LONG else SCORED_AS_EMPTY) for row in cohort.failed),
+        *((*row, NOT_USED) for row in cohort.unreferenced),
+    ]
+    names = ("study_id", "system", "reason", "effect")
     _write(path, pa.table({name: pa.array([row[n] for row in rows], pa.string()) for n, name in enumerate(names)}))
 
 

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ PREDICTIONS = "predictions.parquet"
 GENERATED = "generate.json"
 MAX_TOKENS = 800
 """Longest text that is scored, in words and runs of punctuation. The memory of the graph model grows with its square,
-and radiology reports are far shorter; longer texts are excluded and counted."""
+and radiology reports are far shorter. A study with a longer reference is excluded; a longer candidate is cut."""
 
 _SECTIONS = ("findings", "impression")
 CONFIDENCE = "mean_logprob"
@@ -210,7 +211,13 @@ def split_sections(text: str) -> dict[str, str]:
 
 def too_long(text: str) -> bool:
     """True if the text has more than `MAX_TOKENS` words and runs of punctuation."""
-    return sum(1 for _ in _TOKEN.finditer(text)) > MAX_TOKENS
+    return cut(text) != text
+
+
+def cut(text: str) -> str:
+    """The text up to its `MAX_TOKENS`-th word or run of punctuation; the text itself if it is not longer."""
+    beyond = next(islice(_TOKEN.finditer(text), MAX_TOKENS, None), None)
+    return text if beyond is None else text[: beyond.start()].rstrip()
 
 
 def _record(path: Path) -> dict[str, Any]:

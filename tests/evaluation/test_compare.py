@@ -40,10 +40,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     wanted = [sample_annotated(rng, templates="seen").text for _ in range(STUDIES)]
     bad = [*wanted[2:], *wanted[:2]]
     references = write_rows(root / "r.jsonl", wanted, patient_id=lambda n: f"p{n // 2}")
+    part = write_rows(root / "part.jsonl", wanted[:-1], patient_id=lambda n: f"p{n // 2}")
     predictions = {
         "good": write_rows(root / "good.jsonl", [text if n % 4 else bad[n] for n, text in enumerate(wanted)]),
         "bad": write_rows(root / "bad.jsonl", bad),
-        "fewer": write_rows(root / "fewer.jsonl", wanted[:-1]),
+        "fewer": write_rows(root / "fewer.jsonl", wanted),
     }
     found = {}
     for name, path in predictions.items():
@@ -51,7 +52,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         evaluate(
             EvaluateSettings(
                 predictions=path,
-                references=references,
+                references=part if name == "fewer" else references,
                 output=root / name,
                 metrics=("bleu", "rouge_l", "cider"),
                 section="findings",
@@ -96,7 +97,7 @@ def test_a_system_beside_itself(folders: dict[str, Path], tmp_path: Path) -> Non
 
 
 def test_numbers_whose_conditions_differ_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(ScoreError, match=r"the conditions agree for no number \(differences: bleu4: cohort;"):
+    with pytest.raises(ScoreError, match=r"the conditions agree for no number \(differences: bleu4: cohort, refer"):
         compare(settings(folders, "good", "fewer", tmp_path / "c"))
     assert not (tmp_path / "c").exists()
     with pytest.raises(ScoreError, match="'radgraph_partial' is not among"):
@@ -126,7 +127,7 @@ def test_published_results_stand_beside_a_score_only_where_conditions_agree(fold
     for one in found:
         assert one.differs["cohort"][0] == NOT_PUBLISHED
     ours = next(one for one in conditions["metrics"].values() if "bleu4" in one["numbers"])
-    same = {name: conditions[name] for name in ("section", "cohort", "splits", "references")}
+    same = {name: conditions[name] for name in ("section", "cohort", "splits", "references", "candidates")}
     same |= {"inputs": "not declared", "synthetic": False, "bleu": ours["bleu"]}
     row = {"system": "x", "number": "bleu4", "value": 0.1, "source": "here", "conditions": same}
     assert beside(conditions, [row])[0].differs == {}

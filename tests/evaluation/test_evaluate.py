@@ -161,18 +161,17 @@ def test_conditions(tmp_path: Path, data: Path, reports: dict[str, dict[str, Any
     assert "tok:13a" in of_number(found, "bleu4", "model")["bleu"]
     assert "tok:none" in of_number(found, "bleu1_radeval", "model")["bleu"]
     assert found["intervals"]["samples"] == 200 and "patients" in found["intervals"]["method"]
-    fewer = dict(list(perfect(reports).items())[:-1])
-    other = run(tmp_path, data, predict(tmp_path / "q", fewer), output=tmp_path / "other").conditions
+    fewer = [row if row["study_id"] != "s03" else row | {"findings": "", "impression": ""} for row in reports.values()]
+    pq.write_table(pa.Table.from_pylist(fewer), data / "manifest.parquet")
+    other = run(tmp_path, data, predictions, output=tmp_path / "other").conditions
     differing_names = differing(*(of_number(one, "radgraph_simple", "model") for one in (found, other)))
-    assert list(differing_names) == ["case", "section", "cohort"]
+    assert list(differing_names) == ["case", "section", "cohort", "references"]
     assert "lower-cased" in differing_names["case"][1]
     with pytest.raises(ScoreError, match="'spice' is not among the numbers"):
         of_number(found, "spice", "model")
 
 
-def test_what_is_left_out_is_counted_and_listed(
-    tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_only_references_exclude_studies(tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]]) -> None:
     rows = [dict(row) for row in reports.values()]
     rows[0] |= {"findings": "", "impression": " "}
     rows[1]["findings"] = "effusion " * 1001
@@ -186,32 +185,65 @@ def test_what_is_left_out_is_counted_and_listed(
         tmp_path, data, predict(tmp_path / "p", ours), baselines={"blank": predict(tmp_path / "blank", baseline)}
     )
     counts = found.counts
-    assert counts["excluded_by_reason"] == {
-        "empty-reference": 1,
-        "too-long": 1,
-        "no-prediction (model)": 1,
-        "missing-text (model)": 1,
-        "too-long (model)": 1,
-        "no-prediction (blank)": 1,
+    assert counts["excluded_by_reason"] == {"empty-reference": 1, "too-long": 1}
+    assert counts["failed_predictions"] == {
+        "model": {"no-prediction": 1, "missing-text": 1, "too-long": 1},
+        "blank": {"no-prediction": 1},
     }
     assert counts["scored"] + counts["excluded"] + counts["other_splits"] == counts["references"] == len(rows)
-    assert counts["scored"] == STUDIES - 6
+    assert counts["scored"] == STUDIES - 2
     assert counts["predictions_without_reference"] == {"model": 1, "blank": 0}
     assert counts["empty_predictions"]["model"] == 1 and counts["texts_without_headers"]["model"] == 3
     listed = pq.read_table(tmp_path / "scores" / "excluded.parquet").to_pylist()
-    assert {row["study_id"]: (row["system"], row["reason"]) for row in listed} == {
-        "x1": ("model", "no-reference"),
-        "s00": ("reference", "empty-reference"),
-        "s01": ("reference", "too-long"),
-        "s02": ("model", "no-prediction"),
-        "s03": ("model", "missing-text"),
-        "s05": ("model", "too-long"),
-        "s07": ("blank", "no-prediction"),
+    assert {row["study_id"]: (row["system"], row["reason"], row["effect"]) for row in listed} == {
+        "x1": ("model", "no-reference", "not used"),
+        "s00": ("reference", "empty-reference", "study excluded"),
+        "s01": ("reference", "too-long", "study excluded"),
+        "s02": ("model", "no-prediction", "scored as empty"),
+        "s03": ("model", "missing-text", "scored as empty"),
+        "s05": ("model", "too-long", "cut"),
+        "s07": ("blank", "no-prediction", "scored as empty"),
     }
     studies = pq.read_table(tmp_path / "scores" / "studies.parquet").to_pylist()
-    empty = next(row for row in studies if row["study_id"] == "s04" and row["system"] == "model")
-    assert empty["radgraph_simple"] == empty["bleu4"] == empty["rouge_l"] == 0
+    by_study = {row["study_id"]: row for row in studies if row["system"] == "model"}
+    for study in ("s02", "s03", "s04"):
+        row = by_study[study]
+        assert row["candidate"] == "" and row["radgraph_simple"] == row["bleu4"] == row["rouge_l"] == 0
+    assert by_study["s05"]["candidate"] == " ".join(["no"] * 800)
+    rule = found.conditions["candidates"]
+    assert "empty report" in rule and "800 tokens" in rule
+    assert of_number(found.conditions, "bleu4", "model")["candidates"] == rule
+
+
+@pytest.mark.parametrize("failure", [None, "", "effusion " * 801, "absent"])
+def test_no_system_gains_when_one_fails(
+    tmp_path: Path,
+    data: Path,
+    reports: dict[str, dict[str, Any]],
+    failure: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def scored(name: str, main: Mapping[str, str | None], baseline: Mapping[str, str | None]) -> Evaluation:
+        predictions = predict(tmp_path / name, main)
+        baselines = {"other": predict(tmp_path / f"{name}-other", baseline)}
+        return run(tmp_path, data, predictions, baselines=baselines, output=tmp_path / f"{name}-scores")
+
+    whole = {study: f"{text} No effusion." for study, text in perfect(reports).items()}
+    half = list(whole)[::2]
+    failing = {study: failure if study in half else text for study, text in whole.items()}
+    if failure == "absent":
+        failing = {study: text for study, text in whole.items() if study not in half}
+    before = scored("before", whole, turned(reports))
     assert not caplog.records
+    after = scored("after", failing, turned(reports))
+    assert caplog.records or failure == ""
+    swapped = scored("swapped", turned(reports), failing)
+    assert before.conditions["cohort"] == after.conditions["cohort"] == swapped.conditions["cohort"]
+    assert plain(after.systems["other"]) == plain(before.systems["other"])
+    assert swapped.systems["model"]["bleu4"] == before.systems["other"]["bleu4"]
+    for number in ("radgraph_partial", "radgraph_simple", "bleu4", "rouge_l", "cider", "findings_f1"):
+        assert after.systems["model"][number].value < before.systems["model"][number].value, number
+        assert swapped.systems["other"][number] == after.systems["model"][number]
 
 
 def test_extra_metrics_of_both_kinds(tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]]) -> None:
@@ -281,8 +313,9 @@ def test_input_that_cannot_be_scored(tmp_path: Path, data: Path, reports: dict[s
     good = predict(tmp_path / "p", perfect(reports))
     with pytest.raises(ScoreError, match=r"no study in common.*x and s00"):
         run(tmp_path, data, predict(tmp_path / "other", {"x": "Clear."}))
-    with pytest.raises(ScoreError, match=r"none of 24 studies can be scored \(missing-text, no-prediction\)"):
-        run(tmp_path, data, predict(tmp_path / "void", {"s00": None}))
+    (tmp_path / "empty.csv").write_text("study_id,patient_id,findings\ns00,1,\ns01,2,\n")
+    with pytest.raises(ScoreError, match=r"none of 2 studies can be scored \(empty-reference\)"):
+        run(tmp_path, tmp_path / "empty.csv", good)
     with pytest.raises(InputError, match="nowhere"):
         run(tmp_path, data, good, baselines={"blank": tmp_path / "nowhere.csv"})
     with pytest.raises(ScoreError, match="most_frequent is reserved"):

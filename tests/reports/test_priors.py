@@ -317,7 +317,9 @@ def test_detection_on_the_held_out_half(shared: Path) -> None:
     with LABELS.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             sentence = texts[row["uid"]][int(row["sentence"]) - 1]
-            assert hashlib.sha256(sentence.encode()).hexdigest()[:8] == row["sha256"], "the sentence splitter has changed"
+            assert hashlib.sha256(sentence.encode()).hexdigest()[:8] == row["sha256"], (
+                "the sentence splitter has changed"
+            )
             found = mentions_prior(sentence)
             kind = ("hit" if found else "missed") if row["prior"] == "1" else ("false" if found else "right")
             counts[row["half"]][kind] += 1
