@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, get_args
@@ -24,7 +25,7 @@ from cxrreport.cli.options import (
     on_scoring,
     settings_of,
 )
-from cxrreport.cli.output import guarded, perform, print_json, print_summary, progress_bar, stdout, table_of
+from cxrreport.cli.output import bounds, guarded, perform, print_json, print_summary, progress_bar, stdout, table_of
 from cxrreport.settings import CompareSettings, EvaluateSettings, GeneratedBaseline, ReviewSettings, ScoredSection
 
 _BASELINES = "|".join(name.replace("_", "-") for name in get_args(GeneratedBaseline))
@@ -166,9 +167,8 @@ def compare(
                 number,
                 f"{one.first:.3f}",
                 f"{one.second:.3f}",
-                f"{change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f})",
-                f"{one.p:.4f}",
-                f"{one.p_corrected:.4f}",
+                f"{change.value:+.3f} {bounds(change.low, change.high, '+.3f')}",
+                *("undefined" if math.isnan(p) else f"{p:.4f}" for p in (one.p, one.p_corrected)),
             )
         stdout().print(table)
         for number, differs in summary.result.refused.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -142,10 +143,17 @@ def table_of(title: str, *columns: str) -> Table:
 
 
 def interval(score: Mapping[str, float | None] | None) -> str:
-    """A score with its interval; empty if it is missing or undefined."""
+    """A score with its interval, which is undefined for one patient; empty if the score is missing or undefined."""
     if score is None or score["value"] is None:  # not computed, or undefined on these studies
         return ""
-    return f"{score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
+    return f"{score['value']:.3f} {bounds(score['low'], score['high'])}"
+
+
+def bounds(low: float | None, high: float | None, form: str = ".3f") -> str:
+    """The bounds of an interval in brackets, each formatted with `form`."""
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return "(interval undefined)"
+    return f"({low:{form}} to {high:{form}})"
 
 
 def rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

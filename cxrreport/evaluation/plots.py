@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,9 +35,10 @@ def scores(path: Path, metric: str, values: Mapping[str, tuple[Floats, Interval]
     for place, (axis, (system, (one, mean))) in enumerate(zip(axes, values.items(), strict=True)):
         colour = _OTHER if place else _MAIN
         axis.hist(one, bins=_BINS, weights=np.full(len(one), 100 / max(len(one), 1)), color=colour, alpha=0.55)
-        axis.axvspan(mean.low, mean.high, color=colour, alpha=0.3, linewidth=0)
+        if not math.isnan(mean.low):
+            axis.axvspan(mean.low, mean.high, color=colour, alpha=0.3, linewidth=0)
         axis.axvline(mean.value, color=colour, linewidth=2)
-        label = f"{_words(system)}  {mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})"
+        label = f"{_words(system)}  {_with_bounds(mean)}"
         axis.set_title(label, loc="left", fontsize=9.5, pad=3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1].set(xlabel=f"{_words(metric)} per study", xlim=(0, 1))
@@ -96,7 +98,7 @@ def risk_coverage(path: Path, curves: Mapping[str, tuple[Curve, Interval]], note
         axis.step(100 * curve.coverage, curve.risk, where="post", color=_MAIN, label="most confident first")
         axis.axhline(curve.risk[-1], color=_OTHER, linestyle="--", label="in random order")
         axis.set(xlabel="coverage, % of reports accepted", ylabel=name, xlim=(0, 100), ylim=(0, None))
-        axis.set_title(f"area {area.value:.3f} ({area.low:.3f} to {area.high:.3f})", loc="left", fontsize=9.5)
+        axis.set_title(f"area {_with_bounds(area)}", loc="left", fontsize=9.5)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, loc="lower right")
@@ -124,6 +126,13 @@ def differences(path: Path, table: Mapping[str, Interval], note: str = "") -> No
         axis.spines[["top", "right", "left"]].set_visible(False)
     axes[-1].set_xlabel("first system minus second")
     _save(figure, path, "Differences with 95% patient-level intervals", note)
+
+
+def _with_bounds(one: Interval) -> str:
+    """A value with its interval, which is undefined for one patient."""
+    return f"{one.value:.3f} " + (
+        "(interval undefined)" if math.isnan(one.low) else f"({one.low:.3f} to {one.high:.3f})"
+    )
 
 
 def _words(name: str) -> str:

@@ -172,6 +172,8 @@ def _systems(evaluated: Evaluated) -> list[tuple[str, list[tuple[str, str]]]]:
             text = "–" if interval["value"] is None else f"{interval['value']:.3f}"
             if interval.get("low") is not None and interval.get("high") is not None:
                 text += f" ({interval['low']:.3f} to {interval['high']:.3f})"
+            elif interval["value"] is not None:
+                text += " (interval undefined)"
             cells.append((metric, text))
         table.append((system, cells))
     return table

@@ -135,12 +135,13 @@ def compare(settings: CompareSettings, *, progress: Progress | None = None) -> S
         CxrReportError: as `evaluation.compare.compare`.
     """
     from cxrreport.evaluation.compare import compare as compare_evaluations
+    from cxrreport.evaluation.results import plain
 
     with tracked("compare", settings) as (run, summarise):
         result = compare_evaluations(settings, progress=progress)
-        differences = {
-            number: {"value": one.difference.value, "low": one.difference.low, "high": one.difference.high}
-            | {"first": one.first, "second": one.second, "p": one.p, "p_corrected": one.p_corrected}
+        differences = {  # `None` for undefined bounds and p-values, because JSON has no NaN
+            number: plain(one.difference)
+            | plain({"first": one.first, "second": one.second, "p": one.p, "p_corrected": one.p_corrected})
             for number, one in result.differences.items()
         }
         run.metrics(flat(differences))
