@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import stat
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,8 @@ def read_table(path: Path, *, columns: Collection[str] | None = None) -> Table:
     read = _read_parquet if name.endswith(".parquet") else _read_jsonl if name.endswith(".jsonl") else _read_csv
     # Causes are dropped: the messages of the parsers, and the decoding error itself, hold text of the table.
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
+            raise InputError(f"{path}: not a regular file")
         return read(path, columns)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 (byte {error.start}); convert the file to UTF-8") from None

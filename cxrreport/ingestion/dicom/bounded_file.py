@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,18 @@ from cxrreport.errors import RefusedImage
 from cxrreport.records import Reason
 
 _OTHER_BYTES = 1 << 26  # what a file may hold beside its pixels: overlays, icons, private data
+
+_ARCHIVES = (
+    b"PK\x03\x04",
+    b"PK\x05\x06",
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ\0",
+    b"7z\xbc\xaf\x27\x1c",
+    b"Rar!",
+    b"\x28\xb5\x2f\xfd",
+)
+"""First bytes of ZIP, gzip, bzip2, xz, 7z, RAR and Zstandard; a tar file has its mark further on."""
 
 
 class BoundedFile(io.RawIOBase):
@@ -53,11 +66,15 @@ def opened(path: Path, max_pixels: int) -> Iterator[BoundedFile]:
         RefusedImage: `not-dicom`, `too-large`, or `not-readable`; also for errors of reading inside the block.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
+            raise RefusedImage(Reason.NOT_READABLE, "not a regular file")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            head = file.read(160)
+            head = file.read(512)
             file.seek(0)
             if not looks_like_dicom(head, size):
+                if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
+                    raise RefusedImage(Reason.NOT_DICOM, "an archive: unpack it and ingest again")
                 raise RefusedImage(Reason.NOT_DICOM, "neither a DICOM preamble nor a DICOM data element at the start")
             # 8 bytes per pixel: the widest that pixels are stored in.
             if size > 8 * max_pixels + _OTHER_BYTES:

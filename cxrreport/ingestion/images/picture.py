@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import warnings
 from collections.abc import Collection
 from pathlib import Path
@@ -46,6 +47,8 @@ def read_picture(path: Path, *, max_pixels: int, keep: Collection[str] = ()) -> 
     """
     notes: tuple[str, ...] = ()
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
+            raise RefusedImage(Reason.NOT_READABLE, "not a regular file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own limit warns below ours
             with Image.open(path, formats=("PNG", "JPEG")) as image:

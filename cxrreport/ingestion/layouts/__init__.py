@@ -8,6 +8,7 @@ from __future__ import annotations
 from cxrreport.errors import InputError
 from cxrreport.ingestion.layouts import folder, mimic_cxr, openi, table
 from cxrreport.ingestion.layouts.base import Layout, Listing, Source, StudyRow
+from cxrreport.ingestion.layouts.files import is_regular
 from cxrreport.settings import IngestSettings
 
 __all__ = ["Layout", "Listing", "Source", "StudyRow", "detect", "list_sources"]
@@ -26,6 +27,8 @@ def list_sources(settings: IngestSettings) -> Listing:
         raise InputError(f"{settings.input}: the input does not exist; give the folder, table or file with the studies")
     if settings.reports is not None and not settings.reports.exists():
         raise InputError(f"{settings.reports}: the table of reports does not exist")
+    if not (settings.input.is_dir() or is_regular(settings.input)):
+        raise InputError(f"{settings.input}: neither a folder nor a regular file (a FIFO, a socket or a device)")
     layout = detect(settings) if settings.layout == "auto" else settings.layout
     return _LAYOUTS[layout].list_images(settings)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from cxrreport.dataset import Covariates, path_for_message
+from cxrreport.dataset import Covariates
 from cxrreport.errors import InputError
 from cxrreport.records import Exclusion, Reason, Report, Split, View
 from cxrreport.settings import IngestSettings
@@ -99,26 +98,3 @@ def report_without_images(study_id: str) -> Exclusion:
 def newest_table(root: Path, pattern: str) -> Path | None:
     """The table with the latest version in its name; `None` if there is none."""
     return max((path for path in root.glob(pattern) if is_table(path)), default=None) if root.is_dir() else None
-
-
-def walk(root: Path, output: Path) -> Iterator[tuple[Path, str]]:
-    """Every file below `root` in a fixed order, with its relative path; the folder `output` is skipped."""
-    skipped = output.resolve()
-
-    def refuse(error: OSError) -> Any:
-        where = _path_for_message(root, error.filename)
-        raise InputError(f"{where}: the folder cannot be listed ({error.strerror})") from error
-
-    for folder, folders, names in os.walk(root, onerror=refuse):
-        here = Path(folder)
-        folders[:] = sorted(name for name in folders if (here / name).resolve() != skipped)
-        for name in sorted(names):
-            path = here / name
-            # A name that is not UTF-8 must still go into tables.
-            yield path, os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", errors="replace")
-
-
-def _path_for_message(root: Path, path: str | bytes | None) -> str:
-    """A path for a message: the root as it was given, names below it as they may be shown."""
-    below = os.path.relpath(os.fsdecode(path or b""), root)
-    return f"{root}/{path_for_message(below)}"

@@ -14,14 +14,18 @@ from cxrreport.dataset import id_for_message
 from cxrreport.errors import InputError
 from cxrreport.ingestion.images.picture import is_picture
 from cxrreport.ingestion.images.views import view_of
-from cxrreport.ingestion.layouts.base import Listing, Source, newest_table, require_folder, walk
+from cxrreport.ingestion.layouts.base import Listing, Source, newest_table, require_folder
+from cxrreport.ingestion.layouts.files import is_regular, list_files
 from cxrreport.ingestion.layouts.tables import split_of
 from cxrreport.records import Exclusion, Reason, Report, View
 from cxrreport.reports.sections import parse_report
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import read_text_table
 
-_IMAGE = re.compile(r"files/p\d+/p(?P<patient>\d+)/s(?P<study>\d+)/(?P<image>[^/]+)\.(?:dcm|jpe?g)$", re.I)
+_IMAGE = re.compile(r"(?:^|/)files/p\d+/p(?P<patient>\d+)/s(?P<study>\d+)/(?P<image>[^/]+)\.(?:dcm|jpe?g)$", re.I)
+
+_OTHER = re.compile(r"\.(?:txt|csv|csv\.gz|html|md|jsonl|parquet)$|^(?:LICENSE|README)[^/]*$", re.I)
+"""Reports, tables and what PhysioNet adds: no images, and therefore not counted."""
 
 
 def recognises(settings: IngestSettings) -> bool:
@@ -43,15 +47,26 @@ def list_images(settings: IngestSettings) -> Listing:
     )
     splits = _by_dicom_id(split_file, "dicom_id", "study_id", "subject_id", "split")
     metadata = _by_dicom_id(metadata_file, "dicom_id", "study_id", "subject_id", "viewposition")
+    found = list_files(root, settings.output)
+    excluded = found.excluded
     on_disk: dict[str, tuple[Path, str, str, str]] = {}
-    for path, source in walk(root / "files", settings.output) if (root / "files").is_dir() else ():
-        match = _IMAGE.search(f"files/{source}")
-        if match and (match["image"] not in on_disk or path.suffix.lower() == ".dcm"):
-            on_disk[match["image"]] = (path, f"files/{source}", match["study"], match["patient"])
+    for path, source in found.files:
+        match = _IMAGE.search(source)
+        if not match:
+            if not _OTHER.search(source):
+                found.exclude(source, Reason.NOT_DICOM, "not a file of MIMIC-CXR")
+            continue
+        known = on_disk.get(match["image"])
+        if known is not None and path.suffix.lower() != ".dcm":
+            found.exclude(source, Reason.DUPLICATE, f"the same image id as {known[1]}")
+            continue
+        if known is not None:
+            found.exclude(known[1], Reason.DUPLICATE, f"the same image id as {source}")
+        on_disk[match["image"]] = (path, source, match["study"], match["patient"])
     if not on_disk:
         raise InputError(f"{root}: no images at files/pNN/pNNNNNNNN/sNNNNNNNN/*.dcm or *.jpg (layout mimic-cxr)")
     reports: dict[str, Report | None] = {}
-    sources, excluded = [], []
+    sources = []
     for image_id, (path, source, study_id, patient_id) in sorted(on_disk.items()):
         row = splits.get(image_id, {})
         if row and (row["study_id"], row["subject_id"]) != (study_id, patient_id):
@@ -87,10 +102,11 @@ def _study_path(patient_id: str, study_id: str) -> str:
 
 
 def _read_report(root: Path, patient_id: str, study_id: str) -> Report | None:
+    path = root / f"{_study_path(patient_id, study_id)}.txt"
     try:
-        text = (root / f"{_study_path(patient_id, study_id)}.txt").read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return None
+        if not is_regular(path):
+            return None
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         named = id_for_message("study", study_id)
         raise InputError(f"the report of study {named} cannot be read ({error.strerror})") from error

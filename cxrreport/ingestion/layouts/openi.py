@@ -13,13 +13,16 @@ from xml.etree import ElementTree
 from cxrreport.dataset import id_for_message
 from cxrreport.errors import InputError
 from cxrreport.ingestion.images.picture import is_picture
-from cxrreport.ingestion.layouts.base import Listing, Source, has_column, report_without_images, require_folder, walk
+from cxrreport.ingestion.layouts.base import Listing, Source, has_column, report_without_images, require_folder
+from cxrreport.ingestion.layouts.files import is_regular, list_files
 from cxrreport.ingestion.layouts.tables import report_of
 from cxrreport.records import Exclusion, Reason, Report, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import is_table, read_text_table
 
 _IMAGE = re.compile(r"^(?:CXR)?(?P<uid>\d+)_.*?(?P<image>IM-\d+(?:-\d+)*)", re.I)
+_OTHER = re.compile(r"\.(?:txt|csv|csv\.gz|xml|html|md|jsonl|parquet)$|^(?:LICENSE|README)[^/]*$", re.I)
+"""Reports and tables: no images, and therefore not counted."""
 
 
 def recognises(settings: IngestSettings) -> bool:
@@ -44,10 +47,13 @@ def list_images(settings: IngestSettings) -> Listing:
             # The collection distinguishes frontal from lateral, but not PA from AP.
             views[image_id] = View.LATERAL if row["projection"].lower() == "lateral" else View.UNKNOWN
             listed.setdefault(image_id, row["filename"])
-    sources, excluded = [], []
+    files = list_files(root, settings.output)
+    sources, excluded = [], files.excluded
     found: set[str] = set()
-    for path, source in walk(root, settings.output):
+    for path, source in files.files:
         if not is_picture(path):
+            if not _OTHER.search(source):
+                files.exclude(source, Reason.NOT_DICOM, "not a file of Open-i")
             continue
         image_id = _image_id(path.name)
         if image_id is None:
@@ -105,6 +111,8 @@ def _reports_of_xml(folder: Path) -> tuple[dict[str, Report], dict[str, str]]:
     reports: dict[str, Report] = {}
     listed: dict[str, str] = {}
     for path in sorted(folder.glob("*.xml")):
+        if not is_regular(path):
+            continue
         try:
             root = ElementTree.parse(path).getroot()  # noqa: S314 - expat of today bounds entity expansion
         except (ElementTree.ParseError, OSError) as error:

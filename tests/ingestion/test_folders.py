@@ -1,0 +1,134 @@
+"""Folders as people have them: everything below the input ends as an image or as a row of the exclusion log."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from cxrreport.errors import InputError
+from cxrreport.ingestion.ingest import IngestSummary, ingest
+from cxrreport.settings import IngestSettings
+
+Make = Callable[..., Path]
+
+
+def run(source: Path, output: Path, **settings: Any) -> IngestSummary:
+    summary = ingest(IngestSettings(input=source, output=output, **{"require_report": False} | settings))
+    assert summary.read == summary.kept + sum(summary.left_out.values())
+    return summary
+
+
+def rows(output: Path) -> dict[str, tuple[str, str]]:
+    listed = pq.read_table(output / "ledger.parquet").to_pylist()
+    return {row["source"]: (row["reason"], row["detail"]) for row in listed}
+
+
+def test_links_are_followed_once(make_file: Make, tmp_path: Path) -> None:
+    make_file(name="elsewhere/study/a.dcm")
+    make_file(name="in/real/b.dcm")
+    inside = tmp_path / "in"
+    (inside / "study").symlink_to(tmp_path / "elsewhere/study")
+    (inside / "again").symlink_to(tmp_path / "elsewhere/study")
+    (inside / "file.dcm").symlink_to(make_file(name="elsewhere/c.dcm"))
+    (inside / "a-link-to-b.dcm").symlink_to(inside / "real/b.dcm")
+    (inside / "loop").symlink_to(inside)
+    (inside / "real/up").symlink_to(inside)
+    (inside / "self").symlink_to(inside / "self")
+    (inside / "gone").symlink_to(tmp_path / "nowhere")
+    (inside / "out-link").symlink_to(tmp_path / "in/out")
+    summary = run(inside, inside / "out")
+    assert summary.kept == 3
+    assert summary.left_out == {"duplicate-image": 5, "image-file-missing": 2}
+    sources = {name for name, (reason, _) in rows(inside / "out").items() if reason == "duplicate-image"}
+    assert sources == {"study", "a-link-to-b.dcm", "loop", "real/up", "out-link"}
+
+
+def special(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.dcm")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "null.dcm").symlink_to("/dev/null")
+    here = Path.cwd()
+    os.chdir(folder)  # a socket's path is short
+    try:
+        socket.socket(socket.AF_UNIX).bind("socket.dcm")
+    finally:
+        os.chdir(here)
+
+
+@pytest.mark.timeout(60)
+def test_special_files_are_never_opened(make_file: Make, tmp_path: Path) -> None:
+    make_file(name="in/a.dcm")
+    special(tmp_path / "in")
+    assert run(tmp_path / "in", tmp_path / "out").left_out == {"not-readable": 4}
+    assert rows(tmp_path / "out")["pipe.png"] == ("not-readable", "a FIFO, not a file")
+    table = tmp_path / "table.csv"
+    names = ("a.dcm", "pipe.dcm", "pipe.png", "socket.dcm", "null.dcm")
+    table.write_text("image,study_id,patient_id\n" + "".join(f"in/{name},s{name},p\n" for name in names))
+    assert run(table, tmp_path / "of-table").left_out == {"not-readable": 4}
+    os.mkfifo(tmp_path / "pipe.csv")
+    for settings in ({"input": tmp_path / "pipe.csv"}, {"input": tmp_path / "in", "reports": tmp_path / "pipe.csv"}):
+        with pytest.raises(InputError, match="regular file"):
+            ingest(IngestSettings(output=tmp_path / "refused", **settings))
+
+
+def test_a_folder_that_cannot_be_listed_is_a_row(
+    make_file: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_file(name="in/a.dcm")
+    make_file(name="in/closed/b.dcm")
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if not isinstance(path, int) and Path(path).name in closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    closed = {"closed"}
+    assert run(tmp_path / "in", tmp_path / "out").left_out == {"not-readable": 1}
+    assert rows(tmp_path / "out") == {"closed": ("not-readable", "a folder that cannot be listed (Permission denied)")}
+    closed = {"in"}
+    with pytest.raises(InputError, match="in: the folder cannot be listed"):
+        run(tmp_path / "in", tmp_path / "other")
+
+
+def test_archives_are_rows_that_say_to_unpack_them(make_file: Make, tmp_path: Path) -> None:
+    file = make_file(name="in/a.dcm")
+    with zipfile.ZipFile(tmp_path / "in/b.zip", "w") as archive:
+        archive.write(file, "b.dcm")
+    for name, mode in (("c.tar", "w"), ("d.tar.gz", "w:gz"), ("e.tbz", "w:bz2"), ("without-suffix", "w:xz")):
+        with tarfile.open(tmp_path / "in" / name, mode) as archive:  # type: ignore[call-overload]
+            archive.add(file, "b.dcm")
+    assert run(tmp_path / "in", tmp_path / "out").left_out == {"not-dicom": 5}
+    assert set(rows(tmp_path / "out").values()) == {("not-dicom", "an archive: unpack it and ingest again")}
+
+
+def test_the_layouts_of_data_sets_count_what_they_do_not_expect(make_mimic: Make, tmp_path: Path) -> None:
+    root = make_mimic(1)
+    before = run(root, tmp_path / "before").read
+    image = next(root.rglob("*pa.dcm"))
+    shutil.copy(image, image.with_suffix(".jpg"))
+    shutil.copy(image, root / "stray.dcm")
+    os.mkfifo(root / "files/pipe")
+    (root / "files/p11").mkdir()
+    (root / "files/p11/p11000000").symlink_to(image.parents[1])
+    summary = run(root, tmp_path / "out")
+    assert summary.read == before + 4
+    assert summary.left_out == {"duplicate-image": 2, "not-dicom": 1, "not-frontal": 2, "not-readable": 1}
+
+
+def test_names_that_are_not_utf8_stay_distinct(make_file: Make, tmp_path: Path) -> None:
+    file = make_file(name="in/a.dcm")
+    for name in (b"\xff", b"\xfe", b"new\nline", "ü\u202e".encode()):
+        shutil.copy(file, file.parent / os.fsdecode(name))
+    assert run(tmp_path / "in", tmp_path / "out").left_out == {"duplicate-image": 4}
+    assert {"\\xff", "new\nline", "a.dcm"} < set(rows(tmp_path / "out"))
