@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,3 +54,13 @@ def with_adapter() -> Callable[..., tuple[Any, tuple[str, ...]]]:
         return adapted.eval(), names
 
     return attach_trained
+
+
+@pytest.fixture(scope="session")
+def small_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str], str]:
+    """Output folder of a small demo, its process, and the connections that it tried to make."""
+    import small_demo as module
+
+    folder = tmp_path_factory.mktemp("small-demo")
+    done, seen = module.run_guarded(folder, Path(module.__file__).read_text(), str(folder / "demo"))
+    return folder / "demo", done, seen

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from small_demo import run_small_demo
 
 from cxrreport.demo import pipeline as walk_module
 from cxrreport.demo.pipeline import SYSTEMS, train_settings, walk
@@ -20,17 +21,11 @@ def silent(*_):
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory):
-    """The whole road with 20 patients and 3 steps: everything but the scores is as in the demo."""
-    small = replace(walk_module.SCALES[224], patients=20, smallest=64, full_size=0, max_steps=3, batch_size=4)
-    settings = DemoSettings(output=tmp_path_factory.mktemp("walk") / "demo")
-
-    def walk_small():
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(walk_module.SCALES, 224, small)
-            return walk(settings, silent)
-
-    return settings, walk_small(), walk_small
+def walked(small_demo):
+    folder, done, _ = small_demo
+    assert done.returncode == 0, done.stderr[-2000:]
+    summary = json.loads((folder / "summary.json").read_text())
+    return DemoSettings(output=folder), summary, lambda: run_small_demo(folder)
 
 
 def test_the_summary_has_every_system_with_its_interval(walked):
