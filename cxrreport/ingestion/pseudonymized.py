@@ -33,7 +33,10 @@ def pseudonymized_listing(listing: Listing, pseudonyms: Pseudonyms | None) -> Li
             replace(row, source=pseudonyms.path(row.source), study_id=pseudonyms.of("study", row.study_id))
             for row in listing.excluded
         ],
-        by_study={pseudonyms.of("study", study_id): row for study_id, row in listing.by_study.items()},
+        by_study={
+            pseudonyms.of("study", study_id): replace(row, patient_id=pseudonyms.of("patient", row.patient_id))
+            for study_id, row in listing.by_study.items()
+        },
     )
 
 

@@ -123,40 +123,45 @@ def split_by_patient(patient_id: str) -> Split:
 
 
 def _with_headers(listing: Listing, headers: Iterable[Header | Exclusion], excluded: list[Exclusion]) -> list[Source]:
+    """Complete ids and views from headers, and reports, splits and patients from the table of reports."""
     result = []
     remaining = iter(headers)
     for source in listing.sources:
-        if not needs_header(source):
-            result.append(replace(source, view=source.view or View.UNKNOWN))
-            continue
-        header = next(remaining)
-        if isinstance(header, Exclusion):
-            excluded.append(header)
-            continue
-        image_id, notes = source.image_id or header.image_id, source.notes
-        if not image_id:
-            image_id = f"file-{hashlib.sha256(source.source.encode()).hexdigest()[:16]}"
-            notes += ("image-id-missing",)
-        study_id = source.study_id or header.study_id
-        if not study_id:
-            study_id, notes = image_id, (*notes, "study-id-missing")
-        patient_id = source.patient_id or header.patient_id
-        if not patient_id:
-            patient_id, notes = study_id, (*notes, "patient-id-missing")
-        row = listing.by_study.get(study_id)
-        result.append(
-            replace(
-                source,
-                image_id=image_id,
-                study_id=study_id,
-                patient_id=patient_id,
-                view=source.view or header.view,
-                report=row.report if row else source.report,
-                split=row.split if row else source.split,
-                notes=notes,
-            )
-        )
+        if needs_header(source):
+            header = next(remaining)
+            if isinstance(header, Exclusion):
+                excluded.append(header)
+                continue
+            complete = _with_header(listing, source, header)
+        else:
+            complete = replace(source, view=source.view or View.UNKNOWN)
+        row = listing.by_study.get(complete.study_id)
+        if row is not None:
+            complete = replace(complete, report=row.report, split=row.split or complete.split)
+        result.append(complete)
     return result
+
+
+def _with_header(listing: Listing, source: Source, header: Header) -> Source:
+    image_id, notes = source.image_id or header.image_id, source.notes
+    if not image_id:
+        image_id = f"file-{hashlib.sha256(source.source.encode()).hexdigest()[:16]}"
+        notes += ("image-id-missing",)
+    study_id = source.study_id or header.study_id
+    if not study_id:
+        study_id, notes = image_id, (*notes, "study-id-missing")
+    row = listing.by_study.get(study_id)
+    patient_id = source.patient_id or header.patient_id or (row.patient_id if row else "")
+    if not patient_id:
+        patient_id, notes = study_id, (*notes, "patient-id-missing")
+    return replace(
+        source,
+        image_id=image_id,
+        study_id=study_id,
+        patient_id=patient_id,
+        view=source.view or header.view,
+        notes=notes,
+    )
 
 
 def _without_duplicates(listing: Listing, sources: list[Source], excluded: list[Exclusion]) -> list[Source]:

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from cxrreport.dataset import Manifest
 from cxrreport.errors import InputError
 from cxrreport.ingestion.ingest import IngestSummary, ingest
 from cxrreport.settings import IngestSettings
@@ -132,3 +135,61 @@ def test_names_that_are_not_utf8_stay_distinct(make_file: Make, tmp_path: Path) 
         shutil.copy(file, file.parent / os.fsdecode(name))
     assert run(tmp_path / "in", tmp_path / "out").left_out == {"duplicate-image": 4}
     assert {"\\xff", "new\nline", "a.dcm"} < set(rows(tmp_path / "out"))
+
+
+def picture(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 255, (24, 20), dtype=np.uint8)
+    Image.fromarray(values).save(path)
+    return path
+
+
+def test_pictures_have_ids_of_their_path(make_file: Make, tmp_path: Path) -> None:
+    make_file(name="in/a.dcm", PatientID="P1", StudyInstanceUID="1.2")
+    for name in ("b.png", "c.c.JPG", "p1/d.jpeg", "p1/e.png", "train/p2/s1/f.png", "train/p2/s2/g.png"):
+        picture(tmp_path / "in" / name)
+    (tmp_path / "in/broken.png").write_bytes(b"no picture")
+    (tmp_path / "in/disguised.dcm").write_bytes((tmp_path / "in/b.png").read_bytes())
+    summary = run(tmp_path / "in", tmp_path / "in/out", views="all")
+    assert summary.left_out == {"not-dicom": 1, "not-readable": 1} and summary.notes == {"view-unknown": 6}
+    manifest = Manifest.open(tmp_path / "in/out")
+    ids = {image.image_id: (image.study_id, image.patient_id) for image in manifest.images.values() if image.notes}
+    assert ids == {
+        "b": ("b", "b"),
+        "c.c": ("c.c", "c.c"),
+        "p1/d": ("p1", "p1"),
+        "p1/e": ("p1", "p1"),
+        "train/p2/s1/f": ("train/p2/s1", "train/p2"),
+        "train/p2/s2/g": ("train/p2/s2", "train/p2"),
+    }
+    # The contact sheet of the first run is no radiograph.
+    again = run(tmp_path / "in", tmp_path / "in/second", views="all")
+    assert (again.digest, again.kept) == (summary.digest, 7)
+    assert rows(tmp_path / "in/second")["out"] == ("not-dicom", "an output folder of cxrreport")
+    assert run(tmp_path / "in/b.png", tmp_path / "single").kept == 1
+
+
+def test_pictures_and_their_table_of_reports(tmp_path: Path) -> None:
+    for name in ("0001.jpg", "0002.jpg", "sub/0003.jpg", "0004.jpg"):
+        picture(tmp_path / "in" / name)
+    table = tmp_path / "in/reports.csv"
+    table.write_text("study_id,patient_id,findings\n0001,P,Clear.\n0002,P,Clear.\n0003,,Normal.\n")
+    summary = run(tmp_path / "in", tmp_path / "out", reports=table, require_report=True)
+    assert (summary.kept, summary.left_out) == (3, {"no-report": 1})
+    studies = {study.study_id: study.patient_id for study in Manifest.open(tmp_path / "out").studies()}
+    assert studies == {"0001": "P", "0002": "P", "0003": "0003"}
+
+
+def test_the_patient_of_a_table_of_reports_is_used_where_dicom_has_none(make_file: Make, tmp_path: Path) -> None:
+    for number, patient in (("1", None), ("2", None), ("3", "H")):
+        make_file(name=f"in/{number}.dcm", StudyInstanceUID=f"1.{number}", PatientID=patient)
+    table = tmp_path / "reports.csv"
+    table.write_text("study_id,patient_id,findings\n1.1,P,Clear.\n1.2,P,Clear.\n1.3,P,Clear.\n")
+    summary = run(tmp_path / "in", tmp_path / "out", reports=table, pseudonymize=None)
+    assert summary.notes == {}
+    assert {study.patient_id for study in Manifest.open(tmp_path / "out").studies()} == {"P", "H"}
+    key = tmp_path / "key"
+    key.write_bytes(bytes(range(32)))
+    run(tmp_path / "in", tmp_path / "hidden", reports=table, pseudonymize=key)
+    hidden = Manifest.open(tmp_path / "hidden").studies()
+    assert len({study.patient_id for study in hidden}) == 2 and not {study.patient_id for study in hidden} & {"P", "H"}

@@ -39,10 +39,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRow:
-    """One study in a table of reports, for the layout `folder`."""
+    """One study in a table of reports.
+
+    Args:
+        patient_id: used if neither the layout nor a header states one; may be empty.
+    """
 
     report: Report | None
     split: Split | None
+    patient_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from cxrreport.dataset import id_for_message
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
 from cxrreport.errors import InputError
+from cxrreport.ingestion.images.picture import is_picture
 from cxrreport.ingestion.layouts.base import Listing, Source, StudyRow
 from cxrreport.ingestion.layouts.files import Files, list_files
-from cxrreport.ingestion.layouts.tables import report_of, split_of
+from cxrreport.ingestion.layouts.tables import studies_of_table
+from cxrreport.records import View
 from cxrreport.settings import IngestSettings
-from cxrreport.storage.tables import read_text_table
 
 
 def recognises(settings: IngestSettings) -> bool:  # noqa: ARG001 - the same for all layouts
@@ -17,25 +20,45 @@ def recognises(settings: IngestSettings) -> bool:  # noqa: ARG001 - the same for
 
 
 def list_images(settings: IngestSettings) -> Listing:
-    """Every file below the input, or the one file given; ids and views come from headers. See `Layout`."""
+    """Every file below the input, or the one file given; ids and views come from headers. See `Layout`.
+
+    PNG and JPEG files have no header: their ids come from their path (`_picture`).
+    """
     root = settings.input
-    by_study: dict[str, StudyRow] = {}
-    if settings.reports is not None:
-        for row in read_text_table(settings.reports, required=("study_id",)):
-            if row["study_id"] in by_study:
-                raise InputError(f"{settings.reports}: study {id_for_message('study', row['study_id'])} is there twice")
-            split = split_of(row, str(settings.reports))
-            by_study[row["study_id"]] = StudyRow(report=report_of(row), split=split)
-        if by_study and all(row.report is None for row in by_study.values()):
-            raise InputError(f"{settings.reports}: no column of a section (findings, impression, ...) and no report")
+    by_study = studies_of_table(settings.reports) if settings.reports is not None else {}
     found = Files(files=[(root, root.name)]) if root.is_file() else list_files(root, settings.output)
     table = settings.reports.resolve() if settings.reports is not None else None
     sources = [
-        Source(path=path, source=source) for path, source in found.files if table is None or path.resolve() != table
+        _picture(path, source, by_study) if is_picture(path) else Source(path=path, source=source)
+        for path, source in found.files
+        if table is None or path.resolve() != table
     ]
     if not (sources or found.excluded):
         raise InputError(f"{root}: the folder holds no files")
     official = any(row.split is not None for row in by_study.values())
     return Listing(
         layout="folder", sources=sources, excluded=found.excluded, official_split=official, by_study=by_study
+    )
+
+
+def _picture(path: Path, source: str, by_study: Mapping[str, StudyRow]) -> Source:
+    """A PNG or JPEG file with ids from its path.
+
+    The image id is the path without its ending. The study is the row of the table of reports with this path or file
+    name as its id, otherwise the folder; the patient is the folder above it, if there is one. A file in the input
+    folder itself is a study and a patient.
+    """
+    name = PurePosixPath(source).with_suffix("")
+    folders = name.parts[:-1]
+    own = next((study_id for study_id in (name.as_posix(), name.name) if study_id in by_study), None)
+    study_id = own or "/".join(folders) or name.name
+    patient_id = "/".join(folders[:-1] or folders) or study_id
+    return Source(
+        path=path,
+        source=source,
+        image_id=name.as_posix(),
+        study_id=study_id,
+        patient_id=(by_study[study_id].patient_id if study_id in by_study else "") or (own or patient_id),
+        view=View.UNKNOWN,
+        notes=("view-unknown",),
     )

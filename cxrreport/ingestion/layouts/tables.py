@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+from cxrreport.dataset import id_for_message
 from cxrreport.errors import InputError
+from cxrreport.ingestion.layouts.base import StudyRow
 from cxrreport.records import REPORT_SECTIONS, Report, Split
 from cxrreport.reports.sections import parse_report
+from cxrreport.storage.tables import read_text_table
 
 FULL_REPORT = ("report", "text")
 """Columns with a whole report, which is split into sections; used if no section has its own column."""
+
+
+def studies_of_table(path: Path, study_id_of: Callable[[str], str] = str) -> dict[str, StudyRow]:
+    """The rows of a table of reports by study id.
+
+    Args:
+        path: table with the column `study_id`, a report (`report_of`), and optionally `patient_id` and `split`.
+        study_id_of: the id as the layout writes it.
+
+    Raises:
+        InputError: the table cannot be read, has no report, or lists a study twice.
+    """
+    by_study: dict[str, StudyRow] = {}
+    for row in read_text_table(path, required=("study_id",)):
+        study_id = study_id_of(row["study_id"])
+        if study_id in by_study:
+            raise InputError(f"{path}: study {id_for_message('study', study_id)} is there twice")
+        by_study[study_id] = StudyRow(
+            report=report_of(row), split=split_of(row, str(path)), patient_id=row.get("patient_id", "")
+        )
+    if by_study and all(row.report is None for row in by_study.values()):
+        raise InputError(f"{path}: no column of a section (findings, impression, ...) and no report")
+    return by_study
 
 
 def report_of(row: Mapping[str, str]) -> Report | None:
