@@ -201,7 +201,7 @@ def test_an_error_of_ours_is_one_line(
     runner: CliRunner, monkeypatch: pytest.MonkeyPatch, error: CxrReportError, code: int
 ) -> None:
     fail_with(monkeypatch, error)
-    done = runner.invoke(cli.app, ["ingest", "-i", "in", "-o", "out"])
+    done = runner.invoke(cli.app, ["ingest", "-i", "/in", "-o", "/out"])
     assert done.exit_code == code
     assert done.stderr.strip() == f"error: {error}"
     assert done.stdout == ""

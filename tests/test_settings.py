@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from cxrreport import cli
 from cxrreport.errors import SettingsError
 from cxrreport.settings import (
+    CheckpointSettings,
+    CompareSettings,
     DemoSettings,
     EvaluateSettings,
+    ExportSettings,
     GenerateSettings,
     IngestSettings,
+    MergeSettings,
     PromptSettings,
+    RegisterSettings,
     ReviewSettings,
     Settings,
     TrainSettings,
+    assign,
     build,
     merge,
+    read_yaml,
+    weights_folder,
 )
 
 ALL: list[type[Settings]] = [
@@ -29,6 +41,8 @@ ALL: list[type[Settings]] = [
     ReviewSettings,
     DemoSettings,
 ]
+
+PATHS = [*ALL, CompareSettings, ExportSettings, MergeSettings, RegisterSettings]
 
 SPEAK_FOR_THEMSELVES = {
     *("output", "tracking", "checkpoint", "prompt", "lora"),
@@ -131,3 +145,76 @@ def test_former_names_are_read_and_never_both(tmp_path: Path) -> None:
         file.write("baselines: {}\n")
     with pytest.raises(SettingsError, match="controls is the former name of baselines; give it once"):
         EvaluateSettings.from_yaml(path)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("NOWHERE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+def every_path(model: type[Settings], text: str) -> dict[str, object]:
+    """Values for all fields of a model that hold a path or a folder's name."""
+    values: dict[str, object] = {}
+    for name, field in model.model_fields.items():
+        kinds = {field.annotation, *get_args(field.annotation)}
+        if Path in kinds:
+            values[name] = {"mine": text} if name == "baselines" else text
+        elif CheckpointSettings in kinds:
+            values[name] = {"name": text}
+    return values
+
+
+@pytest.mark.parametrize("model", PATHS, ids=lambda model: model.__name__)
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("~/x y", "home/x y"), ("$RUNS/a", "runs/a"), ("${RUNS}-b/$RUNS.c", None), ("a/~b", "a/~b")]
+)
+def test_every_path_is_expanded_alike(home: Path, model: type[Settings], text: str, wanted: str | None) -> None:
+    below = home.parent
+    expected = Path(f"{below}/runs-b/{below}/runs.c") if wanted is None else Path(wanted)
+    if text != "a/~b" and wanted is not None:
+        expected = below / wanted
+    given = every_path(model, text)
+    (below / "given.yaml").write_text(json.dumps(given))
+    assigned = [f"{name}={json.dumps(value)}" for name, value in given.items()]
+    for settings in (
+        model.from_yaml(Path("given.yaml")),
+        build(model, assign(model, {}, assigned), where="--set"),
+        model(**{name: Path(value) if isinstance(value, str) else value for name, value in given.items()}),
+    ):
+        for name in given:
+            value = getattr(settings, name)
+            if isinstance(value, CheckpointSettings):
+                value = Path(value.name)
+            assert (value["mine"] if isinstance(value, dict) else value) == expected, name
+        assert model.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_names_that_cannot_be_expanded_are_refused(home: Path) -> None:
+    for text, message in (("$NOWHERE/x", "NOWHERE is not set"), ("~nobody-here/x", "no home folder of that name")):
+        with pytest.raises(SettingsError, match=rf"here: output: .*{message}"):
+            build(IngestSettings, {"input": "in", "output": text}, where="here")
+    (home.parent / "$NOWHERE").mkdir()
+    assert build(IngestSettings, {"input": "$NOWHERE", "output": "o"}, where="").input == Path("$NOWHERE")
+
+
+def test_the_folder_of_weights_and_the_settings_file_are_expanded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXRREPORT_WEIGHTS", "~/weights")
+    assert weights_folder() == home / "weights"
+    home.mkdir()
+    write(home, "input: in\noutput: out\n")
+    assert read_yaml(Path("~/given.yaml")) == {"input": "in", "output": "out"}
+
+
+@pytest.mark.parametrize("options", [["--output=~/out"], ["--set", "output=~/out"], ["--output", "$RUNS/../home/out"]])
+def test_the_command_line_expands_paths_and_names_the_working_folder(home: Path, options: list[str]) -> None:
+    arguments = ["ingest", "--input", "nothing-here", "--no-track", *options]
+    result = CliRunner(env={"COLUMNS": "400"}).invoke(cli.app, arguments)
+    assert result.exit_code == 2
+    assert "nothing-here" in result.stderr and f"(relative paths start at {home.parent})" in result.stderr
+    assert not (home.parent / "~").exists() and not (home.parent / "$RUNS").exists()
+    result = CliRunner().invoke(cli.app, ["published", "$NOWHERE/x"])
+    assert result.exit_code != 0

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from cxrreport import __version__
+from cxrreport.cli.options import expanded
 from cxrreport.cli.output import say_error
 from cxrreport.settings import WEIGHTS
 
@@ -41,7 +42,8 @@ app = typer.Typer(
 )
 
 WeightsFolder = Annotated[
-    Path | None, typer.Option("--weights", metavar="DIR", help=f"Weights folder; overrides {WEIGHTS}.")
+    Path | None,
+    typer.Option("--weights", metavar="DIR", help=f"Weights folder; overrides {WEIGHTS}.", callback=expanded),
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from cxrreport import runs
 from cxrreport.cli.app import app
 from cxrreport.cli.options import Assignments, Config, Generated, Json, Output, Track, on_data, settings_of
-from cxrreport.cli.output import guarded, perform
+from cxrreport.cli.output import guarded, perform, print_summary
 from cxrreport.settings import ExportSettings
 
 
@@ -50,4 +50,4 @@ def export(
             language=language,
             tracking={"enabled": track},
         )
-        perform(runs.export, settings, as_json)
+        print_summary(perform(runs.export, settings), as_json)

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from cxrreport import __version__, runs
 from cxrreport.cli.app import WeightsFolder, app
-from cxrreport.cli.options import Json
+from cxrreport.cli.options import Json, expanded
 from cxrreport.cli.output import guarded, print_json, progress_bar, stdout, table_of
 from cxrreport.errors import SettingsError
 from cxrreport.settings import WEIGHTS, weights_folder
@@ -21,7 +21,8 @@ from cxrreport.settings import WEIGHTS, weights_folder
 @app.command()
 def doctor(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder for outputs.", show_default="current folder")
+        Path,
+        typer.Argument(metavar="DIR", help="Folder for outputs.", show_default="current folder", callback=expanded),
     ] = Path(),
     as_json: Json = False,
 ) -> None:
@@ -110,7 +111,7 @@ def _list(names: list[str], root: Path, as_json: bool) -> None:
 
 @app.command()
 def sync(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the outputs.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the outputs.", callback=expanded)] = Path(),
     uri: Annotated[
         str | None, typer.Option(metavar="URI", help="Tracking URI.", show_default="that of the runs")
     ] = None,

@@ -20,16 +20,19 @@ from cxrreport.cli.options import (
     Output,
     Track,
     baselines_of,
+    expanded,
     on_data,
     on_privacy,
     on_scoring,
     settings_of,
 )
-from cxrreport.cli.output import bounds, guarded, perform, print_json, print_summary, progress_bar, stdout, table_of
+from cxrreport.cli.output import bounds, guarded, perform, print_json, print_summary, stdout, table_of
 from cxrreport.settings import CompareSettings, EvaluateSettings, GeneratedBaseline, ReviewSettings, ScoredSection
 
 _BASELINES = "|".join(name.replace("_", "-") for name in get_args(GeneratedBaseline))
-_Evaluated = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of evaluate.", show_default=False)]
+_Evaluated = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Output folder of evaluate.", show_default=False, callback=expanded)
+]
 
 
 @app.command()
@@ -83,7 +86,7 @@ def evaluate(
             allow_remote=allow_remote,
             tracking={"enabled": track},
         )
-        perform(runs.evaluate, settings, as_json)
+        print_summary(perform(runs.evaluate, settings), as_json)
 
 
 @app.command()
@@ -120,7 +123,7 @@ def review(
             megabytes=megabytes,
             tracking={"enabled": track, "log_reports": log_page},
         )
-        perform(runs.review, settings, as_json)
+        print_summary(perform(runs.review, settings), as_json)
 
 
 @app.command()
@@ -155,8 +158,7 @@ def compare(
             numbers=tuple(numbers) if numbers else None,
             tracking={"enabled": track},
         )
-        with progress_bar() as progress:
-            summary = runs.compare(settings, progress=progress)
+        summary = perform(runs.compare, settings)
         if as_json:
             print_summary(summary, as_json)
             return

@@ -10,7 +10,7 @@ import typer
 from cxrreport import runs
 from cxrreport.cli.app import app
 from cxrreport.cli.options import Adapter, Assignments, Config, Json, Track, on_model, settings_of
-from cxrreport.cli.output import guarded, perform, print_json, stdout
+from cxrreport.cli.output import guarded, perform, print_json, print_summary, stdout
 from cxrreport.settings import MergeSettings, RegisterSettings
 
 
@@ -42,7 +42,7 @@ def merge(
             shard_gb=shard_gb,
             tracking={"enabled": track},
         )
-        perform(runs.merge, settings, as_json)
+        print_summary(perform(runs.merge, settings), as_json)
 
 
 @app.command()

@@ -10,10 +10,18 @@ from typing import Annotated, Any, TypeVar, get_args
 import typer
 
 from cxrreport.errors import SettingsError
-from cxrreport.settings import GeneratedBaseline, Settings, assign, build, merge, read_yaml
+from cxrreport.settings import GeneratedBaseline, Settings, assign, build, expand, merge, read_yaml
 
 MOST_FREQUENT = "most_frequent"
 S = TypeVar("S", bound=Settings)
+
+
+def expanded(path: Path | None) -> Path | None:
+    """Callback of arguments that are not settings: expand a path like the settings do."""
+    try:
+        return None if path is None else expand(path)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def panel(name: str) -> Callable[..., Any]:

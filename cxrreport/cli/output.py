@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -26,6 +28,7 @@ from cxrreport import records, runs
 from cxrreport.errors import CxrReportError, InferenceError, ScoreError, TrackingError, TrainingError
 from cxrreport.settings import Settings
 
+R = TypeVar("R")
 WIDTH = 80
 """Maximum width of a summary, in columns."""
 STOPPED = 130
@@ -51,7 +54,7 @@ def guarded() -> Iterator[None]:
         stderr().print("interrupted; re-run the same command to resume", highlight=False)
         raise typer.Exit(STOPPED) from None
     except CxrReportError as error:
-        say_error(str(error))
+        say_error(" ".join([str(error), *getattr(error, "__notes__", ())]))
         raise typer.Exit(1 if isinstance(error, _FAILED) else 2) from None
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -87,11 +90,22 @@ def progress_bar() -> Iterator[records.Progress]:
         yield report
 
 
-def perform(command: Callable[..., runs.Summary[Any]], settings: Settings, as_json: bool) -> None:
-    """Run a command with a progress bar and print its summary."""
-    with progress_bar() as progress:
-        summary = command(settings, progress=progress)
-    print_summary(summary, as_json)
+@contextmanager
+def with_working_folder(settings: Settings) -> Iterator[None]:
+    """Add the working folder to errors that name a relative path of the settings."""
+    try:
+        yield
+    except CxrReportError as error:
+        names = "|".join(re.escape(str(path)) for path in settings.relative_paths())
+        if names and re.search(rf"(?<![\w./~-])(?:{names})(?![\w-])", str(error)):
+            error.add_note(f"(relative paths start at {Path.cwd()})")
+        raise
+
+
+def perform(command: Callable[..., runs.Summary[R]], settings: Settings) -> runs.Summary[R]:
+    """Run a command with a progress bar."""
+    with progress_bar() as progress, with_working_folder(settings):
+        return command(settings, progress=progress)
 
 
 def stdout() -> Console:

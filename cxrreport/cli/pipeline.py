@@ -31,7 +31,7 @@ from cxrreport.cli.options import (
     panel,
     settings_of,
 )
-from cxrreport.cli.output import guarded, perform, print_summary, progress_bar
+from cxrreport.cli.output import guarded, perform, print_summary
 from cxrreport.errors import SettingsError
 from cxrreport.settings import (
     EngineName,
@@ -117,7 +117,7 @@ def ingest(
             shard=shard,
             tracking={"enabled": track},
         )
-        perform(runs.ingest, settings, as_json)
+        print_summary(perform(runs.ingest, settings), as_json)
 
 
 @app.command()
@@ -163,8 +163,7 @@ def train(
             seed=seed,
             tracking={"enabled": track},
         )
-        with progress_bar() as progress:
-            summary = runs.train(settings, progress=progress)
+        summary = perform(runs.train, settings)
         if runs.first_process():
             print_summary(summary, as_json)
 
@@ -260,4 +259,4 @@ def generate(
             pseudonymize=pseudonymize,
             tracking={"enabled": track},
         )
-        perform(runs.generate, settings, as_json)
+        print_summary(perform(runs.generate, settings), as_json)

@@ -1,9 +1,20 @@
 """One frozen model per command. A YAML file in `configs/` is one of these models and nothing else.
 
-Unknown fields are refused, relative paths are taken from the working folder, and every field says its unit and range.
+Unknown fields are refused, and every field says its unit and range. In every path, `~` and `$NAME` are expanded, and a
+relative one starts at the working folder.
 """
 
-from cxrreport.settings.base import WEIGHTS, Settings, assign, build, current_names, merge, read_yaml, weights_folder
+from cxrreport.settings.base import (
+    WEIGHTS,
+    Settings,
+    assign,
+    build,
+    current_names,
+    expand,
+    merge,
+    read_yaml,
+    weights_folder,
+)
 from cxrreport.settings.demo import DemoSettings
 from cxrreport.settings.evaluation import CompareSettings, EvaluateSettings, ReviewSettings, ScoredSection
 from cxrreport.settings.inference import (
@@ -60,6 +71,7 @@ __all__ = [
     "assign",
     "build",
     "current_names",
+    "expand",
     "merge",
     "read_yaml",
     "weights_folder",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cxrreport.errors import SettingsError
 
@@ -27,6 +28,40 @@ def _within(shard: str) -> str:
 
 Shard = Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$"), AfterValidator(_within)]
 """The i-th of n parts of the work, `i/n`."""
+
+
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+
+
+def expand(path: Path) -> Path:
+    """Replace a leading `~` or `~user` by the home folder, and `$NAME` or `${NAME}` by environment variables.
+
+    Relative paths stay relative to the working folder. A `$NAME` of no variable is kept if a file of that name exists.
+
+    Raises:
+        ValueError: the user does not exist, or a variable is not set.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if os.environ.get(name):
+            return os.environ[name]
+        if path.exists():
+            return found[0]
+        raise ValueError(f"{path}: the environment variable {name} is not set; set it, or write the folder")
+
+    try:
+        return Path(_VARIABLE.sub(value, str(path))).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: there is no home folder of that name; write the folder") from error
+
+
+def _expand_name(name: str) -> str:
+    return str(expand(Path(name))) if name.startswith("~") or "$" in name else name
+
+
+FolderOrName = Annotated[str, AfterValidator(_expand_name)]
+"""A name, or a folder that is expanded like a path."""
 
 
 RENAMED = {"control": "baseline", "controls": "baselines", "generate_controls": "generate_baselines"}
@@ -54,6 +89,19 @@ class Settings(BaseModel):
     def _read_former_names(cls, values: Any) -> Any:
         return current_names(values) if isinstance(values, dict) else values
 
+    @field_validator("*")
+    @classmethod
+    def _expand_paths(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: expand(one) if isinstance(one, Path) else one for name, one in value.items()}
+        return expand(value) if isinstance(value, Path) else value
+
+    def relative_paths(self) -> list[Path]:
+        """The paths of these settings that depend on the working folder."""
+        values = [one for _, one in self]
+        values += [below for one in values if isinstance(one, dict) for below in one.values()]
+        return [one for one in values if isinstance(one, Path) and not one.is_absolute()]
+
     @classmethod
     def from_yaml(cls, path: Path, **overrides: Any) -> Self:
         """Read `path`, replace what `overrides` names (None means: not given), and check the whole.
@@ -75,7 +123,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         SettingsError: the file is missing or holds no mapping, or a field is given under both of its names.
     """
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = yaml.safe_load(_expanded(path, "settings file").read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot read the configuration ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -167,6 +215,18 @@ def _model_at(model: type[Settings], path: Sequence[int | str]) -> type[Settings
     return model
 
 
+def _expanded(path: Path, where: str) -> Path:
+    """A path that is not a field of settings, expanded like one.
+
+    Raises:
+        SettingsError: it cannot be expanded; the message names `where`.
+    """
+    try:
+        return expand(path)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}") from error
+
+
 WEIGHTS = "CXRREPORT_WEIGHTS"
 
 
@@ -176,4 +236,4 @@ def weights_folder() -> Path | None:
     No field of a model: like the hub's `HF_HOME` it says where weights lie, not what is made with them.
     """
     folder = os.environ.get(WEIGHTS)
-    return Path(folder).expanduser() if folder else None
+    return _expanded(Path(folder), WEIGHTS) if folder else None

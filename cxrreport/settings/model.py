@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cxrreport.settings.base import PositiveInt, Settings
+from cxrreport.settings.base import FolderOrName, PositiveInt, Settings
 from cxrreport.settings.tracking import TrackingSettings
 
 
@@ -51,7 +51,7 @@ class LoraSettings(Settings):
 class CheckpointSettings(Settings):
     """Which base model, and how it is run."""
 
-    name: str
+    name: FolderOrName
     """A line of the table of checkpoints (`paligemma2-3b-pt-896`), a hub id (`google/paligemma2-3b-pt-896`), a local
     folder, or `tiny` for the project's own model of phantoms."""
     revision: str | None = None

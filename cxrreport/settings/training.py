@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cxrreport.settings.base import Fraction, PositiveInt, Resolution, Settings, build, merge
+from cxrreport.settings.base import FolderOrName, Fraction, PositiveInt, Resolution, Settings, build, merge
 from cxrreport.settings.model import CheckpointSettings, LoraSettings, PromptSettings
 from cxrreport.settings.tracking import TrackingSettings
 
@@ -93,7 +93,7 @@ class TrainSettings(Settings):
 class PlanSettings(Settings):
     """What a training run needs, asked before anything is spent."""
 
-    checkpoint: str | None = None
+    checkpoint: FolderOrName | None = None
     """As `checkpoint.name` in training; None: each of the nine pre-trained ones."""
     resolution: Resolution | None = None
     """Side of the images, pixels; None: the checkpoint's own."""
