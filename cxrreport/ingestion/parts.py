@@ -117,6 +117,7 @@ def _fingerprint(studies: list[StudyPlan]) -> str:
     for study in studies:
         values = asdict(study)
         for candidate in values["candidates"]:
-            del candidate["path"]
+            for file in (candidate, *candidate["copies"]):
+                del file["path"]
         digest.update(json.dumps(values, sort_keys=True).encode())
     return digest.hexdigest()

@@ -12,7 +12,7 @@ from cxrreport.ingestion.images.burned_in import text_near_border
 from cxrreport.ingestion.images.picture import is_picture, read_picture
 from cxrreport.ingestion.images.resample import to_square
 from cxrreport.ingestion.layouts import Source
-from cxrreport.ingestion.study_plan import StudyPlan, exclusion_of
+from cxrreport.ingestion.study_plan import StudyPlan, exclude_copies, exclude_image, exclusion_of
 from cxrreport.records import Exclusion, Image, Reason, View
 from cxrreport.settings import IngestSettings
 
@@ -30,16 +30,19 @@ class StudyResult:
 def read_study(study: StudyPlan, settings: IngestSettings) -> StudyResult:
     """Read the images of one study. If one image per study is wanted, read until the first that is usable."""
     result = StudyResult()
-    for source in study.candidates:
+    for image in study.candidates:
         if study.only_first and result.kept:
-            result.excluded.append(
-                Exclusion(source=source.source, reason=Reason.OTHER_VIEW_CHOSEN, study_id=source.study_id)
-            )
+            result.excluded.extend(exclude_image(image, Reason.OTHER_VIEW_CHOSEN))
             continue
-        try:
-            result.kept.append(_read_image(study, source, settings))
-        except RefusedImage as error:
-            result.excluded.append(exclusion_of(source, error))
+        files = [image, *image.copies]
+        for index, source in enumerate(files, start=1):
+            try:
+                result.kept.append(_read_image(study, source, settings))
+            except RefusedImage as error:
+                result.excluded.append(exclusion_of(source, error))
+            else:
+                result.excluded.extend(exclude_copies(files[index:], source))
+                break
     return result
 
 
@@ -91,8 +94,5 @@ def study_of_dead_process(study: StudyPlan) -> StudyResult:
     """The result for a study whose worker process was killed."""
     detail = "the process that read this study died"
     return StudyResult(
-        excluded=[
-            Exclusion(source=source.source, reason=Reason.BAD_PIXELS, detail=detail, study_id=source.study_id)
-            for source in study.candidates
-        ]
+        excluded=[row for image in study.candidates for row in exclude_image(image, Reason.BAD_PIXELS, detail)]
     )

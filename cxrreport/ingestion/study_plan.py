@@ -9,6 +9,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cxrreport.errors import InputError, RefusedImage
 from cxrreport.ingestion.dicom import Header, read_header
@@ -64,6 +65,20 @@ def exclusion_of(source: Source, error: RefusedImage) -> Exclusion:
     return Exclusion(source=source.source, reason=Reason(error.reason), detail=error.detail, study_id=source.study_id)
 
 
+def exclude_image(source: Source, reason: Reason, detail: str = "") -> list[Exclusion]:
+    """The rows of the exclusion log for an image and its copies."""
+    row = Exclusion(source=source.source, reason=reason, detail=detail, study_id=source.study_id)
+    return [row, *exclude_copies(source.copies, source)]
+
+
+def exclude_copies(copies: Iterable[Source], image: Source) -> list[Exclusion]:
+    """The rows of the exclusion log for copies of an image."""
+    detail = f"the same image id as {image.source}"
+    return [
+        Exclusion(source=copy.source, reason=Reason.DUPLICATE, detail=detail, study_id=copy.study_id) for copy in copies
+    ]
+
+
 def needs_header(source: Source) -> bool:
     """True if ids or view have to be read from the file."""
     incomplete = not (source.image_id and source.study_id and source.patient_id) or source.view is None
@@ -86,14 +101,14 @@ def make_plan(settings: IngestSettings, listing: Listing, headers: Iterable[Head
     """
     excluded = list(listing.excluded)
     sources = _with_headers(listing, iter(headers), excluded)
-    sources = _without_duplicates(listing, sources, excluded)
+    sources = _without_duplicates(listing, sources)
     known = {source.study_id for source in sources}
     sources, split_of_study = _with_splits(listing, sources, excluded)
     groups: dict[str, list[Source]] = defaultdict(list)
     for source in sources:
         reason = _unwanted(source, settings)
         if reason is not None:
-            excluded.append(Exclusion(source=source.source, reason=reason, study_id=source.study_id))
+            excluded += exclude_image(source, reason)
         else:
             groups[source.study_id].append(source)
     studies = []
@@ -164,20 +179,31 @@ def _with_header(listing: Listing, source: Source, header: Header) -> Source:
     )
 
 
-def _without_duplicates(listing: Listing, sources: list[Source], excluded: list[Exclusion]) -> list[Source]:
-    """One image per id: the first in the order of the listing; a table that gives an id twice is wrong, though."""
-    seen: dict[str, Source] = {}
+def _without_duplicates(listing: Listing, sources: list[Source]) -> list[Source]:
+    """One image per id, with the other files of this id as its copies.
+
+    The first is a DICOM file if there is one, of a study with a report if there is one, and then has the smallest
+    SHA-256, so that file names do not matter.
+    """
+    groups: dict[str, list[Source]] = defaultdict(list)
     for source in sources:
-        if source.image_id not in seen:
-            seen[source.image_id] = source
-        elif listing.layout == "table":
-            raise InputError(f"the table gives the image id {source.image_id} to two rows")
-        else:
-            detail = f"the same image id as {seen[source.image_id].source}"
-            excluded.append(
-                Exclusion(source=source.source, reason=Reason.DUPLICATE, detail=detail, study_id=source.study_id)
-            )
-    return list(seen.values())
+        groups[source.image_id].append(source)
+    result = []
+    for image_id, group in groups.items():
+        if len(group) > 1:
+            if listing.layout == "table":
+                raise InputError(f"the table gives the image id {image_id} to two rows")
+            group.sort(key=lambda source: (is_picture(source.path), source.report is None, _sha256(source.path)))
+        result.append(replace(group[0], copies=tuple(group[1:])))
+    return result
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "~"  # after every digest
 
 
 def _with_splits(
@@ -194,13 +220,11 @@ def _with_splits(
         if len(patients[source.study_id]) > 1:
             # Whichever patient it belongs to, it may not be on both sides of a split.
             detail = "the images of this study name several patients"
-            excluded.append(
-                Exclusion(source=source.source, reason=Reason.PATIENT_CONFLICT, detail=detail, study_id=source.study_id)
-            )
+            excluded += exclude_image(source, Reason.PATIENT_CONFLICT, detail)
             continue
         split = source.split if listing.official_split else split_by_patient(source.patient_id)
         if split is None:
-            excluded.append(Exclusion(source=source.source, reason=Reason.NO_SPLIT, study_id=source.study_id))
+            excluded += exclude_image(source, Reason.NO_SPLIT)
             continue
         if split_of_patient.setdefault(source.patient_id, split) is not split:
             conflicts.add(source.study_id)

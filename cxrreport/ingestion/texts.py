@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cxrreport.errors import InputError
-from cxrreport.ingestion.study_plan import Plan, StudyPlan
-from cxrreport.records import REPORT_SECTIONS, Exclusion, Progress, Reason, Report, Split
+from cxrreport.ingestion.study_plan import Plan, StudyPlan, exclude_image
+from cxrreport.records import REPORT_SECTIONS, Progress, Reason, Report, Split
 from cxrreport.reports.placeholders import edit_placeholders
 from cxrreport.settings import IngestSettings
 from cxrreport.user_functions import check_allowed, load_function
@@ -17,6 +17,7 @@ Rewriter = Callable[[str], str]
 """Takes a section and returns it without mentions of prior studies; see `user_functions` for its declaration."""
 
 _EDITED_SECTIONS = ("findings", "impression")
+_EMPTIED = "nothing is left without mentions of earlier studies"
 
 
 def allowed_rewriter(settings: IngestSettings, given: Rewriter | None = None) -> Rewriter | None:
@@ -63,7 +64,8 @@ def prepare_texts(
             if had_text and not (report.findings or report.impression):
                 counts["emptied"] += 1
                 if settings.require_report:
-                    excluded += [_emptied(source.source, study.study_id) for source in study.candidates]
+                    for image in study.candidates:
+                        excluded += exclude_image(image, Reason.EMPTY_SECTIONS, _EMPTIED)
                     continue
         studies.append(replace(study, report=report))
         progress(done, len(plan.studies), "reports")
@@ -106,8 +108,3 @@ def _rewritten(rewriter: Rewriter, text: str, study_id: str, section: str) -> st
     if not isinstance(result, str):
         raise InputError(f"the rewriter gave {type(result).__name__} for the {section} of study {study_id}, not a text")
     return " ".join(result.split())
-
-
-def _emptied(source: str, study_id: str) -> Exclusion:
-    detail = "nothing is left without mentions of earlier studies"
-    return Exclusion(source=source, reason=Reason.EMPTY_SECTIONS, detail=detail, study_id=study_id)

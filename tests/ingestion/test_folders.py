@@ -193,3 +193,48 @@ def test_the_patient_of_a_table_of_reports_is_used_where_dicom_has_none(make_fil
     run(tmp_path / "in", tmp_path / "hidden", reports=table, pseudonymize=key)
     hidden = Manifest.open(tmp_path / "hidden").studies()
     assert len({study.patient_id for study in hidden}) == 2 and not {study.patient_id for study in hidden} & {"P", "H"}
+
+
+@pytest.mark.parametrize("bad", [{"PixelData": b"\0\0"}, {"PixelData": None}, {"Rows": None}, {"PixelData": b""}])
+@pytest.mark.parametrize("views", ["all", "best-frontal"])
+def test_a_bad_copy_does_not_shadow_a_good_one(
+    make_file: Make, tmp_path: Path, bad: dict[str, Any], views: str
+) -> None:
+    same = {"SOPInstanceUID": "1.1", "StudyInstanceUID": "1"}
+    for order, (first, second) in {"bad-first": ("a", "b"), "good-first": ("b", "a")}.items():
+        make_file(name=f"{order}/{first}.dcm", **same, **bad)
+        make_file(name=f"{order}/{second}.dcm", **same)
+        make_file(name=f"{order}/lateral.dcm", StudyInstanceUID="1", ViewPosition="LL")
+        summary = run(tmp_path / order, tmp_path / f"out-{order}", views=views)
+        assert summary.kept == (2 if views == "all" else 1)
+        assert rows(tmp_path / f"out-{order}")[f"{first}.dcm"][0] in {"bad-pixel-data", "no-pixels", "duplicate-image"}
+        manifest = Manifest.open(tmp_path / f"out-{order}")
+        assert f"{second}.dcm" in {image.source for image in manifest.images.values()}
+
+
+def test_the_copy_that_is_kept_does_not_depend_on_names(make_dataset: Any, write_dataset: Any, tmp_path: Path) -> None:
+    same = {"SOPInstanceUID": "1.1", "StudyInstanceUID": "1"}
+    files = [make_dataset(PixelPaddingValue=value, **same) for value in (0, 1, 2)]
+    digests = set()
+    for turn in range(3):
+        folder = tmp_path / f"in{turn}"
+        for number in range(3):
+            write_dataset(folder / f"{number}.dcm", files[(number + turn) % 3])
+        summary = run(folder, tmp_path / f"out{turn}")
+        assert (summary.kept, summary.left_out) == (1, {"duplicate-image": 2})
+        row = pq.read_table(tmp_path / f"out{turn}/manifest.parquet").to_pylist()[0]
+        digests.add((row["image_sha256"], (int(row["source"][0]) + turn) % 3))
+    assert len(digests) == 1
+
+
+def test_copies_are_counted_whatever_becomes_of_the_image(make_file: Make, tmp_path: Path) -> None:
+    for number, view in enumerate(("PA", "AP", "LL")):
+        for copy in "ab":
+            uid = f"1.1.{number}"
+            make_file(name=f"in/{view}{copy}.dcm", SOPInstanceUID=uid, StudyInstanceUID="1", ViewPosition=view)
+    make_file(name="in/broken1.dcm", SOPInstanceUID="2.1", StudyInstanceUID="2", PixelData=b"")
+    make_file(name="in/broken2.dcm", SOPInstanceUID="2.1", StudyInstanceUID="2", PixelData=b"\0\0")
+    summary = run(tmp_path / "in", tmp_path / "out")
+    assert (summary.read, summary.kept) == (8, 1)
+    assert summary.left_out["duplicate-image"] == 3
+    assert run(tmp_path / "in", tmp_path / "reports", require_report=True).left_out["duplicate-image"] == 4

@@ -23,6 +23,7 @@ class Source:
         source: path relative to the input folder, with `/`, for manifest and exclusion log.
         report: `None` if the layout has no report for this study.
         covariates: of a table, if they were requested.
+        copies: other files with this image id, in the order in which they are tried if this one cannot be read.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Source:
     report: Report | None = None
     covariates: Covariates | None = None
     notes: tuple[str, ...] = ()
+    copies: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

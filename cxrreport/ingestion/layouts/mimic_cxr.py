@@ -49,25 +49,18 @@ def list_images(settings: IngestSettings) -> Listing:
     metadata = _by_dicom_id(metadata_file, "dicom_id", "study_id", "subject_id", "viewposition")
     found = list_files(root, settings.output)
     excluded = found.excluded
-    on_disk: dict[str, tuple[Path, str, str, str]] = {}
+    on_disk: list[tuple[str, str, str, str, Path]] = []
     for path, source in found.files:
         match = _IMAGE.search(source)
-        if not match:
-            if not _OTHER.search(source):
-                found.exclude(source, Reason.NOT_DICOM, "not a file of MIMIC-CXR")
-            continue
-        known = on_disk.get(match["image"])
-        if known is not None and path.suffix.lower() != ".dcm":
-            found.exclude(source, Reason.DUPLICATE, f"the same image id as {known[1]}")
-            continue
-        if known is not None:
-            found.exclude(known[1], Reason.DUPLICATE, f"the same image id as {source}")
-        on_disk[match["image"]] = (path, source, match["study"], match["patient"])
+        if match:
+            on_disk.append((match["image"], source, match["study"], match["patient"], path))
+        elif not _OTHER.search(source):
+            found.exclude(source, Reason.NOT_DICOM, "not a file of MIMIC-CXR")
     if not on_disk:
         raise InputError(f"{root}: no images at files/pNN/pNNNNNNNN/sNNNNNNNN/*.dcm or *.jpg (layout mimic-cxr)")
     reports: dict[str, Report | None] = {}
     sources = []
-    for image_id, (path, source, study_id, patient_id) in sorted(on_disk.items()):
+    for image_id, source, study_id, patient_id, path in sorted(on_disk):
         row = splits.get(image_id, {})
         if row and (row["study_id"], row["subject_id"]) != (study_id, patient_id):
             named = id_for_message("image", image_id)
@@ -86,7 +79,7 @@ def list_images(settings: IngestSettings) -> Listing:
                 report=reports[study_id],
             )
         )
-    for image_id in sorted(splits.keys() - on_disk.keys()):
+    for image_id in sorted(splits.keys() - {image_id for image_id, *_ in on_disk}):
         row = splits[image_id]
         source = f"{_study_path(row['subject_id'], row['study_id'])}/{image_id}"
         excluded.append(Exclusion(source=source, reason=Reason.IMAGE_MISSING, study_id=row["study_id"]))
