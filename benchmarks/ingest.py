@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from baselines import ingest_recipe
 
-from cxrreport.ingestion.dicom.radiograph import read_radiograph
-from cxrreport.ingestion.images.resample import to_square
+from cxrreport.ingestion.dicom import read_radiograph
+from cxrreport.ingestion.images import to_square
 from cxrreport.ingestion.ingest import ingest
 from cxrreport.settings import IngestSettings
 

@@ -36,7 +36,7 @@ from torch.nn import functional
 
 from cxrreport.demo.findings import Name, PhantomFinding, masked, sample_findings
 from cxrreport.demo.phantom import draw, expose, sample_anatomy
-from cxrreport.ingestion.images.resample import to_square
+from cxrreport.ingestion.images import to_square
 from cxrreport.model import checkpoints
 from cxrreport.model.prompt import to_pixels
 from cxrreport.settings import CheckpointSettings, PlanSettings

@@ -135,11 +135,12 @@ def _disk(folder: Path) -> Check:
 
 
 def _decoders() -> Check:
-    from cxrreport.ingestion.dicom.decoders import decoders
+    from cxrreport.ingestion.dicom import installed_decoders
 
-    missing = [name for name, plugins in decoders().items() if not plugins]
+    plugins_of = installed_decoders()
+    missing = [name for name, plugins in plugins_of.items() if not plugins]
     if not missing:
-        return Check(name="decoders", state=State.OK, detail=f"for {len(decoders())} compressed transfer syntaxes")
+        return Check(name="decoders", state=State.OK, detail=f"for {len(plugins_of)} compressed transfer syntaxes")
     remedy = "pip install python-gdcm pylibjpeg-openjpeg; such files are excluded as bad-pixel-data"
     return Check(name="decoders", state=State.NOTE, detail=f"none for {', '.join(missing)}", remedy=remedy)
 

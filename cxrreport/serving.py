@@ -35,8 +35,8 @@ from cxrreport import doctor, tracking
 from cxrreport.errors import CxrReportError, InputError, RefusedImage, SettingsError
 from cxrreport.inference.decoding import Engine, Request
 from cxrreport.inference.generate import PHANTOMS_ONLY
-from cxrreport.ingestion.dicom.radiograph import read_radiograph
-from cxrreport.ingestion.images.resample import to_square
+from cxrreport.ingestion.dicom import read_radiograph
+from cxrreport.ingestion.images import to_square
 from cxrreport.model import adapters, checkpoints
 from cxrreport.model.card import AdapterCard
 from cxrreport.model.prompt import PromptLayout

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cxrreport import cli, doctor
 from cxrreport.doctor import State, examine
-from cxrreport.ingestion.dicom import decoders as dicom_decoders
+from cxrreport.ingestion import dicom
 from cxrreport.settings import WEIGHTS
 
 
@@ -50,7 +50,7 @@ def test_weights_that_are_there_are_named(tmp_path: Path) -> None:
 def test_a_machine_that_lacks_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage(10**12, 10**12 - 10**9, 10**9))
-    monkeypatch.setattr(dicom_decoders, "decoders", lambda: {"RLE Lossless": (), "JPEG 2000": ("gdcm",)})
+    monkeypatch.setattr(dicom, "installed_decoders", lambda: {"RLE Lossless": (), "JPEG 2000": ("gdcm",)})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     real = doctor.metadata.version

@@ -16,7 +16,7 @@ from cxrreport.dataset import write_exclusion_log
 from cxrreport.errors import InputError, RefusedImage
 from cxrreport.export import fhir, structured_report
 from cxrreport.export.sources import ExportInputs, SourceHeaders, read_predictions
-from cxrreport.ingestion.dicom.elements import text
+from cxrreport.ingestion.dicom import text
 from cxrreport.records import Exclusion, Prediction, Progress, Reason
 from cxrreport.settings import ExportSettings
 from cxrreport.storage.atomic_files import atomic_path

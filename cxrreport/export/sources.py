@@ -11,8 +11,7 @@ from cxrreport.dataset import Manifest
 from cxrreport.errors import InputError, RefusedImage
 from cxrreport.inference import INGESTED
 from cxrreport.inference.shards import row_from_json
-from cxrreport.ingestion.dicom.elements import text
-from cxrreport.ingestion.dicom.reference import reopen
+from cxrreport.ingestion.dicom import reopen, text
 from cxrreport.records import Prediction, Reason
 from cxrreport.settings import ExportSettings
 from cxrreport.storage.output_folder import finished_record

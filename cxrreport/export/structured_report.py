@@ -18,7 +18,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from cxrreport.errors import MissingExtraError
-from cxrreport.ingestion.dicom.elements import text, translated
+from cxrreport.ingestion.dicom import text, translated
 from cxrreport.records import Prediction, Reason
 
 NOTICE = "Research, AI-generated, not for clinical use"

@@ -24,7 +24,7 @@ from cxrreport.dataset import (
     write_manifest,
 )
 from cxrreport.ingestion.dicom import Header
-from cxrreport.ingestion.images.contact_sheet import spread, write_contact_sheet
+from cxrreport.ingestion.images import spread, write_contact_sheet
 from cxrreport.ingestion.layouts import Listing, list_sources
 from cxrreport.ingestion.parts import PARTS, collect_job_parts, load_part, save_part
 from cxrreport.ingestion.pseudonymized import pseudonymized_header, pseudonymized_listing

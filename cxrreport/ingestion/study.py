@@ -8,9 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from cxrreport.dataset import Covariates, ManifestRow, encode_png, reduce_covariates
 from cxrreport.errors import RefusedImage
 from cxrreport.ingestion.dicom import read_covariates, read_radiograph
-from cxrreport.ingestion.images.burned_in import text_near_border
-from cxrreport.ingestion.images.picture import is_picture, read_picture
-from cxrreport.ingestion.images.resample import to_square
+from cxrreport.ingestion.images import is_picture, read_picture, text_near_border, to_square
 from cxrreport.ingestion.layouts import Source
 from cxrreport.ingestion.study_plan import StudyPlan, exclude_copies, exclude_image, exclusion_of
 from cxrreport.records import Exclusion, Image, Reason, View

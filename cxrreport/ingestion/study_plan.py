@@ -13,8 +13,7 @@ from pathlib import Path
 
 from cxrreport.errors import InputError, RefusedImage
 from cxrreport.ingestion.dicom import Header, read_header
-from cxrreport.ingestion.images.picture import is_picture
-from cxrreport.ingestion.images.views import preference
+from cxrreport.ingestion.images import is_picture, preference
 from cxrreport.ingestion.layouts.base import Listing, Source, report_without_images
 from cxrreport.records import Exclusion, Reason, Report, Split, View
 from cxrreport.settings import IngestSettings

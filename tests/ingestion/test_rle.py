@@ -1,4 +1,4 @@
-"""RLE frames, whole and hostile: what pydicom makes of them, within bounded memory."""
+"""RLE frames, intact and hostile: decoded by pydicom after a length check, within bounded memory."""
 
 from __future__ import annotations
 
@@ -7,68 +7,89 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from pydicom.pixels.encoders.native import _encode_frame  # the writer of the library, as a check on our reader
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless
 
 from cxrreport.errors import PixelError
-from cxrreport.ingestion.dicom.rle import decode_rle
+from cxrreport.ingestion.dicom.codestream import longest_rle_segment
+from cxrreport.ingestion.dicom.pixel_data import decode
 
 
 def header(*offsets: int) -> bytes:
     return struct.pack("<16I", len(offsets), *offsets, *[0] * (15 - len(offsets)))
 
 
-class _Runner:
-    """What pydicom's encoder wants to know."""
+def image(frame: bytes, shape: tuple[int, int], allocated: int = 8, stored: int = 8, signed: bool = False) -> Dataset:
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = RLELossless
+    dataset.Rows, dataset.Columns = shape
+    dataset.BitsAllocated, dataset.BitsStored, dataset.PixelRepresentation = allocated, stored, int(signed)
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.PixelData = encapsulate([frame])
+    return dataset
 
-    def __init__(self, pixels: np.ndarray) -> None:
-        self.rows, self.columns = pixels.shape
-        self.samples_per_pixel, self.bits_allocated = 1, 8 * pixels.dtype.itemsize
 
-    def get_option(self, name: str, default: object = None) -> object:
-        return {"byteorder": "<"}.get(name, default)
-
-
-@pytest.mark.parametrize("dtype", ["u1", "<u2", "<i2", "<u4"])
-def test_what_pydicom_writes_is_read(dtype: str) -> None:
+@pytest.mark.parametrize("dtype", ["u1", "<u2", "<i2"])
+def test_every_pixel_type_is_read(dtype: str) -> None:
     draw = np.random.default_rng(1)
     pixels = draw.integers(-9 if "i" in dtype else 0, 120, (37, 53)).astype(dtype)
     pixels[10:20] = 7  # long runs
-    frame = _encode_frame(pixels.tobytes(), _Runner(pixels))
-    decoded = decode_rle(
-        bytes(frame), 37, 53, 8 * pixels.itemsize, 8 * pixels.itemsize, signed=pixels.dtype.kind == "i"
-    )
+    bits = 8 * pixels.itemsize
+    dataset = image(b"\0\0", pixels.shape, bits, bits, pixels.dtype.kind == "i")
+    dataset.SamplesPerPixel = 1
+    dataset.SOPInstanceUID = "1.2.3"
+    dataset.compress(RLELossless, pixels, encoding_plugin="pydicom", generate_instance_uid=False)
+    decoded = decode(dataset, *pixels.shape)
     assert np.array_equal(decoded, pixels) and decoded.dtype == pixels.dtype
 
 
-def test_bits_beyond_bits_stored_do_not_count() -> None:
+def test_32_bits_are_read_most_significant_byte_first() -> None:
+    segments = b"".join(bytes([129, value]) for value in (1, 2, 3, 4))
+    assert (decode(image(header(64, 66, 68, 70) + segments, (8, 16), 32, 32), 8, 16) == 0x01020304).all()
+
+
+@pytest.mark.parametrize(("signed", "value"), [(False, 0x0FFF), (True, -1)])
+def test_bits_beyond_bits_stored_do_not_count(signed: bool, value: int) -> None:
     segment = bytes([129, 0xFF])  # a run of 128
-    decoded = decode_rle(header(64, 66) + segment * 2, 8, 16, 16, 12, signed=False)
-    assert (decoded == 0x0FFF).all()
-    assert (decode_rle(header(64, 66) + segment * 2, 8, 16, 16, 12, signed=True) == -1).all()
+    assert (decode(image(header(64, 66) + segment * 2, (8, 16), 16, 12, signed), 8, 16) == value).all()
 
 
-def test_a_frame_that_grows_64_fold_takes_no_more_than_its_header_says() -> None:
-    bomb = header(64) + bytes([129, 1]) * 2_000_000  # 256 MB
+def test_padding_after_the_last_pixel_is_dropped() -> None:
+    assert (decode(image(header(64) + bytes([129, 3]) * 3, (8, 16)), 8, 16) == 3).all()
+
+
+def test_a_frame_that_expands_64_fold_is_refused_before_it_takes_memory() -> None:
+    dataset = image(header(64) + bytes([129, 1]) * 500_000, (100, 100))  # 1 MB, expands to 64 MB
     tracemalloc.start()
-    decoded = decode_rle(bomb, 100, 100, 8, 8, signed=False)
+    with pytest.raises(PixelError, match="expands to 64000000 bytes instead of 10000"):
+        decode(dataset, 100, 100)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert (decoded == 1).all() and peak < 10_000_000
+    assert peak < 10_000_000
+
+
+def test_expanded_length() -> None:
+    literal, run, nothing = b"\2abc", b"\xfex", b"\x80"
+    assert longest_rle_segment(header(64, 68) + literal + run + nothing + literal) == 6
+    assert longest_rle_segment(header()) is None
 
 
 @pytest.mark.parametrize(
     "frame",
     [
-        b"",
+        b"\0\0",
         b"\0" * 64,
         header(64, 70) + b"\x81\1" * 9,  # two segments for 8 bits
         header(70_000) + b"\x81\1" * 9,  # beyond the end
         header(3) + b"\x81\1" * 9,  # in the header
+        struct.pack("<16I", 16, *[64] * 15) + b"\x81\1" * 9,  # more segments than offsets
         header(64) + b"\x81\1",  # too short
         header(64) + b"\x81",  # cut within a run
-        header(64) + b"\x80" * 99,  # nothing but nothing
+        header(64) + b"\x80" * 99,  # no operation at all
     ],
 )
 def test_broken_frames(frame: bytes) -> None:
     with pytest.raises(PixelError):
-        decode_rle(frame, 16, 16, 8, 8, signed=False)
+        decode(image(frame, (16, 16)), 16, 16)

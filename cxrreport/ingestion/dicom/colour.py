@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 
 from cxrreport.errors import PixelError
 from cxrreport.ingestion.dicom.greyscale import lookup_table
+from cxrreport.ingestion.images.greyscale import luminance
 from cxrreport.records import Reason
 
 PALETTE = "PALETTE COLOR"
@@ -16,27 +17,6 @@ SAMPLES = {"RGB": 3, "YBR_FULL": 3, "YBR_FULL_422": 3, "YBR_RCT": 3, "YBR_ICT": 
 PALETTE_TAGS = [
     f"{colour}PaletteColorLookupTable{part}" for colour in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")
 ]
-_WEIGHTS = (299, 587, 114)  # thousandths of red, green and blue in Y of YBR_FULL (PS3.3 C.7.6.3.1.2)
-_ROWS = 256
-
-
-def luminance(pixels: NDArray[np.integer], photometric: str) -> NDArray[np.integer]:
-    """The luminance of decoded pixels.
-
-    Args:
-        pixels: unsigned[rows, columns, 3].
-        photometric: what they are: RGB, or one of YBR, whose first sample is the luminance.
-
-    Returns:
-        unsigned[rows, columns] of the same type.
-    """
-    if photometric.startswith("YBR"):
-        return pixels[:, :, 0].copy()
-    grey = np.empty(pixels.shape[:2], pixels.dtype)
-    weights = np.array(_WEIGHTS, np.uint64)
-    for start in range(0, len(grey), _ROWS):  # in blocks, as the sums are 8 bytes wide
-        grey[start : start + _ROWS] = (pixels[start : start + _ROWS] @ weights + 500) // 1000
-    return grey
 
 
 def grey_of_palette(indices: NDArray[np.integer], dataset: Dataset) -> NDArray[np.uint8]:

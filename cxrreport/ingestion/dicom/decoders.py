@@ -25,6 +25,6 @@ _COMPRESSED: tuple[UID, ...] = (
 )
 
 
-def decoders() -> dict[str, tuple[str, ...]]:
+def installed_decoders() -> dict[str, tuple[str, ...]]:
     """Name of each compressed transfer syntax that archives use, to the installed plugins that decode it."""
     return {syntax.name: tuple(get_decoder(syntax).available_plugins) for syntax in _COMPRESSED}

@@ -23,11 +23,11 @@ from pydicom.uid import (
 )
 
 from cxrreport.errors import PixelError, RefusedImage
-from cxrreport.ingestion.dicom.codestream import frame_size
-from cxrreport.ingestion.dicom.colour import PALETTE, grey_of_palette, luminance
+from cxrreport.ingestion.dicom.codestream import frame_size, longest_rle_segment
+from cxrreport.ingestion.dicom.colour import PALETTE, grey_of_palette
 from cxrreport.ingestion.dicom.decoder_process import DecoderProcess
 from cxrreport.ingestion.dicom.elements import text, translated, whole
-from cxrreport.ingestion.dicom.rle import decode_rle
+from cxrreport.ingestion.images.greyscale import luminance
 from cxrreport.records import Reason
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -133,9 +133,8 @@ def _without_unused_bits(pixels: NDArray[np.integer], allocated: int, stored: in
 def _decode_encapsulated(dataset: Dataset, syntax: UID, plugins: Sequence[str], name: str) -> NDArray[np.integer]:
     """Try the installed decoders in turn: each refuses some variants of what its transfer syntax allows."""
     frame = get_frame(dataset.PixelData, 0, number_of_frames=dataset.NumberOfFrames)
-    if syntax == RLELossless:
-        return _decode_rle(dataset, frame)
-    _check_codestream(frame, dataset)
+    check_size = _check_rle if syntax == RLELossless else _check_codestream
+    check_size(frame, dataset)
     data = encapsulate([frame]) if dataset.NumberOfFrames > 1 else dataset.PixelData
     options = {
         "rows": int(dataset.Rows),
@@ -161,25 +160,14 @@ def _decode_encapsulated(dataset: Dataset, syntax: UID, plugins: Sequence[str], 
     raise refused
 
 
-def _decode_rle(dataset: Dataset, frame: bytes) -> NDArray[np.integer]:
-    pixels = decode_rle(
-        frame,
-        int(dataset.Rows),
-        int(dataset.Columns),
-        int(dataset.BitsAllocated),
-        int(dataset.BitsStored),
-        signed=dataset.PixelRepresentation == 1,
-        samples=dataset.SamplesPerPixel,
-    )
-    return luminance(pixels, dataset.PhotometricInterpretation) if pixels.ndim > 2 else pixels
-
-
 def _attempts(syntax: UID, plugins: Sequence[str]) -> list[tuple[str, bool]]:
     """Decoders in the order of trying, and whether each works in the helper process.
 
     JPEG and JPEG-LS do not go to pylibjpeg as long as another reads them: there it is pylibjpeg-libjpeg, which need
     not be installed, and an image shall not depend on that.
     """
+    if syntax == RLELossless:
+        return [("pydicom", False)]
     classic = syntax in JPEGTransferSyntaxes or syntax in JPEGLSTransferSyntaxes
     here = [plugin for plugin in _IN_PROCESS if plugin in plugins and not (classic and plugin == "pylibjpeg")]
     there = [plugin for plugin in ("gdcm", "pylibjpeg") if plugin in plugins and plugin not in here]
@@ -221,3 +209,12 @@ def _check_codestream(frame: bytes, dataset: Dataset) -> None:
         raise PixelError(Reason.BAD_PIXELS, f"the codestream has {size[0]} x {size[1]} pixels, not {rows} x {columns}")
     if size[2] != samples:
         raise PixelError(Reason.BAD_PIXELS, f"the codestream has {size[2]} components, not {samples}")
+
+
+def _check_rle(frame: bytes, dataset: Dataset) -> None:
+    """Refuse segments that expand far beyond the pixels; a little padding after the last pixel is allowed."""
+    longest, expected = longest_rle_segment(frame), dataset.Rows * dataset.Columns
+    if longest is None:
+        raise PixelError(Reason.BAD_PIXELS, "the RLE header does not list segments in ascending order")
+    if longest > 2 * expected + 128:
+        raise PixelError(Reason.BAD_PIXELS, f"an RLE segment expands to {longest} bytes instead of {expected}")

@@ -13,9 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pydicom
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
@@ -29,6 +27,7 @@ from cxrreport.ingestion.dicom.pixel_data import PIXELS, decode
 from cxrreport.ingestion.images.acceptance import check_body_part, check_modality, refused_unless
 from cxrreport.ingestion.images.greyscale import to_grey
 from cxrreport.ingestion.images.polarity import looks_inverted
+from cxrreport.ingestion.images.radiograph import Radiograph
 from cxrreport.ingestion.images.views import view_of
 from cxrreport.records import Reason, View
 
@@ -62,28 +61,6 @@ class Header:
     view: View
     rows: int
     columns: int
-    says_no_text: bool = False
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Radiograph:
-    """One radiograph as it is displayed.
-
-    Args:
-        grey: uint8[rows, columns]; bright is dense, whatever the polarity of the file.
-        patient_id: as in `Header`, as are `study_id`, `image_id` and `says_no_text`.
-        notes: those of `Header`; those of `dicom_greyscale.grey_scale` and `greyscale.to_grey`; and
-            `monochrome2-inverted`.
-    """
-
-    grey: NDArray[np.uint8]
-    rows: int
-    columns: int
-    view: View
-    patient_id: str = ""
-    study_id: str = ""
-    image_id: str = ""
     says_no_text: bool = False
     notes: tuple[str, ...] = ()
 

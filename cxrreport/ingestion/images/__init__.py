@@ -1,1 +1,20 @@
-"""From stored pixel values to the square grey image that the model sees, and checks on the way."""
+"""From stored pixel values to the square grey image that the model sees, with checks on the way."""
+
+from cxrreport.ingestion.images.burned_in import text_near_border
+from cxrreport.ingestion.images.contact_sheet import spread, write_contact_sheet
+from cxrreport.ingestion.images.picture import is_picture, read_picture
+from cxrreport.ingestion.images.radiograph import Radiograph
+from cxrreport.ingestion.images.resample import to_square
+from cxrreport.ingestion.images.views import preference, view_of
+
+__all__ = [
+    "Radiograph",
+    "is_picture",
+    "preference",
+    "read_picture",
+    "spread",
+    "text_near_border",
+    "to_square",
+    "view_of",
+    "write_contact_sheet",
+]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 CHARACTERS = 5
 """Fewest characters in a line: a side marker with its technician's initials has less."""
@@ -49,7 +48,9 @@ def _reduced(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _has_line(strip: NDArray[np.uint8]) -> bool:
-    """True where a strip has a line of bright letters."""
+    """Return whether a strip has a line of bright letters."""
+    from scipy import ndimage  # 0.1 s to load, which the other users of this package do not need
+
     # What is bright and narrow: brighter than the picture without anything narrower than 15 pixels.
     opened = ndimage.maximum_filter1d(ndimage.minimum_filter1d(strip, _STROKE, axis=1), _STROKE, axis=1)
     labels, count = ndimage.label(strip - opened > _CONTRAST)

@@ -28,6 +28,10 @@ _ROWS = 32  # rows taken from the table at a time
 _BLOCK = 1 << 20  # pixels per block where no table is possible: bounds the memory of the float arrays
 
 
+_LUMINANCE = (299, 587, 114)  # thousandths of red, green and blue in Y of YBR_FULL (PS3.3 C.7.6.3.1.2)
+_COLOUR_ROWS = 256  # rows per block: the sums take 8 bytes per pixel
+
+
 class WindowFunction(StrEnum):
     """VOI LUT Function (0028,1056), PS3.3 C.11.2.1.3."""
 
@@ -248,4 +252,23 @@ def _quantised(stored: NDArray[np.integer], scale: GreyScale, curve: Curve) -> G
         grey = 255 - grey
     if scale.padding is not None:
         grey[(stored >= scale.padding[0]) & (stored <= scale.padding[1])] = 0
+    return grey
+
+
+def luminance(pixels: NDArray[np.integer], photometric: str) -> NDArray[np.integer]:
+    """The luminance of decoded pixels.
+
+    Args:
+        pixels: unsigned[rows, columns, 3].
+        photometric: what they are: RGB, or one of YBR, whose first sample is the luminance.
+
+    Returns:
+        unsigned[rows, columns] of the same type.
+    """
+    if photometric.startswith("YBR"):
+        return pixels[:, :, 0].copy()
+    grey = np.empty(pixels.shape[:2], pixels.dtype)
+    weights = np.array(_LUMINANCE, np.uint64)
+    for start in range(0, len(grey), _COLOUR_ROWS):  # in blocks, as the sums are 8 bytes wide
+        grey[start : start + _COLOUR_ROWS] = (pixels[start : start + _COLOUR_ROWS] @ weights + 500) // 1000
     return grey

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from cxrreport.errors import PixelError, RefusedImage
-from cxrreport.ingestion.dicom.colour import luminance
-from cxrreport.ingestion.dicom.radiograph import Radiograph
 from cxrreport.ingestion.images.acceptance import refused_unless
-from cxrreport.ingestion.images.greyscale import GreyScale, to_grey
+from cxrreport.ingestion.images.greyscale import GreyScale, luminance, to_grey
+from cxrreport.ingestion.images.radiograph import Radiograph
 from cxrreport.records import Reason, View
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from cxrreport.errors import InputError
-from cxrreport.ingestion.images.picture import is_picture
+from cxrreport.ingestion.images import is_picture
 from cxrreport.ingestion.layouts.base import Listing, Source, StudyRow
 from cxrreport.ingestion.layouts.files import Files, list_files
 from cxrreport.ingestion.layouts.tables import studies_of_table

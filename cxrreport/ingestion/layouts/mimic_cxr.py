@@ -12,8 +12,7 @@ from pathlib import Path
 
 from cxrreport.dataset import id_for_message
 from cxrreport.errors import InputError
-from cxrreport.ingestion.images.picture import is_picture
-from cxrreport.ingestion.images.views import view_of
+from cxrreport.ingestion.images import is_picture, view_of
 from cxrreport.ingestion.layouts.base import Listing, Source, newest_table, require_folder
 from cxrreport.ingestion.layouts.files import is_regular, list_files
 from cxrreport.ingestion.layouts.tables import split_of

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from cxrreport.dataset import id_for_message
 from cxrreport.errors import InputError
-from cxrreport.ingestion.images.picture import is_picture
+from cxrreport.ingestion.images import is_picture
 from cxrreport.ingestion.layouts.base import Listing, Source, has_column, report_without_images, require_folder
 from cxrreport.ingestion.layouts.files import is_regular, list_files
 from cxrreport.ingestion.layouts.tables import report_of

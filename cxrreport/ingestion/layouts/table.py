@@ -10,8 +10,7 @@ from pathlib import Path
 
 from cxrreport.dataset import id_for_message, path_for_message, reduce_covariates
 from cxrreport.errors import InputError
-from cxrreport.ingestion.images.picture import is_picture
-from cxrreport.ingestion.images.views import view_of
+from cxrreport.ingestion.images import is_picture, view_of
 from cxrreport.ingestion.layouts.base import Listing, Source, has_column
 from cxrreport.ingestion.layouts.tables import report_of, split_of
 from cxrreport.records import View

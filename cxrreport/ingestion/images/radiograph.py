@@ -1,0 +1,32 @@
+"""One decoded radiograph, whatever kind of file it was read from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrreport.records import View
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Radiograph:
+    """One radiograph as it is displayed.
+
+    Args:
+        grey: uint8[rows, columns]; bright is dense, whatever the polarity of the file.
+        patient_id: as in `Header`, as are `study_id`, `image_id` and `says_no_text`.
+        notes: those of `Header`; those of `dicom_greyscale.grey_scale` and `greyscale.to_grey`; and
+            `monochrome2-inverted`.
+    """
+
+    grey: NDArray[np.uint8]
+    rows: int
+    columns: int
+    view: View
+    patient_id: str = ""
+    study_id: str = ""
+    image_id: str = ""
+    says_no_text: bool = False
+    notes: tuple[str, ...] = ()
