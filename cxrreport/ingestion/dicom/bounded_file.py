@@ -1,4 +1,4 @@
-"""The bytes of a DICOM file, before anything is parsed: is it one, is it too large, and reads that stay within it."""
+"""Open a DICOM file before it is parsed: check its signature and size, and bound every read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import BinaryIO
 from cxrreport.errors import RefusedImage
 from cxrreport.records import Reason
 
-_OTHER_BYTES = 1 << 26  # what a file may hold beside its pixels: overlays, icons, private data
+_OTHER_BYTES = 1 << 26  # allowance for everything but pixels: overlays, icons, private data
 
 _ARCHIVES = (
     b"PK\x03\x04",
@@ -32,7 +32,7 @@ _ARCHIVES = (
 class BoundedFile(io.RawIOBase):
     """A file that never allocates more for a read than it has left, whatever length an element claims.
 
-    It has what pydicom asks of a file: `read`, `seek` and `tell`.
+    It has the methods that pydicom uses: `read`, `seek` and `tell`.
     """
 
     def __init__(self, file: BinaryIO, size: int) -> None:

@@ -1,6 +1,6 @@
-"""What a compressed codestream says on its own size, read before any decoder allocates memory for it.
+"""Read the size that a compressed codestream declares, before any decoder allocates memory for it.
 
-Decoders believe the codestream, not the DICOM header, so a pixel budget that is checked on Rows and Columns alone does
+Decoders trust the codestream, not the DICOM header, so a pixel budget that is checked on Rows and Columns alone does
 not bound memory. JPEG (ITU-T T.81 B.2.2), JPEG-LS (ITU-T T.87 C.2.2) and JPEG 2000 (ITU-T T.800 A.5.1) all name their
 size near the start. It is read where a decoder reads it, and searched for nowhere else: a file might hold a small size
 for us and a large one for the decoder.

@@ -1,4 +1,4 @@
-"""Radiographs that were stored in colour, as captures and scans are: the grey that they show."""
+"""Convert radiographs that were stored in colour, such as captures and scans, to grey."""
 
 from __future__ import annotations
 

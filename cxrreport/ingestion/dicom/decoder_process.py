@@ -1,8 +1,8 @@
-"""Decoding in a process of its own, for a decoder that takes its process down with it.
+"""Decode in a helper process, because GDCM aborts its process on corrupt data.
 
-GDCM is the only free decoder of JPEG Lossless at hand, and on corrupt data it aborts: no exception that could be
-caught. It therefore works in a helper process that is started when it is first needed, has a limit on its memory and
-on the time for one image, and is started anew when it has died. The helper ends with the process that started it,
+GDCM is the only permissively licensed decoder of JPEG Lossless, and its abort is not an exception that could be caught.
+The helper is started on first use, has limits on its memory and on the time for one image, and is restarted after it
+dies. The helper ends with the process that started it,
 whose end closes the pipe that it reads from.
 
 One request: a line of JSON (transfer syntax, plugin, options, size of the data), then the data; one reply: a line of
@@ -43,19 +43,19 @@ class DecoderProcess:
         self._lock = threading.Lock()
 
     def decode(self, syntax: str, plugin: str, data: bytes, options: dict[str, Any]) -> NDArray[np.integer]:
-        """Decode encapsulated pixel data as `dicom_pixels.decode_encapsulated` does, but elsewhere.
+        """Decode encapsulated pixel data as `pixel_data.decode_encapsulated` does, in the helper.
 
         Args:
             syntax: UID of the transfer syntax.
             plugin: name of the decoder in pydicom.
             data: the value of PixelData.
-            options: what pydicom's decoder wants to know of the image.
+            options: pydicom's `DecodeOptions`.
 
         Returns:
             integer[rows, columns].
 
         Raises:
-            PixelError: the data cannot be decoded, or the decoder died of them or took more than `SECONDS`.
+            PixelError: the data cannot be decoded, or the decoder crashed or took more than `SECONDS`.
         """
         request = {"syntax": syntax, "plugin": plugin, "options": options, "size": len(data)}
         with self._lock:

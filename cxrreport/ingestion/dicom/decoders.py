@@ -1,4 +1,4 @@
-"""Which transfer syntaxes can be read here; the table comes from what is installed."""
+"""Transfer syntaxes that the installed decoders read."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ _COMPRESSED: tuple[UID, ...] = (
 
 
 def installed_decoders() -> dict[str, tuple[str, ...]]:
-    """Name of each compressed transfer syntax that archives use, to the installed plugins that decode it."""
+    """Map each compressed transfer syntax that archives use to the installed plugins that decode it."""
     return {syntax.name: tuple(get_decoder(syntax).available_plugins) for syntax in _COMPRESSED}

@@ -1,4 +1,4 @@
-"""The door to pydicom: none of its warnings, messages and exceptions gets past; and elements that are read safely."""
+"""Contain the warnings, log messages and exceptions of pydicom, and read single elements safely."""
 
 from __future__ import annotations
 

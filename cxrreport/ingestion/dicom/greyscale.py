@@ -1,4 +1,4 @@
-"""What a DICOM header says on the way from stored values to grey: modality, VOI, polarity and padding."""
+"""Read the grey-scale transformations of a DICOM header: modality, VOI, polarity and padding."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""One DICOM file to one grey image, or a reason why not; with `dicom_*.py` the only importers of pydicom in this room.
+"""Read one DICOM file into one grey image, or refuse it with a reason.
 
-What is decided from the header is decided before any pixel is read, and memory is bounded by the pixel budget whatever
-the file promises. pydicom raises almost any exception on broken content; here each becomes a `RefusedImage` whose text
-names no value of the file, as those may be a patient's.
+The header is checked before any pixel is read, and memory is bounded by the pixel budget whatever the file declares.
+pydicom raises almost any exception on broken content. Each becomes a `RefusedImage` whose text quotes no value of the
+file, because values may identify a patient.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _COVARIATE_TAGS = ["PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What the header of an acceptable radiograph says.
+    """Values from the header of an acceptable radiograph.
 
     Args:
         patient_id: PatientID, study_id: StudyInstanceUID, image_id: SOPInstanceUID; an empty string where missing.
         rows: height, pixels; within the budget, as is `columns`.
-        says_no_text: True where Burned In Annotation (0028,0301) is NO; a missing one says nothing.
+        says_no_text: true if Burned In Annotation (0028,0301) is NO.
         notes: `bodypart-missing`, `bodypart-unclear`, `modality-missing`, `for-processing`, and reasons that were kept.
     """
 
@@ -71,22 +71,22 @@ def read_header(path: Path, *, max_pixels: int, keep: Collection[str] = ()) -> H
     Args:
         path: the file.
         max_pixels: largest Rows x Columns x SamplesPerPixel.
-        keep: reasons for which nothing is refused: each becomes a note (`settings.IngestSettings.keep`).
+        keep: reasons that become notes instead of refusals (`settings.IngestSettings.keep`).
 
     Raises:
-        RefusedImage: with the reason that goes into the ledger. It is the only exception for a bad file.
+        RefusedImage: with the reason for the exclusion log. It is the only exception for a bad file.
     """
     with opened(path, max_pixels) as file:
         return _check(_parse(file, pixels=False), max_pixels, keep)
 
 
 def read_covariates(path: Path, *, max_pixels: int, view: View) -> Covariates:
-    """Read sex, age and manufacturer from a header, reduce_covariates; asked for by users, and read by nothing else.
+    """Read sex, age and manufacturer from a header, reduced by `reduce_covariates`.
 
     Args:
-        path: a file of which `read_header` thinks well.
+        path: a file that `read_header` accepts.
         max_pixels: as in `read_header`.
-        view: what was found on the projection.
+        view: projection of the radiograph.
 
     Raises:
         RefusedImage: `not-readable`.
@@ -105,10 +105,10 @@ def read_covariates(path: Path, *, max_pixels: int, view: View) -> Covariates:
 
 
 def read_radiograph(path: Path, *, max_pixels: int, window: int | str = 0, keep: Collection[str] = ()) -> Radiograph:
-    """Read one file: check its header, decode it, and take its values to display grey (`greyscale.to_grey`).
+    """Read one file: check its header, decode it, and map its values to display grey (`greyscale.to_grey`).
 
-    A frontal that says MONOCHROME2 and plainly is not (`polarity.looks_inverted`) is inverted, and noted. Of several
-    frames the first is read, of colours their luminance.
+    A frontal labelled MONOCHROME2 whose pixels are inverted (`polarity.looks_inverted`) is corrected, with a note. Only
+    the first of several frames is read; colours become luminance.
 
     Args:
         path: the file.
@@ -117,7 +117,7 @@ def read_radiograph(path: Path, *, max_pixels: int, window: int | str = 0, keep:
         keep: as in `read_header`.
 
     Raises:
-        RefusedImage: the file is not an acceptable radiograph; PixelError where pixels or grey scale are the reason.
+        RefusedImage: the file is not an acceptable radiograph; `PixelError` if pixels or grey scale are the reason.
     """
     with opened(path, max_pixels) as file:
         header = _check(_parse(file, pixels=False), max_pixels, keep)
@@ -129,7 +129,7 @@ def read_radiograph(path: Path, *, max_pixels: int, window: int | str = 0, keep:
     with translated(Reason.BAD_LUT, "the grey-scale transformations cannot be read", PixelError):
         scale, notes = grey_scale(dataset, window)
     stored = decode(dataset, header.rows, header.columns)
-    with translated(Reason.BAD_PIXELS, "the pixel values cannot be brought to grey", PixelError):
+    with translated(Reason.BAD_PIXELS, "the pixel values cannot be mapped to grey", PixelError):
         grey, more = to_grey(stored, scale)
         if header.view.frontal and not scale.inverted and looks_inverted(grey):
             grey, more = to_grey(stored, replace(scale, inverted=True))
@@ -150,7 +150,7 @@ def read_radiograph(path: Path, *, max_pixels: int, window: int | str = 0, keep:
 def _parse(file: BoundedFile, *, pixels: bool, tags: Sequence[Any] = _HEADER_TAGS) -> Dataset:
     with translated(Reason.NOT_READABLE, "the data set cannot be parsed"):
         _check_inflated_size(file)
-        # pydicom asks for no more than read, seek and tell.
+        # pydicom only uses read, seek and tell.
         source: Any = file
         wanted = [*tags, *((*PIXELS, *PALETTE_TAGS) if pixels else ())]
         return pydicom.dcmread(source, stop_before_pixels=not pixels, force=True, specific_tags=wanted)
@@ -208,7 +208,7 @@ def _check(dataset: Dataset, max_pixels: int, keep: Collection[str]) -> Header:
 
 
 def _check_shape(dataset: Dataset, max_pixels: int, keep: Collection[str]) -> tuple[int, int, tuple[str, ...]]:
-    """Rows, columns, and notes on reasons that were kept."""
+    """Return rows, columns, and notes for reasons in `keep`."""
     rows, columns = whole(dataset, "Rows"), whole(dataset, "Columns")
     if rows is None or columns is None:
         raise RefusedImage(Reason.NO_PIXELS, "no Rows or no Columns")
@@ -223,7 +223,7 @@ def _check_shape(dataset: Dataset, max_pixels: int, keep: Collection[str]) -> tu
         if SAMPLES.get(photometric) != samples:
             raise PixelError(Reason.BAD_PIXELS, f"{samples} samples per pixel, of colours that are not read")
     if not photometric:
-        raise PixelError(Reason.BAD_PIXELS, "PhotometricInterpretation is missing: black and white cannot be told")
+        raise PixelError(Reason.BAD_PIXELS, "PhotometricInterpretation is missing: polarity is unknown")
     frames = whole(dataset, "NumberOfFrames") or 1
     if frames > 1:
         notes += refused_unless(keep, Reason.MULTI_FRAME, f"{frames} frames")

@@ -19,26 +19,26 @@ _EMPTY_ALLOWED = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
     *("StudyTime", "ReferringPhysicianName"),
 )
-"""Type 2 of the modules Patient and General Study (PS3.3 C.7.1.1, C.7.2.1): have to be there, may be empty."""
+"""Type 2 of the modules Patient and General Study (PS3.3 C.7.1.1, C.7.2.1): required, may be empty."""
 _SHAPE = ("Rows", "Columns", "NumberOfFrames")
 
 
 def reopen(path: Path, image: Image, *, max_pixels: int) -> Dataset:
-    """Identity, patient and study of a source file; every type 2 element is there, empty where the file has none.
+    """Read identity, patient and study of a source file; missing type 2 elements are added, empty.
 
     Args:
-        path: where `image.source` lies.
-        image: as `ingest` saw it.
+        path: location of `image.source`.
+        image: its manifest row.
         max_pixels: as in `IngestSettings`.
 
     Raises:
-        RefusedImage: `image-file-missing`; `source-changed` where another image lies there than the one that was
-            ingested; or a reason for which the file is no DICOM image.
+        RefusedImage: `image-file-missing`; `source-changed` if the file is not the image that was ingested; or
+            the reason why it is not a DICOM image.
     """
     if not path.is_file():
         raise RefusedImage(Reason.IMAGE_MISSING, "the source is not where ingest found it")
     with opened(path, max_pixels) as file, translated(Reason.NOT_READABLE, "the data set cannot be parsed"):
-        source: Any = file  # pydicom asks for no more than read, seek and tell
+        source: Any = file  # pydicom only uses read, seek and tell
         wanted: list[Any] = [*_IDENTITY, *_EMPTY_ALLOWED, *_SHAPE]
         dataset = pydicom.dcmread(source, stop_before_pixels=True, force=True, specific_tags=wanted)
         for keyword in _EMPTY_ALLOWED:
@@ -48,7 +48,7 @@ def reopen(path: Path, image: Image, *, max_pixels: int) -> Dataset:
         if not UID(text(dataset, keyword)).is_valid:
             raise RefusedImage(Reason.NOT_READABLE, f"{keyword} is missing or not valid")
     if (whole(dataset, "Rows"), whole(dataset, "Columns")) != (image.rows, image.columns):
-        raise RefusedImage(Reason.SOURCE_CHANGED, "another size than when it was ingested")
+        raise RefusedImage(Reason.SOURCE_CHANGED, "its size differs from the ingested image")
     if UID(image.image_id).is_valid and "." in image.image_id and image.image_id != text(dataset, "SOPInstanceUID"):
-        raise RefusedImage(Reason.SOURCE_CHANGED, "another SOPInstanceUID than when it was ingested")
+        raise RefusedImage(Reason.SOURCE_CHANGED, "its SOPInstanceUID differs from the ingested image")
     return dataset

@@ -16,8 +16,8 @@ class Radiograph:
 
     Args:
         grey: uint8[rows, columns]; bright is dense, whatever the polarity of the file.
-        patient_id: as in `Header`, as are `study_id`, `image_id` and `says_no_text`.
-        notes: those of `Header`; those of `dicom_greyscale.grey_scale` and `greyscale.to_grey`; and
+        patient_id: as in `dicom.Header`, like `study_id`, `image_id` and `says_no_text`.
+        notes: those of `Header`; those of `dicom.greyscale.grey_scale` and `greyscale.to_grey`; and
             `monochrome2-inverted`.
     """
 
