@@ -1,6 +1,6 @@
-"""Which files are chest radiographs, by what their headers say: the policy, apart from how headers are read.
+"""The policy that decides from header values whether a file is a chest radiograph.
 
-What is refused by policy and not because it cannot be read is kept where the user says so, with its reason as a note.
+An image that is refused by policy, not because it is unreadable, can be kept by setting; its reason becomes a note.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _NOT_CHEST = frozenset(_NOT_CHEST_TERMS.split())
 
 
 def refused_unless(kept: Collection[str], reason: Reason, detail: str) -> tuple[str, ...]:
-    """A note of the name of the reason where it is among those `kept`.
+    """Return the reason as a note if it is in `kept`.
 
     Raises:
-        RefusedImage: it is not.
+        RefusedImage: it is not in `kept`.
     """
     if reason in kept:
         return (reason.value,)
@@ -52,21 +52,21 @@ def refused_unless(kept: Collection[str], reason: Reason, detail: str) -> tuple[
 def check_modality(
     *, sop_class: str, sop_class_name: str, modality: str, is_image: bool, keep: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """Accept radiographs, and captures that do not say what they are of.
+    """Accept radiographs, and captures without a stated modality.
 
     Args:
         sop_class: SOP Class UID, empty where missing.
-        sop_class_name: its name in the standard, empty where the standard does not know it.
+        sop_class_name: its name in the standard, empty if it has none.
         modality: Modality (0008,0060) in capitals, empty where missing.
         is_image: the header has rows.
-        keep: reasons that are notes here.
+        keep: reasons that become notes.
 
     Returns:
         Notes: `for-processing`, `modality-missing`, `not-a-radiograph`.
 
     Raises:
-        RefusedImage: `not-a-radiograph`, `no-pixels` for objects without an image, or `not-dicom` where nothing of
-            all this is there.
+        RefusedImage: `not-a-radiograph`, `no-pixels` for objects without an image, or `not-dicom` if SOP class,
+            modality and rows are all missing.
     """
     if not modality and not sop_class and not is_image:
         raise RefusedImage(Reason.NOT_DICOM, "no SOP class, no modality and no rows")
@@ -83,11 +83,11 @@ def check_modality(
 
 
 def check_body_part(part: str, keep: Collection[str] = ()) -> tuple[str, ...]:
-    """Refuse what is clearly not a chest; accept, with a note, what does not say.
+    """Refuse parts that are clearly not a chest; accept a missing or unclear part with a note.
 
     Args:
         part: Body Part Examined (0018,0015), empty where missing.
-        keep: reasons that are notes here.
+        keep: reasons that become notes.
 
     Returns:
         Notes: `bodypart-missing`, `bodypart-unclear`, `not-a-chest`.

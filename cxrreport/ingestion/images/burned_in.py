@@ -1,8 +1,8 @@
-"""Text burned into the pixels near a border of a radiograph: a name, a date, a number that no header shows.
+"""Detect text burned into the pixels near a border of a radiograph: a name, a date or a number.
 
-A heuristic, not a reader of text. Letters are small marks of even brightness that stand out sharply from what is around
-them, several beside each other, of one height, on one line. Side markers ("L", "R", "AP") are too short to count, and
-anatomy is too smooth. `docs/data-governance.md` gives the rates that were measured; a person has to look at the rest.
+This is a heuristic, not character recognition. Letters are small marks of even brightness that stand out sharply from
+their surroundings, several beside each other, of one height, on one line. Side markers ("L", "R", "AP") are too short
+to count, and anatomy is too smooth. `docs/data-governance.md` gives the measured rates; a person has to check the rest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CONTRAST = 48  # of 255: the least by which letters stand out
 
 
 def text_near_border(grey: NDArray[np.uint8]) -> bool:
-    """True where a line of text seems to stand near a border.
+    """Return whether a line of text seems to be near a border.
 
     Args:
         grey: uint8[H, W], as it is displayed; letters may be bright on dark or dark on bright.

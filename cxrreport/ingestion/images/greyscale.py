@@ -87,7 +87,7 @@ class LookupTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GreyScale:
-    """What a header says on the way from stored values to grey.
+    """The transformations of a header from stored values to grey.
 
     Args:
         bits_stored: bits of a stored value.
@@ -152,7 +152,7 @@ def to_grey(stored: NDArray[np.integer], scale: GreyScale) -> tuple[Grey, tuple[
 
     Args:
         stored: integer[H, W], decoded and within `scale.bits_stored`.
-        scale: what the header says on the way to grey.
+        scale: the transformations of the header.
 
     Returns:
         uint8[H, W], and notes: `window-missing`, `window-blank`.

@@ -1,4 +1,4 @@
-"""PNG and JPEG radiographs, as MIMIC-CXR-JPG and Open-i give them, read to the same record as DICOM files."""
+"""Read PNG and JPEG radiographs, as in MIMIC-CXR-JPG and Open-i, into the same record as DICOM files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SAME_GREY = 3  # JPEG's colour transformation moves equal channels apart by thi
 
 
 def is_picture(path: Path) -> bool:
-    """True where the name says PNG or JPEG."""
+    """Return whether the file name has a PNG or JPEG suffix."""
     return path.suffix.lower() in _SUFFIXES
 
 

@@ -1,4 +1,4 @@
-"""Frontal chest radiographs that come with black and white exchanged, against what their header says.
+"""Detect frontal chest radiographs whose polarity contradicts their header.
 
 Outside of the patient there is air, and beside the spine there are the lungs: in a picture in which bright is dense,
 the upper corners are darker than the midline, and the lung fields too. Both are asked, on either side and each with a
@@ -16,7 +16,7 @@ CORNERS, LUNGS = 0.1, 0.05
 
 
 def looks_inverted(grey: NDArray[np.uint8]) -> bool:
-    """True where both upper corners and both lung fields are clearly brighter than the midline.
+    """Return whether both upper corners and both lung fields are clearly brighter than the midline.
 
     Args:
         grey: uint8[H, W] as displayed, upright; smaller pictures than 64 x 64 are never called inverted.
