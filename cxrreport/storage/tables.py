@@ -1,4 +1,7 @@
-"""The reader for tables that users provide: CSV, gzipped CSV, JSONL and Parquet."""
+"""The reader for tables that users provide: CSV, gzipped CSV, JSONL and Parquet.
+
+Every command reads them here, so that all agree on names of columns, ids and missing cells.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,32 @@ import csv
 import gzip
 import io
 import json
+import math
+import re
 import stat
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError
+from cxrreport.storage.decoding import UnreadableTextError, decode_text
 
-TABLE_SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".parquet")
+TABLE_SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 MAX_CSV_BYTES = 2 << 30
 """Size limit of a CSV file after decompression: a small `.csv.gz` can decompress to more than the memory holds."""
+
+MISSING = frozenset({"nan", "none", "null", "na", "<na>", "n/a"})
+"""Texts of a missing cell besides the empty one, in lower case, as spreadsheets, R, SQL and pandas write them."""
+_DELIMITERS = (",", ";", "\t")
+_IDS = frozenset({"study_id", "patient_id", "image_id", "subject_id", "dicom_id", "uid"})
+_WITHOUT_SEPARATOR = {name.replace("_", ""): name for name in _IDS}
+_WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
+_EXACT = 2**53  # whole numbers below it have lost no digits as floating-point numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +43,9 @@ class Table:
 
     Args:
         path: the file that was read.
-        columns: names of the columns, in the order of the file.
-        rows: one dict per row. JSONL and Parquet values keep their types; CSV values are texts.
+        columns: names of the columns (`column_name`), in the order of the file.
+        rows: one dict per row. JSONL and Parquet values keep their types; CSV values are texts. NaN and the texts of
+            `MISSING` are `None`, and an id that is a whole number with decimals (`5000.0`) is a text without them.
         metadata: key-value metadata of a Parquet file.
     """
 
@@ -52,11 +66,18 @@ def is_table(path: Path) -> bool:
     return path.name.lower().endswith(TABLE_SUFFIXES)
 
 
+def column_name(name: str) -> str:
+    """A column name in lower case with single underscores: `Study ID`, `study-id` and `StudyID` are `study_id`."""
+    plain = re.sub(r"[\s_-]+", "_", name.strip().lower())
+    return _WITHOUT_SEPARATOR.get(plain, plain)
+
+
 def read_table(path: Path, *, columns: Collection[str] | None = None) -> Table:
     """Read a table.
 
     Args:
-        path: a file with one of `TABLE_SUFFIXES`. Text must be UTF-8; CSV needs commas and a header row.
+        path: a file with one of `TABLE_SUFFIXES`. Text is decoded by `decoding.decode_text`; CSV needs a header row,
+            and commas, semicolons or tabs.
         columns: names of the columns to read, those that are present; `None` for all.
 
     Raises:
@@ -71,8 +92,8 @@ def read_table(path: Path, *, columns: Collection[str] | None = None) -> Table:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
             raise InputError(f"{path}: not a regular file")
         return read(path, columns)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
+    except UnreadableTextError as error:
+        raise InputError(f"{path}: {error}; convert the file to UTF-8") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise InputError(f"{path}: the table cannot be read ({reason})") from None
@@ -83,36 +104,34 @@ def read_text_table(path: Path, *, required: Sequence[str] = ()) -> list[dict[st
 
     Args:
         path: as for `read_table`.
-        required: columns that must be present, in lower case.
+        required: columns that must be present.
 
     Returns:
-        One dict per row, keyed by column name in lower case.
+        One dict per row, keyed by `column_name`.
 
     Raises:
         InputError: the table cannot be read, or a required column is missing.
     """
     table = read_table(path)
-    names = {name: name.strip().lower() for name in table.columns}
-    Table(path, tuple(names.values()), []).require(*required)
-    return [
-        {names[name]: "" if value is None else str(value).strip() for name, value in row.items()} for row in table.rows
-    ]
+    table.require(*required)
+    return [{name: "" if value is None else str(value).strip() for name, value in row.items()} for row in table.rows]
 
 
 def _read_parquet(path: Path, columns: Collection[str] | None) -> Table:
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
-            names = _selected(schema.names, columns)
-            rows = file.read(columns=names, use_threads=False).to_pylist()
+            names = _selected(path, schema.names, columns)
+            rows = file.read(columns=list(names), use_threads=False).to_pylist()
     except pa.ArrowException:
         raise InputError(f"{path}: not a Parquet file, or damaged") from None
-    return Table(path, tuple(names), rows, schema.metadata or {})
+    rows = [{names[name]: _cell(names[name], value) for name, value in row.items()} for row in rows]
+    return Table(path, tuple(names.values()), rows, schema.metadata or {})
 
 
 def _read_jsonl(path: Path, columns: Collection[str] | None) -> Table:
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+    for number, line in enumerate(decode_text(path.read_bytes()).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -121,7 +140,8 @@ def _read_jsonl(path: Path, columns: Collection[str] | None) -> Table:
             raise InputError(f"{path}, line {number}: not JSON; a .jsonl file holds one object per line") from None
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: not a JSON object")
-        rows.append({name: row[name] for name in _selected(row, columns)})
+        names = _selected(path, row, columns)
+        rows.append({normal: _cell(normal, row[name]) for name, normal in names.items()})
     return Table(path, tuple(dict.fromkeys(name for row in rows for name in row)), rows)
 
 
@@ -130,23 +150,90 @@ def _read_csv(path: Path, columns: Collection[str] | None) -> Table:
         data = file.read(MAX_CSV_BYTES + 1)
     if len(data) > MAX_CSV_BYTES:
         raise InputError(f"{path}: more than {MAX_CSV_BYTES >> 20} MiB of text; split it, or write it as Parquet")
-    data.decode("utf-8")
+    lines = _csv_rows(path, decode_text(data))
+    _, header = next(lines, (0, []))
+    if not header:
+        raise InputError(f"{path}: not a CSV file (it is empty)")
+    names = _selected(path, header, columns)
+    places = [(header.index(name), normal) for name, normal in names.items()]
+    rows = []
+    for number, cells in lines:
+        if len(cells) != len(header):
+            detail = f"{len(cells)} cells, and the header has {len(header)}"
+            raise InputError(f"{path}, line {number}: not a CSV file ({detail}); check the quotes of this line")
+        if any(cells):
+            rows.append({normal: _cell(normal, cells[place]) for place, normal in places})
+    return Table(path, tuple(names.values()), rows)
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, each with the number of its first line.
+
+    Raises:
+        InputError: a quote is unbalanced.
+    """
+    delimiter, start = _delimiter(text)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
+    limit = csv.field_size_limit(MAX_CSV_BYTES)  # of the process; without it, a text of 128 KiB is refused
+    number, columns = 1, 0
     try:
-        lines = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline=""))
-        names = _selected(next(filter(None, lines), []), columns)
-        # Not the csv module: it refuses fields of more than 131,072 characters, and that limit is global.
-        table = pa.csv.read_csv(
-            pa.BufferReader(data),
-            read_options=pa.csv.ReadOptions(block_size=max(len(data), 1 << 20), use_threads=False),
-            parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pa.csv.ConvertOptions(
-                include_columns=names, column_types=dict.fromkeys(names, pa.string())
-            ),
-        )
-    except (csv.Error, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a CSV file ({str(error).split(':')[0]})") from None
-    return Table(path, tuple(names), table.to_pylist())
+        for cells in lines:
+            if cells and number > start:
+                columns = columns or len(cells)
+                if lines.line_num > number and _swallowed(cells, delimiter, columns):
+                    raise csv.Error
+                yield number, cells
+            number = lines.line_num + 1
+    except csv.Error:
+        detail = "a quote that is not closed, or text after a closing quote"
+        raise InputError(f"{path}, line {number}: not a CSV file ({detail}); check the quotes of this line") from None
+    finally:
+        csv.field_size_limit(limit)
 
 
-def _selected(names: Collection[str], columns: Collection[str] | None) -> list[str]:
-    return list(dict.fromkeys(name for name in names if columns is None or name in columns))
+def _delimiter(text: str) -> tuple[str, int]:
+    """The delimiter of a CSV file, and how many lines come before its header (Excel's `sep=;`)."""
+    lines = (line for line in io.StringIO(text) if line.strip())
+    first = next(lines, "").strip("\r\n")
+    if re.fullmatch(r"sep=[,;\t]", first, re.I):
+        return first[-1], 1
+    unquoted = re.sub(r'"[^"]*"', "", first)
+    return max(_DELIMITERS, key=unquoted.count), 0
+
+
+def _swallowed(cells: Sequence[str], delimiter: str, columns: int) -> bool:
+    """True if a cell contains a line that is itself a row: its quote was closed by that of a later row."""
+    shape = _shape(cells[0])
+    if len(shape) < 3 or "0" not in shape:
+        return False  # too short for an id: numbered lines of a report are like that
+    inner = (line for cell in cells for line in cell.splitlines()[1:])
+    return any(line.count(delimiter) >= columns - 1 and _shape(line.partition(delimiter)[0]) == shape for line in inner)
+
+
+def _shape(text: str) -> str:
+    return re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "0", text))
+
+
+def _selected(path: Path, names: Iterable[str], columns: Collection[str] | None) -> dict[str, str]:
+    """The wanted columns with their `column_name`; columns without a name are left out."""
+    pairs = [(name, column_name(name)) for name in names if name.strip()]
+    wanted = [(name, normal) for name, normal in pairs if columns is None or normal in columns]
+    found = [normal for _, normal in wanted]
+    if repeated := sorted({normal for normal in found if found.count(normal) > 1}):
+        raise InputError(f"{path}: several columns are named {', '.join(repeated)}; keep one")
+    return dict(wanted)
+
+
+def _cell(column: str, value: Any) -> Any:
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return str(int(value)) if column in _IDS and value.is_integer() and abs(value) < _EXACT else value
+    if not isinstance(value, str):
+        return value
+    if value.strip().lower() in MISSING:
+        return None
+    if column in _IDS:
+        whole = _WHOLE_NUMBER.fullmatch(value.strip())
+        return whole[1] if whole else value.strip()
+    return value

@@ -114,8 +114,8 @@ def test_headers(text: str, expected: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.jsonl", b'{"study_id": "1", "text": "\xff\xfe"}', "not UTF-8"),
-        ("p.csv", b"study_id,text\n1,\xe9t\xe9\n", "not UTF-8"),
+        ("p.jsonl", b'{"study_id": "1", "text": "\x81"}', "neither UTF-8"),
+        ("p.csv", b"study_id,text\n1,\x81t\xe9\n", "neither UTF-8"),
         ("p.csv", b"study_id,text\n1,a,b\n", "not a CSV file"),
         ("p.csv", b"study_id,text\n", "has no rows"),
         ("p.csv", b"", "not a CSV file"),
@@ -126,8 +126,8 @@ def test_headers(text: str, expected: dict[str, str]) -> None:
         ("p.jsonl", b'{"study_id": "1", "report": "a"}\n', "no column text, findings or impression"),
         ("p.jsonl", b'{"study_id": "1", "text": ["a"]}\n', "row 1: text has type list"),
         ("p.jsonl", b'{"study_id": "1", "text": 5}\n', "row 1: text has type int"),
-        ("p.jsonl", b'{"study_id": 1.0, "text": "a"}\n', "row 1: study_id is no id"),
-        ("p.jsonl", b'{"study_id": NaN, "text": "a"}\n', "row 1: study_id is no id"),
+        ("p.jsonl", b'{"study_id": 1.5, "text": "a"}\n', "row 1: study_id is no id"),
+        ("p.jsonl", b'{"study_id": NaN, "text": "a"}\n', "row 1: study_id is missing"),
         ("p.jsonl", b'{"study_id": "  ", "text": "a"}\n', "row 1: study_id is no id"),
         ("p.jsonl", b'{"study_id": null, "text": "a"}\n', "row 1: study_id is missing"),
         ("p.parquet", b"PAR1 but no more", "not a Parquet file"),

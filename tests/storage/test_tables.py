@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,6 +28,8 @@ def test_values_as_text(tmp_path: Path) -> None:
     ("name", "data"),
     [
         ("a.csv", b"\xff\xfe\x00"),
+        ("c.csv", b"study_id,text\n1,a\x00\n"),
+        ("d.csv", b"study_id,text\n1,\x81\n"),
         ("a.csv.gz", b"no gzip"),
         ("a.parquet", b"no parquet"),
         ("a.xlsx", b""),
@@ -82,3 +85,72 @@ def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text("[" * 100_000)
     with pytest.raises(InputError, match="line 1: not JSON"):
         read_table(tmp_path / "p.jsonl")
+
+
+SPELLINGS = {
+    "comma": "Study_ID,Text\n5000,Né.\n5001,\n".encode(),
+    "semicolon": "study id;text\n5000;Né.\n5001;\n".encode(),
+    "tab": "STUDY-ID\tTEXT\n5000\tNé.\n5001\t\n".encode(),
+    "excel": "sep=;\r\nStudyID;text\r\n5000;Né.\r\n5001;\r\n;\r\n".encode("utf-8-sig"),
+    "utf-16": "study_id\ttext\n5000\tNé.\n5001\t\n".encode("utf-16"),
+    "latin-1": "study_id,text\n5000,Né.\n5001,\n".encode("latin-1"),
+    "quoted": '"study_id","text"\n"5000", "Né."\n"5001",""\n'.encode(),
+    "old mac": "study_id,text\r5000,Né.\r5001,\r".encode("cp1252"),
+    "pandas": ",study_id,text\n0,5000.0,Né.\n1,5001.0,NaN\n".encode(),
+    "R": "study_id,text\n5000,Né.\n5001,NA\n".encode(),
+    "SQL": "study_id,text\n5000,Né.\n5001,NULL\n".encode(),
+    "spaces": " study_id , text \n 5000 , Né. \n 5001 , <NA> \n".encode(),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "csv.gz"])
+def test_twelve_spellings_of_one_table(tmp_path: Path, name: str, suffix: str) -> None:
+    data = SPELLINGS[name]
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
+    expected = [{"study_id": "5000", "text": "Né."}, {"study_id": "5001", "text": ""}]
+    assert read_text_table(path, required=("study_id", "text")) == expected
+    rows = read_table(path, columns=("study_id", "text")).rows
+    assert [row["study_id"] for row in rows] == ["5000", "5001"] and not (rows[1]["text"] or "").strip()
+
+
+@pytest.mark.parametrize("missing", ["NaN", "nan", "None", "NULL", "NA", "<NA>", "N/A", " na "])
+def test_words_for_a_missing_cell_are_not_texts(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "a.csv").write_text(f"study_id,text\n1,{missing}\n")
+    (tmp_path / "a.jsonl").write_text(json.dumps({"study_id": 1, "text": missing}))
+    pq.write_table(pa.table({"study_id": [1.0], "text": [missing], "b": [float("nan")]}), tmp_path / "a.parquet")
+    for name in ("a.csv", "a.jsonl", "a.parquet"):
+        assert read_table(tmp_path / name, columns=("text",)).rows == [{"text": None}]
+        assert read_text_table(tmp_path / name)[0].items() >= {("study_id", "1"), ("text", "")}
+    assert read_table(tmp_path / "a.parquet").rows[0]["b"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('study_id,text\n5000,"Clear.\n5001,"Effusion."\n5002,Normal.\n', 2),
+        ('study_id,text\n5000,Clear.\n5001,"Effusion.\n5002,Normal.\n', 3),
+        ('study_id,text\n5000,"Clear.\n5001,Effusion."\n5002,Normal.\n', 2),
+        ('study_id;text\n5000;"two\nlines"\n5001;"secret\n5002;Normal.\n5003;"secret"\n', 4),
+        ("study_id,text\n5000,a\n5001,secret,b\n", 3),
+    ],
+)
+def test_rows_that_an_unbalanced_quote_merges_are_named_by_their_line(tmp_path: Path, text: str, line: int) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(InputError, match=rf"a\.csv, line {line}: not a CSV file") as caught:
+        read_table(tmp_path / "a.csv")
+    assert "secret" not in str(caught.value)
+
+
+def test_texts_that_only_look_like_rows(tmp_path: Path) -> None:
+    text = "1. Heart, normal.\n2, no effusion\nLungs, clear.\n" + "x" * 200_000
+    (tmp_path / "a.csv").write_text(f'study_id,text\n1,"{text}"\n2,"say ""5,6"""\n3,a 5" tube\n')
+    texts = [row["text"] for row in read_table(tmp_path / "a.csv").rows]
+    assert texts == [text, 'say "5,6"', 'a 5" tube']
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("study_id,Study ID\n1,2\n")
+    with pytest.raises(InputError, match="several columns are named study_id"):
+        read_text_table(tmp_path / "a.csv")

@@ -1,0 +1,62 @@
+"""Texts that users provide, in the encodings in which spreadsheets and reporting systems write them."""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_BINARY = re.compile("[\0-\x08\x0e-\x1f]")
+_DAMAGED = re.compile("[\0\ufffd\ud800-\udfff]")
+
+
+class UnreadableTextError(ValueError):
+    """Bytes that are no text in a known encoding.
+
+    Args:
+        position: of the first byte or character that is not text.
+    """
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"neither UTF-8, UTF-16 with a mark nor Windows-1252 (position {position})")
+
+
+def decode_text(data: bytes) -> str:
+    """Decode UTF-8, UTF-16 and UTF-32 with a byte order mark, or else Windows-1252 (which includes Latin-1).
+
+    Byte order marks are removed wherever they are: concatenated files have them in the middle.
+
+    Raises:
+        UnreadableTextError: the data are none of these, or contain a NUL.
+    """
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            raise UnreadableTextError(error.start) from None
+        text = _windows_1252(data)
+    if "\0" in text:
+        raise UnreadableTextError(text.index("\0"))
+    return text.replace("\ufeff", "")
+
+
+def is_damaged(text: str) -> bool:
+    """True if a text was decoded with loss before: it holds a NUL, a replacement character or half a character."""
+    return _DAMAGED.search(text) is not None
+
+
+def _windows_1252(data: bytes) -> str:
+    try:
+        text = data.decode("cp1252")
+    except UnicodeDecodeError as error:
+        raise UnreadableTextError(error.start) from None
+    if binary := _BINARY.search(text):
+        raise UnreadableTextError(binary.start())
+    return text
