@@ -1,8 +1,9 @@
 """Section parser for reports and for texts that a model wrote.
 
-A header is a known name at the start of a line, before a colon or alone on the line. Inside a line of a report it must
-be in capitals, before a colon and not part of a sentence. Unknown names (`LUNGS:`, `PA CHEST:`) are text of the section
-they are in. Placeholders (`___` in MIMIC-CXR, `XXXX` in Open-i) are kept.
+A header is a known name at the start of a line, before a colon or alone on the line; the main ones may be misspelled.
+Inside a line of a report it must be before a colon and not part of a sentence. Unknown names (`LUNGS:`) are text of the
+section they are in. A title of the examination (`CHEST, TWO VIEWS:`, see `titles`) begins the findings. Placeholders
+(`___` in MIMIC-CXR, `XXXX` in Open-i) are kept.
 """
 
 from __future__ import annotations
@@ -11,49 +12,23 @@ import re
 from collections.abc import Collection
 
 from cxrreport.records import REPORT_SECTIONS, Report
+from cxrreport.reports.headers import COMMENT, NAMES, OTHER, TITLE, is_title, misspelled
 
-_OTHER = "other"
-_NAMES = {
-    "indication": (
-        "indication, indications, indication for study, indication for exam, indication for examination, ndication, "
-        "inidication, exam indication, clinical indication, clinical indications, history, clinical history, "
-        "patient history, history of present illness, clinical information, clinical data, clinical statement, "
-        "indication and history, history and indication, indications and history, reason, reason for exam, "
-        "reason for examination, reason for study, reason for the study, reason for this examination, "
-        "reason for this exam, reason for the exam, reason for consultation"
-    ),
-    "technique": "technique, techniques, technqiue, imaging technique, technical information",
-    "comparison": (
-        "comparison, comparisons, comparison study, comparison studies, comparison exam, comparison exams, "
-        "comparison film, comparison films, comparison date, comparision, comparsion, compared to, prior studies, "
-        "prior study, previous studies, previous examination"
-    ),
-    # A text that is both is stored once, as findings.
-    "findings": (
-        "findings, finding, chest findings, findngs, finidngs, fidings, findings and impression, "
-        "impression and findings, findings and impressions, findings and conclusion, report, description"
-    ),
-    "impression": (
-        "impression, impressions, final impression, overall impression, impresion, impresson, imression, conclusion, "
-        "conclusions, opinion, summary, interpretation, assessment"
-    ),
-    _OTHER: (
-        "examination, exam, exams, study, study type, type of exam, procedure, wet read, wet read version, addendum, "
-        "addenda, final addendum, final report, preliminary report, pfi, provisional findings impression, "
-        "notification, notifications, recommendation, recommendations, communication, attestation, dictated by, "
-        "signed by, electronically signed by, end of report, comment on notification"
-    ),
-}
-_SECTION_OF = {name: section for section, names in _NAMES.items() for name in re.split(r",\s*", names)}
-_ALL = (*REPORT_SECTIONS, _OTHER)
+_SECTION_OF = {name: section for section, names in NAMES.items() for name in re.split(r",\s*", names)}
+_ALL = (*REPORT_SECTIONS, OTHER)
+_IN_REPORTS = (*_ALL, TITLE, COMMENT)
+_MAIN = ("findings", "impression", "indication", "comparison")
 _CONTINUING_WORDS = """
     a above additional an and as at below by change compared following for from given her his in into is its no of on
     or our per previous prior see the their these this those to under was were when which with without
 """
 _CONTINUES = frozenset(_CONTINUING_WORDS.split())
-_NAME = r"[A-Za-z][A-Za-z /&,()]{0,48}[A-Za-z)]"  # bounded, so that long lines take linear time
+_NAME = r"[A-Za-z][A-Za-z0-9 /&,().#']{0,48}[A-Za-z0-9).#]"  # bounded, so that long lines take linear time
 _AT_START = re.compile(rf"^[\s*#]*(?P<name>{_NAME})[\s*]*(?P<end>:|\s-{{1,2}}\s|\.?\s*$)[\s*]*")
 _INSIDE_REPORT = re.compile(r"(?<=\S)\s+(?P<name>[A-Z][A-Z /&]{0,48}[A-Z])\s*:")
+_INSIDE_ANY_CASE = re.compile(rf"(?<=\S)\s(?P<name>{'|'.join((*_MAIN, 'conclusion', 'technique'))})\s*:", re.I)
+_INSIDE_TITLE = re.compile(r"(?<=[.;:)\]_])\s+(?P<name>[A-Z0-9][A-Z0-9 ,/&()_-]{2,98})\s*:")
+_ADMINISTRATIVE = re.compile(r"^\s*(?:ACCESSION|MRN|DOB|DOCTOR|DATE)\b[ #]*[\w./-]*\s*$")
 _LONGEST_FIRST = "|".join(sorted(_SECTION_OF, key=len, reverse=True))
 _INSIDE_GENERATED = re.compile(rf"(?<![a-z/&])(?<![/&] )(?P<name>{_LONGEST_FIRST})\s*:", re.IGNORECASE)
 _SENTENCE_END = ".?!:;)]_"
@@ -75,11 +50,16 @@ def parse_report(text: str) -> Report:
         The sections, each on one line with single spaces; absent sections are empty.
     """
     starts = [match.end() for match in _FINAL_REPORT.finditer(text) if text[match.end() :].strip()]
-    blocks = _blocks(text[starts[-1] if starts else 0 :], _ALL)
+    blocks = _blocks(text[starts[-1] if starts else 0 :], _IN_REPORTS)
+    has_findings = any(section == "findings" for section, _ in blocks)
     found: dict[str, list[str]] = {name: [] for name in REPORT_SECTIONS}
     untitled: list[str] = []
+    current = ""
     for section, lines in blocks:
         paragraphs = _paragraphs(lines)
+        if section in (TITLE, COMMENT):
+            section = _section_after(section, current, paragraphs, has_findings)
+        current = section or current
         found.get(section, []).extend(paragraphs)
         if section == "":
             untitled += [paragraph for paragraph in paragraphs if not _is_title(paragraph)]
@@ -90,6 +70,16 @@ def parse_report(text: str) -> Report:
         for section in ("indication", "technique", "comparison"):
             found[section] = [paragraph for paragraph in found[section] if paragraph not in untitled]
     return Report(**{section: " ".join(dict.fromkeys(paragraphs)) for section, paragraphs in found.items()})
+
+
+def _section_after(kind: str, current: str, paragraphs: list[str], has_findings: bool) -> str:
+    """The section that a title or a comment begins or continues; `current` is the section before it."""
+    if current == "findings" or (current == "impression" and kind == TITLE):
+        return current
+    text = " ".join(paragraphs)
+    if current == "impression" or not re.search(r"[a-z]{3}", text, re.IGNORECASE):
+        return OTHER  # a note on whom was told, or a date
+    return OTHER if has_findings and text[-1] not in ".!?" else "findings"
 
 
 def split_generated(text: str, headers_of: Collection[str] = _ALL) -> dict[str, str]:
@@ -114,8 +104,8 @@ def split_generated(text: str, headers_of: Collection[str] = _ALL) -> dict[str, 
 
 def _blocks(text: str, headers_of: Collection[str], *, generated: bool = False) -> list[tuple[str, list[str]]]:
     """Section and lines, in order; the section is empty before the first header, and may be `other`."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines = [part for line in text.split("\n") for part in _split_inside(line, headers_of, generated)]
+    text = text.lstrip("\ufeff\u200b")
+    lines = [part for line in text.splitlines() for part in _split_inside(line, headers_of, generated)] or [""]
     # If no header begins with a capital, the case does not distinguish headers from wrapped sentences.
     all_lower = not any(_header(line, headers_of)[0] and _initial(line).isupper() for line in lines)
     blocks: list[tuple[str, list[str]]] = [("", [])]
@@ -129,6 +119,20 @@ def _blocks(text: str, headers_of: Collection[str], *, generated: bool = False) 
             capital = _initial(line).isupper() or all_lower
             if _continues(previous) or not (capital or _ended(previous)):
                 section = ""
+        if (
+            section == TITLE
+            and line.strip().lower().startswith("chest:")
+            and any(name in ("findings", "impression") for name, _ in blocks)
+        ):
+            section = ""  # a region, in a report of several
+        empty = not "".join(blocks[-1][1]).strip()
+        if (
+            section == TITLE
+            and empty
+            and not rest.strip()
+            and blocks[-1][0] not in ("", "findings", "impression", TITLE)
+        ):
+            section = ""  # `EXAM:` with the title on the next line
         if section:
             is_addendum = "addend" in line[: len(line) - len(rest)].lower()
             if is_addendum and any(name in ("findings", "impression") for name, _ in blocks):
@@ -143,12 +147,29 @@ def _blocks(text: str, headers_of: Collection[str], *, generated: bool = False) 
 def _split_inside(line: str, headers_of: Collection[str], generated: bool) -> list[str]:
     """Break a line before every header inside it."""
     parts = []
-    start, first = 0, len(line) - len(line.lstrip(" \t*#"))
-    for match in (_INSIDE_GENERATED if generated else _INSIDE_REPORT).finditer(line):
+    start, end, first = 0, 0, len(line) - len(line.lstrip(" \t*#"))
+    matches = list((_INSIDE_GENERATED if generated else _INSIDE_REPORT).finditer(line))
+    if TITLE in headers_of:
+        opening, rest = _header(line, headers_of)
+        end = len(line) - len(rest) if opening else 0
+        matches += [match for match in _INSIDE_TITLE.finditer(line) if is_title(match["name"])]
+        matches += [
+            match
+            for match in _INSIDE_ANY_CASE.finditer(line)
+            if match["name"][0].isupper() or (opening and not _initial(line).isupper())
+        ]
+        matches.sort(key=lambda match: match.start("name"))
+    for match in matches:
         at = match.start("name")
-        if _section_of_name(match["name"]) not in headers_of:
+        if at < end or (_section_of_name(match["name"]) not in headers_of and match.re is not _INSIDE_TITLE):
             continue
-        if generated:
+        if match.re is _INSIDE_ANY_CASE:
+            before = line[start : match.start()].rstrip()
+            reading = bool(opening) and match["name"].lower() in ("findings", "impression", "conclusion")
+            accepted = not _continues(before) and (reading or _ended(before))
+        elif match.re is _INSIDE_TITLE:
+            accepted = True
+        elif generated:
             any_case = match["name"].lower().startswith(("finding", "impression"))
             before = line[max(start, at - 20) : at].rstrip()
             accepted = at > first and (match["name"].isupper() or (any_case and not _continues(before)))
@@ -160,22 +181,40 @@ def _split_inside(line: str, headers_of: Collection[str], generated: bool) -> li
             accepted = not _continues(before) and not (in_capitals and not _ended(before))
         if accepted:
             parts.append(line[start : match.start()])
-            start = at
+            start, end = at, match.end()
     return [*parts, line[start:]]
 
 
 def _section_of_name(name: str) -> str:
-    plain = re.sub(r"\([^)]*\)", " ", name.lower()).replace("/", " and ").replace("&", " and ").replace(",", " ")
-    return _SECTION_OF.get(" ".join(plain.split()), "")
+    plain = re.sub(r"\([^)]*\)", " ", name.lower()).replace("/", " and ").replace("&", " and ")
+    return _SECTION_OF.get(" ".join(re.sub(r"[^a-z ]", " ", plain).split()), "")
 
 
 def _header(line: str, headers_of: Collection[str]) -> tuple[str, str]:
     """Section of a possible header at the start of a line, and the text after it; empty without one."""
+    if TITLE in headers_of:
+        if _ADMINISTRATIVE.match(line):
+            return OTHER, line
+        title = _title(line)
+        if title is not None:
+            return TITLE, title
     match = _AT_START.match(line)
     if not match or (match["end"].strip() not in (":", "") and not match["name"].isupper()):
         return "", line
-    section = _section_of_name(match["name"])
+    name = match["name"]
+    section = _section_of_name(name)
+    if not section and TITLE in headers_of and name.isalpha() and (match["end"] == ":" or name.isupper()):
+        section = next((main for main in _MAIN if misspelled(name.lower(), main)), "")
     return (section, line[match.end() :]) if section in headers_of else ("", line)
+
+
+def _title(line: str) -> str | None:
+    """The text after a title of the examination at the start of a line; `None` if there is no title."""
+    start = line.lstrip(" \t*#")
+    for match in re.finditer(r":(?!\d)", start[:101]):
+        if is_title(start[: match.start()].rstrip(" *")):
+            return start[match.end() :].lstrip("* ")
+    return "" if start.isupper() and is_title(start.rstrip(" *.")) and len(start.split()) > 1 else None
 
 
 def _initial(line: str) -> str:

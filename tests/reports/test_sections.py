@@ -106,9 +106,7 @@ def test_findings_without_a_header() -> None:
     bare = "FINAL REPORT\n AP CHEST\n\n The lungs are clear.\n\n No effusion.\n"
     assert parse_report(bare) == Report(findings="The lungs are clear. No effusion.")
     between = "HISTORY: Pain.\n\n PA AND LATERAL CHEST: Clear lungs.\n\n IMPRESSION: AP chest:\n\n Normal.\n"
-    assert parse_report(between) == Report(
-        indication="Pain.", findings="PA AND LATERAL CHEST: Clear lungs.", impression="AP chest: Normal."
-    )
+    assert parse_report(between) == Report(indication="Pain.", findings="Clear lungs.", impression="AP chest: Normal.")
 
 
 def test_what_follows_the_impression_is_no_findings() -> None:
@@ -179,3 +177,72 @@ def test_generated_texts(text: str, expected: dict[str, str]) -> None:
 def test_other_headers_are_text_if_not_requested() -> None:
     text = "FINDINGS: A. RECOMMENDATION: CT."
     assert split_generated(text, headers_of=("findings",)) == {"": "", "findings": "A. RECOMMENDATION: CT."}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # A title of the examination begins the findings, with or without a blank line, in any case, also inside a line.
+        (
+            " COMPARISON:  None.\n CHEST, TWO VIEWS:  The lungs are clear.\n IMPRESSION: Normal.",
+            {"comparison": "None.", "findings": "The lungs are clear.", "impression": "Normal."},
+        ),
+        (
+            "COMPARISON: None.\n\nPA AND LATERAL CHEST RADIOGRAPHS: The lungs are clear.",
+            {"comparison": "None.", "findings": "The lungs are clear."},
+        ),
+        ("HISTORY: Fall.\r\nSingle frontal view of the chest: Clear.", {"indication": "Fall.", "findings": "Clear."}),
+        ("COMPARISON: None. PORTABLE CHEST: Clear.", {"comparison": "None.", "findings": "Clear."}),
+        ("AP CHEST, 5:12 A.M. ON ___:\n\nHISTORY: Fall.\n\nClear.", {"indication": "Fall.", "findings": "Clear."}),
+        ("FINDINGS:\nXR CHEST 2 VIEWS: Clear.", {"findings": "Clear."}),
+        ("EXAM:\nCHEST PA AND LATERAL\nIMPRESSION: Normal.", {"impression": "Normal."}),
+        # `Chest:` inside findings is a region of a report on several.
+        (
+            "FINDINGS: Heart normal.\nChest: Clear.\nPelvis: Normal.",
+            {"findings": "Heart normal. Chest: Clear. Pelvis: Normal."},
+        ),
+        # Administrative headers are not findings.
+        (
+            "TYPE OF EXAMINATION: CXR\nDATE: 1/2/2020\nACCESSION 123\nDOCTOR: A\nMRN #: 4\nIMPRESSION: Normal.",
+            {"impression": "Normal."},
+        ),
+        # Other names.
+        (
+            "CLINICAL DETAILS: Cough.\nREFERENCE EXAM: 2019.\nFINDINGS: Clear.",
+            {"indication": "Cough.", "comparison": "2019.", "findings": "Clear."},
+        ),
+        ("COMPARED WITH: 2019.\nCOMMENT: Clear.", {"comparison": "2019.", "findings": "Clear."}),
+        (
+            "FINDINGS: Clear.\nIMPRESSION: Normal.\nNOTE: Dr. A was told.",
+            {"findings": "Clear.", "impression": "Normal."},
+        ),
+        # Misspelled: a letter missing, doubled or exchanged.
+        (
+            "INDCATION: Cough.\nFINDIGNS: Clear.\nIMPPRESSION: Normal.",
+            {
+                "indication": "Cough.",
+                "findings": "Clear.",
+                "impression": "Normal.",
+            },
+        ),
+        # One line, as in exported tables; a byte-order mark; line ends of other systems.
+        ("Findings: Clear. Impression: Normal.", {"findings": "Clear.", "impression": "Normal."}),
+        ("findings: clear. impression: normal.", {"findings": "clear.", "impression": "normal."}),
+        ("\ufeffFINDINGS: Clear.\x85IMPRESSION: Normal.", {"findings": "Clear.", "impression": "Normal."}),
+    ],
+)
+def test_layouts_of_hospitals(text: str, expected: dict[str, str]) -> None:
+    assert parse_report(text) == Report(**expected)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "IMPRESSIVE: no.",
+        "The comparison: none.",
+        "No change in the chest: stable.",
+        "Views: none.",
+    ],
+)
+def test_what_only_looks_like_a_header_is_text(line: str) -> None:
+    assert line.split(":")[0].lower() in parse_report(f"FINDINGS: Clear.\n{line}").findings.lower()
