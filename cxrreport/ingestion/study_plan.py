@@ -14,7 +14,7 @@ from pathlib import Path
 from cxrreport.errors import InputError, RefusedImage
 from cxrreport.ingestion.dicom import Header, read_header
 from cxrreport.ingestion.images import is_picture, preference
-from cxrreport.ingestion.layouts.base import Listing, Source, report_without_images
+from cxrreport.ingestion.layouts.base import UNREADABLE, Listing, Source, report_without_images
 from cxrreport.records import Exclusion, Reason, Report, Split, View
 from cxrreport.settings import IngestSettings
 
@@ -105,9 +105,9 @@ def make_plan(settings: IngestSettings, listing: Listing, headers: Iterable[Head
     sources, split_of_study = _with_splits(listing, sources, excluded)
     groups: dict[str, list[Source]] = defaultdict(list)
     for source in sources:
-        reason = _unwanted(source, settings)
+        reason, detail = _unwanted(source, settings)
         if reason is not None:
-            excluded += exclude_image(source, reason)
+            excluded += exclude_image(source, reason, detail)
         else:
             groups[source.study_id].append(source)
     studies = []
@@ -152,6 +152,8 @@ def _with_headers(listing: Listing, headers: Iterable[Header | Exclusion], exclu
         row = listing.by_study.get(complete.study_id)
         if row is not None:
             complete = replace(complete, report=row.report, split=row.split or complete.split)
+        if complete.report is UNREADABLE:
+            complete = replace(complete, notes=(*complete.notes, "report-unreadable"))
         result.append(complete)
     return result
 
@@ -238,12 +240,15 @@ def _with_splits(
     return usable, split_of_study
 
 
-def _unwanted(source: Source, settings: IngestSettings) -> Reason | None:
+def _unwanted(source: Source, settings: IngestSettings) -> tuple[Reason | None, str]:
+    """Why an image is excluded, with a detail; `None` if it is not."""
     if settings.views != "all" and source.view is View.LATERAL:
-        return Reason.NOT_FRONTAL
+        return Reason.NOT_FRONTAL, ""
     if settings.require_report:
         if source.report is None:
-            return Reason.NO_REPORT
+            return Reason.NO_REPORT, ""
+        if source.report is UNREADABLE:
+            return Reason.NO_REPORT, "the report is no text in a known encoding, or was decoded with loss before"
         if not (source.report.findings or source.report.impression):
-            return Reason.EMPTY_SECTIONS
-    return None
+            return Reason.EMPTY_SECTIONS, ""
+    return None, ""

@@ -33,7 +33,7 @@ MISSING = frozenset({"nan", "none", "null", "na", "<na>", "n/a"})
 _DELIMITERS = (",", ";", "\t")
 _IDS = frozenset({"study_id", "patient_id", "image_id", "subject_id", "dicom_id", "uid"})
 _WITHOUT_SEPARATOR = {name.replace("_", ""): name for name in _IDS}
-_WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
+_WHOLE_NUMBER = re.compile(r"^(\d+)\.0+$")
 _EXACT = 2**53  # whole numbers below it have lost no digits as floating-point numbers
 
 
@@ -125,8 +125,8 @@ def _read_parquet(path: Path, columns: Collection[str] | None) -> Table:
             rows = file.read(columns=list(names), use_threads=False).to_pylist()
     except pa.ArrowException:
         raise InputError(f"{path}: not a Parquet file, or damaged") from None
-    rows = [{names[name]: _cell(names[name], value) for name, value in row.items()} for row in rows]
-    return Table(path, tuple(names.values()), rows, schema.metadata or {})
+    rows = [{names[name]: _cell(value) for name, value in row.items()} for row in rows]
+    return _table(path, names.values(), rows, schema.metadata or {})
 
 
 def _read_jsonl(path: Path, columns: Collection[str] | None) -> Table:
@@ -141,8 +141,8 @@ def _read_jsonl(path: Path, columns: Collection[str] | None) -> Table:
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: not a JSON object")
         names = _selected(path, row, columns)
-        rows.append({normal: _cell(normal, row[name]) for name, normal in names.items()})
-    return Table(path, tuple(dict.fromkeys(name for row in rows for name in row)), rows)
+        rows.append({normal: _cell(row[name]) for name, normal in names.items()})
+    return _table(path, (name for row in rows for name in row), rows, {})
 
 
 def _read_csv(path: Path, columns: Collection[str] | None) -> Table:
@@ -162,8 +162,8 @@ def _read_csv(path: Path, columns: Collection[str] | None) -> Table:
             detail = f"{len(cells)} cells, and the header has {len(header)}"
             raise InputError(f"{path}, line {number}: not a CSV file ({detail}); check the quotes of this line")
         if any(cells):
-            rows.append({normal: _cell(normal, cells[place]) for place, normal in places})
-    return Table(path, tuple(names.values()), rows)
+            rows.append({normal: _cell(cells[place]) for place, normal in places})
+    return _table(path, names.values(), rows, {})
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -224,16 +224,27 @@ def _selected(path: Path, names: Iterable[str], columns: Collection[str] | None)
     return dict(wanted)
 
 
-def _cell(column: str, value: Any) -> Any:
-    if isinstance(value, float):
-        if math.isnan(value):
-            return None
-        return str(int(value)) if column in _IDS and value.is_integer() and abs(value) < _EXACT else value
-    if not isinstance(value, str):
-        return value
-    if value.strip().lower() in MISSING:
+def _cell(value: Any) -> Any:
+    if isinstance(value, float) and math.isnan(value):
         return None
-    if column in _IDS:
-        whole = _WHOLE_NUMBER.fullmatch(value.strip())
-        return whole[1] if whole else value.strip()
-    return value
+    return None if isinstance(value, str) and value.strip().lower() in MISSING else value
+
+
+def _table(path: Path, columns: Iterable[str], rows: list[dict[str, Any]], metadata: Mapping[bytes, bytes]) -> Table:
+    """A table with whole numbers as ids: a column of `5000.0` was a column of numbers with a missing value once."""
+    names = tuple(dict.fromkeys(columns))
+    for name in _IDS.intersection(names):
+        ids = [_id(row.get(name)) for row in rows]
+        # With `1.2` among them they are no numbers, but for example UIDs.
+        if all("." not in value or _WHOLE_NUMBER.fullmatch(value) for value in ids if isinstance(value, str)):
+            ids = [_WHOLE_NUMBER.sub(r"\1", value) if isinstance(value, str) else value for value in ids]
+        for row, value in zip(rows, ids, strict=True):
+            if name in row:
+                row[name] = value
+    return Table(path, names, rows, metadata)
+
+
+def _id(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        return str(int(value))
+    return value.strip() if isinstance(value, str) else value

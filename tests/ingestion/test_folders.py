@@ -238,3 +238,99 @@ def test_copies_are_counted_whatever_becomes_of_the_image(make_file: Make, tmp_p
     assert (summary.read, summary.kept) == (8, 1)
     assert summary.left_out["duplicate-image"] == 3
     assert run(tmp_path / "in", tmp_path / "reports", require_report=True).left_out["duplicate-image"] == 4
+
+
+def manifest_texts(output: Path) -> list[str]:
+    table = pq.read_table(output / "manifest.parquet").to_pylist()
+    return [value for row in table for value in row.values() if isinstance(value, str)]
+
+
+CLEAR = "FINDINGS: Clear – né.\nIMPRESSION: Normal.\n"
+READABLE = {
+    "utf-8": CLEAR.encode(),
+    "utf-8 with a mark": CLEAR.encode("utf-8-sig"),
+    "utf-16": CLEAR.encode("utf-16"),
+    "utf-16-be": b"\xfe\xff" + CLEAR.encode("utf-16-be"),
+    "cp1252": CLEAR.encode("cp1252"),
+    "two marks": "\ufeff".join(["", CLEAR[:9], CLEAR[9:]]).encode(),
+}
+UNREADABLE = {
+    "nul": b"FINDINGS: Cl\0ear.\n",
+    "utf-16 without a mark": CLEAR.encode("utf-16-le"),
+    "replaced before": "FINDINGS: n\ufffd.".encode(),
+    "undecodable": b"FINDINGS: \x81\xff.",
+    "half a utf-16 character": "FINDINGS: a".encode("utf-16") + b"\0",
+    "binary": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("name", [*READABLE, *UNREADABLE])
+def test_report_files_are_read_without_loss_or_not_at_all(make_mimic: Make, tmp_path: Path, name: str) -> None:
+    root = make_mimic(2)
+    report = min(root.rglob("s*.txt"))
+    report.write_bytes((READABLE | UNREADABLE)[name])
+    summary = run(root, tmp_path / "out", require_report=True)
+    if name in READABLE:
+        study = next(each for each in Manifest.open(tmp_path / "out").studies() if each.study_id == report.stem[1:])
+        assert (study.report.findings, study.report.impression) == ("Clear – né.", "Normal.")
+    else:
+        assert summary.left_out["no-report"] == 1
+        assert any("known encoding" in detail for _, detail in rows(tmp_path / "out").values())
+        kept = run(root, tmp_path / "kept")
+        assert kept.kept == 4 and kept.notes == {"report-unreadable": 1}
+    assert not any(mark in text for text in manifest_texts(tmp_path / "out") for mark in ("\ufeff", "\0", "\ufffd"))
+
+
+@pytest.mark.parametrize("text", ["n\ufffd", "a\\u0000b", "\\ud800"])
+def test_texts_of_tables_that_lost_characters(make_file: Make, tmp_path: Path, text: str) -> None:
+    make_file(name="in/1.dcm", StudyInstanceUID="1")
+    make_file(name="in/2.dcm", StudyInstanceUID="2")
+    table = tmp_path / "reports.jsonl"
+    table.write_text(f'{{"study_id": "1", "findings": "{text}"}}\n{{"study_id": "2", "findings": "\\ufeffClear."}}\n')
+    summary = run(tmp_path / "in", tmp_path / "out", reports=table, require_report=True)
+    assert (summary.kept, summary.left_out) == (1, {"no-report": 1})
+    assert Manifest.open(tmp_path / "out").studies()[0].report.findings == "Clear."
+    with pytest.raises(InputError) as caught:
+        (tmp_path / "r.csv").write_bytes(b"study_id,findings\n1,secret\0\n")
+        run(tmp_path / "in", tmp_path / "no", reports=tmp_path / "r.csv")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_missing_report_is_missing(make_file: Make, tmp_path: Path) -> None:
+    words = ("NaN", "NA", "None", "NULL", "<NA>", "N/A", "")
+    for number in range(len(words)):
+        make_file(name=f"in/{number}.dcm", StudyInstanceUID=f"500{number}")
+    table = tmp_path / "reports.csv"
+    table.write_text("Study ID;Findings\n" + "".join(f"500{n}.0;{word}\n" for n, word in enumerate(words)))
+    summary = run(tmp_path / "in", tmp_path / "out", reports=table, require_report=True)
+    assert summary.left_out == {"empty-sections": 7}
+
+
+def test_a_table_of_reports_in_the_layouts_of_data_sets(make_mimic: Make, tmp_path: Path) -> None:
+    root = make_mimic(1)
+    first, second = sorted(path.stem for path in root.rglob("s*.txt"))
+    table = tmp_path / "reports.csv"
+    table.write_text(f"study_id,findings\n{first},Of the table.\n{second[1:]},Other.\ns7,Alone.\n")
+    summary = run(root, tmp_path / "out", reports=table, require_report=True)
+    assert (summary.layout, summary.kept) == ("mimic-cxr", 2)
+    assert summary.left_out == {"image-file-missing": 1, "not-frontal": 2}
+    assert {each.report.findings for each in Manifest.open(tmp_path / "out").studies()} == {"Of the table.", "Other."}
+    for number in (1, 2):
+        picture(tmp_path / f"openi/CXR{number}_1_IM-0001-3001.png", number)
+    (tmp_path / "openi/reports.csv").write_text("uid,findings,impression\n1,a,b\n2,a,b\n")
+    table.write_text("study_id\tfindings\n1\tOf the table.\nCXR2\tOther.\n")
+    summary = run(tmp_path / "openi", tmp_path / "out2", reports=table, require_report=True)
+    assert (summary.layout, summary.kept) == ("openi", 2)
+    assert [each.report.findings for each in Manifest.open(tmp_path / "out2").studies()] == ["Of the table.", "Other."]
+
+
+def test_an_xml_report_that_cannot_be_parsed_is_a_row(tmp_path: Path) -> None:
+    for number in (1, 2):
+        picture(tmp_path / f"in/CXR{number}_IM-0001-3001.png", number)
+    reports = tmp_path / "in/ecgen-radiology"
+    reports.mkdir()
+    (reports / "1.xml").write_text('<a><AbstractText Label="FINDINGS">Clear.</AbstractText></a>')
+    (reports / "2.xml").write_text("<a><AbstractText")
+    summary = run(tmp_path / "in", tmp_path / "out", require_report=True)
+    assert (summary.kept, summary.left_out) == (1, {"no-report": 1})
+    assert run(tmp_path / "in", tmp_path / "same", reports=reports).kept == 2

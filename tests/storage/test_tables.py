@@ -154,3 +154,9 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("study_id,Study ID\n1,2\n")
     with pytest.raises(InputError, match="several columns are named study_id"):
         read_text_table(tmp_path / "a.csv")
+
+
+def test_ids_that_are_numbers_and_ids_that_only_look_like_some(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("study_id,patient_id\n1.0,10.0\n1.1,11\n")
+    rows = read_text_table(tmp_path / "a.csv")
+    assert [(row["study_id"], row["patient_id"]) for row in rows] == [("1.0", "10"), ("1.1", "11")]

@@ -13,6 +13,9 @@ from cxrreport.records import Exclusion, Reason, Report, Split, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import is_table, read_text_table
 
+UNREADABLE = Report()
+"""Compared by identity: a report that exists and cannot be decoded without loss."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:

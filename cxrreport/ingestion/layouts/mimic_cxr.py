@@ -15,9 +15,8 @@ from cxrreport.errors import InputError
 from cxrreport.ingestion.images import is_picture, view_of
 from cxrreport.ingestion.layouts.base import Listing, Source, newest_table, require_folder
 from cxrreport.ingestion.layouts.files import is_regular, list_files
-from cxrreport.ingestion.layouts.tables import split_of
+from cxrreport.ingestion.layouts.tables import report_in_file, split_of, studies_of_table
 from cxrreport.records import Exclusion, Reason, Report, View
-from cxrreport.reports.sections import parse_report
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import read_text_table
 
@@ -35,11 +34,18 @@ def recognises(settings: IngestSettings) -> bool:
 
 
 def list_images(settings: IngestSettings) -> Listing:
-    """Images of `files/`, with splits and views from the tables; see `Layout`."""
+    """Images of `files/`, with splits and views from the tables; see `Layout`.
+
+    `settings.reports` is a folder with the reports, or a table of reports by study id, whose ids may begin with `s`.
+    """
     require_folder(settings, "mimic-cxr")
     root = settings.input
     # MIMIC-CXR-JPG has no reports; they may be in another folder of the same structure.
-    report_root = settings.reports if settings.reports is not None and settings.reports.is_dir() else root
+    report_root, by_study = root, {}
+    if settings.reports is not None and settings.reports.is_dir():
+        report_root = settings.reports
+    elif settings.reports is not None:
+        by_study = studies_of_table(settings.reports, lambda study_id: study_id.removeprefix("s"))
     split_file, metadata_file = (
         newest_table(root, "mimic-cxr-*-split.csv*"),
         newest_table(root, "mimic-cxr-*-metadata.csv*"),
@@ -64,7 +70,7 @@ def list_images(settings: IngestSettings) -> Listing:
         if row and (row["study_id"], row["subject_id"]) != (study_id, patient_id):
             named = id_for_message("image", image_id)
             raise InputError(f"{split_file}: image {named} is not in the study and patient that its path names")
-        if study_id not in reports:
+        if study_id not in reports and not by_study:
             reports[study_id] = _read_report(report_root, patient_id, study_id)
         sources.append(
             Source(
@@ -75,14 +81,15 @@ def list_images(settings: IngestSettings) -> Listing:
                 patient_id=patient_id,
                 split=split_of(row, str(split_file)),
                 view=_view(metadata.get(image_id), path),
-                report=reports[study_id],
+                report=reports.get(study_id),
             )
         )
     for image_id in sorted(splits.keys() - {image_id for image_id, *_ in on_disk}):
         row = splits[image_id]
         source = f"{_study_path(row['subject_id'], row['study_id'])}/{image_id}"
         excluded.append(Exclusion(source=source, reason=Reason.IMAGE_MISSING, study_id=row["study_id"]))
-    return Listing(layout="mimic-cxr", sources=sources, excluded=excluded, official_split=split_file is not None)
+    official = split_file is not None or any(row.split is not None for row in by_study.values())
+    return Listing(layout="mimic-cxr", sources=sources, excluded=excluded, official_split=official, by_study=by_study)
 
 
 def _by_dicom_id(path: Path | None, *required: str) -> dict[str, dict[str, str]]:
@@ -98,11 +105,11 @@ def _read_report(root: Path, patient_id: str, study_id: str) -> Report | None:
     try:
         if not is_regular(path):
             return None
-        text = path.read_text(encoding="utf-8", errors="replace")
+        data = path.read_bytes()
     except OSError as error:
         named = id_for_message("study", study_id)
         raise InputError(f"the report of study {named} cannot be read ({error.strerror})") from error
-    return parse_report(text)
+    return report_in_file(data)
 
 
 def _view(row: Mapping[str, str] | None, path: Path) -> View | None:

@@ -13,12 +13,20 @@ from xml.etree import ElementTree
 from cxrreport.dataset import id_for_message
 from cxrreport.errors import InputError
 from cxrreport.ingestion.images import is_picture
-from cxrreport.ingestion.layouts.base import Listing, Source, has_column, report_without_images, require_folder
+from cxrreport.ingestion.layouts.base import (
+    UNREADABLE,
+    Listing,
+    Source,
+    StudyRow,
+    has_column,
+    report_without_images,
+    require_folder,
+)
 from cxrreport.ingestion.layouts.files import is_regular, list_files
-from cxrreport.ingestion.layouts.tables import report_of
+from cxrreport.ingestion.layouts.tables import report_of, studies_of_table
 from cxrreport.records import Exclusion, Reason, Report, View
 from cxrreport.settings import IngestSettings
-from cxrreport.storage.tables import is_table, read_text_table
+from cxrreport.storage.tables import read_text_table
 
 _IMAGE = re.compile(r"^(?:CXR)?(?P<uid>\d+)_.*?(?P<image>IM-\d+(?:-\d+)*)", re.I)
 _OTHER = re.compile(r"\.(?:txt|csv|csv\.gz|xml|html|md|jsonl|parquet)$|^(?:LICENSE|README)[^/]*$", re.I)
@@ -26,19 +34,28 @@ _OTHER = re.compile(r"\.(?:txt|csv|csv\.gz|xml|html|md|jsonl|parquet)$|^(?:LICEN
 
 
 def recognises(settings: IngestSettings) -> bool:
-    """True for the tables or the XML folder of Open-i, unless another table of reports is given."""
-    if settings.reports is not None and is_table(settings.reports):
-        return False
+    """True for the tables or the XML folder of Open-i."""
     table = _table(settings.input, "reports")
     return (table is not None and has_column(table, "uid")) or (settings.input / "ecgen-radiology").is_dir()
 
 
 def list_images(settings: IngestSettings) -> Listing:
-    """All PNG and JPEG files; the number of a report is the id of its study and patient. See `Layout`."""
+    """All PNG and JPEG files; the number of a report is the id of its study and patient. See `Layout`.
+
+    `settings.reports` is a folder of XML reports, or a table of reports by study id (`CXR1` or `1`).
+    """
     require_folder(settings, "openi")
     root = settings.input
     table = _table(root, "reports")
-    reports, listed = _reports_of_table(table) if table else _reports_of_xml(root / "ecgen-radiology")
+    by_study: dict[str, StudyRow] = {}
+    reports: dict[str, Report] = {}
+    listed: dict[str, str] = {}
+    if settings.reports is None:
+        reports, listed = _reports_of_table(table) if table else _reports_of_xml(root / "ecgen-radiology")
+    elif settings.reports.is_dir():
+        reports, listed = _reports_of_xml(settings.reports)
+    else:
+        by_study = studies_of_table(settings.reports, _study_id)
     projections = _table(root, "projections")
     views: dict[str, View] = {}
     for row in read_text_table(projections, required=("uid", "filename", "projection")) if projections else ():
@@ -78,7 +95,13 @@ def list_images(settings: IngestSettings) -> Listing:
         excluded.append(Exclusion(source=listed[image_id], reason=Reason.IMAGE_MISSING, study_id=study_id))
     for study_id in sorted(reports.keys() - {image_id.split("_")[0] for image_id in listed.keys() | found}):
         excluded.append(report_without_images(study_id))
-    return Listing(layout="openi", sources=sources, excluded=excluded)
+    official = any(row.split is not None for row in by_study.values())
+    return Listing(layout="openi", sources=sources, excluded=excluded, official_split=official, by_study=by_study)
+
+
+def _study_id(text: str) -> str:
+    number = re.sub(r"^CXR", "", text, flags=re.I)
+    return f"CXR{int(number)}" if number.isdecimal() else text
 
 
 def _image_id(name: str) -> str | None:
@@ -97,7 +120,7 @@ def _reports_of_table(path: Path) -> tuple[dict[str, Report], dict[str, str]]:
     for row in read_text_table(path, required=("uid", "findings", "impression")):
         number = re.sub(r"^CXR", "", row["uid"], flags=re.I)
         report = report_of(row)
-        if not number.isdigit() or report is None:
+        if not number.isdecimal() or report is None:
             raise InputError(f"{path}: a uid is not of the form CXR123 or 123")
         if f"CXR{int(number)}" in reports:
             raise InputError(f"{path}: report {id_for_message('study', f'CXR{int(number)}')} is there twice")
@@ -111,19 +134,20 @@ def _reports_of_xml(folder: Path) -> tuple[dict[str, Report], dict[str, str]]:
     reports: dict[str, Report] = {}
     listed: dict[str, str] = {}
     for path in sorted(folder.glob("*.xml")):
-        if not is_regular(path):
+        if not (path.stem.isdecimal() and is_regular(path)):
             continue
+        study_id = f"CXR{int(path.stem)}"
         try:
             root = ElementTree.parse(path).getroot()  # noqa: S314 - expat of today bounds entity expansion
-        except (ElementTree.ParseError, OSError) as error:
-            raise InputError(f"{path}: not a readable XML report ({type(error).__name__})") from None
+        except (ElementTree.ParseError, OSError, LookupError, ValueError):
+            reports[study_id] = UNREADABLE
+            continue
         texts: dict[str, str] = {}
         for element in root.iter("AbstractText"):
             texts[element.get("Label", "").lower()] = element.text or ""
-        if path.stem.isdigit():
-            report = report_of({section: texts.get(section, "") for section in ("comparison", "indication")} | texts)
-            reports[f"CXR{int(path.stem)}"] = report or Report()
-            _add_listed(listed, [element.get("id", "") for element in root.iter("parentImage")])
+        report = report_of({section: texts.get(section, "") for section in ("comparison", "indication")} | texts)
+        reports[study_id] = report or Report()
+        _add_listed(listed, [element.get("id", "") for element in root.iter("parentImage")])
     if not reports:
         raise InputError(f"{folder}: neither reports.csv nor XML reports (layout openi)")
     return reports, listed

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from cxrreport.dataset import id_for_message
 from cxrreport.errors import InputError
-from cxrreport.ingestion.layouts.base import StudyRow
+from cxrreport.ingestion.layouts.base import UNREADABLE, StudyRow
 from cxrreport.records import REPORT_SECTIONS, Report, Split
 from cxrreport.reports.sections import parse_report
+from cxrreport.storage.decoding import UnreadableTextError, decode_text, is_damaged
 from cxrreport.storage.tables import read_text_table
 
 FULL_REPORT = ("report", "text")
@@ -42,14 +43,26 @@ def studies_of_table(path: Path, study_id_of: Callable[[str], str] = str) -> dic
 def report_of(row: Mapping[str, str]) -> Report | None:
     """The report in a row, from columns of sections or from one of `FULL_REPORT`; `None` if it has neither.
 
-    White space within sections is normalised.
+    White space within sections is normalised. A text that was decoded with loss makes the report `UNREADABLE`.
     """
     if any(section in row for section in REPORT_SECTIONS):
-        return Report(**{section: " ".join(row.get(section, "").split()) for section in REPORT_SECTIONS})
+        texts = {section: row.get(section, "").replace("\ufeff", "") for section in REPORT_SECTIONS}
+        if any(map(is_damaged, texts.values())):
+            return UNREADABLE
+        return Report(**{section: " ".join(text.split()) for section, text in texts.items()})
     for column in FULL_REPORT:
         if column in row:
-            return parse_report(row[column])
+            return UNREADABLE if is_damaged(row[column]) else parse_report(row[column].replace("\ufeff", ""))
     return None
+
+
+def report_in_file(data: bytes) -> Report:
+    """The report in a text file, `UNREADABLE` if it cannot be decoded without loss."""
+    try:
+        text = decode_text(data)
+    except UnreadableTextError:
+        return UNREADABLE
+    return UNREADABLE if is_damaged(text) else parse_report(text)
 
 
 def split_of(row: Mapping[str, str], where: str) -> Split | None:
