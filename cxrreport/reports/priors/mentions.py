@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from cxrreport.reports.priors.vocabulary import (
     ADVERB,
@@ -14,6 +15,7 @@ from cxrreport.reports.priors.vocabulary import (
     IMAGING,
     KIND,
     NOTABLE,
+    PLACE_OR_SIZE,
     SEEN,
 )
 
@@ -44,10 +46,14 @@ _MENTIONS = (
         rf"\b(?:since|from|than|over|on|in|with|to|by)\s+(?:(?:the|a|his|her|any|all|most|both|multiple)\s+)*"
         rf"{EARLIER}(?:\s+{EARLIER})*(?:\s+{KIND}){{0,6}}\s+{IMAGING}\b"
     ),
-    rf"\b(?:since|from|than|with|to|on)\s+(?:(?:the|most|his|her)\s+)*(?:priors?|previous|before)\s*(?:[.,;)]|$|(?={DATE}))",
+    (
+        rf"\b(?:since|from|than|with|to|on)\s+(?:(?:the|most|his|her)\s+)*(?:priors?|previous|"
+        rf"before)\s*(?:[.,;)]|$|(?={DATE}))"
+    ),
     r"\bsince\s+(?:the\s+)?(?:___|X{3,}|\d|yesterday|last)",
     (
-        rf"\b{EARLIER}\s+(?:{KIND}\s+){{0,5}}(?:stud(?:y|ies)|exam(?:ination)?s?|radiographs?|films?|x-?rays?|x-X+|images?"
+        rf"\b{EARLIER}\s+(?:{KIND}\s+){{0,5}}(?:stud(?:y|ies)|exam(?:ination)?s?|radiographs?|films?|x-?rays?|"
+        rf"x-X+|images?"
         r"|imaging|scans?|cts?|cxrs?|comparisons?|reports?)\b"
     ),
     r"\bpreviously\b(?!\s+(?:healed|treated|operated|resected|repaired|fractured))",
@@ -65,8 +71,14 @@ _MENTIONS = (
         r"migrated|advanced|receded|re-?expanded|reaccumulated|been removed|been placed|been inserted|been withdrawn|"
         r"been repositioned|been advanced|been retracted|been extubated|been intubated|been exchanged|received)\b"
     ),
-    rf"\b(?:is|are|appears?|seems?)\s+{ADVERB}{GROWN}\s+in\s+(?:size|extent|number|degree|severity|volume|prominence)\b",
-    r"\b(?:is|are|appears?)\s+(?:\w+ly\s+)?(?:improved|worsened|diminished|resolved|better|worse)\b(?!\s+(?:on|in)\s+the)",
+    (
+        rf"\b(?:is|are|appears?|seems?)\s+{ADVERB}{GROWN}\s+in\s+(?:size|extent|number|degree|severity|volume|"
+        rf"prominence)\b"
+    ),
+    (
+        r"(?<!volumes )(?<!volume )\b(?:is|are|appears?)\s+(?:\w+ly\s+)?(?:improved|worsened|diminished|"
+        r"resolved|better|worse)\b(?!\s+(?:on|in)\s+the)"
+    ),
     r"(?<!right )(?<!left )\b(?:smaller|larger|worse)\s+than\s+(?:before|prior|previous|on|in)\b",
     (
         rf"^(?:\d+\.\s*)?{ADVERB}{DEGREE}(?:improvement|progression|increase|decrease|worsening|reduction|clearing|"
@@ -83,11 +95,15 @@ _MENTIONS = (
         r"(?!\s+(?:visuali|characteri|evaluat|assess|specific|sensitiv|symptom|dyspn|shortness|cough|pain|fever|hypox))"
     ),
     (
-        r"\b(?:decreased|increased|reduced)\s+(?:(?:right|left|bilateral|small|moderate|large|pleural|basilar|apical|size"
+        r"\b(?:decreased|increased|reduced)\s+(?:(?:right|left|bilateral|small|moderate|large|pleural|basilar|"
+        r"apical|size"
         r"|of|the|loculated)\s+){0,4}(?:effusions?|pneumothora\w+|pneumomediastinum|pleural fluid)\b"
     ),
     r"\bpersist(?:ent|ently|s|ing|ed|ence)?\b(?<!concern persists)(?<!symptoms persist)(?<!pain persists)",
-    r"\b(?:remains?|remained|remaining)\b(?<!remains indeterminate)(?<!the remaining)(?<!the remain)(?<!the remains)",
+    (
+        r"\b(?:remains?|remained)\b(?<!remains indeterminate)(?<!the remain)(?<!the remains)|"
+        r"\bremaining\s+(?:\w+\s+){0,2}(?:effusions?|pneumothora\w+|fluid|opacit\w+|consolidations?|edema)\b"
+    ),
     r"\bcontinu(?:ed|es|ing)\b(?!\s+(?:follow|attention|surveillance|monitoring|clinical))",
     r"\bstill\b(?!\s+(?:not excluded|be considered|possible))",
     r"\bnow\b|^currently\b",
@@ -95,7 +111,8 @@ _MENTIONS = (
     r"\bprogressive(?:ly)?\b(?!\s+(?:massive|systemic|dyspn|cough|shortness|short|symptom|hypox|weakness))",
     r"\bdisease progression\b|(?<!time )\bprogress(?:ed|ion)\b",
     (
-        r"\b(?:more|less)\s+(?:prominent|conspicuous|apparent|extensive|dense|pronounced|evident|severe|confluent|distinct)"
+        r"\b(?:more|less)\s+(?:prominent|conspicuous|apparent|extensive|dense|pronounced|evident|severe|"
+        r"confluent|distinct)"
         r"\b(?!\s+(?:than|on|in|at|within|over|along|towards?)\b)"
     ),
     r"\b(?:better|less well|more poorly|less|more)\s+(?:aerated|inflated|expanded)\b(?!\s+(?:than|on the))",
@@ -121,8 +138,39 @@ _MENTIONS = (
     r"\bsame (?:position|place|location|appearance|size)\b",
     r"\bno residual\b|\bresidual\s+(?:pneumothorax|effusion)",
     r"\b(?:change|changes|difference)\s+(?:since|compared)\b",
-    r"\bchanges?\s+from\s+(?:the\s+)?(?:prior|previous|X{3,}|___|\d)",
+    (
+        rf"\bchanges?\s+from\s+(?:the\s+)?(?:(?:prior|previous)(?=\s*(?:[.,;)]|$))|(?:prior|"
+        rf"previous)\s+{IMAGING}|X{{3,}}|___|\d)"
+    ),
+    # A change that did not happen, or a return to an earlier state.
+    (
+        r"\b(?:has|have)\s+not\s+(?:\w+ly\s+)?(?:increased|decreased|cleared|resolved|improved|worsened|"
+        r"progressed|enlarged|grown)\b"
+    ),
+    (
+        r"\b(?:no|without|not)\s+(?:(?:any|further|significant|definite|interval)\s+)*(?:increase|growth|"
+        r"enlargement|progression)\b"
+    ),
+    r"\breturned to (?:normal|baseline)\b|\bback to baseline\b|\b(?:pulled|drawn|moved) back\b",
+    (
+        r"\b(?:is|are|appears?)\s+(?:\w+ly\s+)?(?:increased|decreased|constant|lower|gone)(?=\s*(?:[.,;]|"
+        r"$))(?<!markings are increased)"
+        r"(?<!markings are decreased)(?<!volumes are decreased)"
+    ),
+    r"\bpartial(?:ly)?\s+clear(?:ing|ed)\b|\bresidual\b(?!\s+(?:contrast|barium|functional))|\brecurr(?:ent|ed|ence)\b",
+    r"\bhas\s+(?:drained|reaccumulated|recurred|become)\b|\bhave\s+(?:drained|become)\b",
+    rf"[,;]\s+{ADVERB}(?:increased|decreased|improved|worsened)\s+(?:on|at|in)\b",
+    r"\byesterday\b|\bearlier (?:today|in the day)\b|\bformerly\b|\bdating back\b|\bsince at least\b",
+    r"\b(?:was|were)\b[^.;]{0,60}\bon\s+(?:the\s+study\s+of\s+)?___",
+    rf"\b{IMAGING}\s+(?:of|from|on)\s+___",
+    r"\b(?:markedly|slightly|mildly|significantly)\s+increased\s+opaci\w+|\bas severe as\b",
+    (
+        rf"(?<!of )(?<!from )\b(?:prior|previous|earlier)\s+(?:{PLACE_OR_SIZE}\s+){{0,5}}(?:effusions?|o?edema|"
+        rf"consolidations?|"
+        r"pneumothora\w+|opacit\w+|atelectasis|nodules?|pneumonias?|infiltrates?|congestion)\b"
+    ),
 )
+_WINDOW = 500
 _COMPILED = [re.compile(pattern, re.IGNORECASE) for pattern in _MENTIONS]
 
 
@@ -133,9 +181,16 @@ def mentions_prior(sentence: str) -> bool:
     fracture, prior surgery) and recommendations (follow-up to resolution) are not mentions.
     """
     plain = without_future(" ".join(sentence.split()))
-    return any(pattern.search(plain) for pattern in _COMPILED)
+    return any(pattern.search(window) for window in _windows(plain) for pattern in _COMPILED)
+
+
+def _windows(text: str) -> Iterator[str]:
+    """Overlapping parts of a long text, so that the time to search it is linear in its length."""
+    yield text[:_WINDOW]
+    for start in range(_WINDOW // 2, len(text) - _WINDOW // 2, _WINDOW // 2):
+        yield text[start : start + _WINDOW]
 
 
 def without_future(text: str) -> str:
     """Remove future changes ("follow-up to resolution") from a text."""
-    return _FUTURE_CHANGE.sub(" ", text)
+    return _FUTURE_CHANGE.sub(" ", text) if len(text) <= _WINDOW else text

@@ -4,8 +4,9 @@ A model that sees one image cannot tell what is stable, new or gone. PaliGemma 2
 from MIMIC-CXR with a language model. The rules here edit a sentence if its meaning does not change ("Stable
 cardiomegaly" becomes "Cardiomegaly"), and otherwise drop and count it ("No new effusion" is not "No effusion").
 
-Edits only delete words, except for a few verbs ("remains" becomes "is"). No deletion touches a negation. A word of
-change in the scope of a negation is never deleted alone. A sentence that still has a mention afterwards is dropped.
+An edit is made only if its construction is known as a whole. `guards` checks every edit: the words that remain are
+words of the sentence in their order, except for a few verbs ("remains" becomes "is"); every word keeps its polarity and
+certainty; no mention is left; the result is a well-formed statement. What fails a check is dropped and counted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cxrreport.reports.priors.guards import LONGEST_EDITED, is_well_formed, keeps_assertions, keeps_the_present, passes
 from cxrreport.reports.priors.mentions import mentions_prior
 from cxrreport.reports.priors.rules import (
     STATES_A_CHANGE,
@@ -77,36 +79,46 @@ def remove_priors(text: str) -> Edited:
 
 
 def edit_sentence(sentence: str) -> str | None:
-    """Remove the mention from a sentence; `None` if no safe edit exists."""
+    """Remove the mention from a sentence; `None` if no known construction fits or a guard rejects the edit."""
+    if len(sentence) > LONGEST_EDITED:
+        return None
     number, body, mark = _parts(sentence)
-    kept: list[tuple[str, str]] = []
     without = remove_comparison(body)
     if cannot_be_edited(body):
         return None
     compared = without != body
-    for link, clause in _clauses(without):
+    clauses = list(_clauses(without))
+    kept: list[tuple[str, str]] = []
+    for link, clause in clauses:
         edited = edit_clause(clause) if compared or mentions_prior(clause) else clause
-        if edited:
+        if edited and (edited == clause or passes(clause, edited)):
             kept.append((link, edited))
     if not kept or (compared and any(STATES_A_CHANGE.search(clause) for _, clause in kept)):
         return None
+    if any(_CONTRAST.search(link) for link, _ in kept[1:]) and not all(VERB.search(clause) for _, clause in kept):
+        return None
     joined = kept[0][1] + "".join(f"{link}{_lowered(clause)}" for link, clause in kept[1:])
     result = tidy(joined)
-    if VERB.match(result) or mentions_prior(result) or is_anatomy_only(result):
+    if body.isupper():
+        result = result.upper()
+    if VERB.match(result) or mentions_prior(result) or is_anatomy_only(result) or not is_well_formed(result):
         return None
-    return f"{number}{result}{mark}"
+    complete = len(kept) == len(clauses)
+    if not (passes(body, result) if complete else keeps_the_present(body, result) and keeps_assertions(body, result)):
+        return None
+    return f"{number}{result}{mark if mark != ':' else '.'}"
 
 
-_PARTS = re.compile(r"^(?P<number>\(?\d{1,2}[.)]\s+)?(?P<body>.*?)(?P<mark>[\s.?!]*)$", re.DOTALL)
+_PARTS = re.compile(r"^(?P<number>\(?\d{1,2}[.)](?:\s+|(?=[A-Za-z])))?(?P<body>.*?)(?P<mark>[\s.?!]*)$", re.DOTALL)
 _LINK = re.compile(
     r"(?P<semicolon>\s*;\s*)"
     r"|(?P<link>,?\s+(?:and|but|while|although|though|however)\s+)"
-    r"(?=(?:there|no|the [\w ]{1,40}? (?:is|are|has|have))\b)"
+    r"(?=(?:there|no|(?:[\w-]+ ){1,5}(?:is|are|has|have|persists?|remains?))\b)"
     r"|(?P<stop>\.\s+)(?=[a-z])"
     r"|(?P<comma>,\s+)(?=(?:there (?:is|are)|no(?!\s+chang| longer|t))\b)",
     re.IGNORECASE,
 )
-
+_CONTRAST = re.compile(r"\b(?:while|although|though|however)\b", re.IGNORECASE)
 _LEADING_PHRASE = re.compile(
     r"^(?:on|in|at|within|with|along|over|near|below|above|from|for|given|due)\b", re.IGNORECASE
 )
@@ -125,6 +137,8 @@ def _clauses(body: str) -> Iterator[tuple[str, str]]:
     for match in _LINK.finditer(body):
         if _LEADING_PHRASE.match(body[start : match.start()]) and not VERB.search(body[start : match.start()]):
             continue  # "On the lateral view, there is ..."
+        if match["link"] and "," not in match["link"] and not VERB.search(body[start : match.start()]):
+            continue  # "The heart and the lungs are ...": one subject
         yield link, body[start : match.start()]
         start, link = match.end(), match.group()
     yield link, body[start:]

@@ -82,6 +82,15 @@ def _rule(pattern: str, replacement: str = "") -> Callable[[str], str]:
 
 
 _NO_CHANGE = [
+    # "Fracture without change in alignment": the phrase goes as a whole.
+    _rule(
+        rf",?\s+(?:but\s+)?(?:with\s+no|without)\s+(?:any\s+)?{NOTABLE}(?:changes?|increase|decrease|growth|enlargement)"
+        r"(?:\s+(?:in|of)\s+(?:the\s+)?(?:size|alignment|displacement|appearance|position|extent))?(?=\s*(?:$|[,;]))"
+    ),
+    _rule(
+        r",?\s+with\s+(?:an?\s+)?(?:(?:slight|mild|marked)\s+)?interval\s+(?:increase|decrease|improvement|worsening)\s+(?:in|of)\s+"
+        r"[^,;]+(?=$|[,;])"
+    ),
     # "No change" has a negation but denies no finding: it becomes "unchanged" before negations are searched.
     _rule(
         rf"\b(?:there (?:is|are|has been|have been|was)\s+)?(?:no|without|little)\s+{NOTABLE}changes?\s+"
@@ -125,7 +134,7 @@ _COMPARISON = [
 ]
 _REMAINS = [
     _rule(rf"\bthere (is|are) (?:again|once again|still) {SEEN}\b", r"there \1"),
-    _rule(rf"^(?:again|once again|redemonstrated|re-demonstrated)\s+{SEEN}\s+(is|are)\b", r"There \1"),
+    _rule(rf"^(?:(?:again|once again)\s+{SEEN}|re-?demonstrated|re-?identified)\s+(is|are)\b", r"There \1"),
     _rule(r"\b(is|are) (?:redemonstrated|re-demonstrated|reidentified|re-identified)\b", r"\1 seen"),
     _rule(r"\b(?:there (?:is|are)\s+)?(?:re-?demonstration|persistence|continuation) of\s+(?:the\s+)?"),
     _rule(r"\b(?:redemonstrated|re-demonstrated)\s+"),
@@ -206,7 +215,7 @@ _EXPLAINED = re.compile(
     _FLAGS,
 )
 _ADJECTIVE = (
-    rf"{ADVERB}(?:{SAME}|stably|persistent|persistently|persisting|continued|continuing|newly|new|interval|intervally|"
+    rf"{ADVERB}(?:{SAME}|stably|persistent|persistently|persisting|continued|continuing|newly|new|"
     rf"{GROWING}|improved|worsened|progressive|progressively|residual|(?:increased|decreased|reduced)"
     r"(?=\s+(?:[\w-]+\s+){0,4}(?:effusions?|pneumothora\w+|pneumomediastinum|fluid|opacity|opacities|o?edema|cardiomegaly|"
     r"consolidation|atelectasis)\b))"
@@ -270,7 +279,7 @@ def edit_clause(clause: str) -> str:
     plain = without_future(clause)
     if any(pattern.search(plain) for pattern in _NOT_EDITABLE):
         return ""
-    if re.match(r"unchanged\b.*\bor\b", clause, _FLAGS):
+    if re.match(r"unchanged\b.*\b(?:or|OR)\b", clause):
         return ""  # "no change in A or B" does not state which of them is present
     clause = _RELATIVE(clause)
     for rule in _POSITION + _REMAINS:
