@@ -1,23 +1,23 @@
-"""What can go wrong, as one tree.
+"""The exception tree.
 
     CxrReportError
     ├── SettingsError          a configuration field or file is missing, unknown or out of range
-    ├── InputError             a file, folder or table that was given cannot be used
+    ├── InputError             a given file, folder or table cannot be used
     │   ├── ManifestError      an ingest folder that is missing, incomplete or of another schema
     │   └── RefusedImage       one file that does not become an image, with a reason code
     │       └── PixelError     ... because its pixel data or its grey-scale transformations are not usable
     ├── OutputError            an output folder that is in use, holds something else, or a full disk
-    ├── WeightsError           weights that are not there, cannot be had, or are not safe to load
+    ├── WeightsError           weights that are missing, not accessible, or not safe to load
     │   └── MismatchError      adapter, checkpoint and images that do not belong together
-    ├── TrainingError          training that cannot go on (a loss that is not finite, an empty split)
-    ├── InferenceError         generation that cannot go on (memory for not even one study, output that is not finite)
+    ├── TrainingError          training that cannot continue (a loss that is not finite, an empty split)
+    ├── InferenceError         generation that cannot continue (too little memory, output that is not finite)
     ├── ScoreError             predictions and references that cannot be scored against each other
     ├── TrackingError          MLflow that cannot be reached or refuses
     ├── MissingExtraError      an optional dependency that is not installed
     └── UnsupportedVersionError  an installed library whose version this package does not support
 
-Every message names the file, field or id it is about and the way out. No message holds a value of a patient tag or
-text of a report: messages end up in logs and in MLflow.
+Every message names the file, field or id and how to fix it. No message contains a patient tag or report text, because
+messages are written to logs and MLflow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class SettingsError(CxrReportError):
 
 
 class InputError(CxrReportError):
-    """A file, folder or table that was given cannot be used."""
+    """A given file, folder or table cannot be used."""
 
 
 class ManifestError(InputError):
@@ -43,8 +43,8 @@ class RefusedImage(InputError):
     """One file that does not become an image.
 
     Args:
-        reason: the code that goes into the ledger, one of `records.Reason`.
-        detail: what exactly, without any value of a patient tag.
+        reason: code for the exclusion log, one of `records.Reason`.
+        detail: explanation without patient tags.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -53,7 +53,7 @@ class RefusedImage(InputError):
         self.detail = detail
 
     def __reduce__(self) -> tuple[type[RefusedImage], tuple[str, str]]:
-        # The default rebuilds from the joined message and would lose the code on its way out of a worker process.
+        # The default would rebuild it from the joined message and lose the code between processes.
         return type(self), (self.reason, self.detail)
 
 
@@ -66,7 +66,7 @@ class OutputError(CxrReportError):
 
 
 class WeightsError(CxrReportError):
-    """Weights that are not there, cannot be had, or are not safe to load."""
+    """Weights that are missing, not accessible, or not safe to load."""
 
 
 class MismatchError(WeightsError):
@@ -74,11 +74,11 @@ class MismatchError(WeightsError):
 
 
 class TrainingError(CxrReportError):
-    """Training that cannot go on."""
+    """Training that cannot continue."""
 
 
 class InferenceError(CxrReportError):
-    """Generation that cannot go on."""
+    """Generation that cannot continue."""
 
 
 class ScoreError(CxrReportError):
@@ -93,8 +93,8 @@ class MissingExtraError(CxrReportError):
     """An optional dependency is not installed.
 
     Args:
-        feature: what the user asked for.
-        extra: the extra of this package that brings it.
+        feature: the requested feature.
+        extra: the extra of this package that it needs.
     """
 
     def __init__(self, feature: str, extra: str) -> None:

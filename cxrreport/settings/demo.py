@@ -11,13 +11,13 @@ from cxrreport.settings.base import Settings
 
 
 class DemoSettings(Settings):
-    """The whole road on phantoms."""
+    """The whole pipeline on phantoms."""
 
     output: Path
-    """Folder for everything."""
+    """Output folder."""
     resolution: Literal[224, 896] = 224
-    """Side of the images, pixels."""
+    """Side length of the images, in pixels."""
     patients: Annotated[int, Field(ge=20)] | None = None
-    """Phantom patients over all splits, a fifth of them for testing; None: 960, at 896 pixels 120."""
+    """Number of phantom patients, a fifth of them for testing; `None` for 960, or 120 at 896 pixels."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of phantoms, training and intervals."""
+    """Random seed of phantoms, training and intervals."""

@@ -1,4 +1,4 @@
-"""Settings of `generate`, and of `export`, which turns its predictions into documents."""
+"""Settings of `generate` and `export`."""
 
 from __future__ import annotations
 
@@ -13,140 +13,140 @@ from cxrreport.settings.tracking import TrackingSettings
 
 
 class Greedy(Settings):
-    """Always the most probable token."""
+    """Choose the most probable token."""
 
     method: Literal["greedy"] = "greedy"
-    """Tells the ways of decoding apart."""
+    """Decoding method."""
 
 
 class Beam(Settings):
-    """Beam search: the most probable of several texts that are written side by side. Slower, and more memory."""
+    """Beam search; slower, with more memory."""
 
     method: Literal["beam"] = "beam"
-    """Tells the ways of decoding apart."""
+    """Decoding method."""
     beams: Annotated[int, Field(ge=2)] = 4
-    """Texts side by side."""
+    """Number of beams."""
     length_penalty: float = 1.0
     """The summed log-probability is divided by the number of tokens to this power."""
 
 
 class Sampling(Settings):
-    """A token drawn by its probability; the same text for the same seed, study and prompt."""
+    """Sample a token by its probability; the text depends only on seed, study and prompt."""
 
     method: Literal["sample"] = "sample"
-    """Tells the ways of decoding apart."""
+    """Decoding method."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Logits are divided by it."""
+    """Divisor of the logits."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Draw from the smallest set of tokens whose probabilities reach this sum."""
+    """Sample from the smallest set of tokens whose probabilities reach this sum."""
 
 
 Decoding = Annotated[Greedy | Beam | Sampling, Field(discriminator="method")]
 
 
 class RaySettings(Settings):
-    """Shards on many machines, as a Ray Data pipeline (extra `ray`)."""
+    """Generation on many machines, as a Ray Data pipeline (extra `ray`)."""
 
     address: str | None = None
-    """Of a Ray cluster (`auto`, `ray://host:10001`); `local`: a cluster on this machine, for as long as the run goes;
-    None: without Ray."""
+    """Address of a Ray cluster (`auto`, `ray://host:10001`); `local` for a temporary one on this machine; `None` for no
+    Ray."""
     actors: PositiveInt = 1
-    """Processes that hold the model."""
+    """Number of processes that hold the model."""
     cpus: Annotated[float, Field(gt=0)] = 1.0
-    """Of each actor."""
+    """CPUs of each actor."""
     gpus: Annotated[float, Field(ge=0)] = 0.0
-    """Of each actor; 0.5 lets two share one."""
+    """GPUs of each actor; with 0.5, two actors share one."""
 
 
 SplitName = Literal["train", "validate", "test"]
 EngineName = Literal["torch", "openvino"]
 Quantization = Literal["none", "int8"]
 GeneratedBaseline = Literal["shuffled", "blank", "no_adapter", "nearest"]
-"""Baselines of evaluation that are made of images and checkpoint."""
+"""Baselines that `generate` can make."""
 
 
 class GenerateSettings(Settings):
-    """Reports for studies, from a checkpoint with or without an adapter."""
+    """Generate reports for studies, with or without an adapter."""
 
     input: Path
     """Output folder of `ingest`, a folder of DICOM, or one DICOM file."""
     output: Path
-    """Folder for the predictions; must be new, or one that an interrupted run of the same settings left."""
+    """Output folder for the predictions; new, or of an interrupted run with the same settings."""
     checkpoint: CheckpointSettings | None = None
-    """None: the one that the adapter was trained on."""
+    """`None` for the base model of the adapter."""
     adapter: Path | None = None
-    """Adapter folder of `train`; None: the bare checkpoint."""
+    """Adapter folder of `train`; `None` for the base model alone."""
     prompt: PromptSettings | None = None
-    """None: the adapter's, or the defaults where there is no adapter."""
+    """`None` for that of the adapter, or the defaults without an adapter."""
     pseudonymize: Path | None = None
-    """As in `ingest`, for a folder of DICOM or one file. Without meaning for an ingest folder."""
+    """As in `ingest`, for a folder of DICOM or one file; ignored for an ingest folder."""
     split: SplitName | None = "test"
-    """Part of the ingest folder; None: all. Without meaning for a folder of DICOM."""
+    """Split of the ingest folder; `None` for all. Ignored for a folder of DICOM."""
     baseline: Literal["none"] | GeneratedBaseline = "none"
-    """For baselines in evaluation. `shuffled`: every study sees another patient's image; `blank`: a black image;
-    `no_adapter`: the checkpoint as it was before fine-tuning; `nearest`: the report of the training image that is most
-    like the study's, by the features of that checkpoint."""
+    """Baseline for evaluation. `shuffled`: another patient's image for every study; `blank`: a black image;
+    `no_adapter`: the model before fine-tuning; `nearest`: the report of the most similar training image, by the
+    features of that model."""
     prompts: tuple[str, ...] = ()
-    """What to ask of every image, in the words of the mix checkpoints (`caption en`, `detect effusion`; see
-    `inference.mix_prompts`), in the place of the report; a prediction for each."""
+    """Prompts for the mix checkpoints (`caption en`, `detect effusion`; see `inference.mix_prompts`) instead of the
+    report prompt; each image gets a prediction for each prompt."""
     draw_boxes: bool = False
-    """Write a PNG with the boxes of every answer that has some, into `boxes` of the output folder."""
+    """Write a PNG for every answer with boxes, into `boxes` of the output folder."""
     engine: EngineName = "torch"
-    """`openvino`: on a CPU, converted once for each checkpoint and adapter (extra `openvino`)."""
+    """`openvino`: on a CPU, converted once per checkpoint and adapter (extra `openvino`)."""
     quantize: Quantization = "none"
-    """`int8`: weights in 8 bits; `engine: openvino` only. `checkpoint.precision: nf4` is that of CUDA."""
+    """`int8`: weights in 8 bits, with `engine: openvino` only. On CUDA, use `checkpoint.precision: nf4`."""
     converted: Path | None = None
-    """Folder in which converted models are kept; None: `~/.cache/cxrreport`."""
+    """Folder for converted models; `None` for `~/.cache/cxrreport`."""
     ray: RaySettings = RaySettings()
-    """On which machines. All of them see input, checkpoint and adapter under the same paths; only this process writes
-    into `output`."""
+    """Distribution over machines, which must have input, checkpoint and adapter under the same paths. Only this process
+    writes into `output`."""
     decoding: Decoding = Greedy()
-    """How tokens are chosen."""
+    """Decoding method and its options."""
     abstain_below: Annotated[float, Field(le=0)] | None = None
-    """Mark predictions whose mean natural-log probability of a token is less than this; None: none."""
+    """Mark predictions whose mean log-probability per token is lower; `None` for no marks."""
     batch_size: PositiveInt = 8
-    """Texts that are written together; fewer where memory does not suffice."""
+    """Texts generated together; fewer if memory is short."""
     max_new_tokens: PositiveInt = 256
-    """Longest report, tokens, EOS included."""
+    """Maximum report length in tokens, including EOS."""
     shard_size: PositiveInt = 64
-    """Studies per shard: what is lost at most when the run is stopped."""
+    """Studies per shard; at most one shard is repeated after an interruption."""
     shard: Shard | None = None
-    """`i/n`: do only the i-th of n parts of an ingest folder, for arrays of jobs; the same settings without it, once
-    all have ended, put the parts together."""
+    """`i/n`: process only the i-th of n parts of an ingest folder, for job arrays. Afterwards, the same settings
+    without it collect the parts."""
     limit: PositiveInt | None = None
-    """Only the first studies, in the order of their ids."""
+    """Process only the first studies, by id."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """For the shuffling of `baseline`, and for sampling."""
+    """Random seed of `baseline: shuffled` and of sampling."""
     tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
     def _engine_can(self) -> Self:
         if self.baseline == "nearest" and self.prompts:
-            raise ValueError("baseline: nearest copies reports; leave prompts out")
+            raise ValueError("baseline: nearest copies reports; remove prompts")
         if self.quantize != "none" and self.engine != "openvino":
             raise ValueError(f"quantize: {self.quantize} needs engine: openvino")
         if self.engine == "openvino" and isinstance(self.decoding, Beam):
-            raise ValueError("engine: openvino decodes greedily or by sampling; take engine: torch for beams")
+            raise ValueError("engine: openvino decodes greedily or by sampling; use engine: torch for beam search")
         return self
 
 
 class ExportSettings(Settings):
-    """Predictions as documents for other systems: DICOM Structured Report, FHIR."""
+    """Export predictions as DICOM Structured Reports and FHIR resources."""
 
     predictions: Path
     """Output folder of `generate`."""
     output: Path
-    """Folder for the documents; must be new, or one that an interrupted run of the same settings left."""
+    """Output folder for the documents; new, or of an interrupted run with the same settings."""
     formats: tuple[Literal["sr", "fhir"], ...] = ("sr", "fhir")
     """`sr`: DICOM Structured Report (extra `sr`); `fhir`: R4B DiagnosticReport (extra `fhir`)."""
     data: Path | None = None
-    """Output folder of `ingest` that the predictions are about; None: the one that `generate` read."""
+    """Output folder of `ingest` for the predictions; `None` for the input of `generate`."""
     sources: Path | None = None
-    """Folder that the DICOM files lie in; None: the input of `ingest`."""
+    """Folder of the DICOM files; `None` for the input of `ingest`."""
     language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]+)*$")] = "en"
-    """RFC 5646 tag of the language that the reports are written in."""
+    """Language of the reports, as an RFC 5646 tag."""
     tracking: TrackingSettings = TrackingSettings()
-    """Where the run is logged."""
+    """MLflow run."""
 
     @model_validator(mode="after")
     def _some_format(self) -> Self:

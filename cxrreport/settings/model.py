@@ -1,4 +1,4 @@
-"""Settings of what is trained and run: prompt, adapter, checkpoint; and of `merge`."""
+"""Settings of prompt, adapter and checkpoint, and of `merge`."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from cxrreport.settings.tracking import TrackingSettings
 
 
 class PromptSettings(Settings):
-    """What the model reads and writes. Travels with the adapter; a mismatch at generation is an error."""
+    """Input and output of the model; stored with the adapter, and a mismatch at generation is an error."""
 
     instruction: str = "generate the chest x-ray report"
     """First line of the prefix."""
     indication: bool = True
-    """Put the study's indication into the prefix."""
+    """Include the study's indication in the prefix."""
     sections: tuple[Literal["findings", "impression"], ...] = ("findings", "impression")
     """Sections of the suffix, in this order, each with its header."""
     max_prefix_tokens: PositiveInt = 96
-    """Longest prefix, tokens, image tokens not counted; longer indications are cut and counted."""
+    """Maximum prefix length in tokens, without image tokens; longer indications are truncated and counted."""
     max_suffix_tokens: PositiveInt = 256
-    """Longest suffix, tokens, EOS included; longer reports are cut, keeping EOS, and counted."""
+    """Maximum suffix length in tokens, including EOS; longer reports are truncated, keeping EOS, and counted."""
     max_images: PositiveInt = 1
-    """Images that the model sees at once. 1: every image of a study is a sample of its own, and a report is generated
-    from the study's best view; more: a study is one sample, with its first so many images, best view first."""
+    """Images per sample. 1: every image of a study is a sample, and a report is generated from the best view. More: a
+    study is one sample with up to this many images, best view first."""
 
     @model_validator(mode="after")
     def _some_section(self) -> Self:
@@ -39,42 +39,42 @@ class LoraSettings(Settings):
     """Low-rank adaptation (arXiv 2106.09685)."""
 
     rank: PositiveInt = 16
-    """Inner size of the two matrices beside a layer."""
+    """Rank of the update."""
     alpha: PositiveInt = 32
     """The update is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
-    """Part of the inputs of those matrices that is zeroed while training."""
+    """Dropout probability on the inputs of the adapter during training."""
     targets: Literal["language", "language+projector", "language+projector+vision"] = "language"
-    """Which linear layers are adapted: all seven projections of the language model, and more where named."""
+    """Adapted linear layers: all seven projections of the language model, and the parts that are named."""
 
 
 class CheckpointSettings(Settings):
-    """Which base model, and how it is run."""
+    """The base model."""
 
     name: FolderOrName
-    """A line of the table of checkpoints (`paligemma2-3b-pt-896`), a hub id (`google/paligemma2-3b-pt-896`), a local
-    folder, or `tiny` for the project's own model of phantoms."""
+    """A published name (`paligemma2-3b-pt-896`), a hub id (`google/paligemma2-3b-pt-896`), a local folder, or `tiny`
+    for the project's model of phantoms."""
     revision: str | None = None
-    """Commit, tag or branch on the hub; None: the newest."""
+    """Commit, tag or branch on the hub; `None` for the latest."""
     softcap: bool = False
-    """Soft-capping of attention and logits. Off for transfer, as in the paper; the untouched `-pt-` and the `-mix-`
-    checkpoints run with it."""
+    """Soft-capping of attention and logits. Off for fine-tuning, as in the paper; the original `-pt-` and `-mix-`
+    checkpoints use it."""
     precision: Literal["float32", "bfloat16", "nf4"] = "bfloat16"
-    """dtype in which the frozen weights are held and the matrix products run. `nf4`: the language model's linear layers
-    in 4 bits, products in bfloat16 (QLoRA, arXiv 2305.14314); CUDA and the extra `qlora` only."""
+    """dtype of frozen weights and matrix products. `nf4`: linear layers of the language model in 4 bits, products in
+    bfloat16 (QLoRA, arXiv 2305.14314); requires CUDA and the extra `qlora`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto`: CUDA where there is some."""
+    """`auto`: CUDA if available."""
 
 
 class MergeSettings(Settings):
-    """An adapter merged into its checkpoint, as a checkpoint that plain transformers loads."""
+    """Merge an adapter into its base model, as a checkpoint that transformers loads."""
 
     adapter: Path
     """Adapter folder of `train`."""
     output: Path
-    """Folder for the checkpoint."""
+    """Output folder for the checkpoint."""
     checkpoint: CheckpointSettings | None = None
-    """None: the one that the adapter was trained on; its precision is that of the merged weights."""
+    """`None` for the base model of the adapter; its precision is that of the merged weights."""
     shard_gb: Annotated[float, Field(gt=0)] = 5.0
-    """Largest weight file, GB (10^9 bytes)."""
+    """Maximum size of a weight file, in GB (10^9 bytes)."""
     tracking: TrackingSettings = TrackingSettings()

@@ -12,18 +12,18 @@ from cxrreport.settings.tracking import TrackingSettings
 
 
 class RegisterSettings(Settings):
-    """A fine-tuned model as a version of a registered MLflow model, to be served."""
+    """Register a fine-tuned model in MLflow."""
 
     adapter: Path
-    """Adapter folder of `train`. The base checkpoint stays a reference: the server finds it as `generate` does."""
+    """Adapter folder of `train`. The base model is stored as a reference; the server finds it as `generate` does."""
     name: str = "cxrreport"
-    """Name of the registered model; made when it does not exist."""
+    """Name of the registered model; created if it does not exist."""
     aliases: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")], ...] = ()
-    """Names that point to this version from now on, e.g. `champion`."""
+    """Aliases to point to this version, for example `champion`."""
     batch_size: PositiveInt = 4
-    """Rows of a request that run together."""
+    """Rows of a request that are processed together."""
     max_new_tokens: PositiveInt = 256
-    """Longest report, tokens."""
+    """Maximum report length in tokens."""
     max_pixels: PositiveInt = 60_000_000
-    """Largest rows x columns that is decoded; larger ones are refused."""
+    """Maximum rows x columns; larger images are refused."""
     tracking: TrackingSettings = TrackingSettings()
