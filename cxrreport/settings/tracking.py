@@ -21,8 +21,8 @@ class TrackingSettings(Settings):
     """Id of the parent run."""
     enabled: bool = True
     """False to log nothing."""
-    system_metrics_every: Annotated[float, Field(ge=1)] | None
-    = 10.0 """Seconds between samples of processor, memory, disk, network and GPU (with nvidia-ml-py);
-    `None` for no samples."""
+    system_metrics_every: Annotated[float, Field(ge=1)] | None = 10.0
+    """Seconds between samples of processor, memory, disk, network and GPU (with nvidia-ml-py); `None` for no
+    samples."""
     log_reports: bool = False
     """True to log predictions, scores by study and the review page, which contain report text."""
