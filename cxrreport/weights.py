@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -212,8 +213,8 @@ def download_commands(entry: Weights, root: Path) -> list[str]:
     `ENCODER` stands for the `model_name` of the embedder in the `config.json` of the archive.
     """
     return [
-        f"hf download {part.repository} --local-dir {root / part.folder} "
-        + " ".join(f"--include '{pattern}'" for pattern in part.files)
+        f"hf download {part.repository} --local-dir {shlex.quote(str(root / part.folder))} "
+        + " ".join(f"--include {shlex.quote(pattern)}" for pattern in part.files)
         for part in entry.parts
     ]
 

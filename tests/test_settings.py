@@ -198,7 +198,9 @@ def test_names_that_cannot_be_expanded_are_refused(home: Path) -> None:
         with pytest.raises(SettingsError, match=rf"here: output: .*{message}"):
             build(IngestSettings, {"input": "in", "output": text}, where="here")
     (home.parent / "$NOWHERE").mkdir()
-    assert build(IngestSettings, {"input": "$NOWHERE", "output": "o"}, where="").input == Path("$NOWHERE")
+    (home.parent / "a$RUNS").mkdir()
+    built = build(IngestSettings, {"input": "$NOWHERE", "output": "a$RUNS/new"}, where="")
+    assert (built.input, built.output) == (Path("$NOWHERE"), Path("a$RUNS/new"))
 
 
 def test_the_folder_of_weights_and_the_settings_file_are_expanded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cxrreport import tracking
 from cxrreport.cli.app import app
 from cxrreport.cli.options import Json, settings_of
 from cxrreport.cli.output import guarded, interval, mlflow_command, print_json, progress_bar, shown, stdout, table_of
@@ -65,5 +66,4 @@ def _print_demo(summary: Mapping[str, Any], settings: DemoSettings) -> None:
     typer.echo("  ingest/contact_sheet.png  what the model sees")
     typer.echo("  train/loss.png            the loss curve")
     typer.echo("The runs in MLflow:")
-    uri = f"sqlite:///{settings.output / 'mlflow.db'}"
-    typer.echo(f"  {mlflow_command(uri)}")
+    typer.echo(f"  {mlflow_command(tracking.sqlite_uri(settings.output / 'mlflow.db'))}")

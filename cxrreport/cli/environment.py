@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -91,7 +92,8 @@ def weights(
                 for file, digest in files.items():
                     table.add_row(file, digest[:16])
             stdout().print(table)
-            typer.echo(f"All hashes: {root / published.INVENTORY}. To use them:\n  export {WEIGHTS}={root.absolute()}")
+            typer.echo(f"All hashes: {root / published.INVENTORY}. To use them:")
+            typer.echo(f"  export {WEIGHTS}={shlex.quote(str(root.absolute()))}")
 
 
 def _list(names: list[str], root: Path, as_json: bool) -> None:

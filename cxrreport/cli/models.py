@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -71,7 +72,7 @@ def register(
             f"version {registered.version} of {registered.name}, run {registered.run_id}; serve it with:",
             highlight=False,
         )
-        typer.echo(f"  export MLFLOW_TRACKING_URI={registered.tracking_uri}")
+        typer.echo(f"  export MLFLOW_TRACKING_URI={shlex.quote(registered.tracking_uri)}")
         typer.echo(f"  export {serving.ROOT}=DIR  # below which requests may name files")
         typer.echo(
             f"  mlflow models serve -m models:/{registered.name}{which} -h 127.0.0.1 -p 5001 --env-manager local"

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import re
+import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -145,7 +146,8 @@ def print_summary(summary: runs.Summary[Any], as_json: bool) -> None:
 
 def mlflow_command(uri: str) -> str:
     """Shell command that opens the runs in a browser."""
-    return f"mlflow ui --backend-store-uri {uri}" if not uri.startswith("http") else f"open {uri}"
+    quoted = shlex.quote(uri)
+    return f"open {quoted}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {quoted}"
 
 
 def table_of(title: str, *columns: str) -> Table:

@@ -107,7 +107,7 @@ def walk(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
     root = settings.output
     with output_folder(root, command="demo", settings=settings.model_dump(mode="json")) as folder:
         clock = _Clock(folder)
-        own = TrackingSettings(uri=f"sqlite:///{(root / 'mlflow.db').resolve()}", experiment="cxrreport-demo")
+        own = TrackingSettings(uri=tracking.sqlite_uri(root / "mlflow.db"), experiment="cxrreport-demo")
         with tracking.start("demo", settings, own, output=root / "phantoms") as parent:
             tracked = own.model_copy(update={"parent_run_id": parent.run_id})
             scale = SCALES[settings.resolution]

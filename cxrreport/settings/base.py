@@ -36,22 +36,24 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 def expand(path: Path) -> Path:
     """Replace a leading `~` or `~user` by the home folder, and `$NAME` or `${NAME}` by environment variables.
 
-    Relative paths stay relative to the working folder. A `$NAME` of no variable is kept if a file of that name exists.
+    Relative paths stay relative to the working folder. A file or folder whose name contains `$NAME` is kept.
 
     Raises:
         ValueError: the user does not exist, or a variable is not set.
     """
+    text = str(path)
 
     def value(found: re.Match[str]) -> str:
         name = found[1] or found[2]
+        end = text.find(os.sep, found.end())
+        if Path(text if end < 0 else text[:end]).exists():
+            return found[0]
         if os.environ.get(name):
             return os.environ[name]
-        if path.exists():
-            return found[0]
         raise ValueError(f"{path}: the environment variable {name} is not set; set it, or write the folder")
 
     try:
-        return Path(_VARIABLE.sub(value, str(path))).expanduser()
+        return Path(_VARIABLE.sub(value, text)).expanduser()
     except RuntimeError as error:
         raise ValueError(f"{path}: there is no home folder of that name; write the folder") from error
 

@@ -164,7 +164,7 @@ def settings_to_params(settings: Settings) -> dict[str, str]:
 def tracking_uri(tracking: TrackingSettings, output: Path) -> str:
     """Return the URI of the store for a command with this output; it may contain a password."""
     beside = output.resolve().parent / "mlflow.db"
-    return tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside}"
+    return tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or mlflow_store.sqlite_uri(beside)
 
 
 def _identity(command: str, settings: Settings, output: Path) -> str:

@@ -9,8 +9,9 @@ import json
 import logging
 import os
 import re
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _BATCH = 100  # params and tags per request: the limit of the REST API
 _DIGEST = 32  # MLflow allows at most 36 characters
+_OTHER_STORE = "Check tracking.uri or MLFLOW_TRACKING_URI, or disable tracking (tracking.enabled: false, --no-track)"
 _FINAL = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"})
 """Error codes for which a retry is useless."""
 
@@ -47,15 +49,58 @@ def connect(uri: str) -> MlflowClient:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     database = _database(uri)
     if database is not None:
-        _create(database)
+        try:
+            _create(database)
+        except OSError as error:
+            raise TrackingError(
+                f"{database}: the MLflow database cannot be created ({error.strerror}). {_OTHER_STORE}"
+            ) from error
+        _check_writable(database)
     return MlflowClient(tracking_uri=uri)
 
 
 def _database(uri: str) -> Path | None:
     """Return the file of an SQLite store, `None` for other stores."""
-    if not uri.startswith("sqlite:///"):
+    from sqlalchemy import make_url
+
+    if not uri.startswith("sqlite"):
         return None
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).resolve()
+    name = make_url(uri).database
+    return None if name in (None, "", ":memory:") else Path(name).resolve()
+
+
+def sqlite_uri(database: Path) -> str:
+    """The URI of an SQLite store; characters with a meaning in URIs are escaped."""
+    from sqlalchemy import URL
+
+    name = str(database.resolve())
+    plain = URL.create("sqlite", database=name).render_as_string()
+    if plain.endswith(name):
+        return plain
+    # MLflow creates the parent of what follows `sqlite:///`, without decoding it; with a driver it does not.
+    return URL.create("sqlite+pysqlite", database=name).render_as_string()
+
+
+def _check_writable(database: Path) -> None:
+    """MLflow would try for minutes to open a database that it cannot open.
+
+    Raises:
+        TrackingError: the database cannot be read and written.
+    """
+    reason = ""
+    if not os.access(database.parent, os.W_OK | os.X_OK):  # SQLite writes its journal there
+        reason = "its folder is not writable"
+    elif not os.access(database, os.R_OK | os.W_OK):
+        reason = "it is not readable and writable"
+    else:
+        try:
+            with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=0)) as connection:
+                connection.execute("PRAGMA schema_version")
+        except sqlite3.Error as error:
+            if error.sqlite_errorname != "SQLITE_BUSY":  # another process writes
+                reason = str(error)
+    if reason:
+        raise TrackingError(f"{database}: the MLflow database cannot be used: {reason}. {_OTHER_STORE}")
 
 
 def _create(database: Path) -> None:
@@ -71,7 +116,7 @@ def _create(database: Path) -> None:
             for leftover in database.parent.glob(f"{PARTIAL}*-{database.name}*"):
                 leftover.unlink()
             with atomic_path(database) as temporary:
-                MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments(max_results=1)
+                MlflowClient(tracking_uri=sqlite_uri(temporary)).search_experiments(max_results=1)
         lock.unlink(missing_ok=True)
 
 
@@ -251,7 +296,7 @@ def register_model(
 
 def without_password(uri: str) -> str:
     """Return a URI without user and password, for messages and files."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    return re.sub(r"(?<!/)//[^/@]*@", "//", uri)
 
 
 @contextmanager
@@ -263,7 +308,4 @@ def translated_errors(uri: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = without_password(" ".join(str(error).split()))[:300]
-        raise TrackingError(
-            f"MLflow at {without_password(uri)} cannot be used: {reason}. Check tracking.uri or MLFLOW_TRACKING_URI, "
-            "or disable tracking (tracking.enabled: false, --no-track)"
-        ) from error
+        raise TrackingError(f"MLflow at {without_password(uri)} cannot be used: {reason}. {_OTHER_STORE}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -117,10 +118,10 @@ class MlflowRun(Run):
         if not self._spool.close():
             logger.warning(
                 "MLflow run %s is incomplete: the unsent events are in %s. The next run with an output in the same "
-                "folder sends them, or run 'cxrreport sync %s'",
+                "folder sends them, or run: cxrreport sync %s",
                 self.run_id,
                 self._spool.path,
-                self._spool.path.parent,
+                shlex.quote(str(self._spool.path.parent)),
             )
 
     def _put(self, kind: str, **values: Any) -> None:
