@@ -6,7 +6,9 @@ the text of a report.
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import posixpath
 import re
 import shlex
 import time
@@ -24,9 +26,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+_LONGEST = 250  # MLflow's limit for keys
+_DIGITS = 8  # of the hash that tells names apart
+
+
 def clean_name(name: str) -> str:
-    """Replace the characters that MLflow refuses in keys (all but letters, digits and `_-./: `) by `_`."""
-    return re.sub(r"[^\w\-./: ]", "_", name)[:250]
+    """A key that MLflow accepts: letters, digits and `_-./: `, at most 250 characters, and a normal path.
+
+    A name that is not such a key gets a part of its hash as an ending, so that different names stay different.
+    """
+    clean = posixpath.normpath(re.sub(r"[^\w\-./: ]|^/+|\.{2,}", "_", name))[:_LONGEST]
+    if clean == name != ".":
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGITS]
+    return f"{clean[: _LONGEST - _DIGITS - 1].rstrip('/')}-{digest}"
 
 
 class Run:
