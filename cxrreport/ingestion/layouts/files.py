@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,9 @@ from cxrreport.storage.job_arrays import parts_folder
 
 _STATE_FILES = tuple(f"{command}.json" for command in ("ingest", "train", "generate", "evaluate", "export", "compare"))
 _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
+_COMPANION = re.compile(
+    r"\.(?:txt|csv|tsv|[ct]sv\.gz|json|jsonl|parquet|xml|html|md)$|(?:^|/)(?:LICENSE|README|SHA256SUMS)[^/]*$", re.I
+)
 
 Identity = tuple[int, int]
 """Device and inode."""
@@ -61,6 +65,11 @@ def list_files(root: Path, output: Path) -> Files:
             _follow(link, root, result, links, seen)
     result.files.sort(key=lambda entry: entry[1])
     return result
+
+
+def is_companion(source: str) -> bool:
+    """True for reports, tables and documents of a data set, which its layout does not count as images."""
+    return _COMPANION.search(source) is not None
 
 
 def is_regular(path: Path) -> bool:

@@ -14,16 +14,13 @@ from cxrreport.dataset import id_for_message
 from cxrreport.errors import InputError
 from cxrreport.ingestion.images import is_picture, view_of
 from cxrreport.ingestion.layouts.base import Listing, Source, newest_table, require_folder
-from cxrreport.ingestion.layouts.files import is_regular, list_files
+from cxrreport.ingestion.layouts.files import is_companion, is_regular, list_files
 from cxrreport.ingestion.layouts.tables import report_in_file, split_of, studies_of_table
 from cxrreport.records import Exclusion, Reason, Report, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import read_text_table
 
 _IMAGE = re.compile(r"(?:^|/)files/p\d+/p(?P<patient>\d+)/s(?P<study>\d+)/(?P<image>[^/]+)\.(?:dcm|jpe?g)$", re.I)
-
-_OTHER = re.compile(r"\.(?:txt|csv|csv\.gz|html|md|jsonl|parquet)$|^(?:LICENSE|README)[^/]*$", re.I)
-"""Reports, tables and what PhysioNet adds: no images, and therefore not counted."""
 
 
 def recognises(settings: IngestSettings) -> bool:
@@ -59,7 +56,7 @@ def list_images(settings: IngestSettings) -> Listing:
         match = _IMAGE.search(source)
         if match:
             on_disk.append((match["image"], source, match["study"], match["patient"], path))
-        elif not _OTHER.search(source):
+        elif not is_companion(source):
             found.exclude(source, Reason.NOT_DICOM, "not a file of MIMIC-CXR")
     if not on_disk:
         raise InputError(f"{root}: no images at files/pNN/pNNNNNNNN/sNNNNNNNN/*.dcm or *.jpg (layout mimic-cxr)")

@@ -22,15 +22,13 @@ from cxrreport.ingestion.layouts.base import (
     report_without_images,
     require_folder,
 )
-from cxrreport.ingestion.layouts.files import is_regular, list_files
+from cxrreport.ingestion.layouts.files import is_companion, is_regular, list_files
 from cxrreport.ingestion.layouts.tables import report_of, studies_of_table
 from cxrreport.records import Exclusion, Reason, Report, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import read_text_table
 
 _IMAGE = re.compile(r"^(?:CXR)?(?P<uid>\d+)_.*?(?P<image>IM-\d+(?:-\d+)*)", re.I)
-_OTHER = re.compile(r"\.(?:txt|csv|csv\.gz|xml|html|md|jsonl|parquet)$|^(?:LICENSE|README)[^/]*$", re.I)
-"""Reports and tables: no images, and therefore not counted."""
 
 
 def recognises(settings: IngestSettings) -> bool:
@@ -69,7 +67,7 @@ def list_images(settings: IngestSettings) -> Listing:
     found: set[str] = set()
     for path, source in files.files:
         if not is_picture(path):
-            if not _OTHER.search(source):
+            if not is_companion(source):
                 files.exclude(source, Reason.NOT_DICOM, "not a file of Open-i")
             continue
         image_id = _image_id(path.name)
