@@ -25,8 +25,8 @@ class IngestSettings(Settings):
     layout: Layout = "auto"
     """How the studies are arranged. `auto` recognises a layout by its files."""
     reports: Path | None = None
-    """Table of reports (CSV, JSONL or Parquet with study_id, sections and optionally patient_id and split). For the layouts
-    `mimic-cxr` and `openi` also a folder with the reports, if they are not beside the images (MIMIC-CXR-JPG)."""
+    """Table of reports (CSV, JSONL or Parquet with study_id and sections; optionally patient_id and split). In the
+    layouts `mimic-cxr` and `openi` also a folder of reports, if they are not beside the images (MIMIC-CXR-JPG)."""
     resolution: Resolution = 224
     """Side length of the square image, in pixels."""
     resize: Literal["squash", "pad"] = "squash"
