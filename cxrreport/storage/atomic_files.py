@@ -17,6 +17,8 @@ PARTIAL = ".partial-"
 """Prefix of incomplete files; hidden, so that programs that read a whole folder (PyArrow) skip them."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What file systems answer that have no fsync, or none of folders (some network and FUSE mounts)."""
 
 
 def _disk_full(error: BaseException) -> bool:
@@ -24,10 +26,14 @@ def _disk_full(error: BaseException) -> bool:
     return (isinstance(error, OSError) and error.errno in _FULL) or "No space left on device" in str(error)
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _sync(path: Path, flags: int) -> None:
+    """Wait until a file or folder is on the disk, if its file system can tell."""
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
     finally:
         os.close(handle)
 
@@ -46,9 +52,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _sync(temporary)
+        _sync(temporary, os.O_RDWR)  # Windows refuses to sync what is open for reading only
         temporary.replace(path)
-        _sync(path.parent)
+        if os.name != "nt":  # Windows cannot open folders
+            _sync(path.parent, os.O_RDONLY)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()

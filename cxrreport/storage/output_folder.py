@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, Timeout
 
 from cxrreport.errors import InputError, OutputError
 from cxrreport.settings import current_names
 from cxrreport.storage.atomic_files import PARTIAL, write_json
-from cxrreport.storage.locks import lock_file
+from cxrreport.storage.locks import SOFT, lock_file, soft_file
 
 LOCK = ".lock"
+_LOCKS = {LOCK, soft_file(Path(LOCK)).name}
 VOLATILE = frozenset({"tracking", "output", "workers", "converted", "ray"})
 """Settings that affect how and where a command runs but not its results: they may change when it is resumed."""
 
@@ -80,7 +82,7 @@ def output_folder(
             leftover.unlink(missing_ok=True)
         record = read_state(path, command)
         if record is None:
-            foreign = sorted(entry.name for entry in path.iterdir() if entry.name != LOCK)
+            foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in _LOCKS)
             if foreign:
                 raise OutputError(
                     f"{path}: the output folder is not empty and contains no {command}.json (found {foreign[0]!r}"
@@ -95,14 +97,14 @@ def output_folder(
         try:
             yield folder
         except BaseException:
-            if folder.fresh and {entry.name for entry in path.iterdir()} <= {LOCK, f"{command}.json"}:
+            if folder.fresh and {entry.name for entry in path.iterdir()} <= {*_LOCKS, f"{command}.json"}:
                 (path / f"{command}.json").unlink(missing_ok=True)  # the corrected command can use the same folder
             raise
     finally:
         lock.release()
 
 
-def _lock(path: Path) -> FileLock:
+def _lock(path: Path) -> BaseFileLock:
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = lock_file(path / LOCK)
@@ -111,15 +113,21 @@ def _lock(path: Path) -> FileLock:
     except Timeout as error:
         holder = ""
         with suppress(OSError):
-            holder = (path / LOCK).read_text(encoding="ascii", errors="replace").strip()
+            holder = (path / LOCK).read_text(encoding="utf-8", errors="replace").strip()
         raise OutputError(
             f"{path}: another run{f' (process {holder})' if holder else ''} is writing to this folder; "
-            "wait for it, or choose another folder"
+            f"wait for it, or choose another folder{_left_behind(error.lock_file)}"
         ) from error
     except OSError as error:
         raise OutputError(f"{path}: the output folder cannot be created or written ({error.strerror})") from error
-    (path / LOCK).write_text(str(os.getpid()), encoding="ascii")
+    with suppress(OSError):  # Windows does not let anyone write to a locked file
+        (path / LOCK).write_text(f"{os.getpid()} on {platform.node()}", encoding="utf-8")
     return lock
+
+
+def _left_behind(lock: str) -> str:
+    """How to remove a soft lock, which a machine that failed leaves behind."""
+    return f". If that process has ended on another machine, remove {lock}" if lock.endswith(SOFT) else ""
 
 
 def finished_record(folder: Path, command: str) -> dict[str, Any]:

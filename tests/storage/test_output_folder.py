@@ -149,15 +149,6 @@ def test_lock_of_a_killed_process_does_not_block(tmp_path: Path) -> None:
     pytest.fail("the lock of a dead process blocks")
 
 
-def test_a_file_system_without_locks_gets_a_clear_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.raises(OutputError, match="does not support file locks"):
-        output_folder(tmp_path, command="ingest", settings={}).__enter__()
-
-
 def test_a_folder_with_former_names_of_settings_resumes(tmp_path: Path) -> None:
     with output_folder(tmp_path / "out", command="generate", settings={"control": "blank", "seed": 1}):
         pass
