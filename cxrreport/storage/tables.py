@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError
-from cxrreport.storage.decoding import UnreadableTextError, decode_text
+from cxrreport.storage.decoding import UnreadableTextError, decode_text, is_damaged
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 MAX_CSV_BYTES = 2 << 30
@@ -32,6 +32,7 @@ MISSING = frozenset({"nan", "none", "null", "na", "<na>", "n/a"})
 """Texts of a missing cell besides the empty one, in lower case, as spreadsheets, R, SQL and pandas write them."""
 _DELIMITERS = (",", ";", "\t")
 _IDS = frozenset({"study_id", "patient_id", "image_id", "subject_id", "dicom_id", "uid"})
+_FILES = frozenset({"image", "filename"})
 _WITHOUT_SEPARATOR = {name.replace("_", ""): name for name in _IDS}
 _WHOLE_NUMBER = re.compile(r"^(\d+)\.0+$")
 _EXACT = 2**53  # whole numbers below it have lost no digits as floating-point numbers
@@ -110,10 +111,14 @@ def read_text_table(path: Path, *, required: Sequence[str] = ()) -> list[dict[st
         One dict per row, keyed by `column_name`.
 
     Raises:
-        InputError: the table cannot be read, or a required column is missing.
+        InputError: the table cannot be read, a required column is missing, or an id or file name lost characters.
     """
     table = read_table(path)
     table.require(*required)
+    for name in (_IDS | _FILES).intersection(table.columns):
+        for number, row in enumerate(table.rows, start=1):
+            if is_damaged(str(row.get(name))):
+                raise InputError(f"{path}, row {number}: {name} has a NUL or a character that was decoded with loss")
     return [{name: "" if value is None else str(value).strip() for name, value in row.items()} for row in table.rows]
 
 

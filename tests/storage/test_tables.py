@@ -160,3 +160,11 @@ def test_ids_that_are_numbers_and_ids_that_only_look_like_some(tmp_path: Path) -
     (tmp_path / "a.csv").write_text("study_id,patient_id\n1.0,10.0\n1.1,11\n")
     rows = read_text_table(tmp_path / "a.csv")
     assert [(row["study_id"], row["patient_id"]) for row in rows] == [("1.0", "10"), ("1.1", "11")]
+
+
+@pytest.mark.parametrize("name", ["image", "study_id"])
+@pytest.mark.parametrize("value", ["a\\u0000", "\\ud800", "\ufffd"])
+def test_ids_and_file_names_that_lost_characters_are_refused(tmp_path: Path, name: str, value: str) -> None:
+    (tmp_path / "a.jsonl").write_text(f'{{"{name}": "b"}}\n{{"{name}": "{value}"}}\n')
+    with pytest.raises(InputError, match=f"row 2: {name} has a NUL"):
+        read_text_table(tmp_path / "a.jsonl")
