@@ -1,6 +1,7 @@
-"""Mentions of prior studies: detection, and removal by rules."""
+"""Mentions of prior studies: detection, removal by rules, and the guards that every edit must pass."""
 
+from cxrreport.reports.priors.guards import passes
 from cxrreport.reports.priors.mentions import mentions_prior
 from cxrreport.reports.priors.removal import Edited, edit_sentence, remove_priors
 
-__all__ = ["Edited", "edit_sentence", "mentions_prior", "remove_priors"]
+__all__ = ["Edited", "edit_sentence", "mentions_prior", "passes", "remove_priors"]

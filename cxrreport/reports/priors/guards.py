@@ -29,7 +29,8 @@ _BEGINS = re.compile(
     r"^(?:\W|(?:and|or|but|nor|than|that|which|who|of|by|to|with|from|given|allowing|considering|because|"
     r"since|through|until|compared|"
     r"relative|comparison|as|is|are|has|have|been|was|were|ly|not|at least|in addition|"
-    r"(?:right|left) (?:greater|larger|more) than (?:right|left)(?=\W*$))\b)",
+    r"(?:size|degree|extent|position|severity|amount) of(?!.* (?:is|are) )|(?:right|left) (?:greater|"
+    r"larger|more) than (?:right|left)(?=\W*$))\b)",
     _FLAGS,
 )
 _ENDS = re.compile(
@@ -130,6 +131,8 @@ def deletes_only_mentions(before: str, after: str) -> bool:
         if any(word not in ADDED_WORDS for word in kept[j1:j2]):
             return False
         run = given[i1:i2]
+        if i1 and given[i1 - 1] == "with" and run[:1] == ["no"]:
+            return False
         if run and run[0] in {"which", "that"} and given[i2 : i2 + 1] in (["and"], ["but"]):
             return False
         if all(_may_be_deleted(word) for word in run):

@@ -117,7 +117,8 @@ _MENTIONS = (
     ),
     r"\b(?:better|less well|more poorly|less|more)\s+(?:aerated|inflated|expanded)\b(?!\s+(?:than|on the))",
     (
-        r"^(?:\d+\.\s*)?(?:overall\s+)?similar\b|\b(?:appear|are|is|appears)\s+similar\b(?!\s+to the)|"
+        r"^(?:\d+\.\s*)?(?:overall\s+)?similar\b|\b(?:appear|are|is|appears)\s+similar\b(?!\s+to the|"
+        r"\s+(?:on|in) both)|"
         r"\bsimilar\s+(?:in|to)\s+(?:appearance|size|extent|the prior|prior|previous|before|position|that)"
     ),
     r"\b(?:has|have)\s+been\s+(?:interval\s+)?(?:removal|placement|insertion|removed|placed|extubat|intubat)",
@@ -159,6 +160,22 @@ _MENTIONS = (
     ),
     r"\bpartial(?:ly)?\s+clear(?:ing|ed)\b|\bresidual\b(?!\s+(?:contrast|barium|functional))|\brecurr(?:ent|ed|ence)\b",
     r"\bhas\s+(?:drained|reaccumulated|recurred|become)\b|\bhave\s+(?:drained|become)\b",
+    (
+        r"\b(?:is|are|be|appears?)\s+(?:\w+ly\s+)?(?:no\s+)?(?:bigger|worse|better|wider|"
+        r"denser)(?=\s*(?:[.,;]|$|and\b|but\b))"
+    ),
+    (
+        r"\b(?:has|have)\s+(?:\w+ly\s+)?(?:normali[sz]ed|doubled|healed)\b|\bhad been\b|\bthere (?:is|"
+        r"are) (?:\w+ly )?(?:less|more)\b"
+    ),
+    (
+        r"\bnot\s+(?:increased|decreased|enlarged)\s+in\s+(?:size|extent)\b|\bno (?:further|"
+        r"additional) (?:re-?expansion|progression)\b"
+    ),
+    (
+        r"\b(?:no|without)\s+(?:evidence|sign)\s+of\s+(?:enlargement|growth|progression|improvement|"
+        r"worsening|recurrence)\b"
+    ),
     rf"[,;]\s+{ADVERB}(?:increased|decreased|improved|worsened)\s+(?:on|at|in)\b",
     r"\byesterday\b|\bearlier (?:today|in the day)\b|\bformerly\b|\bdating back\b|\bsince at least\b",
     r"\b(?:was|were)\b[^.;]{0,60}\bon\s+(?:the\s+study\s+of\s+)?___",

@@ -62,7 +62,7 @@ _NEGATION = re.compile(
 )
 VERB = re.compile(
     r"\b(?:is|are|was|were|has|have|had|be|been|may|might|could|can|should|would|will|do|does|did|shows?|demonstrates?|"
-    r"represents?|suggests?|projects?|overlies|overlie|terminates?|appears?|lies|remains?|reflects?|contains?|extends?|"
+    r"represents?|suggests?|projects?|overlies|overlie|terminates?|ends|courses|enters|appears?|lies|remains?|reflects?|contains?|extends?|"
     r"indicates?|reveals?|seems?|persists?|continues?|recommend\w*|consider)\b",
     _FLAGS,
 )
