@@ -36,7 +36,8 @@ _BEGINS = re.compile(
 _ENDS = re.compile(
     r"(?:\b(?:and|or|but|nor|than|that|which|of|by|to|with|without|from|in|on|at|the|a|an|as|is|are|has|"
     r"have|been|be|no|not|"
-    r"there|appears?|since|until|through|its|their|very|more|less)|[,:;(]|\b(?:is|are|appears?) \w+ly)\W*$",
+    r"there|appears?|shows?|demonstrates?|reveals?|seems?|since|until|through|its|their|very|more|less)|"
+    r"[,:;(]|\b(?:is|are|appears?) \w+ly)\W*$",
     _FLAGS,
 )
 _BROKEN = re.compile(
@@ -77,6 +78,7 @@ _SAME_STATE = frozenset(
         "continued",
     ]
 )
+_IMAGING_WORDS = frozenset(["ct", "cts", "radiograph", "radiographs", "exam", "examination", "study", "film", "scan"])
 _DROPPED_PHRASE = frozenset(["with", "without", "which", "that", "but", "no", "and"])
 _PRONOUN_SUBJECT = re.compile(
     r"^(?:this|these|those|it|they|both|that|he|she|all|findings?)\b(?!\s+(?!is\b|are\b|has\b)\w+\s+\w+)", _FLAGS
@@ -133,6 +135,8 @@ def deletes_only_mentions(before: str, after: str) -> bool:
         run = given[i1:i2]
         if i1 and given[i1 - 1] == "with" and run[:1] == ["no"]:
             return False
+        if run and given[i2 : i2 + 1] and given[i2] in _IMAGING_WORDS:
+            return False  # part of the name of a prior study is left
         if run and run[0] in {"which", "that"} and given[i2 : i2 + 1] in (["and"], ["but"]):
             return False
         if all(_may_be_deleted(word) for word in run):

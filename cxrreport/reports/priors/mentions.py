@@ -41,7 +41,7 @@ _MENTIONS = (
     r"\bin the interim\b|\binterim\b",
     r"\b(?:no longer|not any longer|heretofore)\b",
     rf"\b(?:{COMPARED})",
-    r"\bcompar(?:ed|ison|e|able|ative|isons)\b(?!\s+to\s+the\s+(?:left|right|other|contralateral|opposite))",
+    r"\bcompar(?:ed|ison|e|able(?=\s+(?:to|with)|\W*$)|ative|isons)\b(?!\s+to\s+the\s+(?:left|right|other|contralateral|opposite))",
     (
         rf"\b(?:since|from|than|over|on|in|with|to|by)\s+(?:(?:the|a|his|her|any|all|most|both|multiple)\s+)*"
         rf"{EARLIER}(?:\s+{EARLIER})*(?:\s+{KIND}){{0,6}}\s+{IMAGING}\b"
@@ -58,7 +58,7 @@ _MENTIONS = (
     ),
     r"\bpreviously\b(?!\s+(?:healed|treated|operated|resected|repaired|fractured))",
     rf"\b(?:previous|prior)\s+(?:{SEEN})",
-    rf"\b(?:no|not|without|nothing)\s+(?:\w+ly\s+)?{NOTABLE}chang(?:e|ed)\b",
+    rf"\b(?:no|not|without|nothing)\s+(?:\w+ly\s+)?{NOTABLE}chang(?:e|ed)\b(?!\s+in\s+(?:mental|clinical|symptom))",
     r"\b(?:no|without)\s+(?:\w+\s+)?interval\s+changes?\b|\bno\s+significant\s+changes\b",
     r"\blittle\s+(?:interval\s+)?change\b",
     (
@@ -85,7 +85,7 @@ _MENTIONS = (
         r"resolution)\s+(?:in|of)\b"
     ),
     r"(?<!represent )(?<!reflect )(?<!versus )(?<!suggest )(?<!indicate )(?<!or )\b(?:resolving|resolved)\b",
-    r"(?<!high )(?<!high-)\bresolution\b",
+    r"(?<!high )(?<!high-)\bresolution\b(?!\s+(?:is\s+limited|of\s+(?:the\s+)?(?:image|study|exam)))",
     r"\b(?:a|an|interval)\s+(?:\w+\s+)?change\s+in\b",
     r"\benlargement of (?:the )?(?:\w+ ){0,3}(?:effusion|pneumothorax|mass|nodule|opacity)\b",
     r"^(?:\d+\.\s*)?(?:increased|decreased)\s+(?:size|extent|conspicuity|number)\s+of\b",
@@ -177,6 +177,10 @@ _MENTIONS = (
         r"worsening|recurrence)\b"
     ),
     rf"[,;]\s+{ADVERB}(?:increased|decreased|improved|worsened)\s+(?:on|at|in)\b",
+    r"\b(?:is|are)\s+not\s+(?:\w+ly\s+)?(?:increased|decreased|worse|better|larger|smaller|bigger)\b(?!\s+than)",
+    r"^(?:\w+ly\s+)?(?:worse|better|improved|increased|decreased)\W*$|\b(?:was|were)\s+(?:removed|repositioned|withdrawn)\b",
+    r"\bshows?\s+(?:\w+\s+)?(?:improvement|worsening|progression|clearing)\b",
+    r"\b(?:has|have)\s+been\s+(?:present|in\s+place|there|seen|noted)\b|\b(?:seen|noted|present)\s+on\s+___(?!\s*views?)",
     r"\byesterday\b|\bearlier (?:today|in the day)\b|\bformerly\b|\bdating back\b|\bsince at least\b",
     r"\b(?:was|were)\b[^.;]{0,60}\bon\s+(?:the\s+study\s+of\s+)?___",
     rf"\b{IMAGING}\s+(?:of|from|on)\s+___",
