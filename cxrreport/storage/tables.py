@@ -181,14 +181,20 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     limit = csv.field_size_limit(MAX_CSV_BYTES)  # of the process; without it, a text of 128 KiB is refused
     number, columns = 1, 0
+    ids: set[str] = set()
+    suspects: list[tuple[int, str]] = []
     try:
         for cells in lines:
             if cells and number > start:
                 columns = columns or len(cells)
-                if lines.line_num > number and _swallowed(cells, delimiter, columns):
-                    raise csv.Error
+                ids.add(cells[0].strip())
+                if lines.line_num > number:
+                    suspects += [(number, row_id) for row_id in _ids_within(cells, delimiter, columns)]
                 yield number, cells
             number = lines.line_num + 1
+        number = next((line for line, row_id in suspects if row_id not in ids), 0)
+        if number:
+            raise csv.Error
     except csv.Error:
         detail = "a quote that is not closed, or text after a closing quote"
         raise InputError(f"{path}, line {number}: not a CSV file ({detail}); check the quotes of this line") from None
@@ -206,13 +212,14 @@ def _delimiter(text: str) -> tuple[str, int]:
     return max(_DELIMITERS, key=unquoted.count), 0
 
 
-def _swallowed(cells: Sequence[str], delimiter: str, columns: int) -> bool:
-    """True if a cell contains a line that is itself a row: its quote was closed by that of a later row."""
-    shape = _shape(cells[0])
-    if len(shape) < 3 or "0" not in shape:
-        return False  # too short for an id: numbered lines of a report are like that
-    inner = (line for cell in cells for line in cell.splitlines()[1:])
-    return any(line.count(delimiter) >= columns - 1 and _shape(line.partition(delimiter)[0]) == shape for line in inner)
+def _ids_within(cells: Sequence[str], delimiter: str, columns: int) -> list[str]:
+    """First cells of lines within a cell that look like rows: if no row has this id, a quote was not closed."""
+    shape = _shape(cells[0].strip())
+    if "0" not in shape:
+        return []
+    lines = [line for cell in cells for line in cell.splitlines()[1:] if line.count(delimiter) >= columns - 1]
+    found = [line.partition(delimiter)[0].strip(' "') for line in lines]
+    return [row_id for row_id in found if _shape(row_id) == shape]
 
 
 def _shape(text: str) -> str:

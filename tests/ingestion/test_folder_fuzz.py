@@ -211,4 +211,4 @@ def test_fifty_random_folders(tmp_path: Path, contents: list[bytes]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_two_thousand_random_folders(tmp_path: Path, contents: list[bytes]) -> None:
-    assert fuzz(range(50, 2050), tmp_path, contents)["kept"] > 1000
+    assert fuzz(range(50, 2050), tmp_path, contents)["kept"] > 500

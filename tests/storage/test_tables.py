@@ -133,6 +133,8 @@ def test_words_for_a_missing_cell_are_not_texts(tmp_path: Path, missing: str) ->
         ('study_id,text\n5000,Clear.\n5001,"Effusion.\n5002,Normal.\n', 3),
         ('study_id,text\n5000,"Clear.\n5001,Effusion."\n5002,Normal.\n', 2),
         ('study_id;text\n5000;"two\nlines"\n5001;"secret\n5002;Normal.\n5003;"secret"\n', 4),
+        ('study_id,patient_id,text\ns1,p1,"Clear.\ns2,p2,Effusion."\ns3,p3,Normal.\n', 2),
+        ('study_id,text\n1,Clear.\n2,"secret\n3,Effusion.\n4,""\n', 3),
         ("study_id,text\n5000,a\n5001,secret,b\n", 3),
     ],
 )
