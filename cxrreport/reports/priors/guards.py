@@ -36,7 +36,7 @@ _BEGINS = re.compile(
 _ENDS = re.compile(
     r"(?:\b(?:and|or|but|nor|than|that|which|of|by|to|with|without|from|in|on|at|the|a|an|as|is|are|has|"
     r"have|been|be|no|not|"
-    r"there|appears?|shows?|demonstrates?|reveals?|seems?|since|until|through|its|their|very|more|less)|"
+    r"there|appears?|shows?|demonstrates?|reveals?|seems?|since|until|through|its|their|likewise|very|more|less)|"
     r"[,:;(]|\b(?:is|are|appears?) \w+ly)\W*$",
     _FLAGS,
 )
@@ -45,8 +45,8 @@ _BROKEN = re.compile(
     r"in|with|by|from)\b)|"
     r"\b(?:that|which)\s+\w+\s+(?:is|are)\b|\b(?:and|or|but)\s+(?:and|or|but)\b|\b(?:is|are)\s+(?:is|are|"
     r"has|have|and|or)\b|"
-    r"\bas \w+\W*$|\ban? (?:appearance|position|change|finding)\b|\bthrough\b|\bsince\b|\bdating\b|"
-    r"\d:\d\d|\b[ap]\.m\b|[,;]\s*[,;.]|"
+    r"\bas \w+\W*$|\ban? (?:appearing|appearance|position|change|finding)\b|\bthrough\b|\bsince\b|\bdating\b|"
+    r"\d:\d\d|\b[ap]\.m\b|[,;]\s*[,;.]|,\s*\d+\W*$|"
     r"\b(?:is|are)\s+(?:may|might|could|(?:indicate|represent|suggest|reflect|demonstrate)s?)\b|"
     r"^(?:(?!\b(?:is|are|appears?|has|have|and|,)\b)[^,;])*\band\s+(?:unremarkable|normal|intact|clear|"
     r"within normal limits)\W*$",
@@ -133,6 +133,10 @@ def deletes_only_mentions(before: str, after: str) -> bool:
         if any(word not in ADDED_WORDS for word in kept[j1:j2]):
             return False
         run = given[i1:i2]
+        if given[i2 : i2 + 1] == ["in"] and run and run[-1] in {"increased", "decreased"}:
+            return False
+        if i1 and given[i1 - 1] in {"is", "are"} and run[:1] in (["redemonstration"], ["re-demonstration"]):
+            return False
         if i1 and given[i1 - 1] == "with" and run[:1] == ["no"]:
             return False
         if run and given[i2 : i2 + 1] and given[i2] in _IMAGING_WORDS:
@@ -154,8 +158,8 @@ def deletes_only_mentions(before: str, after: str) -> bool:
 
 def leaves_no_bare_anatomy(before: str, after: str) -> bool:
     """True if no item of a list ("cardiomegaly, stable contours") has become normal anatomy without a statement."""
-    given = {" ".join(words(item)) for item in re.split(r"[,;]", before)}
-    items = [words(item) for item in re.split(r"[,;]", after)]
+    given = {" ".join(words(item)) for item in re.split(r"[,;]|\bwith\b", before)}
+    items = [words(item) for item in re.split(r"[,;]|\bwith\b", after)]
     return not any(set(item) <= ANATOMY and " ".join(item) not in given for item in items if item)
 
 
