@@ -1,4 +1,4 @@
-"""RadGraph F1 of reports that are generated while training: what `runs.train` hands to training as its `validate`.
+"""RadGraph F1 of reports that are generated during training, as the `validate` argument of `training.finetune.train`.
 
 Training knows neither how reports are generated nor how they are scored; this puts the two together.
 """
@@ -25,14 +25,14 @@ from cxrreport.training.distributed import Processes
 from cxrreport.training.samples import ImageSource
 
 BATCH = 8
-"""Studies that are generated together; the engine takes fewer where the memory does not suffice."""
+"""Studies generated together; the engine uses fewer if memory is short."""
 _AT_ONCE = 8 * BATCH
 LEVEL = Level.PARTIAL
-"""The headline of `evaluate`."""
+"""Level of the headline score of `evaluate`."""
 
 
 class ReportValidation:
-    """Generates reports for the same validation studies every time, and scores them.
+    """Generates and scores reports for a fixed set of validation studies.
 
     Args:
         settings: of the training; `validation.radgraph` is not `none`.

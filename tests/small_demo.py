@@ -40,7 +40,7 @@ def run_small_demo(output: Path) -> dict[str, Any]:
     small = replace(pipeline.SCALES[224], patients=20, smallest=64, full_size=0, max_steps=3, batch_size=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(pipeline.SCALES, 224, small)
-        return pipeline.walk(DemoSettings(output=output), lambda *_: None)
+        return pipeline.run_demo(DemoSettings(output=output), lambda *_: None)
 
 
 def run_guarded(tmp_path: Path, code: str, *words: str) -> tuple[subprocess.CompletedProcess[str], str]:

@@ -33,10 +33,10 @@ def demo(
         settings = settings_of(
             DemoSettings, None, None, output=out, resolution=resolution, patients=patients, seed=seed
         )
-        from cxrreport.demo.pipeline import walk
+        from cxrreport.demo.pipeline import run_demo
 
         with progress_bar() as progress:
-            summary = walk(settings, progress)
+            summary = run_demo(settings, progress)
         if as_json:
             print_json(summary)
         else:

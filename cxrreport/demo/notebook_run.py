@@ -1,12 +1,12 @@
-"""The road on few phantoms, for notebooks: each stage in seconds, made once for a folder and found again afterwards.
+"""The pipeline on few phantoms, for the notebooks.
 
     from pathlib import Path
-    from cxrreport.demo import notebook_run as lesson
+    from cxrreport.demo import notebook_run
 
-    scores = lesson.evaluated(Path("lesson"))
+    scores = notebook_run.evaluated(Path("lesson"))
 
-Every stage calls the verbs before it, with settings that a user could have written, and those do nothing where they
-are done. So a notebook can begin anywhere on the road.
+Each function calls the commands before it, which return at once if they have finished, so a
+notebook can start anywhere.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEPS = 80
 
 
 def studies(root: Path) -> Path:
-    """A folder laid out as MIMIC-CXR, with DICOM files, reports and tables of about 115 phantom studies."""
+    """A folder in the layout of MIMIC-CXR with DICOM files, reports and tables of about 115 phantom studies."""
     folder = root / "phantoms"
     write_studies(folder, patients=PATIENTS, seed=0, smallest=240, full_size=1, workers=1, progress=lambda *_: None)
     return folder
@@ -38,13 +38,13 @@ def ingested(root: Path) -> Path:
 
 
 def recipe(root: Path) -> TrainSettings:
-    """Settings of a short training: the demo's, with fewer steps."""
+    """Training settings of the demo, with fewer steps."""
     settings = train_settings(root / "data", root / "train")
     return settings.model_copy(update={"max_steps": STEPS, "eval_every": STEPS // 2})
 
 
 def trained(root: Path) -> Path:
-    """Adapter folder of a short training."""
+    """Adapter folder of the short training."""
     ingested(root)
     return runs.train(recipe(root)).result.adapter
 
@@ -57,8 +57,8 @@ def generated(root: Path, baseline: str = "none") -> Path:
     return output
 
 
-def judging(root: Path) -> tuple[EvaluateSettings, list[Any]]:
-    """Settings of an evaluation beside two baselines, and one metric more: the findings that each phantom has."""
+def evaluation_settings(root: Path) -> tuple[EvaluateSettings, list[Any]]:
+    """Settings of an evaluation beside two baselines, and a metric that compares with the findings of each phantom."""
     from cxrreport.evaluation.metrics import finding_scorer, metric
 
     settings = EvaluateSettings(
@@ -68,12 +68,12 @@ def judging(root: Path) -> tuple[EvaluateSettings, list[Any]]:
         baselines={name: generated(root, name) for name in ("shuffled", "blank")},
         radgraph="tiny",
     )
-    known = metric("finding_f1", conditions={"findings": "the phantoms' own", "reader": "demo.reader"})
+    known = metric("finding_f1", conditions={"findings": "the phantoms' own", "reader": "demo.text_findings"})
     return settings, [known(finding_scorer(read_findings, read_truth(root / "phantoms")))]
 
 
 def evaluated(root: Path) -> Path:
-    """Output folder of `evaluate`: the short training's reports beside those for other patients' and black images."""
-    settings, metrics = judging(root)
+    """Output folder of `evaluate` for the short training, with shuffled and blank images as baselines."""
+    settings, metrics = evaluation_settings(root)
     runs.evaluate(settings, extra_metrics=metrics)
     return root / "scores"

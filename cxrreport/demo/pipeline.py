@@ -1,8 +1,7 @@
-"""The walk over the whole road on phantoms: each step is a public verb with settings that a user could have written.
+"""The demo: the whole pipeline on phantoms, through the public commands with ordinary settings.
 
-The folder that it fills, `DIR`, reads like that of a real project: `phantoms`, `ingest`, `train`, `generate` and one
-folder for each baseline, `evaluate`, `review.html`, `mlflow.db`, and `summary.json` with what came of it. Stopped and
-given again, it goes on where it was.
+Its folder is that of a real project: `phantoms`, `ingest`, `train`, `generate` and one folder per baseline, `evaluate`,
+`review.html`, `mlflow.db`, and `summary.json` with the results. A stopped demo resumes.
 """
 
 from __future__ import annotations
@@ -36,12 +35,12 @@ from cxrreport.storage.output_folder import OutputFolder, output_folder
 SYSTEMS = ("tuned", "no_adapter", "most_frequent", "shuffled", "blank")
 HEADLINE = "radgraph_partial"
 TERSE = PromptSettings(instruction="cap en", indication=False)
-"""The prompt of the base's own style, in which it has no report to learn."""
+"""The prompt of the base model's pre-training."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """What depends on the resolution: 4,096 image tokens cost a hundred times what 256 do."""
+    """Sizes that depend on the resolution; 4,096 image tokens cost a hundred times as much as 256."""
 
     checkpoint: CheckpointSettings
     patients: int
@@ -49,7 +48,7 @@ class _Scale:
     full_size: int
     max_steps: int
     batch_size: int
-    written_at_once: int
+    texts_per_batch: int
 
 
 SCALES = {
@@ -60,7 +59,7 @@ SCALES = {
         full_size=4,
         max_steps=1200,
         batch_size=8,
-        written_at_once=32,
+        texts_per_batch=32,
     ),
     896: _Scale(
         CheckpointSettings(name="tiny-896"),
@@ -69,7 +68,7 @@ SCALES = {
         full_size=2,
         max_steps=60,
         batch_size=4,
-        written_at_once=8,
+        texts_per_batch=8,
     ),
 }
 
@@ -77,7 +76,7 @@ SCALES = {
 def train_settings(
     data: Path, output: Path, *, resolution: int = 224, seed: int = 0, tracked: TrackingSettings | None = None
 ) -> TrainSettings:
-    """The recipe of the demo; `configs/train-demo.yaml` is the one at 224 pixels."""
+    """The recipe of the demo; `configs/train-demo.yaml` is the same at 224 pixels."""
     scale = SCALES[resolution]
     return TrainSettings(
         data=data,
@@ -96,22 +95,22 @@ def train_settings(
     )
 
 
-def walk(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
-    """Make the phantoms, ingest, fine-tune, generate, evaluate, review; write and return `summary.json`.
+def run_demo(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
+    """Make phantoms, ingest, fine-tune, generate, evaluate and review; write and return `summary.json`.
 
     Raises:
-        CxrReportError: one of its kinds; the same settings go on where the walk was stopped.
+        CxrReportError: a step failed; run the same settings again to resume.
     """
     from cxrreport.demo.studies import read_truth, write_studies
 
     root = settings.output
     with output_folder(root, command="demo", settings=settings.model_dump(mode="json")) as folder:
-        clock = _Clock(folder)
+        times = _StepTimes(folder)
         own = TrackingSettings(uri=tracking.sqlite_uri(root / "mlflow.db"), experiment="cxrreport-demo")
         with tracking.start("demo", settings, own, output=root / "phantoms") as parent:
             tracked = own.model_copy(update={"parent_run_id": parent.run_id})
             scale = SCALES[settings.resolution]
-            with clock("phantoms"):
+            with times("phantoms"):
                 write_studies(
                     root / "phantoms",
                     patients=settings.patients or scale.patients,
@@ -122,12 +121,12 @@ def walk(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
                     progress=progress,
                 )
             truth = read_truth(root / "phantoms")
-            verbs = _Verbs(settings, tracked, progress, clock)
-            verbs.learn()
+            commands = _Commands(settings, tracked, progress, times)
+            commands.train()
             for name in ("tuned", "no_adapter", "shuffled", "blank", "base_terse"):
-                verbs.generate(name)
-            evaluation = verbs.judge(truth)
-            summary = _summary(settings, evaluation, truth, verbs, parent.run_id, clock)
+                commands.generate(name)
+            evaluation = commands.evaluate(truth)
+            summary = _summary(settings, evaluation, truth, commands, parent.run_id, times)
             parent.metrics({f"{HEADLINE}/{s}": summary["radgraph_f1"][s]["value"] for s in SYSTEMS})
             parent.metrics({f"finding_f1/{s}": one["value"] for s, one in summary["finding_f1"].items()})
         write_json(root / "summary.json", summary)
@@ -135,14 +134,14 @@ def walk(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
     return summary
 
 
-class _Clock:
-    """Seconds of each step over all calls: a step that was done before keeps the time it took then."""
+class _StepTimes:
+    """Seconds of each step; a step that an earlier call finished keeps its time."""
 
     def __init__(self, folder: OutputFolder) -> None:
         self._folder = folder
         self.seconds: dict[str, float] = dict(folder.record.get("seconds", {}))
 
-    def __call__(self, step: str) -> _Clock:
+    def __call__(self, step: str) -> _StepTimes:
         self._step, self._begun = step, time.monotonic()
         return self
 
@@ -155,21 +154,23 @@ class _Clock:
             self._folder.update(seconds=self.seconds)
 
 
-class _Verbs:
-    """The steps, and what they came to."""
+class _Commands:
+    """The commands of the demo, and their results."""
 
-    def __init__(self, settings: DemoSettings, tracked: TrackingSettings, progress: Progress, clock: _Clock) -> None:
+    def __init__(
+        self, settings: DemoSettings, tracked: TrackingSettings, progress: Progress, times: _StepTimes
+    ) -> None:
         self.settings = settings
         self.root = settings.output
         self.tracked = tracked
         self.progress = progress
-        self.clock = clock
+        self.times = times
         self.scale = SCALES[settings.resolution]
         self.run_ids: dict[str, str] = {}
 
-    def learn(self) -> None:
+    def train(self) -> None:
         """Ingest and fine-tune."""
-        with self.clock("ingest"):
+        with self.times("ingest"):
             ingested = runs.ingest(
                 IngestSettings(
                     input=self.root / "phantoms",
@@ -181,7 +182,7 @@ class _Verbs:
                 ),
                 progress=self.progress,
             )
-        with self.clock("train"):
+        with self.times("train"):
             recipe = train_settings(
                 self.root / "ingest",
                 self.root / "train",
@@ -195,7 +196,7 @@ class _Verbs:
     def generate(self, name: str) -> None:
         """The test split by one system: `tuned`, or one of the baselines."""
         tuned = name in ("tuned", "shuffled", "blank")
-        with self.clock(f"generate {name}"):
+        with self.times(f"generate {name}"):
             done = runs.generate(
                 GenerateSettings(
                     input=self.root / "ingest",
@@ -204,7 +205,7 @@ class _Verbs:
                     adapter=self.root / "train" / "adapter" if tuned else None,
                     prompt=TERSE if name == "base_terse" else None,
                     baseline="shuffled" if name == "shuffled" else "blank" if name == "blank" else "none",
-                    batch_size=self.scale.written_at_once,
+                    batch_size=self.scale.texts_per_batch,
                     max_new_tokens=128,
                     seed=self.settings.seed,
                     tracking=self.tracked,
@@ -217,13 +218,13 @@ class _Verbs:
         """Folder of the predictions of one system."""
         return self.root / ("generate" if name == "tuned" else f"generate-{name.replace('_', '-')}")
 
-    def judge(self, truth: Mapping[str, Keys]) -> Any:
+    def evaluate(self, truth: Mapping[str, Keys]) -> Any:
         """Scores and the page to read."""
         from cxrreport.evaluation.metrics import finding_scorer, metric
 
         known_findings = metric("finding_f1", conditions={"findings": "the phantoms' own", "reader": "demo.reader"})
         baselines = ("no_adapter", "shuffled", "blank", "base_terse")
-        with self.clock("evaluate"):
+        with self.times("evaluate"):
             judged = runs.evaluate(
                 EvaluateSettings(
                     predictions=self.predictions("tuned"),
@@ -237,7 +238,7 @@ class _Verbs:
                 progress=self.progress,
                 extra_metrics=[known_findings(finding_scorer(read_findings, truth))],
             )
-        with self.clock("review"):
+        with self.times("review"):
             page = runs.review(
                 ReviewSettings(
                     evaluation=self.root / "evaluate",
@@ -255,9 +256,9 @@ def _summary(
     settings: DemoSettings,
     evaluation: Any,
     truth: Mapping[str, Keys],
-    verbs: _Verbs,
+    commands: _Commands,
     parent: str,
-    clock: _Clock,
+    times: _StepTimes,
 ) -> dict[str, Any]:
     from cxrreport.evaluation.evaluate import MAIN
     from cxrreport.evaluation.metrics import finding_scores
@@ -268,13 +269,13 @@ def _summary(
         return {name: round(float(getattr(one, name)), 4) for name in ("value", "low", "high")}
 
     def read(system: str) -> dict[str, Keys]:
-        texts = read_predictions(verbs.predictions(system), "findings+impression").texts
+        texts = read_predictions(commands.predictions(system), "findings+impression").texts
         return {study: read_findings(text or "") for study, text in texts.items()}
 
     said = read("tuned")
     by_finding = finding_scores({study: truth[study] for study in said}, said, group=lambda key: key[0]).by_finding  # type: ignore[index]
     findings, impressions = (
-        read_predictions(verbs.predictions("tuned"), section).texts for section in ("findings", "impression")
+        read_predictions(commands.predictions("tuned"), section).texts for section in ("findings", "impression")
     )
     clashes = sum(contradicts(findings[study] or "", impressions[study] or "") for study in findings)
     return {
@@ -294,7 +295,7 @@ def _summary(
             name.value: round(by_finding[name.value].f1, 4) for name in Name if name.value in by_finding
         },
         "contradictions": round(clashes / len(findings), 4),
-        "seconds": clock.seconds,
+        "seconds": times.seconds,
         "peak_memory_mb": round(tracking.peak_memory_mb()),
-        "run_ids": {"demo": parent, **verbs.run_ids},
+        "run_ids": {"demo": parent, **commands.run_ids},
     }

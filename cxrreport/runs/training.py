@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 def train(
     settings: TrainSettings, *, progress: Progress | None = None, validate: Validator | None = None
 ) -> Summary[TrainResult]:
-    """Fine-tuning on the training split of an ingest folder, in one process or in those that `torchrun` started.
+    """Fine-tune on the training split of an ingest folder, in one process or in those that `torchrun` started.
 
     Args:
-        settings: what to do.
-        progress: told about the steps.
-        validate: takes the place of RadGraph F1 on generated reports, see `training.finetune`.
+        settings: of the run.
+        progress: called with completed and total steps.
+        validate: replaces RadGraph F1 on generated reports, see `training.finetune`.
 
     Raises:
-        CxrReportError: one of its kinds; see `training.finetune.train`.
+        CxrReportError: see `training.finetune.train`.
     """
     from cxrreport.dataset import Manifest
     from cxrreport.model import checkpoints

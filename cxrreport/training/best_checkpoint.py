@@ -1,4 +1,4 @@
-"""The validation that was best so far: its weights on disk, and whether it is time to stop."""
+"""The best validation so far: its weights on disk, and early stopping."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from cxrreport.storage.atomic_files import atomic_path
 
 LOSS = "validation_loss"
 SCORE = "validation_radgraph_f1"
-"""Where a validation has it, the largest is best, of equals the one with the least loss; else the least loss is."""
+"""If present, the highest score is best, and ties are broken by the lowest loss; otherwise the lowest loss is best."""
 
 
 class BestCheckpoint:
     """Keeps the weights of the best validation.
 
-    Step and score stand in the file of the weights itself, so that they are never of two different steps; how many
-    validations have passed since follows from the log. A run that goes on therefore knows what it knew.
+    Step and score are metadata of the weights file, so they always belong together. The number of validations since
+    then follows from the log, so a resumed run has the same state.
 
     Args:
-        path: of the weights.
+        path: weights file.
         lines: of `log.jsonl`, up to the step that the run goes on from.
         patience: validations without a better one after which to stop; None: never.
 
@@ -37,28 +37,28 @@ class BestCheckpoint:
         self._patience = patience
         self.metrics: dict[str, float] = {}
         self.step = 0
-        """0 as long as there was no validation."""
+        """0 before the first validation."""
         if path.exists():
             try:
                 with safe_open(path, "pt") as file:
                     saved = {name: float(value) for name, value in file.metadata().items()}
             except (SafetensorError, OSError, ValueError, AttributeError) as error:
-                raise TrainingError(f"{path}: damaged; remove it to go on without what was best so far") from error
+                raise TrainingError(f"{path}: damaged; remove it to resume without it") from error
             self.step = int(saved.pop("step"))
             self.metrics = saved
         self._since = sum(LOSS in line and line["step"] > self.step for line in lines)
 
     @property
     def exhausted(self) -> bool:
-        """As many validations as `patience` says have passed without a better one."""
+        """True after `patience` validations without improvement."""
         return self._patience is not None and self._since >= self._patience
 
     def improves(self, metrics: Mapping[str, float], step: int) -> bool:
-        """Compare one validation with the best so far, and count it where it is no better.
+        """True if a validation is better than the best so far; otherwise it is counted.
 
         Args:
-            metrics: with `LOSS`, and `SCORE` where reports are scored.
-            step: of the validation. A step up to that of the best is a repeated one, after a stop.
+            metrics: `LOSS`, and `SCORE` if reports are scored.
+            step: of the validation; steps up to that of the best are repeated after a resume and not counted.
         """
         if not self.step or _rank(metrics) > _rank(self.metrics):
             return True
@@ -66,10 +66,10 @@ class BestCheckpoint:
         return False
 
     def keep(self, state: dict[str, torch.Tensor], metrics: Mapping[str, float], step: int, *, write: bool) -> None:
-        """Remember a validation that is better, and its weights.
+        """Store a better validation and its weights.
 
         Args:
-            state: what is trained, by name.
+            state: trained weights by name.
             metrics: of the validation.
             step: of the validation.
             write: False in all processes but the first.

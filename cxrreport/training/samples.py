@@ -1,7 +1,6 @@
-"""Samples for training: the images and reports of one split, in an order that is known beforehand.
+"""Training samples: the images and reports of one split, in a fixed order.
 
-The order of the whole run is a function of the seed, the number of samples and nothing else. A run that goes on after a
-stop therefore sees what it would have seen, without any state of a random generator on disk.
+The order of a run depends only on the seed and the number of samples, so a resumed run needs no saved random state.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ Augment = Callable[[npt.NDArray[np.uint8], int], npt.NDArray[np.uint8]]
 
 
 class ImageSource(Protocol):
-    """What training needs of an ingest folder; `dataset.manifest.Manifest` is one."""
+    """What training needs of an ingest folder; implemented by `dataset.Manifest`."""
 
     @property
     def resolution(self) -> int:
-        """Side of the images, pixels."""
+        """Side length of the images, in pixels."""
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -37,19 +36,19 @@ class ImageSource(Protocol):
 
     @property
     def digest(self) -> str:
-        """Identity of the manifest."""
+        """Digest of the manifest."""
 
     def studies(self, split: Split | None = None) -> list[Study]:
-        """Studies of a split, sorted by their ids."""
+        """Studies of a split, sorted by id."""
 
     def image(self, image_id: str) -> npt.NDArray[np.uint8]:
         """uint8[R, R]."""
 
 
 class SplitSamples:
-    """The samples of a split: one per image with its study's report as token ids, or one per study with several images.
+    """The samples of a split: one per image, or one per study with several images, with the report as token ids.
 
-    `image_ids` are the images of all samples, one after the other; `images` says for each sample which of them it has.
+    `image_ids` lists the images of all samples; `images` has the range of each sample in it.
 
     Args:
         source: the ingest folder.
@@ -64,7 +63,7 @@ class SplitSamples:
 
     def __init__(self, source: ImageSource, split: Split, layout: PromptLayout, progress: Progress) -> None:
         if split is Split.TEST:
-            raise TrainingError("the test split cannot be reached from training; validate on the validate split")
+            raise TrainingError("training cannot read the test split; use the validate split")
         self.split = split
         self.source = source
         self.image_ids: list[str] = []
@@ -100,12 +99,12 @@ class SplitSamples:
 
     @property
     def cut_suffixes(self) -> int:
-        """Samples whose report was longer than the limit; it was cut by tokens and kept its EOS."""
+        """Number of samples with a truncated report; EOS is kept."""
         return sum(sample.suffix_cut for sample in self.encoded)
 
     @property
     def cut_prefixes(self) -> int:
-        """Samples whose indication was longer than the limit."""
+        """Number of samples with a truncated indication."""
         return sum(sample.prefix_cut for sample in self.encoded)
 
     def pixels(self, index: int) -> npt.NDArray[np.uint8]:
@@ -117,10 +116,9 @@ class SplitSamples:
 
 
 class RunOrder(torch.utils.data.Dataset[tuple[int, int]]):
-    """Every sample of a whole run, one after the other: item i is (i, index of the sample).
+    """All samples of a run in order: item i is (i, index of the sample).
 
-    Each pass over the samples is a permutation of its own. A batch may reach over the end of a pass, so that all
-    batches are full and no step has a smaller one whose examples would count more.
+    Each epoch is a different permutation. A batch may span two epochs, so all batches are full and weigh the same.
 
     Args:
         samples: number of samples in the split.
@@ -148,13 +146,13 @@ class RunOrder(torch.utils.data.Dataset[tuple[int, int]]):
 
 
 class Collator:
-    """Items of `RunOrder` to one batch.
+    """Makes a batch of items of `RunOrder`.
 
     Args:
         samples: the split.
         layout: pads.
-        images: put the pixels into the batch; False where cached features stand in for them.
-        augment: changes an image, given its place in the run, which seeds it.
+        images: include pixels in the batch; False if cached features replace them.
+        augment: changes an image; its position in the run is the seed.
     """
 
     def __init__(
@@ -169,7 +167,7 @@ class Collator:
     def __call__(self, items: Sequence[tuple[int, int]]) -> Batch:
         """The tensors of `PromptLayout.collate_training`, `position` int64[B], and `index` int64[N] of the N images.
 
-        With images also `grey` uint8[N, R, R]; pixels stay 8-bit until the model takes them, a quarter of float32.
+        With images also `grey` uint8[N, R, R]; pixels stay 8-bit until the forward pass, a quarter of float32.
         """
         samples = self.samples
         batch = self.layout.collate_training([samples.encoded[index] for _, index in items])

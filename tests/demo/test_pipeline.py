@@ -9,7 +9,7 @@ import yaml
 from small_demo import run_small_demo
 
 from cxrreport.demo import pipeline as walk_module
-from cxrreport.demo.pipeline import SYSTEMS, train_settings, walk
+from cxrreport.demo.pipeline import SYSTEMS, run_demo, train_settings
 from cxrreport.errors import OutputError
 from cxrreport.settings import DemoSettings
 
@@ -70,7 +70,7 @@ def test_given_again_it_goes_on_and_comes_to_the_same(walked):
 def test_another_seed_does_not_go_into_the_same_folder(walked):
     settings, _, _ = walked
     with pytest.raises(OutputError, match="seed was 0 and is 1"):
-        walk(settings.model_copy(update={"seed": 1}), silent)
+        run_demo(settings.model_copy(update={"seed": 1}), silent)
 
 
 def test_no_report_reaches_mlflow(walked):
@@ -92,7 +92,7 @@ def test_the_table_fits_a_terminal(walked, monkeypatch):
     from cxrreport.cli import app
 
     settings, summary, _ = walked
-    monkeypatch.setattr(walk_module, "walk", lambda *_: summary)
+    monkeypatch.setattr(walk_module, "run_demo", lambda *_: summary)
     result = CliRunner().invoke(app, ["demo", "--out", str(settings.output)], env={"COLUMNS": "80"})
     assert result.exit_code == 0, result.output
     assert "most frequent" in result.output
@@ -106,7 +106,7 @@ def test_the_road_at_896_pixels(tmp_path, monkeypatch):
     """4,096 image tokens: trains, generates and scores, with a step and a few patients."""
     small = replace(walk_module.SCALES[896], patients=20, smallest=200, full_size=0, max_steps=1)
     monkeypatch.setitem(walk_module.SCALES, 896, small)
-    summary = walk(DemoSettings(output=tmp_path / "demo", resolution=896), silent)
+    summary = run_demo(DemoSettings(output=tmp_path / "demo", resolution=896), silent)
     assert summary["resolution"] == 896
     assert summary["studies"] >= 4
     assert tuple(summary["radgraph_f1"]) == SYSTEMS

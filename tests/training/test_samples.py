@@ -40,7 +40,7 @@ def test_one_sample_per_image_with_counts(manifest: Any, layout: PromptLayout) -
 
 
 def test_the_test_split_is_out_of_reach(manifest: Any, layout: PromptLayout) -> None:
-    with pytest.raises(TrainingError, match="test split cannot be reached"):
+    with pytest.raises(TrainingError, match="cannot read the test split"):
         SplitSamples(manifest, Split.TEST, layout, silent)
     assert manifest.asked == []
 
