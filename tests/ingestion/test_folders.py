@@ -169,6 +169,16 @@ def test_pictures_have_ids_of_their_path(make_file: Make, tmp_path: Path) -> Non
     assert run(tmp_path / "in/b.png", tmp_path / "single").kept == 1
 
 
+def test_a_folder_of_many_pictures_is_no_study(tmp_path: Path) -> None:
+    for number in range(9):
+        picture(tmp_path / f"in/images/{number}.jpg", number)
+        picture(tmp_path / f"in/{number}.png", number)
+    summary = run(tmp_path / "in", tmp_path / "out")
+    assert (summary.kept, summary.left_out) == (18, {})
+    studies = {study.study_id: study.patient_id for study in Manifest.open(tmp_path / "out").studies()}
+    assert (studies["images/3"], studies["3"]) == ("images", "3")
+
+
 def test_pictures_and_their_table_of_reports(tmp_path: Path) -> None:
     for name in ("0001.jpg", "0002.jpg", "sub/0003.jpg", "0004.jpg"):
         picture(tmp_path / "in" / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +13,9 @@ from cxrreport.ingestion.layouts.files import Files, list_files
 from cxrreport.ingestion.layouts.tables import studies_of_table
 from cxrreport.records import View
 from cxrreport.settings import IngestSettings
+
+MOST_PICTURES_OF_STUDY = 8
+"""A folder with more pictures is a collection, as data sets are downloaded, and not a study."""
 
 
 def recognises(settings: IngestSettings) -> bool:  # noqa: ARG001 - the same for all layouts
@@ -28,8 +32,11 @@ def list_images(settings: IngestSettings) -> Listing:
     by_study = studies_of_table(settings.reports) if settings.reports is not None else {}
     found = Files(files=[(root, root.name)]) if root.is_file() else list_files(root, settings.output)
     table = settings.reports.resolve() if settings.reports is not None else None
+    pictures = Counter(path.parent for path, _ in found.files if is_picture(path))
     sources = [
-        _picture(path, source, by_study) if is_picture(path) else Source(path=path, source=source)
+        _picture(path, source, by_study, pictures[path.parent] <= MOST_PICTURES_OF_STUDY)
+        if is_picture(path)
+        else Source(path=path, source=source)
         for path, source in found.files
         if table is None or path.resolve() != table
     ]
@@ -41,18 +48,22 @@ def list_images(settings: IngestSettings) -> Listing:
     )
 
 
-def _picture(path: Path, source: str, by_study: Mapping[str, StudyRow]) -> Source:
+def _picture(path: Path, source: str, by_study: Mapping[str, StudyRow], folder_is_study: bool) -> Source:
     """A PNG or JPEG file with ids from its path.
 
     The image id is the path without its ending. The study is the row of the table of reports with this path or file
     name as its id, otherwise the folder; the patient is the folder above it, if there is one. A file in the input
-    folder itself is a study and a patient.
+    folder itself is a study and a patient. In a folder with many pictures each is a study, and the folder the patient.
     """
     name = PurePosixPath(source).with_suffix("")
     folders = name.parts[:-1]
     own = next((study_id for study_id in (name.as_posix(), name.name) if study_id in by_study), None)
-    study_id = own or "/".join(folders) or name.name
-    patient_id = "/".join(folders[:-1] or folders) or study_id
+    if folder_is_study:
+        study_id = own or "/".join(folders) or name.name
+        patient_id = "/".join(folders[:-1] or folders) or study_id
+    else:
+        study_id = own or name.as_posix()
+        patient_id = "/".join(folders) or study_id
     return Source(
         path=path,
         source=source,
