@@ -228,6 +228,8 @@ def generate(
     with guarded():
         if beams and temperature:
             raise SettingsError("--beams and --temperature: give one of them")
+        if baseline and control:
+            raise SettingsError("--control is the former name of --baseline; give it once")
         baseline = baseline or control
         decoding: dict[str, object] = {}
         if beams:
