@@ -12,7 +12,6 @@ import argparse
 import json
 import logging
 import math
-import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
@@ -44,6 +43,7 @@ from cxrreport.model.compat import image_arguments, model_without_weights
 from cxrreport.model.fused import fused
 from cxrreport.model.prompt import IGNORED, Batch, PromptLayout
 from cxrreport.settings import PromptSettings
+from cxrreport.tracking import peak_memory_mb
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ def pretrain(out: Path, course: Course) -> None:
         "version": __version__,
         **asdict(course),
         "seconds": round(time.time() - started),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mb": round(peak_memory_mb(children=False)),
         "parameters": model.num_parameters(),
         "house_styles_never_shown": list(HOUSE_STYLES),
         "synthetic": True,

@@ -16,13 +16,19 @@ PACKAGES = ("cxrreport", "torch", "transformers", "peft", "radgraph", "pydicom",
 """Distributions whose versions become tags."""
 
 
-def peak_memory_mb() -> float:
-    """Return the peak resident memory of this process in MiB, or of its largest child process if that is larger."""
-    if sys.platform == "win32":
-        return float(psutil.Process().memory_info().peak_wset / 2**20)
-    import resource
+def peak_memory_mb(*, children: bool = True) -> float:
+    """Return the peak resident memory of this process in MiB, or of its largest child process if that is larger.
 
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    Args:
+        children: include child processes, which Windows does not count.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        memory = psutil.Process().memory_info()
+        return float(getattr(memory, "peak_wset", memory.rss) / 2**20)
+    processes = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN) if children else (resource.RUSAGE_SELF,)
+    peak = max(resource.getrusage(who).ru_maxrss for who in processes)
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 

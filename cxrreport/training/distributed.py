@@ -7,8 +7,6 @@ are averaged (DDP), or every layer is split across the processes (`shard`).
 from __future__ import annotations
 
 import os
-import resource
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from cxrreport.errors import SettingsError
 from cxrreport.model import checkpoints
 from cxrreport.settings import CheckpointSettings, TrainSettings
+from cxrreport.tracking import peak_memory_mb
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -179,5 +178,4 @@ def peak_memory(device: torch.device) -> int:
     """Peak allocation on a GPU, or peak resident size of this process, in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return round(peak_memory_mb(children=False) * 2**20)

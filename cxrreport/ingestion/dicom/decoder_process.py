@@ -14,7 +14,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from cxrreport.records import Reason
 SECONDS = 60.0
 """Longest time for one image: JPEG Lossless takes about 0.02 s per million pixels."""
 MEMORY = 4 << 30
-"""Largest address space of the helper, bytes."""
+"""Largest address space of the helper, bytes; Windows and macOS have no such limit."""
 _PIPE = 1 << 20  # bytes; Linux grants so much to all users, other systems have their own size
 
 
@@ -142,11 +141,26 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         replies.flush()
 
 
+def _limit_memory() -> None:
+    """Limit the address space and forbid core dumps, if the operating system has such limits."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    for kind, limit in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CORE, 0)):
+        highest = resource.getrlimit(kind)[1]
+        allowed = limit if highest == resource.RLIM_INFINITY else min(limit, highest)
+        try:
+            resource.setrlimit(kind, (allowed, allowed))
+        except (OSError, ValueError):
+            if sys.platform == "linux":  # macOS refuses to limit the address space
+                raise
+
+
 def main() -> None:
     """The helper process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_memory()
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not get between the replies
     serve(sys.stdin.buffer, replies)
