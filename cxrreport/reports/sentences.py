@@ -11,6 +11,8 @@ _NUMBER = re.compile(r"(?:^|\s)\(?\d{1,2}[.)]$")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:dr|drs|mr|mrs|ms|vs|no|approx|e\.g|i\.e|cf|fig|st|a\.m|p\.m)\.$", re.IGNORECASE
 )
+_TAIL = 12
+"""More characters than the longest number or abbreviation with its punctuation."""
 
 
 def sentences(text: str) -> list[str]:
@@ -27,20 +29,17 @@ def sentences(text: str) -> list[str]:
     result: list[str] = []
     start = 0
     for match in _END.finditer(text):
-        piece = text[start : match.end("mark")]
-        if _NUMBER.search(piece) and match["mark"] == "." and not _has_text_before_number(piece):
+        end = match.end("mark")
+        tail = text[max(start, end - _TAIL) : end]  # the whole piece would make the time quadratic
+        # The number of an item has no text before it, unlike `... the level of T 8.`.
+        if _NUMBER.search(tail) and match["mark"] == "." and text.find(" ", start, end) < 0:
             continue
-        abbreviation = _ABBREVIATION.search(piece)
+        abbreviation = _ABBREVIATION.search(tail)
         # `no.` abbreviates "number" only before a digit.
         if abbreviation and (abbreviation.group().strip(" (").lower() != "no." or text[match.end()].isdigit()):
             continue
-        result.append(piece)
+        result.append(text[start:end])
         start = match.end()
     if text[start:]:
         result.append(text[start:])
     return result
-
-
-def _has_text_before_number(piece: str) -> bool:
-    """True if the number at the end belongs to a sentence (`... the level of T 8.`) and not to a numbered item."""
-    return len(piece.split()) > 1

@@ -130,3 +130,8 @@ def test_synonyms_are_edited_alike(first: str, second: str) -> None:
 def test_a_sentence_of_100_000_characters_is_read_in_windows(piece: str, function: Callable[[str], object]) -> None:
     """Quadratic patterns would take hours."""
     function(piece * (100_000 // len(piece)) + ".")
+
+
+@pytest.mark.parametrize("piece", ["Dr. ", "1. ", "no. ", "Stable effusion. "])
+def test_a_section_of_200_000_characters_is_split_in_linear_time(piece: str) -> None:
+    assert remove_priors(piece * (200_000 // len(piece))).sentences
