@@ -1,6 +1,6 @@
 """RadGraph F1 of reports that are generated during training, as the `validate` argument of `training.finetune.train`.
 
-Training knows neither how reports are generated nor how they are scored; this puts the two together.
+The training package does not depend on generation or scoring; this module connects them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ReportValidation:
         settings: of the training; `validation.radgraph` is not `none`.
         manifest: the ingest folder.
         first: this process scores; the others of a training by several only generate.
-        progress: told about studies with a report.
+        progress: called with completed and total studies.
 
     Raises:
         WeightsError: RadGraph's weights are missing or not usable.

@@ -25,8 +25,8 @@ class BestCheckpoint:
 
     Args:
         path: weights file.
-        lines: of `log.jsonl`, up to the step that the run goes on from.
-        patience: validations without a better one after which to stop; None: never.
+        lines: of `log.jsonl`, up to the step that the run resumes from.
+        patience: validations without a better one after which to stop, `None` for no limit.
 
     Raises:
         TrainingError: the file of an earlier run is damaged.

@@ -1,8 +1,8 @@
-"""The loss: cross-entropy on the suffix alone, computed where there is a suffix and nowhere else.
+"""The loss: cross-entropy on the suffix, computed at suffix positions only.
 
 The head is the widest layer of the model (257,216 rows). At 896 px a sample has some 4,300 positions of which about 100
-are suffix; logits for all of them are 4 GB and the largest part of a stock training step. Even of those that are needed
-only a block is there at a time.
+are suffix; logits for all of them are 4 GB and the largest part of a stock training step. The logits of the
+suffix are computed in blocks.
 """
 
 from __future__ import annotations

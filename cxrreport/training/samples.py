@@ -54,7 +54,7 @@ class SplitSamples:
         source: the ingest folder.
         split: train or validate.
         layout: makes the token ids; texts are encoded once, here.
-        progress: told about the decoding.
+        progress: called while images are decoded.
 
     Raises:
         TrainingError: the split is the test split, or it holds no image with a report.

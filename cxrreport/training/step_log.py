@@ -1,4 +1,4 @@
-"""`log.jsonl`, one line per step or validation, and the picture of it."""
+"""`log.jsonl`, one line per step or validation, and its plot."""
 
 from __future__ import annotations
 
@@ -14,31 +14,30 @@ Log = Callable[[dict[str, float], int], None]
 
 
 class StepLog:
-    """Appends values to `log.jsonl` and hands them on, each step once.
+    """Appends values to `log.jsonl` and logs them, each step once.
 
-    A run that goes on from a checkpoint repeats the steps after it. Their lines are taken out of the file when it is
-    opened, and what had been handed on before is not handed on again: the tracker keeps its first value, which the
-    repeated step equals.
+    A resumed run repeats the steps after its checkpoint. Their lines are removed from the file when it is opened, and
+    values that were logged before are not logged again: the repeated step computes the same values.
 
     Args:
-        path: of the file; made when missing.
+        path: of the file, which is created if missing.
         log: takes values and step, e.g. `tracking.Run.metrics`.
-        resumed_at: step of the checkpoint that the run goes on from, 0 for a new run.
+        resumed_at: step of the checkpoint that the run resumes from, 0 for a new run.
     """
 
     def __init__(self, path: Path, log: Log, *, resumed_at: int) -> None:
         self._path = path
         self._log = log
         lines = read_log(path)
-        self._handed_on = {(line["step"], name) for line in lines for name in line}
+        self._logged = {(line["step"], name) for line in lines for name in line}
         kept = [line for line in lines if line["step"] <= resumed_at]
         with atomic_path(path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def __call__(self, values: dict[str, float], step: int) -> None:
-        """Write one line, then hand on what is new in it."""
+        """Log the values that are new, then write the line."""
         line = {"step": step, **values}
-        new = {name: value for name, value in values.items() if (step, name) not in self._handed_on}
+        new = {name: value for name, value in values.items() if (step, name) not in self._logged}
         if new:
             self._log(new, step)
         with self._path.open("a", encoding="utf-8") as file:
@@ -46,7 +45,7 @@ class StepLog:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The lines of a `log.jsonl`; none where it is missing. A last line that a kill cut off is left out."""
+    """Read the lines of `log.jsonl`, none if it is missing, without a last line that a kill cut off."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""What the vision tower says about an image, computed once where it cannot change.
+"""Features of the frozen vision tower, computed once per image if they cannot change.
 
 A frozen tower gives the same features for the same image in every pass. With gradient checkpointing stock transformers
 even runs the backward pass through it, because the recomputed activations require gradients; here it runs under
-`no_grad` and its output is handed to the model in place of pixels.
+`no_grad` and its output is passed to the model instead of pixels.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class VisionFeatures:
 
     Args:
         tower: the vision tower.
-        loaded: tells device and dtype.
+        loaded: the model, for its device and dtype.
         dtype: of the matrix products.
-        samples: a split to keep in memory; None: computed from pixels at every call.
-        progress: told about the filling.
+        samples: a split to keep in memory, or `None` to compute from pixels at every call.
+        progress: called while the cache is filled.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """One of several processes: trains by each of the settings that it is given, and says what is sharded.
 
-Started by `torchrun` or `accelerate launch`, see `test_processes.py`: `several.py OUT SETTINGS...`, each a JSON of
+Started by `torchrun` or `accelerate launch`, see `test_distributed.py`: `several.py OUT SETTINGS...`, each a JSON of
 `TrainSettings`.
 """
 

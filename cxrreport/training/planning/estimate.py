@@ -234,7 +234,7 @@ class _Step:
                 self._count(model, inner, image_tokens)
 
     def _scaled(self, numbers: dict[str, int]) -> int:
-        """Sum over the parameters of the whole model, of which only two layers and one of the tower are built."""
+        """Sum over the parameters of the whole model. Only two of its layers and one of the tower's are built."""
         total = 0
         for name, number in numbers.items():
             if ".layers." not in name:

@@ -10,7 +10,7 @@ class Gpu:
     """One card.
 
     Args:
-        name: as one asks for it.
+        name: value of the `gpu` setting.
         device: part of the name that CUDA reports, by which a card is recognised.
         memory: bytes that a process can have of it.
         flops: dense bfloat16 products with float32 accumulation, operations per second, from the maker's data sheet.
