@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from cxrreport.errors import InputError
 from cxrreport.ingestion.study_plan import Plan, StudyPlan, exclude_image
+from cxrreport.ingestion.workers import ordered_map
 from cxrreport.records import REPORT_SECTIONS, Progress, Reason, Report, Split
 from cxrreport.reports.placeholders import edit_placeholders
 from cxrreport.settings import IngestSettings
@@ -17,6 +19,7 @@ Rewriter = Callable[[str], str]
 """Takes a section and returns it without mentions of prior studies; see `user_functions` for its declaration."""
 
 _EDITED_SECTIONS = ("findings", "impression")
+_FEW_REPORTS = 2000  # are edited faster than worker processes start
 _EMPTIED = "nothing is left without mentions of earlier studies"
 
 
@@ -39,11 +42,11 @@ def allowed_rewriter(settings: IngestSettings, given: Rewriter | None = None) ->
 def prepare_texts(
     plan: Plan, settings: IngestSettings, rewriter: Rewriter | None, progress: Progress
 ) -> tuple[Plan, dict[str, int]]:
-    """Take marks and mentions of earlier studies out of the reports, as the settings say.
+    """Take marks and mentions of earlier studies out of the reports, as the settings say, in `workers` processes.
 
     Args:
         plan: studies with their reports as they were read.
-        settings: `placeholders`, `priors`, `require_report`.
+        settings: `placeholders`, `priors`, `require_report`, `workers`.
         rewriter: takes the place of the rules.
         progress: told about studies.
 
@@ -56,27 +59,45 @@ def prepare_texts(
     """
     counts: Counter[str] = Counter()
     studies, excluded = [], list(plan.excluded)
-    for done, study in enumerate(plan.studies, start=1):
-        report = _edit_all_placeholders(study.report, settings.placeholders)
-        if settings.priors == "all" or (settings.priors == "training" and study.split is not Split.TEST):
-            had_text = bool(report.findings or report.impression)
-            report = _without_priors(study, report, rewriter, counts)
-            if had_text and not (report.findings or report.impression):
-                counts["emptied"] += 1
-                if settings.require_report:
-                    for image in study.candidates:
-                        excluded += exclude_image(image, Reason.EMPTY_SECTIONS, _EMPTIED)
-                    continue
-        studies.append(replace(study, report=report))
-        progress(done, len(plan.studies), "reports")
+    edit = partial(_edit_report, placeholders=settings.placeholders, rewriter=rewriter)
+    todo = [(study.study_id, study.report, _loses_priors(study, settings)) for study in plan.studies]
+    # A rewriter may hold a model, so it stays in this process.
+    workers = settings.workers if rewriter is None and len(todo) > _FEW_REPORTS else 1
+    results = ordered_map(edit, todo, workers=workers, when_killed=edit)
+    for done, (study, (report, counted)) in enumerate(zip(plan.studies, results, strict=True), start=1):
+        counts.update(counted)
+        if counted["emptied"] and settings.require_report:
+            for image in study.candidates:
+                excluded += exclude_image(image, Reason.EMPTY_SECTIONS, _EMPTIED)
+        else:
+            studies.append(replace(study, report=report))
+        progress(done, len(todo), "reports")
     return replace(plan, studies=studies, excluded=excluded), dict(sorted(counts.items()))
 
 
-def _edit_all_placeholders(report: Report, mode: str) -> Report:
-    return Report(**{section: edit_placeholders(getattr(report, section), mode) for section in REPORT_SECTIONS})
+def _loses_priors(study: StudyPlan, settings: IngestSettings) -> bool:
+    return settings.priors == "all" or (settings.priors == "training" and study.split is not Split.TEST)
 
 
-def _without_priors(study: StudyPlan, report: Report, rewriter: Rewriter | None, counts: Counter[str]) -> Report:
+def _edit_report(
+    item: tuple[str, Report, bool], *, placeholders: str, rewriter: Rewriter | None
+) -> tuple[Report, Counter[str]]:
+    """Edit a report, given with its study id and whether it loses mentions of prior studies; with counts."""
+    study_id, report, loses_priors = item
+    counts: Counter[str] = Counter()
+    edited = Report(
+        **{section: edit_placeholders(getattr(report, section), placeholders) for section in REPORT_SECTIONS}
+    )
+    if not loses_priors:
+        return edited, counts
+    had_text = bool(edited.findings or edited.impression)
+    edited = _without_priors(study_id, edited, rewriter, counts)
+    if had_text and not (edited.findings or edited.impression):
+        counts["emptied"] += 1
+    return edited, counts
+
+
+def _without_priors(study_id: str, report: Report, rewriter: Rewriter | None, counts: Counter[str]) -> Report:
     changed = {}
     for section in _EDITED_SECTIONS:
         text = getattr(report, section)
@@ -85,7 +106,7 @@ def _without_priors(study: StudyPlan, report: Report, rewriter: Rewriter | None,
         if rewriter is None:
             changed[section] = _edited(text, counts)
         else:
-            changed[section] = _rewritten(rewriter, text, study.study_id, section)
+            changed[section] = _rewritten(rewriter, text, study_id, section)
             counts["sections"] += 1
             counts["edited"] += changed[section] != text
     return replace(report, **changed)

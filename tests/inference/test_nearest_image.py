@@ -117,5 +117,5 @@ def test_there_must_be_something_to_copy(run, tmp_path: Path) -> None:
         run([study("train", 2, "t2"), asked], name="silent")
     with pytest.raises(InputError, match="of another patient"):
         run([TRAINING[1], asked], name="own")
-    with pytest.raises(SettingsError, match="leave prompts out"):
+    with pytest.raises(SettingsError, match="remove prompts"):
         build(GenerateSettings, {"input": "a", "output": "b", "baseline": "nearest", "prompts": ["x"]}, where="here")

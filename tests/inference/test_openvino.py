@@ -106,7 +106,7 @@ def test_what_it_cannot_do_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     given = {"input": tmp_path, "output": tmp_path}
     with pytest.raises(ValueError, match="needs engine: openvino"):
         GenerateSettings(**given, quantize="int8")
-    with pytest.raises(ValueError, match="take engine: torch for beams"):
+    with pytest.raises(ValueError, match="use engine: torch for beam search"):
         GenerateSettings(**given, engine="openvino", decoding={"method": "beam", "beams": 2})
     cuda = CheckpointSettings(name="tiny", device="cuda")
     with pytest.raises(SettingsError, match="engine: openvino runs on the CPU"):
