@@ -38,7 +38,7 @@ def test_without_cuda_or_the_extra_it_says_what_to_do(checkpoint_folder: Path, m
 def test_what_cannot_be_trained_over_four_bits(tmp_path: Path) -> None:
     given = {"data": tmp_path, "output": tmp_path, "checkpoint": {"name": "x", "precision": "nf4"}}
     for more, field in (({"lora": None}, "lora: null"), ({"sharding": "full"}, "sharding: full")):
-        with pytest.raises(ValueError, match=f"nf4 does not go with {field}"):
+        with pytest.raises(ValueError, match=f"nf4 cannot be combined with {field}"):
             TrainSettings.model_validate(given | more)
 
 
