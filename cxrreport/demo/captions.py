@@ -1,8 +1,8 @@
-"""What the tiny PaliGemma 2 is pre-trained on: short texts about one phantom, all of them true of its image.
+"""Pre-training texts of the tiny PaliGemma 2: short descriptions of a phantom that are true of its image.
 
-The tasks are PaliGemma's own in miniature (arXiv 2407.07726, section 3): captions, answers to questions, boxes. None
-is written in the style of a report, so that fine-tuning on reports has something to teach. The fine nodule is left out:
-at 224 pixels its image does not show it, and text that the image does not support teaches a model not to look.
+The tasks are a small version of PaliGemma's (arXiv 2407.07726, section 3): captions, answers to questions, and boxes.
+None is in the style of a report, which the model learns in fine-tuning. The fine nodule is excluded: it is not visible
+at 224 pixels, and text that the image does not support teaches a model to ignore the image.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ VISIBLE = tuple(name for name in Name if name is not Name.NODULE)
 
 
 def caption(findings: tuple[PhantomFinding, ...]) -> str:
-    """All findings, adjectives first: `mild cardiomegaly ; small left effusion`."""
+    """List the findings, adjectives first: `mild cardiomegaly ; small left effusion`."""
     parts = [" ".join([*_adjectives(f), _WORD[f.name]]) for f in findings if f.name in VISIBLE]
     return " ; ".join(parts) or "normal"
 
 
 def describe(findings: tuple[PhantomFinding, ...]) -> str:
-    """Every finding in a fixed order with its state: `cardiomegaly none ; effusion small left`."""
+    """List every finding in a fixed order with its state: `cardiomegaly none ; effusion small left`."""
     parts = []
     for name in VISIBLE:
         states = [" ".join(_adjectives(f)) or "present" for f in findings if f.name is name]
@@ -128,10 +128,10 @@ _NEITHER = ("There is no {0} or {1} on this image.", "No {1} or {0} is present."
 
 
 def statements(findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -> tuple[str, str]:
-    """A question that names topics, and one sentence on each, in its order.
+    """Draw a question that names topics, and its answer: one sentence per topic, in the order of the question.
 
-    The sentences use the words of radiology in another order than any report of the demo does, so that fine-tuning
-    finds the words known, as it would in a language model that has read the world, and has only the style to teach.
+    The answers use the vocabulary of radiology, but no sentence of the demo's reports. Fine-tuning then only has to
+    teach the style, as with a language model that was pre-trained on general text.
     """
     match rng.choice(["normal", "either", "twice", "all twice", "each"], p=[0.08, 0.1, 0.25, 0.4, 0.17]):
         case "normal":
@@ -145,11 +145,11 @@ def statements(findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -
             return f"answer en {_TOPIC[first]} or {_TOPIC[second]} ?", _either(first, second, findings, rng)
         case "twice":
             topics = _topics(rng, most=len(VISIBLE))
-            asked = " , ".join(_TOPIC[name] for name in topics)
-            return f"answer en findings : {asked} ; impression ?", _said_twice(topics, findings, rng)
+            listed = " , ".join(_TOPIC[name] for name in topics)
+            return f"answer en findings : {listed} ; impression ?", _two_sections(topics, findings, rng)
         case "all twice":
-            # As for a report: nothing in the question says what comes next.
-            return "answer en findings ; impression ?", _said_twice(_topics(rng, least=len(VISIBLE)), findings, rng)
+            # As for a report, the question does not list the topics of the answer.
+            return "answer en findings ; impression ?", _two_sections(_topics(rng, least=len(VISIBLE)), findings, rng)
         case _:
             topics = _topics(rng, most=4)
             return f"answer en {' , '.join(_TOPIC[name] for name in topics)} ?", _each(topics, findings, rng)
@@ -159,34 +159,34 @@ def _topics(rng: np.random.Generator, *, least: int = 1, most: int = len(VISIBLE
     return [VISIBLE[i] for i in rng.permutation(len(VISIBLE))[: int(rng.integers(least, most + 1))]]
 
 
-def _said_twice(topics: list[Name], findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -> str:
-    """A sentence on each topic, and again one on each topic that was found: half of the time the same sentence.
+def _two_sections(topics: list[Name], findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -> str:
+    """Write one sentence per topic, then a second one for each topic that is present, half of the time the same.
 
-    An impression says again what the findings said, often in other words: to agree with itself is to be learned, and
-    over as long a text as a report.
+    An impression repeats the findings, often in different words. This task teaches the model to keep two sections
+    consistent over the length of a report.
     """
     first: list[str] = []
-    again: list[str] = []
+    repeated: list[str] = []
     for name in topics:
         found = [f for f in findings if f.name is name]
         if not found:
             first.append(_state(name, None, rng))
         for finding in found:
             first.append(_state(name, finding, rng))
-            again.append(first[-1] if rng.random() < 0.5 else _state(name, finding, rng))
-    return f"FINDINGS: {' '.join(first)} IMPRESSION: {' '.join(again) or _pick(_NORMAL, rng)}"
+            repeated.append(first[-1] if rng.random() < 0.5 else _state(name, finding, rng))
+    return f"FINDINGS: {' '.join(first)} IMPRESSION: {' '.join(repeated) or _pick(_NORMAL, rng)}"
 
 
 def _each(topics: list[Name], findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -> str:
-    said: list[str] = []
+    sentences: list[str] = []
     for name in topics:
         found = [f for f in findings if f.name is name]
-        said.extend(_state(name, finding, rng) for finding in found or (None,))
-    return " ".join(said)
+        sentences.extend(_state(name, finding, rng) for finding in found or (None,))
+    return " ".join(sentences)
 
 
 def _either(first: Name, second: Name, findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -> str:
-    """Both denied in one sentence where neither is there."""
+    """Deny both in one sentence if neither is present."""
     if any(f.name in (first, second) for f in findings):
         return _each([first, second], findings, rng)
     if {first, second} == {Name.OEDEMA, Name.OPACITY}:
@@ -215,7 +215,7 @@ def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
 def detect(
     findings: tuple[PhantomFinding, ...], masks: dict[PhantomFinding, NDArray[np.bool_]], rng: np.random.Generator
 ) -> tuple[str, str]:
-    """A finding and its box as `<locNNNN>` tokens: y0, x0, y1, x1 in 1024ths, as PaliGemma writes them."""
+    """Draw a finding and write its box in PaliGemma's format: `<locNNNN>` for y0, x0, y1, x1, in units of 1/1024."""
     visible = [f for f in findings if f.name in VISIBLE and masks[f].any()]
     if not visible:
         return "detect effusion", "none"

@@ -1,4 +1,4 @@
-"""What a phantom can have, and how often: the ground truth of every phantom study."""
+"""The findings of phantoms and their prevalence: the ground truth of every phantom study."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Size = Literal["small", "large", "mild", "severe", ""]
 
 
 class Name(StrEnum):
-    """The findings, in the order in which reports mention them."""
+    """Names of findings, in the order of a report."""
 
     CARDIOMEGALY = "cardiomegaly"
     OEDEMA = "oedema"
@@ -28,11 +28,11 @@ class Name(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class PhantomFinding:
-    """One finding. `side` is the patient's: the patient's left is on the right of the picture.
+    """One finding. `side` is the patient's: the patient's left is on the right of the image.
 
     Args:
-        size: `small` or `large` for what has an extent, `mild` or `severe` for what has a degree, else empty.
-        doubtful: so faint that a reader would only call it possible.
+        size: `small` or `large` for an extent, `mild` or `severe` for a degree, empty for findings without either.
+        doubtful: the finding is faint, and the report calls it possible.
     """
 
     name: Name
@@ -43,11 +43,11 @@ class PhantomFinding:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What `finding_f1` compares: name, side and size."""
+        """Name, side and size, which `finding_f1` compares."""
         return (self.name.value, self.side, self.size)
 
 
-# Probability of each finding in a study that is not normal. Drawn until at least one is there.
+# Probability of each finding in an abnormal study. Sampling repeats until at least one finding is present.
 _PREVALENCE = {
     Name.CARDIOMEGALY: 0.40,
     Name.OEDEMA: 0.20,
@@ -63,16 +63,16 @@ _DOUBTFUL = 0.25
 
 
 def sample_findings(rng: np.random.Generator, *, normal: float = 0.4) -> tuple[PhantomFinding, ...]:
-    """Draw the findings of one study, sorted as reports mention them.
+    """Sample the findings of one study, in the order of a report.
 
     Args:
-        rng: where chance comes from.
-        normal: probability that there are none.
+        rng: source of randomness.
+        normal: probability of a study without findings.
     """
     if rng.random() < normal:
         return ()
     while True:
-        # A list: the order of a set of strings, and with it the draws below, would differ from process to process.
+        # A list, because the order of a set of strings, and so of the draws below, differs between processes.
         present = [name for name, probability in _PREVALENCE.items() if rng.random() < probability]
         if present:
             return tuple(sorted((f for name in present for f in _detail(name, rng)), key=report_order))
@@ -114,7 +114,7 @@ def _detail(name: Name, rng: np.random.Generator) -> list[PhantomFinding]:
 
 
 def masked(findings: tuple[PhantomFinding, ...]) -> tuple[PhantomFinding, ...]:
-    """Without what another finding hides: an opacity or a nodule under a large effusion or in a collapsed lung."""
+    """Remove opacities and nodules that a large effusion or a collapsed lung hides."""
     hidden = {
         (f.side, zone)
         for f in findings

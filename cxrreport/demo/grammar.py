@@ -1,15 +1,15 @@
-"""Reports of phantoms, with the entity graph of every sentence known by construction.
+"""Reports of phantoms, whose entity graphs are known by construction.
 
-A template is a sentence whose words carry their annotation in RadGraph's schema (Jain et al. 2021, arXiv 2106.14463):
+A template is a sentence with its annotation in RadGraph's schema (Jain et al. 2021, arXiv 2106.14463):
 
     "There is a {size}/O>effusion {side}/A>pleural pleural/A effusion/O@pleural ."
 
 `word/LABEL` is an entity with label A (anatomy), O (observation, definitely present), N (definitely absent) or U
-(uncertain); `>word` says that it modifies, `@word` that it is located at, `~word` that it is suggestive of another
-entity of the same sentence. Words joined by `_` are one entity. So text and graph cannot drift apart.
+(uncertain). `>word`, `@word` and `~word` are relations to another entity of the same sentence: modify, located at and
+suggestive of. Words joined by `_` are one entity. Text and graph come from one source and always agree.
 
-House styles are sets of templates: a reader keeps one style through a report, and says an opacity again in the words of
-the findings.
+House styles are sets of templates. One report uses one style, and its impression describes an opacity in the same words
+as its findings.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RELATIONS = {">": "modify", "@": "located_at", "~": "suggestive_of"}
 
 @dataclass(frozen=True, slots=True)
 class TemplateEntity:
-    """An entity over tokens `start` to `end`, both included."""
+    """An entity that spans tokens `start` to `end`, inclusive."""
 
     start: int
     end: int
@@ -46,7 +46,7 @@ class TemplateEntity:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """`entities[head]` stands in relation `kind` to `entities[tail]`."""
+    """A relation of type `kind` from `entities[head]` to `entities[tail]`."""
 
     head: int
     tail: int
@@ -55,7 +55,7 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedText:
-    """Tokens as `radgraph-xl` splits the text (wordpunct), and their graph."""
+    """A tokenised text (wordpunct, as `radgraph-xl` splits it) and its graph."""
 
     tokens: tuple[str, ...]
     entities: tuple[TemplateEntity, ...]
@@ -63,13 +63,13 @@ class AnnotatedText:
 
     @property
     def text(self) -> str:
-        """The tokens as a person would type them."""
+        """The tokens joined with normal spacing."""
         return re.sub(r" ([.,:])", r"\1", " ".join(self.tokens)).replace(" - ", "-")
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenReport:
-    """A report as text by section, and the graph of findings and impression together."""
+    """The sections of a report, and one graph of its findings and impression."""
 
     report: Report
     graph: AnnotatedText
@@ -79,7 +79,7 @@ _WORD = re.compile(r"(?P<text>[^/]+)(?:/(?P<label>[AONU])(?P<links>(?:[>@~][^>@~
 
 
 def annotate(template: str) -> AnnotatedText:
-    """Read one template, slots already filled; its first letter becomes a capital."""
+    """Parse a template whose slots are filled, and capitalise its first letter."""
     tokens: list[str] = []
     entities: list[TemplateEntity] = []
     links: list[tuple[int, str, str]] = []
@@ -103,7 +103,7 @@ def annotate(template: str) -> AnnotatedText:
 
 
 def join(texts: Iterable[AnnotatedText]) -> AnnotatedText:
-    """One text after the other, with one graph."""
+    """Concatenate texts and their graphs."""
     tokens: list[str] = []
     entities: list[TemplateEntity] = []
     relations: list[Relation] = []
@@ -184,7 +184,7 @@ HOUSE_STYLES: dict[str, tuple[float, Style]] = {
     "formal": (0.15, _FORMAL),
 }
 
-# Sentences that no report of the demo uses, to see whether the tiny RadGraph has learned more than its templates.
+# Sentences that no report of the demo uses. They test whether the tiny RadGraph generalises beyond its templates.
 _HELD_OUT: Style = _PLAIN | {
     "cardiomegaly": "{size}/O>enlargement enlargement/O@heart of the heart/A is noted .",
     "no cardiomegaly": "The heart/A is normal/O@heart in size/A>heart .",
@@ -204,8 +204,8 @@ _HELD_OUT: Style = _PLAIN | {
     "impression normal": "The chest/A is normal/O@chest .",
 }
 
-# What each held-out sentence teaches in another form, so that a model of two layers can learn its words at all.
-_TEACHING: Style = _PLAIN | {
+# Training sentences with the vocabulary of the held-out ones, which a two-layer model could not learn otherwise.
+_TRAINING_ONLY: Style = _PLAIN | {
     "cardiomegaly": "{size}/O>enlargement enlargement/O@heart of the heart/A is seen .",
     "no cardiomegaly": "Heart/A is normal/O@heart .",
     "oedema": "There is evidence of {size}/O>edema pulmonary/A edema/O@pulmonary .",
@@ -262,7 +262,7 @@ def findings_section(
     prior: tuple[PhantomFinding, ...] | None,
     rng: np.random.Generator,
 ) -> list[AnnotatedText]:
-    """The sentences of FINDINGS: heart, lungs, pleura, devices, and now and then a word on the prior study."""
+    """Write the FINDINGS: heart, lungs, pleura, devices, and sometimes a comparison with the prior study."""
     by_name: dict[Name, list[PhantomFinding]] = {name: [] for name in Name}
     for finding in findings:
         by_name[finding.name].append(finding)
@@ -297,7 +297,7 @@ def findings_section(
 
 
 def impression_section(findings: tuple[PhantomFinding, ...], style: Style) -> list[AnnotatedText]:
-    """The sentences of IMPRESSION: every finding but devices, or that there is none."""
+    """Write the IMPRESSION: every finding except devices, or a statement that the study is normal."""
     pathological = [f for f in findings if f.name not in (Name.TUBE, Name.PACEMAKER)]
     if pathological:
         return [_sentence(style, f"impression {_keyed(f)}", f) for f in pathological]
@@ -314,10 +314,10 @@ def write_report(
     """Write the report of a study.
 
     Args:
-        findings: what the study has.
-        rng: for the indication and the words on the prior study.
-        style: one of `HOUSE_STYLES`.
-        prior: findings of the patient's study before this one; None where there is none.
+        findings: findings of the study.
+        rng: source of randomness for the indication and the comparison.
+        style: name in `HOUSE_STYLES`.
+        prior: findings of the patient's previous study, `None` for a first study.
     """
     templates = HOUSE_STYLES[style][1]
     found = findings_section(findings, templates, prior, rng)
@@ -333,17 +333,17 @@ def write_report(
 
 
 def sample_style(rng: np.random.Generator) -> str:
-    """Draw a house style by its share."""
+    """Draw the name of a house style according to its probability."""
     return str(rng.choice(list(HOUSE_STYLES), p=[share for share, _ in HOUSE_STYLES.values()]))
 
 
 def sample_annotated(rng: np.random.Generator, *, templates: Templates) -> AnnotatedText:
-    """A text with its graph, to train the tiny RadGraph on (`seen`) or to test it (`held-out`).
+    """Draw an annotated text to train (`seen`) or test (`held-out`) the tiny RadGraph.
 
-    `seen` mixes the house styles sentence by sentence and shuffles the order; `held-out` takes the sentences that only
-    this function knows.
+    `seen` mixes the house styles sentence by sentence and shuffles the order. `held-out` uses FINDINGS templates that
+    occur in no report and no training text.
     """
-    styles = [_HELD_OUT] if templates == "held-out" else [_PLAIN, _TERSE, _FORMAL, _TEACHING]
+    styles = [_HELD_OUT] if templates == "held-out" else [_PLAIN, _TERSE, _FORMAL, _TRAINING_ONLY]
     findings = sample_findings(rng, normal=0.15)
     prior = sample_findings(rng, normal=0.3) if rng.random() < 0.5 else None
     mixed = {key: styles[int(rng.integers(len(styles)))][key] for key in _PLAIN}

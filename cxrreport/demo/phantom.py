@@ -1,7 +1,7 @@
-"""Drawings of a chest radiograph, with anatomy that varies and findings whose place is known.
+"""Synthetic chest radiographs with varying anatomy and findings at known positions.
 
-A phantom is drawn from formulas in normalised coordinates, x and y in [-1, 1], y down, so that any size in pixels
-shows the same picture. The patient's left is at positive x. Bright is dense, as on a MONOCHROME2 image.
+A phantom is drawn from formulas in normalised coordinates, x and y in [-1, 1] with y pointing down, so that it looks
+the same at any resolution. The patient's left is at positive x. Dense tissue is bright, as in MONOCHROME2.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _DIAPHRAGM_Y = 0.46
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """How this patient is built and positioned. Lengths in normalised units, angles in radians."""
+    """Anatomy and position of one patient. Lengths are in normalised units, angles in radians."""
 
     rotation: float
     scale: float
     shift_x: float
     shift_y: float
     width: float
-    """Width of the thorax, 1 for the average."""
+    """Width of the thorax relative to the average."""
     cardiothoracic: float
-    """Half-width of the heart of a patient without cardiomegaly."""
+    """Half-width of the heart without cardiomegaly."""
     soft_tissue: float
     """Grey added by the chest wall."""
     rib_phase: float
@@ -43,7 +43,7 @@ class Anatomy:
 
 
 def sample_anatomy(rng: np.random.Generator) -> Anatomy:
-    """Draw one patient's anatomy and pose."""
+    """Sample the anatomy and position of one patient."""
     return Anatomy(
         rotation=float(rng.normal(0, 0.025)),
         scale=float(rng.uniform(0.93, 1.06)),
@@ -64,8 +64,8 @@ class Drawing:
     """A drawn phantom.
 
     Args:
-        grey: float32[H, W] in [0, 1], bright is dense, without detector noise.
-        masks: for each finding the area it covers, bool[H, W].
+        grey: float32[H, W] in [0, 1], dense tissue bright, without detector noise.
+        masks: bool[H, W], the area of each finding.
     """
 
     grey: Plane
@@ -73,13 +73,13 @@ class Drawing:
 
 
 def _soft(distance: NDArray[np.floating], edge: float) -> Plane:
-    """Smooth step: 0 far below zero, 1 far above, over about `edge`. float32[H, W]."""
+    """Linear step from 0 to 1, centred on distance 0 and twice `edge` wide. float32[H, W]."""
     step: Plane = np.clip(distance / (2 * edge) + 0.5, 0.0, 1.0).astype(np.float32)
     return step
 
 
 def _ellipse(x: Plane, y: Plane, cx: float, cy: float, rx: float, ry: float) -> Plane:
-    """Distance from the centre in radii: 1 on the outline. float32[H, W]."""
+    """Distance from the centre in units of the radii, 1 on the outline. float32[H, W]."""
     distance: Plane = np.sqrt(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2)
     return distance
 
@@ -88,11 +88,11 @@ def draw(anatomy: Anatomy, findings: tuple[PhantomFinding, ...], height: int, wi
     """Draw a phantom of `height` x `width` pixels.
 
     Args:
-        anatomy: the patient.
-        findings: what the patient has.
-        height: pixels.
-        width: pixels.
-        seed: for the places of the findings within their zones; the same seed puts them at the same place at any size.
+        anatomy: anatomy and position of the patient.
+        findings: findings to draw.
+        height: number of rows.
+        width: number of columns.
+        seed: seed for the positions of the findings within their zones, which do not depend on the resolution.
     """
     u = np.linspace(-1 + 1 / width, 1 - 1 / width, width, dtype=np.float32)[None, :]
     v = np.linspace(-1 + 1 / height, 1 - 1 / height, height, dtype=np.float32)[:, None]
@@ -103,15 +103,15 @@ def draw(anatomy: Anatomy, findings: tuple[PhantomFinding, ...], height: int, wi
     grey, lungs = _chest(anatomy, x, y)
     masks: dict[PhantomFinding, NDArray[np.bool_]] = {}
     for finding in sorted(findings, key=lambda f: _PAINT_ORDER.index(f.name)):
-        # Every finding has its own stream, so that one more finding does not move the others.
-        own = np.random.default_rng([seed, *finding.name.encode(), *finding.side.encode()])
-        grey, area = _paint(finding, anatomy, grey, lungs, x, y, own)
+        # One random stream per finding, so that adding a finding does not move the others.
+        stream = np.random.default_rng([seed, *finding.name.encode(), *finding.side.encode()])
+        grey, area = _paint(finding, anatomy, grey, lungs, x, y, stream)
         masks[finding] = area > 0.4
     return Drawing(np.clip(grey, 0.0, 1.0), {f: masks[f] for f in findings})
 
 
 def _chest(anatomy: Anatomy, x: Plane, y: Plane) -> tuple[Plane, Plane]:
-    """A chest without findings, and its lung fields, both float32[H, W]."""
+    """Draw a chest without findings; returns the image and its lung fields, both float32[H, W]."""
     ax = np.abs(x)
     body = _soft(1.02 - ax - 0.9 * np.clip(-0.62 - y, 0, None) * (ax > 0.25), 0.03)
     grey = body * (0.60 + anatomy.soft_tissue) + 0.02
@@ -158,7 +158,7 @@ _PAINT_ORDER = (
 def _paint(
     finding: PhantomFinding, anatomy: Anatomy, grey: Plane, lungs: Plane, x: Plane, y: Plane, rng: np.random.Generator
 ) -> tuple[Plane, Plane]:
-    """Paint one finding: the new picture and the finding's cover in [0, 1], both float32[H, W]."""
+    """Add one finding; returns the new image and the finding's coverage in [0, 1], both float32[H, W]."""
     sign = {"left": 1.0, "right": -1.0, "": 0.0}[finding.side]
     large = finding.size in ("large", "severe")
     hemithorax = (x * sign > 0.05).astype(np.float32) if sign else np.float32(1.0)
@@ -188,7 +188,7 @@ def _paint(
             near = _soft(1 - _ellipse(x, y, cx, cy, 0.03, 0.03), 0.15)
             return (grey + 0.3 * disc).astype(np.float32), near
         case Name.PNEUMOTHORAX:
-            # The collapsed lung is an ellipse pulled towards the hilum and down; the gap around it has no markings.
+            # The collapsed lung is an ellipse shifted down and towards the hilum; the gap around it has no markings.
             reach = rng.uniform(0.50, 0.56) if large else rng.uniform(0.76, 0.80)
             edge = _ellipse(x, y, sign * (_LUNG_X - 0.08), _LUNG_Y + 0.16, _LUNG_RX, _LUNG_RY) - float(reach)
             gap = _soft(edge, 0.02) * lungs * hemithorax
@@ -215,12 +215,12 @@ def _paint(
 
 
 def expose(grey: Plane, rng: np.random.Generator, *, noise: float) -> Plane:
-    """What a detector makes of a drawing: another gamma and gain, and noise. float32[H, W] in [0, 1].
+    """Simulate a detector with a random gamma, gain and offset, and Gaussian noise. float32[H, W] in [0, 1].
 
     Args:
         grey: float32[H, W] in [0, 1].
-        rng: where chance comes from.
-        noise: standard deviation per pixel, in grey.
+        rng: source of randomness.
+        noise: standard deviation of the noise, in grey values.
     """
     gamma, gain, offset = rng.uniform(0.85, 1.2), rng.uniform(0.88, 1.05), rng.uniform(-0.02, 0.05)
     seen = gain * np.power(grey, gamma, dtype=np.float32) + offset
@@ -228,7 +228,7 @@ def expose(grey: Plane, rng: np.random.Generator, *, noise: float) -> Plane:
 
 
 def draw_lateral(anatomy: Anatomy, height: int, width: int) -> Plane:
-    """A side view without findings, for view choice to have something to leave out. float32[H, W] in [0, 1]."""
+    """Draw a lateral view without findings, which `ingest` has to exclude. float32[H, W] in [0, 1]."""
     x = np.linspace(-1 + 1 / width, 1 - 1 / width, width, dtype=np.float32)[None, :]
     y = np.linspace(-1 + 1 / height, 1 - 1 / height, height, dtype=np.float32)[:, None]
     body = _soft(1 - _ellipse(x, y, 0.0, 0.1, 0.78 * anatomy.width, 1.2), 0.06)

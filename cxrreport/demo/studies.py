@@ -1,8 +1,8 @@
-"""Phantom studies on disk: true DICOM files and reports, laid out as MIMIC-CXR is.
+"""Phantom studies on disk: valid DICOM files and reports in the layout of MIMIC-CXR.
 
-`write_studies` makes `files/p10/p10000001/s50000001/<dicom_id>.dcm`, `s50000001.txt` beside the study's folder, the
-split and metadata tables of MIMIC-CXR 2.0.0, and two files that MIMIC-CXR has not: `findings.json` (the truth by
-study id) and `graphs.jsonl` (the entity graph of each report). The same seed writes the same studies, byte for byte.
+`write_studies` writes `files/p10/p10000001/s50000001/<dicom_id>.dcm`, `s50000001.txt` beside the study's folder, the
+split and metadata tables of MIMIC-CXR 2.0.0, and two files that MIMIC-CXR does not have: `findings.json` (true findings
+by study id) and `graphs.jsonl` (entity graph of each report). The same seed gives the same files, byte for byte.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ _SYNTAXES: tuple[tuple[UID, float], ...] = (
     (RLELossless, 0.10),
     (JPEG2000Lossless, 0.10),
 )
-# Sizes of real detectors, rows x columns.
+# Image sizes of real detectors, rows x columns.
 _DETECTORS = ((2544, 3056), (3056, 2544), (2022, 2022), (1760, 1760))
 
 
 @dataclass(frozen=True, slots=True)
 class PhantomStudy:
-    """One study before it is drawn."""
+    """Everything that determines the files of one study."""
 
     patient_id: str
     study_id: str
@@ -73,13 +73,13 @@ class PhantomStudy:
 
 
 def plan_studies(patients: int, seed: int, *, smallest: int, full_size: int) -> list[PhantomStudy]:
-    """Invent patients and their studies.
+    """Sample patients and their studies.
 
     Args:
-        patients: how many; a fifth is for testing, a twentieth for validation, whole patients each.
-        seed: the same seed gives the same studies.
-        smallest: least side of the bulk of the images, pixels.
-        full_size: how many studies get the size of a real detector.
+        patients: number of patients; 20% of them are for testing and 10% for validation.
+        seed: random seed.
+        smallest: shortest side of the images in pixels, except for the full-size ones.
+        full_size: number of studies with the image size of a real detector.
     """
     rng = np.random.default_rng([seed, 0])
     studies: list[PhantomStudy] = []
@@ -116,14 +116,14 @@ def plan_studies(patients: int, seed: int, *, smallest: int, full_size: int) -> 
 
 
 def _follow(prior: tuple[PhantomFinding, ...], rng: np.random.Generator) -> tuple[PhantomFinding, ...]:
-    """Findings of a later study: each old one stays more often than not, some new ones come."""
+    """Sample the findings of a follow-up study: earlier ones persist with probability 0.6 (pacemakers always)."""
     kept = [f for f in prior if f.name is Name.PACEMAKER or rng.random() < 0.6]
     names = {f.name for f in kept}
     return tuple(sorted([*kept, *(f for f in sample_findings(rng, normal=0.6) if f.name not in names)]))
 
 
 def _again(anatomy: Anatomy, rng: np.random.Generator) -> Anatomy:
-    """The same patient, positioned anew."""
+    """Return the same patient in a new position."""
     pose = sample_anatomy(rng)
     values = asdict(anatomy) | {name: getattr(pose, name) for name in ("rotation", "scale", "shift_x", "shift_y")}
     return Anatomy(**values)
@@ -132,14 +132,14 @@ def _again(anatomy: Anatomy, rng: np.random.Generator) -> Anatomy:
 def write_studies(
     folder: Path, *, patients: int, seed: int, smallest: int, full_size: int, workers: int, progress: Progress
 ) -> list[PhantomStudy]:
-    """Write the whole data set into `folder`; see the module. Files that are there already are kept.
+    """Write the data set that the module's docstring describes. Images and reports that exist already are kept.
 
     Raises:
         OutputError: the disk is full.
     """
     studies = plan_studies(patients, seed, smallest=smallest, full_size=full_size)
     done = 0
-    # Spawned, as torch's threads in the parent would not survive a fork.
+    # Spawned, because torch's threads do not survive a fork.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for _ in pool.map(_write_study, [folder] * len(studies), studies, chunksize=8):
             done += 1
@@ -174,7 +174,7 @@ def write_studies(
 
 
 def example(seed: int = 0) -> bytes:
-    """The content of one DICOM file, a phantom of about 100 x 100 pixels, as an example of what may be given."""
+    """Return an example DICOM file: a phantom of about 100 x 100 pixels."""
     (study, *_) = plan_studies(1, seed, smallest=96, full_size=0)
     content = io.BytesIO()
     _dicom(study, lateral=False).save_as(content, enforce_file_format=True)
@@ -182,7 +182,7 @@ def example(seed: int = 0) -> bytes:
 
 
 def read_truth(folder: Path) -> dict[str, frozenset[tuple[str, str, str]]]:
-    """Known findings of every study, as `PhantomFinding.key`."""
+    """Read the true findings of every study, as `PhantomFinding.key`."""
     known = json.loads((folder / TRUTH).read_text(encoding="utf-8"))
     return {study: frozenset(tuple(key) for key in keys) for study, keys in known.items()}
 
@@ -226,13 +226,13 @@ def _write_study(folder: Path, study: PhantomStudy) -> None:
 
 
 def _dicom(study: PhantomStudy, lateral: bool) -> Dataset:
-    """The study's frontal or lateral image as a CR or DX object (PS3.3 A.2, A.26)."""
+    """Encode the frontal or lateral image of a study as a CR or DX object (PS3.3 A.2, A.26)."""
     rng = np.random.default_rng([study.seed, int(lateral)])
     if lateral:
         grey = draw_lateral(study.anatomy, study.rows, study.columns)
     else:
         grey = draw(study.anatomy, study.findings, study.rows, study.columns, study.seed).grey
-    # Noise per pixel grows with resolution, as each pixel catches fewer photons.
+    # Noise per pixel grows with resolution, because each pixel receives fewer photons.
     grey = expose(grey, rng, noise=0.012 * min(study.rows, study.columns) / 224)
     digital = bool(rng.random() < 0.5)
     inverted = bool(rng.random() < 0.3)
@@ -242,7 +242,7 @@ def _dicom(study: PhantomStudy, lateral: bool) -> Dataset:
     stored = _store(dataset, grey, inverted, rng)
     syntax = list(_SYNTAXES)[int(rng.choice(len(_SYNTAXES), p=[share for _, share in _SYNTAXES]))][0]
     if min(stored.shape) > 1500:
-        syntax = ExplicitVRLittleEndian  # the pure-Python encoders need many seconds for a full-size image
+        syntax = ExplicitVRLittleEndian  # the pure-Python encoders take many seconds for a full-size image
     native = syntax if not syntax.is_encapsulated else ExplicitVRLittleEndian
     dataset.file_meta.TransferSyntaxUID = native
     dataset.PixelData = stored.tobytes()
@@ -280,7 +280,7 @@ def _identify(dataset: Dataset, study: PhantomStudy, lateral: bool, digital: boo
 
 
 def _store(dataset: Dataset, grey: NDArray[np.float32], inverted: bool, rng: np.random.Generator) -> NDArray[np.uint16]:
-    """Stored values for a picture in grey, and the attributes by which a reader gets back to it (PS3.3 C.7.6.3)."""
+    """Return the stored values of a grey image, and set the attributes needed to display them (PS3.3 C.7.6.3)."""
     bits = int(rng.choice([10, 12, 14, 15]))
     top = 2**bits - 1
     low, high = int(rng.uniform(0.02, 0.15) * top), int(rng.uniform(0.7, 0.95) * top)

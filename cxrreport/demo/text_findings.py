@@ -1,4 +1,4 @@
-"""Findings read back from text: what a generated report asserts, and whether its two sections agree."""
+"""Findings that the text of a phantom report asserts, and contradictions between its findings and impression."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _COMPARED = re.compile(r"\b(?:unchanged|increased|decreased)\b")
 
 
 def read_findings(text: str) -> Keys:
-    """Findings that a report or a caption of a phantom asserts, as `PhantomFinding.key`.
+    """Extract the findings that a report or caption of a phantom asserts, as `PhantomFinding.key`.
 
-    Sentences with `no` or `none` deny what they name, and sentences on the prior study only repeat what another one
-    says. A sentence that names a finding but no side, where there should be one, yields a key that matches nothing.
+    Sentences with `no`, `none` or `nor` are negations. Comparisons with the prior study repeat another sentence and are
+    skipped. If a finding needs a side and the sentence has none, the side is `?`, which matches no true finding.
     """
     found = set()
     for sentence in re.split(r"[.;]", text.lower()):
@@ -41,7 +41,7 @@ def read_findings(text: str) -> Keys:
                 continue
             if name in (Name.TUBE, Name.CARDIOMEGALY, Name.OEDEMA):
                 sides = [""]
-            # `describe` may name two of a kind at once: "effusion small left and large right".
+            # `describe` can list two findings of one name together: "effusion small left and large right".
             for index, side in enumerate(sides or ["?"]):
                 size = sizes[min(index, len(sizes) - 1)] if sizes else ""
                 found.add((name.value, side, "" if name in (Name.NODULE, Name.TUBE, Name.PACEMAKER) else size))
@@ -49,9 +49,9 @@ def read_findings(text: str) -> Keys:
 
 
 def contradicts(findings: str, impression: str) -> bool:
-    """True where the impression asserts what the findings do not, or calls a study normal that they do not.
+    """Check whether the impression asserts a finding that the findings lack, or none although they have a disease.
 
-    What the impression leaves out is no contradiction, nor is a device that it does not repeat.
+    An impression that omits some of the findings, or a device, does not contradict them.
     """
     found, concluded = read_findings(findings), read_findings(impression)
     diseases = {key for key in found if key[0] not in (Name.TUBE, Name.PACEMAKER)}

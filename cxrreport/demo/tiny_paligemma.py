@@ -1,9 +1,9 @@
-"""How the project's tiny PaliGemma 2 is made: `python -m cxrreport.demo.tiny_paligemma --out DIR --seed 0`.
+"""Pre-train the project's tiny PaliGemma 2: `python -m cxrreport.demo.tiny_paligemma --out DIR --seed 0`.
 
-transformers' own classes (SigLIP tower, linear projector, Gemma 2 with grouped queries), a tokenizer trained here with
-the special tokens of the real one in miniature, and pre-training in two stages on phantoms that are drawn on the spot:
-the vision tower alone on the places and sizes of the findings, then projector and language model on the texts of
-`captions`, over the features that the tower has learned. Two cores and about an hour are enough.
+The model uses the classes of transformers (SigLIP tower, linear projector, Gemma 2 with grouped queries) and a small
+tokenizer with the same kinds of special tokens as the real one. It is pre-trained on phantoms in two stages: first the
+vision tower, on the position and size of the findings, then projector and language model, on the texts of `captions`
+and the features of the frozen tower. This takes about an hour on two cores.
 """
 
 from __future__ import annotations
@@ -67,18 +67,18 @@ PLACES = (
     PhantomFinding(Name.TUBE),
     *(PhantomFinding(Name.PACEMAKER, side) for side in _SIDES),
 )
-"""What the vision tower learns to find, patch by patch.
+"""Classes that the vision tower learns to predict for every patch.
 
-Side and zone are part of it: a tower that is only asked where a finding is may forget, in its last layer, where the
-patch itself lies, and the language model then has nothing to tell left from right by.
+They include side and zone. Without these, the last layer of the tower may lose the position of a patch, and the
+language model could not distinguish left from right.
 """
 
 Case = tuple[tuple[PhantomFinding, ...], dict[PhantomFinding, NDArray[np.bool_]]]
-"""The findings of a phantom, and the patches that each covers, bool[GRID, GRID]."""
+"""The findings of a phantom, and the patches that each one covers, bool[GRID, GRID]."""
 
 
 class Pool:
-    """Drawn phantoms in memory: images uint8[N, R, R], their findings, and where these are, patch by patch."""
+    """Phantoms in memory: images uint8[N, R, R], places bool[N, PLACES, GRID, GRID], and the findings of each."""
 
     def __init__(self, images: NDArray[np.uint8], places: NDArray[np.bool_], cases: list[Case]) -> None:
         self.images, self.places, self.cases = images, places, cases
@@ -105,7 +105,7 @@ def _draw_many(seed: int, count: int) -> Pool:
 
 
 def draw_pool(count: int, seed: int, workers: int) -> Pool:
-    """Draw `count` phantoms in `workers` processes; the result does not depend on their number."""
+    """Draw `count` phantoms in `workers` processes. The result does not depend on the number of processes."""
     chunk = 500
     sizes = [min(chunk, count - start) for start in range(0, count, chunk)]
     seeds = [seed * 1_000_003 + n for n in range(len(sizes))]
@@ -132,7 +132,7 @@ def _task(case: Case, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _pixels(images: NDArray[np.uint8], rng: np.random.Generator | None) -> torch.Tensor:
-    """float32[B, 3, R, R] in [-1, 1]; with `rng`, another gain, offset and contrast for each image."""
+    """Return float32[B, 3, R, R] in [-1, 1]; with `rng`, each image gets a random gain and offset."""
     pixels = torch.from_numpy(images).float().div_(127.5).sub_(1.0)
     if rng is not None:
         gain = torch.from_numpy(rng.uniform(0.85, 1.15, (len(images), 1, 1))).float()
@@ -142,7 +142,7 @@ def _pixels(images: NDArray[np.uint8], rng: np.random.Generator | None) -> torch
 
 
 def _batch(pairs: list[tuple[str, str]], layout: PromptLayout) -> Batch:
-    """The layout of `model.prompt`; the suffix keeps its locations, which a report would spell out."""
+    """Encode pairs as `model.prompt` does, but with `<loc>` in the suffix as special tokens, not as characters."""
     suffixes = [layout.tokenizer.encode(suffix, add_special_tokens=False) for _, suffix in pairs]
     return layout.collate_training(
         [
@@ -166,8 +166,8 @@ def _optimizer(
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """How much of what is taught; with the defaults it gives the committed weights."""
+class Pretraining:
+    """Settings of the pre-training. The defaults reproduce the committed weights."""
 
     seed: int = 0
     phantoms: int = 20000
@@ -178,28 +178,28 @@ class Course:
     workers: int = 2
 
 
-def pretrain(out: Path, course: Course) -> None:
-    """Make the checkpoint in `out`: weights, configuration, tokenizer, processor, `log.jsonl`, `provenance.json`."""
+def pretrain(out: Path, settings: Pretraining) -> None:
+    """Write the checkpoint to `out`: weights, configuration, tokenizer, processor, `log.jsonl`, `provenance.json`."""
     started = time.time()
-    torch.manual_seed(course.seed)
-    rng = np.random.default_rng(course.seed)
-    tokenizer = train_tokenizer(course.seed)
+    torch.manual_seed(settings.seed)
+    rng = np.random.default_rng(settings.seed)
+    tokenizer = train_tokenizer(settings.seed)
     config = build_config(tokenizer)
     prepare_config(config, softcap=False)
     model = model_without_weights(config, implementation(softcap=False))
     model.train()
-    pool = draw_pool(course.phantoms, course.seed + 1, course.workers)
+    pool = draw_pool(settings.phantoms, settings.seed + 1, settings.workers)
     log = _Log(started)
     logger.info("%d phantoms in %.0f s; %d parameters", len(pool), time.time() - started, model.num_parameters())
-    _teach_places(model.model.vision_tower, pool, course, rng, log)
+    _train_vision(model.model.vision_tower, pool, settings, rng, log)
     features = _features(model.model.vision_tower, pool)
     with fused(model, model.model.language_model, softcap=False):
-        _teach_texts(model, features, pool.cases, PromptLayout(tokenizer, PromptSettings(), GRID**2), course, rng, log)
+        _train_text(model, features, pool.cases, PromptLayout(tokenizer, PromptSettings(), GRID**2), settings, rng, log)
     _save(out, model, build_processor(tokenizer))
     provenance = {
         "script": "python -m cxrreport.demo.tiny_paligemma",
         "version": __version__,
-        **asdict(course),
+        **asdict(settings),
         "seconds": round(time.time() - started),
         "peak_memory_mb": round(peak_memory_mb(children=False)),
         "parameters": model.num_parameters(),
@@ -210,14 +210,14 @@ def pretrain(out: Path, course: Course) -> None:
     (out / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log.rows))
 
 
-def _teach_places(tower: Any, pool: Pool, course: Course, rng: np.random.Generator, log: _Log) -> None:
-    """First stage: the vision tower finds every finding, patch by patch, with a head that is thrown away."""
+def _train_vision(tower: Any, pool: Pool, settings: Pretraining, rng: np.random.Generator, log: _Log) -> None:
+    """Stage 1: train the vision tower to classify every patch, with a temporary linear head."""
     head = torch.nn.Linear(VISION_WIDTH, len(PLACES))
     weight = torch.tensor(3.0)
     parameters = [*tower.parameters(), *head.parameters()]
-    optimizer, schedule = _optimizer(parameters, 1e-3, course.vision_steps, 100)
-    for step in range(course.vision_steps):
-        chosen = rng.integers(len(pool), size=course.batch)
+    optimizer, schedule = _optimizer(parameters, 1e-3, settings.vision_steps, 100)
+    for step in range(settings.vision_steps):
+        chosen = rng.integers(len(pool), size=settings.batch)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             scores = head(tower(pixel_values=_pixels(pool.images[chosen], rng)).last_hidden_state)
         target = torch.from_numpy(pool.places[chosen]).flatten(2).transpose(1, 2).float()
@@ -227,20 +227,20 @@ def _teach_places(tower: Any, pool: Pool, course: Course, rng: np.random.Generat
     tower.requires_grad_(False)
 
 
-def _teach_texts(
+def _train_text(
     model: Any,
     features: torch.Tensor,
     cases: list[Case],
     layout: PromptLayout,
-    course: Course,
+    settings: Pretraining,
     rng: np.random.Generator,
     log: _Log,
 ) -> None:
-    """Second stage: projector and language model, whole, over the features of the frozen tower."""
+    """Stage 2: train all weights of projector and language model on the features of the frozen tower."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer, schedule = _optimizer(parameters, course.rate, course.steps, 200)
-    for step in range(course.steps):
-        chosen = rng.integers(len(cases), size=course.batch)
+    optimizer, schedule = _optimizer(parameters, settings.rate, settings.steps, 200)
+    for step in range(settings.steps):
+        chosen = rng.integers(len(cases), size=settings.batch)
         batch = _batch([_task(cases[i], rng) for i in chosen], layout)
         border = int((batch["token_type_ids"][0] == 0).sum())
         batch["attention_mask"] = border_mask(batch["attention_mask"], border)
@@ -249,23 +249,23 @@ def _teach_texts(
             images = image_arguments(model.model.multi_modal_projector(features[chosen]))
             hidden = model.model(
                 **batch, **images, prefix_length=border, use_cache=False
-            ).last_hidden_state  # from the last token of the prefix on, see `model.fused`
-            on = labels != IGNORED
-            logits = model.lm_head(hidden[:, :-1][on])
-        loss = functional.cross_entropy(logits.float(), labels[on])
+            ).last_hidden_state  # starts at the last token of the prefix, see `model.fused`
+            has_loss = labels != IGNORED
+            logits = model.lm_head(hidden[:, :-1][has_loss])
+        loss = functional.cross_entropy(logits.float(), labels[has_loss])
         _update(loss, optimizer, schedule, parameters)
         log("texts", step, loss)
 
 
 @torch.no_grad()
 def _features(tower: Any, pool: Pool) -> torch.Tensor:
-    """What the tower says of every phantom: bfloat16[N, patches, width]. It is frozen by then."""
-    kept = torch.empty((len(pool), GRID**2, VISION_WIDTH), dtype=torch.bfloat16)
+    """Compute the features of every phantom with the frozen tower: bfloat16[N, patches, width]."""
+    features = torch.empty((len(pool), GRID**2, VISION_WIDTH), dtype=torch.bfloat16)
     for start in range(0, len(pool), 32):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             pixels = _pixels(pool.images[start : start + 32], None)
-            kept[start : start + len(pixels)] = tower(pixel_values=pixels).last_hidden_state
-    return kept
+            features[start : start + len(pixels)] = tower(pixel_values=pixels).last_hidden_state
+    return features
 
 
 def _update(loss: torch.Tensor, optimizer: Any, schedule: Any, parameters: list[torch.nn.Parameter]) -> None:
@@ -277,7 +277,7 @@ def _update(loss: torch.Tensor, optimizer: Any, schedule: Any, parameters: list[
 
 
 class _Log:
-    """The loss of every fiftieth step, kept and said."""
+    """Record and log the loss of every fiftieth step."""
 
     def __init__(self, started: float) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -291,7 +291,7 @@ class _Log:
 
 
 def _save(out: Path, model: Any, processor: PaliGemmaProcessor) -> None:
-    """bfloat16 safetensors, and the configuration with Gemma 2's soft-capping, which a transfer switches off."""
+    """Save bfloat16 safetensors and the configuration with Gemma 2's soft-capping, which fine-tuning switches off."""
     copy = model_without_weights(model.config, implementation(softcap=False)).to(torch.bfloat16)
     copy.load_state_dict(model.state_dict())
     copy.config.text_config.attn_logit_softcapping = 50.0
@@ -305,7 +305,7 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Pre-train the tiny PaliGemma 2 on phantoms.")
     parser.add_argument("--out", type=Path, required=True)
-    for each in fields(Course):
+    for each in fields(Pretraining):
         parser.add_argument(f"--{each.name.replace('_', '-')}", type=type(each.default), default=each.default)
     given = vars(parser.parse_args())
-    pretrain(given.pop("out"), Course(**given))
+    pretrain(given.pop("out"), Pretraining(**given))

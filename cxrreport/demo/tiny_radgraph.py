@@ -1,13 +1,12 @@
-"""Make the project's own RadGraph: a small model in the published format, trained on the phantoms' grammar.
+"""Train the project's tiny RadGraph: a small model in the published format, for the phantoms' grammar.
 
     python -m cxrreport.demo.tiny_radgraph --out FOLDER --seed 0
 
-It is the `radgraph` package's own model (DyGIE++ with its span, entity and relation modules) on a BERT of two layers,
-with a tokenizer of the same words. It knows the phantoms' reports and nothing else, so its archive
-carries `provenance.json` with `"synthetic": true`, and every score made with it says so.
+It is the model of the `radgraph` package (DyGIE++ with its span, entity and relation modules) on a two-layer BERT whose
+vocabulary is that of the grammar and the filler words. It is only valid for reports of phantoms: its archive
+contains `provenance.json` with `"synthetic": true`, and every score computed with it is labelled synthetic.
 
-To learn what stands between the words of a template rather than the template, it sees filler words of other sentences
-in the place of some words that carry no entity.
+Training replaces some words outside of entities by filler words, so that the model does not memorise the templates.
 """
 
 from __future__ import annotations
@@ -48,14 +47,14 @@ MODEL_TYPE = "radgraph-xl"
 WIDTH = 96
 LAYERS = 2
 MAX_SPAN_WIDTH = 4
-"""Longest entity, tokens; the grammar's longest has two."""
+"""Maximum length of an entity in tokens; the longest of the grammar has two."""
 STEPS = 1500
 BATCH = 8
 RATE = 2e-3
 FILLER = 0.15
-"""Part of the words without entity that training replaces by a filler word."""
-STRANGE = 0.2
-"""Part of the filler words that are random letters, so that a word it does not know is read as one."""
+"""Fraction of the words outside of entities that training replaces by filler words."""
+RANDOM_LETTERS = 0.2
+"""Fraction of the filler words that are random letters, which teach the model to ignore unknown words."""
 
 _ORDINARY = (
     "a an the is are was be been has have had of on in at to for from with by and or but as than that this these those "
@@ -69,7 +68,7 @@ _FILLERS = _ORDINARY.split()
 
 
 def configuration() -> dict[str, Any]:
-    """`config.json` of the archive, in the published layout; the encoder's folder is named relative to it."""
+    """Return `config.json` in the published layout. The path of the encoder is relative to the archive."""
     bert = {"type": "pretrained_transformer_mismatched", "model_name": "encoder", "max_length": 512}
     return {
         "dataset_reader": {"type": "dygie", "max_span_width": MAX_SPAN_WIDTH, "token_indexers": {"bert": bert}},
@@ -85,7 +84,7 @@ def configuration() -> dict[str, Any]:
             "loss_weights": {"ner": 1.0, "relation": 1.0, "coref": 0.0, "events": 0.0},
             "modules": {
                 "ner": {},
-                "relation": {"spans_per_word": 1.0},  # terse sentences are entities to four fifths
+                "relation": {"spans_per_word": 1.0},  # four fifths of the words of terse sentences are entities
                 "coref": {"spans_per_word": 0.1, "max_antecedents": 1, "coref_prop": 0},
                 "events": {"trigger_spans_per_word": 0.1, "argument_spans_per_word": 0.1, "loss_weights": {}},
             },
@@ -96,8 +95,8 @@ def configuration() -> dict[str, Any]:
 def write_encoder(folder: Path, texts: Iterable[str]) -> None:
     """Write a lower-casing word-piece tokenizer and the configuration of a small BERT.
 
-    The vocabulary is every word of `texts` and of the fillers, and single characters for all others. (The trainer of
-    the tokenizers library breaks ties at random, and the same seed has to give the same weights.)
+    The vocabulary holds every word of `texts` and of the fillers, and single characters for other words. The trainer
+    of the tokenizers library is not used: it breaks ties at random, and weights must be reproducible from the seed.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, PreTrainedTokenizerFast
@@ -105,7 +104,7 @@ def write_encoder(folder: Path, texts: Iterable[str]) -> None:
     special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     words = {word for text in [*texts, _ORDINARY] for word in re.findall(r"\w+|[^\w\s]", text.lower())}
     characters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
-    pieces = [*special.values(), *characters, *(f"##{one}" for one in characters), *sorted(words - set(characters))]
+    pieces = [*special.values(), *characters, *(f"##{c}" for c in characters), *sorted(words - set(characters))]
     places = {piece: place for place, piece in enumerate(pieces)}
     tokenizer = Tokenizer(models.WordPiece(places, unk_token=special["unk_token"]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -127,7 +126,7 @@ def write_encoder(folder: Path, texts: Iterable[str]) -> None:
 
 
 def write_vocabulary(folder: Path) -> None:
-    """Write the label files in the published layout; the empty entity label is index 0, "no entity"."""
+    """Write the label files in the published layout. The empty entity label, index 0, means "no entity"."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / NON_PADDED).write_text("*tags\n*labels\n", encoding="utf-8")
     (folder / f"{MODEL_TYPE}__ner_labels.txt").write_text("\n".join(["", *LABELS.values()]) + "\n", encoding="utf-8")
@@ -136,11 +135,11 @@ def write_vocabulary(folder: Path) -> None:
 
 
 def with_fillers(text: AnnotatedText, rng: np.random.Generator) -> AnnotatedText:
-    """Replace some words outside of every entity by filler words, some of random letters; the graph stays."""
+    """Replace some words outside of entities by filler words. The graph does not change."""
     covered = {place for entity in text.entities for place in range(entity.start, entity.end + 1)}
     tokens = [
         _filler(rng)
-        if place not in covered and token.isalpha() and token.lower() not in _MEANING and rng.random() < FILLER
+        if place not in covered and token.isalpha() and token.lower() not in _CUES and rng.random() < FILLER
         else token
         for place, token in enumerate(text.tokens)
     ]
@@ -148,22 +147,22 @@ def with_fillers(text: AnnotatedText, rng: np.random.Generator) -> AnnotatedText
 
 
 def _filler(rng: np.random.Generator) -> str:
-    if rng.random() < STRANGE:
+    if rng.random() < RANDOM_LETTERS:
         return "".join(rng.choice(list(string.ascii_lowercase), size=int(rng.integers(2, 10))))
     return str(rng.choice(_FILLERS))
 
 
-_MEANING = frozenset({"no", "not", "neither", "nor", "without", "possible", "may"})
-"""Words without entity that decide on a label; they are never replaced."""
+_CUES = frozenset({"no", "not", "neither", "nor", "without", "possible", "may"})
+"""Words outside of entities that determine a label, and are never replaced."""
 
 
 def document(texts: Sequence[AnnotatedText]) -> dict[str, Any]:
-    """`texts` as one document in DyGIE++'s JSON, one sentence each; its positions count through the document."""
+    """Return `texts` as one document in DyGIE++'s JSON: one sentence per text, positions relative to the document."""
     ner, relations, shift = [], [], 0
     for text in texts:
         spans = [(entity.start + shift, entity.end + shift) for entity in text.entities]
         ner.append([[*span, entity.label] for span, entity in zip(spans, text.entities, strict=True)])
-        relations.append([[*spans[one.head], *spans[one.tail], one.kind] for one in text.relations])
+        relations.append([[*spans[r.head], *spans[r.tail], r.kind] for r in text.relations])
         shift += len(text.tokens)
     return {
         "doc_key": "0",
@@ -175,7 +174,7 @@ def document(texts: Sequence[AnnotatedText]) -> dict[str, Any]:
 
 
 def graph_f1(annotations: Sequence[Annotation], truths: Sequence[AnnotatedText]) -> tuple[float, float]:
-    """Micro F1 of entities (span and label) and of relations (both spans and kind), in [0, 1]."""
+    """Compute micro F1 of entities (span and label) and relations (both spans and type), each in [0, 1]."""
     pairs = list(zip(annotations, truths, strict=True))
     entities = [
         ({(e.start, e.end, e.label) for e in found.entities}, {(e.start, e.end, e.label) for e in true.entities})
@@ -183,7 +182,7 @@ def graph_f1(annotations: Sequence[Annotation], truths: Sequence[AnnotatedText])
     ]
     relations = [
         (
-            {(_span(e), kind, _span(found.entities[aim])) for e in found.entities for kind, aim in e.relations},
+            {(_span(e), kind, _span(found.entities[tail])) for e in found.entities for kind, tail in e.relations},
             {(_span(true.entities[r.head]), r.kind, _span(true.entities[r.tail])) for r in true.relations},
         )
         for found, true in pairs
@@ -202,7 +201,7 @@ def _micro_f1(pairs: Sequence[tuple[Set[Any], Set[Any]]]) -> float:
 
 
 def fit(reader: Any, model: Any, *, steps: int, seed: int) -> list[float]:
-    """Train in place; returns the loss per report of every step."""
+    """Train `model` in place; returns the loss per report of every step."""
     rng = np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
     warmup = max(1, steps // 20)
@@ -228,16 +227,16 @@ def fit(reader: Any, model: Any, *, steps: int, seed: int) -> list[float]:
 
 
 def make(folder: Path, *, seed: int, steps: int = STEPS, judged: int = 300) -> dict[str, Any]:
-    """Make the archive in `folder`.
+    """Train the model and write its archive.
 
     Args:
-        folder: of the archive; made when missing.
-        seed: of the initial weights and of the texts.
-        steps: optimiser steps.
-        judged: texts of each kind on which the scores in `provenance.json` are measured.
+        folder: folder of the archive, created if it does not exist.
+        seed: random seed of the initial weights and the texts.
+        steps: number of optimiser steps.
+        judged: number of texts of each kind for the scores in `provenance.json`.
 
     Returns:
-        what `provenance.json` holds.
+        The content of `provenance.json`.
     """
     began, worked = time.monotonic(), time.process_time()
     torch.manual_seed(seed)
@@ -248,7 +247,7 @@ def make(folder: Path, *, seed: int, steps: int = STEPS, judged: int = 300) -> d
     with working_tokenizers():
         reader, model = build_model(configuration(), read_vocabulary(folder / "vocabulary"), str(folder / "encoder"))
     losses = fit(reader, model, steps=steps, seed=seed)
-    weights = io.BytesIO()  # into a file, its name would be part of the bytes
+    weights = io.BytesIO()  # torch.save would store the name of a file in its bytes
     torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
     with atomic_path(folder / "weights.th") as temporary:
         temporary.write_bytes(weights.getvalue())
@@ -270,7 +269,7 @@ def make(folder: Path, *, seed: int, steps: int = STEPS, judged: int = 300) -> d
 
 
 def judge(folder: Path, *, texts: int, seed: int) -> dict[str, dict[str, float]]:
-    """Entity and relation F1 of the archive in `folder` on fresh texts, of templates seen and held out."""
+    """Compute entity and relation F1 on new texts, from seen and from held-out templates."""
     annotator = RadGraphAnnotator(folder, device="cpu")
     scores = {}
     for number, kind in enumerate(("seen", "held-out"), start=2):
@@ -282,14 +281,14 @@ def judge(folder: Path, *, texts: int, seed: int) -> dict[str, dict[str, float]]
 
 
 def main() -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description="Make the project's own (synthetic) RadGraph.")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the archive; made when missing")
+    """Run the command line of this module."""
+    parser = argparse.ArgumentParser(description="Train the tiny (synthetic) RadGraph.")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the archive, created if it does not exist")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps")
+    parser.add_argument("--steps", type=int, default=STEPS, help="number of optimiser steps")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(1)  # sums depend on the number of threads, and the weights with them
+    torch.set_num_threads(1)  # floating-point sums, and so the weights, depend on the number of threads
     sys.stdout.write(json.dumps(make(given.out, seed=given.seed, steps=given.steps), indent=2) + "\n")
 
 
