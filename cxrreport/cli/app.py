@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from cxrreport import __version__
-from cxrreport.cli.options import expanded
-from cxrreport.cli.output import say_error
+from cxrreport.cli.options import JSON, Given, Option, S, expanded
+from cxrreport.cli.output import guarded, say_error
 from cxrreport.settings import WEIGHTS
 
 UNUSABLE = 2
@@ -61,3 +63,22 @@ def all_commands(
         typer.echo(context.get_help())
     if weights is not None:
         os.environ[WEIGHTS] = str(weights.absolute())  # inherited by worker processes
+
+
+def command(model: type[S], *options: Option) -> Callable[[Callable[[Given[S]], None]], None]:
+    """Add a command whose options are fields of `model`, and `--json`; its function takes those that were given."""
+
+    def add(work: Callable[[Given[S]], None]) -> None:
+        accepted = (*options, JSON)
+
+        @guarded()
+        def run(**values: Any) -> None:
+            named = ((option.field, values[option.name]) for option in accepted)
+            work(Given(model, {field: value for field, value in named if value is not None and value != []}))
+
+        parameters = [option.parameter(model) for option in accepted]
+        run.__name__, run.__doc__ = work.__name__, work.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        app.command()(run)
+
+    return add

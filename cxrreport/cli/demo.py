@@ -4,43 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from cxrreport import tracking
-from cxrreport.cli.app import app
-from cxrreport.cli.options import Json, settings_of
-from cxrreport.cli.output import guarded, interval, mlflow_command, print_json, progress_bar, shown, stdout, table_of
+from cxrreport.cli.app import command
+from cxrreport.cli.options import Given, option
+from cxrreport.cli.output import interval, mlflow_command, print_json, progress_bar, shown, stdout, table_of
 from cxrreport.settings import DemoSettings
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Output folder.")] = Path("demo-out"),
-    resolution: Annotated[int, typer.Option(help="Side length: 224 or 896.")] = 224,
-    patients: Annotated[
-        int | None, typer.Option(min=20, help="Number of phantom patients.", show_default="960; 120 at 896 pixels")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
-    as_json: Json = False,
-) -> None:
+@command(
+    DemoSettings,
+    option("output", "--out", "-o", metavar="DIR", help="Output folder.", default=Path("demo-out")),
+    option("resolution", help="Side length: 224 or 896."),
+    option("patients", help="Number of phantom patients.", show_default="960; 120 at 896 pixels"),
+    option("seed", help="Random seed."),
+)
+def demo(given: Given[DemoSettings]) -> None:
     """Run the whole pipeline on phantoms: DICOM, fine-tuning, reports and scores, each step an MLflow run.
 
     Example: `cxrreport demo --out demo-out`
     """
-    with guarded():
-        settings = settings_of(
-            DemoSettings, None, None, output=out, resolution=resolution, patients=patients, seed=seed
-        )
-        from cxrreport.demo.pipeline import run_demo
+    from cxrreport.demo.pipeline import run_demo
 
-        with progress_bar() as progress:
-            summary = run_demo(settings, progress)
-        if as_json:
-            print_json(summary)
-        else:
-            _print_demo(summary, settings)
+    settings = given.settings()
+    with progress_bar() as progress:
+        summary = run_demo(settings, progress)
+    if given.as_json:
+        print_json(summary)
+    else:
+        _print_demo(summary, settings)
 
 
 def _print_demo(summary: Mapping[str, Any], settings: DemoSettings) -> None:

@@ -20,6 +20,7 @@ from cxrreport.settings import WEIGHTS, weights_folder
 
 
 @app.command()
+@guarded()
 def doctor(
     folder: Annotated[
         Path,
@@ -31,24 +32,24 @@ def doctor(
 
     Example: `cxrreport doctor --json results`
     """
-    with guarded():
-        from cxrreport.doctor import State, examine
+    from cxrreport.doctor import State, examine
 
-        checks = list(examine(folder))
-        if as_json:
-            print_json({"checks": [asdict(check) for check in checks]})
-        else:
-            table = table_of("", "", "", "result and remedy")
-            for check in checks:
-                colour = {State.OK: "green", State.NOTE: "yellow", State.FAIL: "red"}[check.state]
-                text = escape(check.detail) + (f"\n[bold]-> {escape(check.remedy)}[/]" if check.remedy else "")
-                table.add_row(f"[{colour}]{check.state.value}[/]", check.name, text)
-            stdout().print(table)
-        if any(check.state is State.FAIL for check in checks):
-            raise typer.Exit(1)
+    checks = list(examine(folder))
+    if as_json:
+        print_json({"checks": [asdict(check) for check in checks]})
+    else:
+        table = table_of("", "", "", "result and remedy")
+        for check in checks:
+            colour = {State.OK: "green", State.NOTE: "yellow", State.FAIL: "red"}[check.state]
+            text = escape(check.detail) + (f"\n[bold]-> {escape(check.remedy)}[/]" if check.remedy else "")
+            table.add_row(f"[{colour}]{check.state.value}[/]", check.name, text)
+        stdout().print(table)
+    if any(check.state is State.FAIL for check in checks):
+        raise typer.Exit(1)
 
 
 @app.command()
+@guarded()
 def weights(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Weights to download.")] = None,
     folder: WeightsFolder = None,
@@ -64,36 +65,35 @@ def weights(
 
     Example: `cxrreport weights --weights /data/weights paligemma2-3b-pt-896 radgraph-xl`
     """
-    with guarded():
-        from cxrreport import weights as published
+    from cxrreport import weights as published
 
-        root = folder or weights_folder()
-        if root is None:
-            raise SettingsError(f"weights: give --weights DIR or set {WEIGHTS} to name the folder")
-        names = names or list(published.DEFAULTS.values())
-        if listing:
-            _list(names, root, as_json)
-        elif check:
-            wrong = published.find_changed_files(root)
-            if as_json:
-                print_json({"wrong": wrong})
-            else:
-                typer.echo("\n".join(wrong) if wrong else "all files match their hashes")
-            if wrong:
-                raise typer.Exit(1)
+    root = folder or weights_folder()
+    if root is None:
+        raise SettingsError(f"weights: give --weights DIR or set {WEIGHTS} to name the folder")
+    names = names or list(published.DEFAULTS.values())
+    if listing:
+        _list(names, root, as_json)
+    elif check:
+        wrong = published.find_changed_files(root)
+        if as_json:
+            print_json({"wrong": wrong})
         else:
-            with progress_bar() as progress:
-                fetched = published.fetch(names, root, progress=progress)
-            if as_json:
-                print_json(fetched)
-                return
-            table = table_of(str(root), "file", "SHA-256")
-            for files in fetched.values():
-                for file, digest in files.items():
-                    table.add_row(file, digest[:16])
-            stdout().print(table)
-            typer.echo(f"All hashes: {root / published.INVENTORY}. To use them:")
-            typer.echo(f"  export {WEIGHTS}={shlex.quote(str(root.absolute()))}")
+            typer.echo("\n".join(wrong) if wrong else "all files match their hashes")
+        if wrong:
+            raise typer.Exit(1)
+    else:
+        with progress_bar() as progress:
+            fetched = published.fetch(names, root, progress=progress)
+        if as_json:
+            print_json(fetched)
+            return
+        table = table_of(str(root), "file", "SHA-256")
+        for files in fetched.values():
+            for file, digest in files.items():
+                table.add_row(file, digest[:16])
+        stdout().print(table)
+        typer.echo(f"All hashes: {root / published.INVENTORY}. To use them:")
+        typer.echo(f"  export {WEIGHTS}={shlex.quote(str(root.absolute()))}")
 
 
 def _list(names: list[str], root: Path, as_json: bool) -> None:
@@ -112,6 +112,7 @@ def _list(names: list[str], root: Path, as_json: bool) -> None:
 
 
 @app.command()
+@guarded()
 def sync(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the outputs.", callback=expanded)] = Path(),
     uri: Annotated[
@@ -123,12 +124,11 @@ def sync(
 
     Example: `cxrreport sync --uri http://127.0.0.1:5000 results`
     """
-    with guarded():
-        sent = runs.sync(folder, uri)
-        if as_json:
-            print_json({"sent": sent})
-            return
-        stdout().print(f"{sent} {'run' if sent == 1 else 'runs'} sent" if sent else "nothing to send", highlight=False)
+    sent = runs.sync(folder, uri)
+    if as_json:
+        print_json({"sent": sent})
+        return
+    stdout().print(f"{sent} {'run' if sent == 1 else 'runs'} sent" if sent else "nothing to send", highlight=False)
 
 
 @app.command()

@@ -12,6 +12,8 @@ from cxrreport.settings.base import (
     current_names,
     expand,
     merge,
+    model_at,
+    put,
     read_yaml,
     weights_folder,
 )
@@ -73,6 +75,8 @@ __all__ = [
     "current_names",
     "expand",
     "merge",
+    "model_at",
+    "put",
     "read_yaml",
     "weights_folder",
 ]

@@ -176,13 +176,18 @@ def assign(model: type[Settings], values: dict[str, Any], assignments: Sequence[
             raise SettingsError(f"--set {text}: the value is not valid YAML; quote it") from error
         if parents and parents[0] in own_names - model.model_fields.keys():
             parents = parents[1:]
-        target = result
-        for parent in parents:
-            below = target.get(parent)
-            target[parent] = below if isinstance(below, dict) else {}
-            target = target[parent]
-        target[RENAMED.get(name, name)] = value
+        put(result, [*parents, RENAMED.get(name, name)], value)
     return result
+
+
+def put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set the field at `path` in nested `values`."""
+    *parents, name = path
+    for parent in parents:
+        below = values.get(parent)
+        values[parent] = below if isinstance(below, dict) else {}
+        values = values[parent]
+    values[name] = value
 
 
 S = TypeVar("S", bound=Settings)
@@ -201,15 +206,15 @@ def build(model: type[S], values: dict[str, Any], *, where: str) -> S:
         for problem in error.errors():
             name = ".".join(str(part) for part in problem["loc"]) or "settings"
             if problem["type"] == "extra_forbidden":
-                known = ", ".join(sorted(_model_at(model, problem["loc"][:-1]).model_fields))
+                known = ", ".join(sorted(model_at(model, problem["loc"][:-1]).model_fields))
                 lines.append(f"{name}: unknown field; known are {known}")
             else:
                 lines.append(f"{name}: {problem['msg']}")
         raise SettingsError(f"{where}: " + "; ".join(lines)) from error
 
 
-def _model_at(model: type[Settings], path: Sequence[int | str]) -> type[Settings]:
-    """The settings that are the value of a nested field."""
+def model_at(model: type[Settings], path: Sequence[int | str]) -> type[Settings]:
+    """The settings that are the value of the field at `path`; `model` for an empty path."""
     for name in path:
         field = model.model_fields.get(str(name))
         kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
