@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib import metadata
 from pathlib import Path
 
 import psutil
-from packaging.requirements import Requirement
 
-from cxrreport import tracking
+from cxrreport import tracking, versions
 from cxrreport.errors import TrackingError
 from cxrreport.settings import TrackingSettings, weights_folder
 
@@ -69,28 +67,20 @@ def examine(folder: Path) -> Iterator[Check]:
     yield _extras()
 
 
-def dependencies() -> list[Requirement]:
-    """Return the requirements of this package, without its extras."""
-    requirements = [Requirement(line) for line in metadata.requires("cxrreport") or ()]
-    return [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
-
-
 def _packages() -> Check:
-    wrong, versions = [], [f"python {sys.version.split()[0]}", f"cxrreport {metadata.version('cxrreport')}"]
-    for required in dependencies():
-        try:
-            version = metadata.version(required.name)
-        except metadata.PackageNotFoundError:
-            wrong.append(f"{required.name} is missing")
-            continue
-        if not required.specifier.contains(version, prereleases=True):
-            wrong.append(f"{required.name} is {version}, not {required.specifier}")
-        elif required.name in tracking.PACKAGES:
-            versions.append(f"{required.name} {version}")
+    needed = versions.requirements()
+    found = versions.installed(required.name for required in needed)
+    wrong = [f"{required.name} is missing" for required in needed if required.name not in found]
+    wrong += [
+        f"{required.name} is {found[required.name]}, not {required.specifier}"
+        for required in needed
+        if required.name in found and not required.specifier.contains(found[required.name], prereleases=True)
+    ]
     if wrong:
         remedy = "reinstall cxrreport in a separate environment"
         return Check(name="packages", state=State.FAIL, detail="; ".join(wrong), remedy=remedy)
-    return Check(name="packages", state=State.OK, detail=", ".join(versions))
+    detail = f"python {platform.python_version()}, {versions.listed(tracking.PACKAGES)}"
+    return Check(name="packages", state=State.OK, detail=detail)
 
 
 def _processor() -> Check:

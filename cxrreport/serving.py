@@ -31,7 +31,7 @@ from mlflow.pyfunc import save_model
 from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, Schema
 
-from cxrreport import doctor, tracking
+from cxrreport import tracking, versions
 from cxrreport.errors import CxrReportError, InputError, RefusedImage, SettingsError
 from cxrreport.inference.decoding import Engine, Request
 from cxrreport.inference.generate import PHANTOMS_ONLY
@@ -228,7 +228,7 @@ def pack(settings: RegisterSettings, folder: Path) -> None:
 def requirements() -> list[str]:
     """The dependencies of this package in their installed versions. The code of the package is part of the model."""
     # The part after the plus in `2.13.0+cpu` names a build that the public index does not have.
-    return [f"{needed.name}=={metadata.version(needed.name).partition('+')[0]}" for needed in doctor.dependencies()]
+    return [f"{needed.name}=={metadata.version(needed.name).partition('+')[0]}" for needed in versions.requirements()]
 
 
 def register(settings: RegisterSettings) -> Registered:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import namedtuple
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,8 @@ def test_a_machine_that_lacks_something(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(dicom, "installed_decoders", lambda: {"RLE Lossless": (), "JPEG 2000": ("gdcm",)})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    real = doctor.metadata.version
-    monkeypatch.setattr(doctor.metadata, "version", lambda name: "0.0.1" if name == "peft" else real(name))
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "0.0.1" if name == "peft" else real(name))
     found = checks(tmp_path)
     assert {name for name, check in found.items() if check.state is State.FAIL} == {"packages", "disk", "mlflow"}
     assert "peft is 0.0.1" in found["packages"].detail

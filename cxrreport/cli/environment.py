@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from cxrreport.cli.options import Json, expanded
 from cxrreport.cli.output import guarded, print_json, progress_bar, stdout, table_of
 from cxrreport.errors import SettingsError
 from cxrreport.settings import WEIGHTS, weights_folder
+from cxrreport.versions import installed
 
 
 @app.command()
@@ -137,12 +137,8 @@ def version(as_json: Json = False) -> None:
 
     Example: `cxrreport version --json`
     """
-    versions = {"cxrreport": __version__}
-    for package in ("torch", "transformers", "peft", "radgraph", "pydicom", "monai", "mlflow"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
+    packages = ("torch", "transformers", "peft", "radgraph", "pydicom", "monai", "mlflow")
+    versions = {"cxrreport": __version__} | dict.fromkeys(packages, "not installed") | installed(packages)
     if as_json:
         print_json(versions)
     else:

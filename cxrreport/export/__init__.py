@@ -2,5 +2,3 @@
 
 from cxrreport.export.documents import ExportSummary, export
 from cxrreport.export.sources import ExportInputs, read_inputs
-
-__all__ = ["ExportInputs", "ExportSummary", "export", "read_inputs"]

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from cxrreport.dataset import hide_input_name, recorded_input
@@ -24,6 +23,7 @@ from cxrreport.records import Progress
 from cxrreport.settings import GenerateSettings
 from cxrreport.storage.job_arrays import part_folder, parts_of, remove_parts
 from cxrreport.storage.output_folder import OutputFolder, output_folder
+from cxrreport.versions import installed
 
 if TYPE_CHECKING:
     from cxrreport.dataset import Manifest
@@ -232,7 +232,7 @@ def _recorded_inputs(
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "engine": settings.engine,
         "quantize": settings.quantize,
-        "versions": {name: version(name) for name in libraries},
+        "versions": installed(libraries),
     }
 
 

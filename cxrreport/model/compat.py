@@ -9,50 +9,24 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
+from functools import partial
 from typing import Any
 
 import torch
-from packaging.requirements import Requirement
 
-from cxrreport.errors import UnsupportedVersionError
+from cxrreport import versions
 
-_PACKAGES = ("torch", "transformers", "peft", "accelerate")
+PACKAGES = ("torch", "transformers", "peft", "accelerate")
+"""The libraries whose layers are replaced."""
 
-
-@contextmanager
-def supported_names() -> Iterator[None]:
-    """Translate a name that is missing from a library.
-
-    Raises:
-        UnsupportedVersionError: an import or an attribute within the block does not exist.
-    """
-    try:
-        yield
-    except (ImportError, AttributeError) as error:
-        raise unsupported(str(error)) from error
-
-
-def unsupported(reason: str) -> UnsupportedVersionError:
-    """The error for a name that no supported version spells as the installed one does."""
-    try:
-        needed = list(map(Requirement, metadata.requires("cxrreport") or ()))
-    except metadata.PackageNotFoundError:  # run from source
-        needed = []
-    supported = ", ".join(f"{one.name}{one.specifier}" for one in needed if one.name in _PACKAGES) or "a supported one"
-    return UnsupportedVersionError(f"{reason}; installed are {installed_versions()}; install {supported}")
-
-
-def installed_versions() -> str:
-    """Names and versions of the libraries whose layers are replaced."""
-    return ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
+supported_names = partial(versions.supported_names, PACKAGES)
 
 
 def _first(names: tuple[str, ...], owner: Any, available: Mapping[str, Any]) -> str:
     for name in names:
         if name in available:
             return name
-    raise unsupported(f"{owner.__qualname__} has none of {', '.join(names)}")
+    raise versions.unsupported(f"{owner.__qualname__} has none of {', '.join(names)}", PACKAGES)
 
 
 with supported_names():
@@ -155,35 +129,3 @@ def flash_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor)
     with supported_names():
         out: torch.Tensor = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
     return out
-
-
-__all__ = [
-    "CACHE",
-    "AttentionInterface",
-    "AttentionMaskInterface",
-    "BaseModelOutputWithPooling",
-    "FlopCounterMode",
-    "Gemma2MLP",
-    "Gemma2RMSNorm",
-    "PaliGemmaForConditionalGeneration",
-    "SiglipEncoderLayer",
-    "SiglipMLP",
-    "TorchDispatchMode",
-    "attention_set_to",
-    "enable_gradient_checkpointing",
-    "features_in",
-    "flash_attention",
-    "image_arguments",
-    "image_features",
-    "installed_versions",
-    "model_without_weights",
-    "plain_lora",
-    "rotate_half",
-    "sdpa_attention_forward",
-    "sdpa_mask",
-    "set_attention",
-    "storage_key",
-    "supported_names",
-    "tree_leaves",
-    "unsupported",
-]

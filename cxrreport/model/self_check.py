@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import DynamicCache
 
+from cxrreport import versions
 from cxrreport.model import compat
 from cxrreport.model.attention import border_mask
 
@@ -68,12 +69,12 @@ def replacements_agree(model: Any, language: Any, *, softcap: bool, replaced: La
         reason = _difference(prompt, replaced, training=training)
         if reason:
             if still := _difference(prompt, stock, training=training):
-                raise compat.unsupported(f"self-check of the model: {still}")
+                raise versions.unsupported(f"self-check of the model: {still}", compat.PACKAGES)
             _LOG.warning(
                 "self-check of the model: with the replaced layers %s; it runs on the layers of transformers, which "
                 "give the same texts and take longer (%s)",
                 reason,
-                compat.installed_versions(),
+                versions.listed(compat.PACKAGES),
             )
         known[training] = not reason
     return known[training]

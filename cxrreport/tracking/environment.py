@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
-from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 
 import psutil
 
 import cxrreport
+from cxrreport import versions
 
 PACKAGES = ("cxrreport", "torch", "transformers", "peft", "radgraph", "pydicom", "monai", "numpy", "mlflow")
 """Distributions whose versions become tags."""
@@ -34,11 +34,8 @@ def peak_memory_mb(*, children: bool = True) -> float:
 
 def version_tags() -> dict[str, str]:
     """Return the versions of Python and of `PACKAGES` as tags."""
-    versions = {"version.python": sys.version.split()[0]}
-    for package in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[f"version.{package}"] = metadata.version(package)
-    return versions
+    found = {"python": platform.python_version()} | versions.installed(PACKAGES)
+    return {f"version.{name}": version for name, version in found.items()}
 
 
 def git_tags() -> dict[str, str]:

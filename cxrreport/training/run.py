@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from cxrreport.training.distributed import Processes
 from cxrreport.training.samples import ImageSource, SplitSamples
 from cxrreport.training.step_log import Log
 from cxrreport.training.vision_features import VisionFeatures
+from cxrreport.versions import installed
 
 
 class Validator(Protocol):
@@ -135,4 +135,4 @@ class Run:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that the result depends on."""
     names = ("cxrreport", "torch", "transformers", "peft", "accelerate", "tokenizers")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+    return {"python": platform.python_version()} | installed(names)

@@ -10,5 +10,3 @@ from cxrreport.evaluation.clinical.comparison import (
     write_findings,
 )
 from cxrreport.evaluation.clinical.vocabulary import Finding
-
-__all__ = ["METRIC", "SCORED", "Compared", "Finding", "by_finding", "compare", "stated_positive", "write_findings"]

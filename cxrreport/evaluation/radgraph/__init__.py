@@ -10,5 +10,3 @@ from cxrreport.evaluation.radgraph.graph import (
     rexrank,
     statuses,
 )
-
-__all__ = ["NO_ENTITIES", "Agreement", "Annotation", "Entity", "Level", "agreement", "rexrank", "statuses"]

@@ -14,29 +14,18 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cxrreport.errors import UnsupportedVersionError
+from cxrreport import versions
 from cxrreport.evaluation.radgraph.annotation_cache import Graph
 
+PACKAGES = ("radgraph", "transformers", "torch")
 
-@contextmanager
-def supported_names() -> Iterator[None]:
-    """Translate a name that is missing from a library.
-
-    Raises:
-        UnsupportedVersionError: an import or an attribute within the block does not exist.
-    """
-    try:
-        yield
-    except (ImportError, AttributeError) as error:
-        versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("radgraph", "transformers", "torch"))
-        raise UnsupportedVersionError(f"{error}; installed are {versions}; install radgraph 0.1.18") from error
-
+supported_names = partial(versions.supported_names, PACKAGES)
 
 with supported_names(), warnings.catch_warnings():
     # Importing the package resets the warning filters of the process and emits deprecation warnings.

@@ -3,18 +3,3 @@
 from cxrreport.evaluation.statistics.bootstrap import CONFIDENCE, PatientBootstrap
 from cxrreport.evaluation.statistics.measures import FORMS, Floats, Measure, Score, f1_of_counts, form, mean, ratio
 from cxrreport.evaluation.statistics.significance import holm, p_value
-
-__all__ = [
-    "CONFIDENCE",
-    "FORMS",
-    "Floats",
-    "Measure",
-    "PatientBootstrap",
-    "Score",
-    "f1_of_counts",
-    "form",
-    "holm",
-    "mean",
-    "p_value",
-    "ratio",
-]

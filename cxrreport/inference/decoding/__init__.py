@@ -2,5 +2,3 @@
 
 from cxrreport.inference.decoding.engine import Engine
 from cxrreport.inference.decoding.requests import Generated, Request
-
-__all__ = ["Engine", "Generated", "Request"]

@@ -1,5 +1,3 @@
 """PaliGemma 2 on a CPU through OpenVINO."""
 
 from cxrreport.inference.openvino.model import load_openvino_model
-
-__all__ = ["load_openvino_model"]

@@ -9,16 +9,3 @@ from cxrreport.model.checkpoints.loading import (
     load,
     resolution_of,
 )
-
-__all__ = [
-    "LoadedModel",
-    "architecture",
-    "choose_device",
-    "describe",
-    "download",
-    "fingerprint",
-    "load",
-    "load_tokenizer",
-    "locate",
-    "resolution_of",
-]
