@@ -33,7 +33,7 @@ from cxrreport.evaluation.metrics import Pairs
 from cxrreport.evaluation.radgraph import Annotation, Entity, Level, agreement
 from cxrreport.evaluation.statistics import mean
 from cxrreport.records import Report, Split, Study
-from cxrreport.review import write_page
+from cxrreport.review import read_evaluation, write_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -171,7 +171,8 @@ def main() -> None:
         reports = write_evaluation(Path(temporary) / "evaluation", given.studies)
         phantoms = Phantoms(reports, given.resolution)
         begun = time.perf_counter()
-        write_page(Path(temporary) / "evaluation", phantoms, folder / "review.html", None, given.megabytes)  # type: ignore[arg-type]
+        content = read_evaluation(Path(temporary) / "evaluation")
+        write_page(content, phantoms, folder / "review.html", megabytes=given.megabytes)  # type: ignore[arg-type]
         written = time.perf_counter() - begun
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, "--enable-precise-memory-info"])
         url = (folder / "review.html").resolve().as_uri()

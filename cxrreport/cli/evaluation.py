@@ -96,16 +96,20 @@ def _baselines(given: list[str]) -> dict[str, Any]:
     ReviewSettings,
     CONFIG,
     on_data("evaluation", "-e", metavar="DIR", help="Output folder of evaluate."),
+    on_data("predictions", "-p", metavar="DIR", help="Output folder of generate, without references or scores."),
     INGESTED,
     on_data("output", "-o", metavar="FILE", help="HTML file to write."),
-    on_data("limit", help="Include only the lowest-scoring studies."),
+    on_data("blind", help="Show two reports as A and B; the key is a separate file."),
+    on_data("against", metavar="SYSTEM", help="Second report of a blind page."),
+    on_data("sources", metavar="DIR", help="Input folder of ingest, for images at full resolution."),
+    on_data("limit", help="Include only the first studies of the page."),
     on_data("megabytes", help="Size limit for all images together."),
     on_privacy("tracking.log_reports", "--log-page", help="Log the page with its images and reports to MLflow."),
     TRACK,
     SET,
 )
 def review(given: Given[ReviewSettings]) -> None:
-    """Write one HTML page with images, reports and their entities, lowest scores first.
+    """Write one HTML page with images and reports, lowest scores first.
 
     Example: `cxrreport review -e scores --input data --output review.html`
     """

@@ -21,7 +21,8 @@ from cxrreport.storage.atomic_files import atomic_path
 
 EXCLUDED, SCORED_AS_EMPTY, CUT, NOT_USED = "study excluded", "scored as empty", "cut", "not used"
 """Effects in `excluded.parquet`."""
-IDENTITY = ("study_id", "patient_id", "system", "candidate", "reference")
+_STARTS = ("candidate_impression", "reference_impression")
+IDENTITY = ("study_id", "patient_id", "system", "candidate", "reference", *_STARTS)
 """Columns of `studies.parquet` that are not numbers of metrics, besides the confidence."""
 
 
@@ -56,12 +57,20 @@ def write_studies(
             "system": pa.array([name] * len(patients), pa.string()),
             "candidate": pa.array(pairs.candidates.values(), pa.string()),
             "reference": pa.array(pairs.references.values(), pa.string()),
+            "candidate_impression": _starts(pairs.candidates, pairs.candidate_findings),
+            "reference_impression": _starts(pairs.references, pairs.reference_findings),
         }
         columns |= {metric: pa.array(one.values, pa.float64(), from_pandas=True) for metric, one in ones.items()}
         sure = [confidences.get(study) if not parts else None for study in pairs.references]
         columns[CONFIDENCE] = pa.array(sure, pa.float64())
         parts.append(pa.table(columns))
     _write(path, pa.concat_tables(parts))
+
+
+def _starts(texts: Mapping[str, str], findings: Mapping[str, str]) -> pa.Array:
+    """Index of the first character of IMPRESSION in texts of FINDINGS and IMPRESSION; null in other texts."""
+    starts = {study: len(text) + 1 for study, text in findings.items() if text}
+    return pa.array([starts.get(study, 0) or None for study in texts], pa.int32())
 
 
 def write_terms(path: Path, measures: Mapping[str, Measure]) -> None:

@@ -1,4 +1,4 @@
-"""Write one self-contained HTML file with generated and reference reports, images, entities and scores.
+"""Write one self-contained HTML file with reports, images, entities and scores.
 
 The file works from disk without a network. No text of a report can become code: Jinja escapes text in HTML, the data is
 JSON with `<`, `>`, `&` and `'` escaped, the script inserts text as text nodes only, and a Content Security Policy with
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -19,48 +18,56 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 from markupsafe import Markup
 
 from cxrreport.errors import InputError
-from cxrreport.records import Study
+from cxrreport.records import Progress, Study
+from cxrreport.review.content import Content, FindingRow, ReviewedStudy, ShownReport
 from cxrreport.review.marks import Piece
-from cxrreport.review.studies import WORST_BY, Evaluated, FindingRow, ReviewedStudy, read_evaluation
+from cxrreport.review.source_images import QUALITY, jpeg, write_source_images
 from cxrreport.storage.atomic_files import atomic_path
 
 if TYPE_CHECKING:
     from cxrreport.dataset import Manifest
 
-QUALITY = 90
-_SCRIPTS = ("data.js", "notes.js", "list.js", "study.js", "image.js", "events.js")
+_SCRIPTS = ("data", "notes", "csv", "list", "errors", "study", "image", "print", "events")
 """Joined into one script in this order."""
 _SAMPLED = 16
 """Number of images from which the size of the page is estimated."""
 
 
 def write_page(
-    evaluation: Path, manifest: Manifest, output: Path, limit: int | None = None, megabytes: float = 150.0
+    content: Content,
+    manifest: Manifest,
+    output: Path,
+    *,
+    limit: int | None = None,
+    megabytes: float = 150.0,
+    sources: Path | None = None,
+    progress: Progress | None = None,
 ) -> int:
-    """Write the review page of an evaluation.
+    """Write the review page.
 
     Args:
-        evaluation: output folder of `evaluate`.
+        content: the studies, in the order of the page.
         manifest: studies with their images; a study that it lacks is shown without image.
         output: HTML file; a failure leaves an existing file unchanged.
-        limit: number of studies, the worst by RadGraph F1 (partial); `None` for all.
+        limit: number of studies, the first ones; `None` for all.
         megabytes: approximate size limit of all images; larger ones are all shrunk to one size.
+        sources: input folder of `ingest`, from which images at the resolution of their files are written to the folder
+            `<name of output>-images`; `None` for none.
+        progress: called while source images are written.
 
     Returns:
         the number of studies on the page.
 
     Raises:
-        InputError: the evaluation is incomplete or unreadable, or `limit` is below 1.
-        OutputError: the file cannot be written.
+        InputError: `limit` is below 1.
+        OutputError: a file cannot be written.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; it must be at least 1")
-    evaluated = read_evaluation(evaluation)
-    shown = evaluated.studies[:limit]
+    shown = content.studies[:limit]
     known = {study.study_id: study for study in manifest.studies()}
     images = [
         (f"image-{position}-{number}", image_id)
@@ -68,10 +75,12 @@ def write_page(
         if study.study_id in known
         for number, image_id in enumerate(known[study.study_id].image_ids)
     ]
+    folder = output.with_name(f"{output.stem}-images")
+    full = write_source_images(sources, images, manifest.images, folder, progress) if sources else []
     side = _side(manifest, [image_id for _, image_id in images], megabytes)
     web = files("cxrreport.review") / "web"
     # Both are files of this package, not input, so they are not escaped.
-    script = "\n".join((web / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    script = "\n".join((web / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)
     style = (web / "page.css").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # keep the order of the evaluation
@@ -80,12 +89,13 @@ def write_page(
         script=Markup(script),  # noqa: S704
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         style=Markup(style),  # noqa: S704
-        evaluated=evaluated,
-        conditions=_conditions(evaluated),
-        systems=_systems(evaluated),
+        content=content,
+        conditions=list(_flat(content.conditions)),
+        systems=_systems(content),
         shown=len(shown),
-        data=_data(evaluated, shown, known),
-        images=((element, image_uri(manifest.image(image_id), side)) for element, image_id in images),
+        data={**_data(content, shown, known), "folder": folder.name if full else "", "full": full},
+        images=((element, _uri(manifest.image(image_id), side)) for element, image_id in images),
+        full=bool(full),
         quality=QUALITY,
         side=side,
     )
@@ -96,27 +106,40 @@ def write_page(
     return len(shown)
 
 
-def _data(evaluated: Evaluated, shown: Sequence[ReviewedStudy], known: Mapping[str, Study]) -> dict[str, Any]:
+def _data(content: Content, shown: Sequence[ReviewedStudy], known: Mapping[str, Study]) -> dict[str, Any]:
     """Everything except the images, as JSON values for the script."""
-    metrics = evaluated.summary["conditions"].get("metrics", {})
+    metrics = content.conditions.get("metrics", {})
+    names = [content.ordered_by] * bool(content.ordered_by)
     return {
-        "key": f"cxrreport-review-{evaluated.digest[:16]}",
-        "orderedBy": WORST_BY,
-        "headlines": [WORST_BY, *(one["numbers"][0] for one in metrics.values() if one.get("numbers"))],
+        "key": f"cxrreport-review-{content.digest[:16]}",
+        "blind": content.blind,
+        "marked": content.marked,
+        "orderedBy": content.ordered_by,
+        "headlines": [*names, *(one["numbers"][0] for one in metrics.values() if one.get("numbers"))],
         "studies": [
             {
                 "id": study.study_id,
                 "score": study.score,
                 "scores": study.scores,
                 "indication": known[study.study_id].report.indication if study.study_id in known else "",
-                "generated": [_piece(piece) for piece in study.generated],
-                "reference": [_piece(piece) for piece in study.reference],
-                "missed": len(study.missed),
-                "hallucinated": len(study.hallucinated),
+                "reports": [_report(report) for report in study.reports],
+                "notes": study.notes,
                 "findings": [_finding(finding) for finding in study.findings],
                 "images": len(known[study.study_id].image_ids) if study.study_id in known else 0,
             }
             for study in shown
+        ],
+    }
+
+
+def _report(report: ShownReport) -> dict[str, Any]:
+    return {
+        "key": report.key,
+        "title": report.title,
+        "judged": report.judged,
+        "sections": [
+            [section.title, [[_piece(piece) for piece in sentence] for sentence in section.sentences]]
+            for section in report.sections
         ],
     }
 
@@ -134,24 +157,14 @@ def _side(manifest: Manifest, images: Sequence[str], megabytes: float) -> int | 
     sample = images[:: max(1, len(images) // _SAMPLED)]
     if not sample:
         return None
-    bytes_each = sum(len(image_uri(manifest.image(image_id))) for image_id in sample) / len(sample)
+    bytes_each = sum(len(_uri(manifest.image(image_id))) for image_id in sample) / len(sample)
     part = megabytes * 1e6 / (bytes_each * len(images))
     # The size of a JPEG is roughly proportional to its number of pixels.
     return None if part >= 1 else max(1, int(max(manifest.image(sample[0]).shape) * part**0.5))
 
 
-def image_uri(grey: npt.NDArray[np.uint8], side: int | None = None) -> str:
-    """The data URI of a JPEG of `uint8[H, W]`, its longer side at most `side` pixels."""
-    image = PIL.Image.fromarray(grey)
-    if side is not None and side < max(image.size):
-        image.thumbnail((side, side))
-    jpeg = io.BytesIO()
-    image.save(jpeg, format="JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode('ascii')}"
-
-
-def _conditions(evaluated: Evaluated) -> list[tuple[str, str]]:
-    return list(_flat(evaluated.summary["conditions"]))
+def _uri(grey: npt.NDArray[np.uint8], side: int | None = None) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg(grey, side)).decode('ascii')}"
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
@@ -163,10 +176,10 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str
             yield f"{above}{name}".replace("_", " "), text
 
 
-def _systems(evaluated: Evaluated) -> list[tuple[str, list[tuple[str, str]]]]:
+def _systems(content: Content) -> list[tuple[str, list[tuple[str, str]]]]:
     """The metrics of each system as text with their intervals."""
     table = []
-    for system, metrics in evaluated.summary.get("systems", {}).items():
+    for system, metrics in content.summary.get("systems", {}).items():
         cells = []
         for metric, interval in metrics.items():
             text = "–" if interval["value"] is None else f"{interval['value']:.3f}"

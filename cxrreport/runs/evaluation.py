@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cxrreport.errors import InputError, MismatchError
 from cxrreport.inference import INGESTED
@@ -165,20 +165,35 @@ def published(evaluation: Path) -> list[Published]:
 
 
 def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Summary[int]:
-    """Write one HTML page with generated and reference reports, worst first. The result is the number of studies.
+    """Write one HTML page with the reports of an evaluation or of predictions. The result is the number of studies.
 
     Raises:
-        CxrReportError: as `review.write_page`.
+        CxrReportError: as `review.read_evaluation`, `review.read_predictions` and `review.write_page`.
     """
     from cxrreport.dataset import Manifest
-    from cxrreport.review import write_page
+    from cxrreport.review import blinded, read_evaluation, read_predictions, write_key, write_page
 
     with tracked("review", settings) as (run, summarise):
         report = progress or silent
         report(0, 1, "page")
         manifest = Manifest.open(settings.data)
         log_data(run, manifest, "review")
-        studies = write_page(settings.evaluation, manifest, settings.output, settings.limit, settings.megabytes)
+        if settings.evaluation is not None:
+            content = read_evaluation(settings.evaluation, settings.against)
+        else:
+            content = read_predictions(cast(Path, settings.predictions))
+        if settings.blind:
+            content, key = blinded(content, settings.seed)
+            write_key(settings.output.with_name(f"{settings.output.stem}-key.csv"), key)
+        studies = write_page(
+            content,
+            manifest,
+            settings.output,
+            limit=settings.limit,
+            megabytes=settings.megabytes,
+            sources=settings.sources,
+            progress=report,
+        )
         report(1, 1, "page")
         facts = {"studies": studies, "megabytes": settings.output.stat().st_size / 1e6}
         run.metrics(flat(facts))

@@ -90,16 +90,37 @@ class CompareSettings(Settings):
 
 
 class ReviewSettings(Settings):
-    """Write an HTML page with images, generated and reference reports and their entities."""
+    """Write an HTML page with images and reports, from an evaluation or from predictions alone."""
 
-    evaluation: Path
+    evaluation: Path | None = None
     """Output folder of `evaluate`."""
+    predictions: Path | None = None
+    """Output folder of `generate`, instead of `evaluation`: the page has neither references nor scores."""
     data: Path
     """Output folder of `ingest` with the images."""
     output: Path
     """HTML file to write."""
+    blind: bool = False
+    """Show two reports of each study as A and B, in random order and without scores and findings. Which is which is
+    written to `<name of output>-key.csv`."""
+    against: str = "reference"
+    """The second report of a blind page: `reference`, or the name of another system of the evaluation."""
+    seed: int = 0
+    """Seed of the random order of a blind page."""
+    sources: Path | None = None
+    """Input folder of `ingest`, to write images at the resolution of their files beside the page."""
     limit: PositiveInt | None = None
-    """Number of studies, the worst by RadGraph F1; `None` for all."""
+    """Number of studies, the first in the order of the page; `None` for all."""
     megabytes: Annotated[float, Field(gt=0)] = 150.0
     """Approximate size limit of all images, megabytes; larger ones are all shrunk to one size."""
     tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.evaluation is None) == (self.predictions is None):
+            raise ValueError("set either evaluation or predictions")
+        if self.blind and self.evaluation is None:
+            raise ValueError("blind compares two reports of each study; set evaluation")
+        if self.against != "reference" and not self.blind:
+            raise ValueError("against needs blind: true")
+        return self

@@ -21,7 +21,7 @@ from cxrreport.evaluation.evaluate import Evaluation, evaluate
 from cxrreport.evaluation.metrics import Metric, Pairs, finding_scorer, metric
 from cxrreport.evaluation.results import plain
 from cxrreport.evaluation.statistics import mean
-from cxrreport.review.studies import read_evaluation
+from cxrreport.review import read_evaluation
 from cxrreport.settings import EvaluateSettings
 
 STUDIES = 24

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cxrreport import cli
 from cxrreport.records import Study
-from cxrreport.review import write_page
+from cxrreport.review import read_evaluation, write_page
 
 TEXTS = ("No pneumothorax. Small left effusion.", "Clear lungs. No effusion.", "Cardiomegaly.")
 
@@ -75,6 +75,6 @@ def test_every_output_says_that_intervals_are_undefined(tmp_path: Path, count: i
     assert (tmp_path / "compared" / "compare.png").is_file()
 
     page = tmp_path / "review.html"
-    assert write_page(tmp_path / "good", NoImages(), page, None, 10) == count  # type: ignore[arg-type]
+    assert write_page(read_evaluation(tmp_path / "good"), NoImages(), page) == count  # type: ignore[arg-type]
     text = page.read_text()
     assert "1.000 (interval undefined)" in text and "nan" not in text.lower().split("<script")[0]

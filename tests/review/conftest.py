@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +13,8 @@ import pytest
 
 from cxrreport.errors import ManifestError
 from cxrreport.records import Report, Split, Study
-from cxrreport.review import write_page
+from cxrreport.review import read_evaluation, write_page
+from cxrreport.review.content import Content
 
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'> no effusion {{ 7 * 7 }}"
 
@@ -174,5 +178,54 @@ def big_review(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawn = write_studies(cases).image("a")[:32, :32]
     images = write_studies(cases)
     images.image = lambda image_id: drawn  # type: ignore[method-assign]
-    write_page(evaluation, images, folder / "review.html", None)  # type: ignore[arg-type]
+    write_page(read_evaluation(evaluation), images, folder / "review.html")  # type: ignore[arg-type]
     return folder / "review.html"
+
+
+_BROWSER = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
+
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if _BROWSER is None:
+        pytest.skip("no Chromium here (Debian: apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_BROWSER, args=_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: Any, tmp_path: Path) -> Iterator[Callable[[Content, Images], Any]]:
+    """Writes a page and opens it; errors of its script and requests to other places fail the test."""
+    problems: list[str] = []
+    asked: list[str] = []
+    context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
+
+    def open_page(content: Content, images: Images, **options: Any) -> Any:
+        write_page(content, images, tmp_path / "review.html", **options)  # type: ignore[arg-type]
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((tmp_path / "review.html").as_uri())
+        return page
+
+    yield open_page
+    assert problems == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    context.close()
+
+
+@pytest.fixture
+def page(opened: Callable[..., Any], evaluation: Path, images: Images) -> Any:
+    return opened(read_evaluation(evaluation), images)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from cxrreport.evaluation.evaluate import MAIN, evaluate
-from cxrreport.review import write_page
-from cxrreport.review.studies import WORST_BY, read_evaluation
+from cxrreport.review import read_evaluation, write_page
+from cxrreport.review.evaluation import WORST_BY
 from cxrreport.settings import EvaluateSettings
 
 REFERENCES = {
@@ -45,10 +45,10 @@ def test_what_evaluate_writes_becomes_a_page(tmp_path: Path, images) -> None:
     assert [study.study_id for study in evaluated.studies] == ["s3", "s1", "s2"]
     first, second, best = evaluated.studies
     assert best.score == 1.0
-    assert {piece.status for piece in best.generated} <= {"", "matched"}
+    assert {piece.status for piece in best.reports[0].pieces} <= {"", "matched"}
     for study in evaluated.studies:
-        assert "".join(piece.text for piece in study.generated) == CANDIDATES[study.study_id]
-        assert "".join(piece.text for piece in study.reference) == REFERENCES[study.study_id]
-    assert any(piece.status == "missed" for piece in second.reference)
-    assert first.generated == []
-    assert write_page(settings.output, images, tmp_path / "review.html", None) == 3
+        assert "".join(piece.text for piece in study.reports[0].pieces) == CANDIDATES[study.study_id]
+        assert "".join(piece.text for piece in study.reports[1].pieces) == REFERENCES[study.study_id]
+    assert any(piece.status == "missed" for piece in second.reports[1].pieces)
+    assert first.reports[0].pieces == []
+    assert write_page(evaluated, images, tmp_path / "review.html") == 3

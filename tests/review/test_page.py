@@ -14,8 +14,8 @@ import pytest
 
 from cxrreport.errors import InputError, ManifestError, OutputError
 from cxrreport.records import Split, Study
-from cxrreport.review import write_page
-from cxrreport.review.page import image_uri
+from cxrreport.review import read_evaluation, write_page
+from cxrreport.review.page import _uri
 
 
 class Scripts(HTMLParser):
@@ -49,7 +49,7 @@ def data_of(page: str) -> dict:
 
 def test_studies_come_worst_first_and_only_of_the_main_system(evaluation: Path, images, tmp_path: Path) -> None:
     output = tmp_path / "review.html"
-    assert write_page(evaluation, images, output, None) == 4
+    assert write_page(read_evaluation(evaluation), images, output) == 4
     page = output.read_text(encoding="utf-8")
     assert [study["id"] for study in data_of(page)["studies"]] == ["s300", "s200", "=s400", "s100"]
     assert "Not to be shown" not in page
@@ -57,14 +57,14 @@ def test_studies_come_worst_first_and_only_of_the_main_system(evaluation: Path, 
 
 def test_limit_keeps_the_worst(evaluation: Path, images, tmp_path: Path) -> None:
     output = tmp_path / "review.html"
-    assert write_page(evaluation, images, output, 2) == 2
+    assert write_page(read_evaluation(evaluation), images, output, limit=2) == 2
     assert [study["id"] for study in data_of(output.read_text(encoding="utf-8"))["studies"]] == ["s300", "s200"]
-    assert "2 worst of 4" in output.read_text(encoding="utf-8")
+    assert "2 of 4" in output.read_text(encoding="utf-8")
 
 
 def test_no_patient_id_no_address_and_no_script_from_a_report(evaluation: Path, images, tmp_path: Path) -> None:
     output = tmp_path / "review.html"
-    write_page(evaluation, images, output, None)
+    write_page(read_evaluation(evaluation), images, output)
     page = output.read_text(encoding="utf-8")
     assert "patient-of" not in page
     assert re.findall(r"https?://", page) == []
@@ -72,13 +72,13 @@ def test_no_patient_id_no_address_and_no_script_from_a_report(evaluation: Path, 
     assert parsed.addresses == []
     kinds = [attributes.get("type") for attributes, _ in parsed.scripts]
     assert kinds == ["application/json", None, *["text/plain"] * 5]
-    assert "{{ 7 * 7 }}" in "".join(piece[0] for piece in data_of(page)["studies"][0]["generated"])
+    assert "{{ 7 * 7 }}" in json.dumps(data_of(page)["studies"][0]["reports"][0])
     assert "tiny &lt;b&gt;" in page
 
 
 def test_findings_of_the_main_system_come_along(evaluation: Path, images, tmp_path: Path) -> None:
     output = tmp_path / "review.html"
-    write_page(evaluation, images, output, None)
+    write_page(read_evaluation(evaluation), images, output)
     data = data_of(output.read_text(encoding="utf-8"))
     by_study = {study["id"]: study["findings"] for study in data["studies"]}
     assert by_study["s200"] == [
@@ -91,12 +91,12 @@ def test_findings_of_the_main_system_come_along(evaluation: Path, images, tmp_pa
 
 def test_synthetic_scores_say_so(evaluation: Path, images, tmp_path: Path) -> None:
     output = tmp_path / "review.html"
-    write_page(evaluation, images, output, None)
+    write_page(read_evaluation(evaluation), images, output)
     assert "synthetic scores" in output.read_text(encoding="utf-8")
     summary = json.loads((evaluation / "scores.json").read_text())
     summary["conditions"]["synthetic"] = False
     (evaluation / "scores.json").write_text(json.dumps(summary))
-    write_page(evaluation, images, output, None)
+    write_page(read_evaluation(evaluation), images, output)
     page = output.read_text(encoding="utf-8")
     assert "synthetic scores" not in page
     assert "not for clinical use" in page
@@ -104,7 +104,7 @@ def test_synthetic_scores_say_so(evaluation: Path, images, tmp_path: Path) -> No
 
 def test_images_are_in_the_page_as_they_are(evaluation: Path, images, tmp_path: Path) -> None:
     output = tmp_path / "review.html"
-    write_page(evaluation, images, output, None)
+    write_page(read_evaluation(evaluation), images, output)
     scripts = {attributes.get("id"): text for attributes, text in Scripts(output.read_text(encoding="utf-8")).scripts}
     # s200 is the second study on the page and has two images.
     assert {"image-0-0", "image-1-0", "image-1-1", "image-2-0", "image-3-0"} <= set(scripts)
@@ -117,7 +117,7 @@ def test_images_are_in_the_page_as_they_are(evaluation: Path, images, tmp_path: 
 def test_images_are_shrunk_alike_where_the_page_would_grow_too_large(evaluation: Path, images, tmp_path: Path) -> None:
     def sides(megabytes: float) -> set[tuple[int, int]]:
         output = tmp_path / "review.html"
-        write_page(evaluation, images, output, None, megabytes)
+        write_page(read_evaluation(evaluation), images, output, megabytes=megabytes)
         page = output.read_text(encoding="utf-8")
         assert ("shrunk to" in page) == (megabytes < 1)
         uris = [text for attributes, text in Scripts(page).scripts if "image-" in (attributes.get("id") or "")]
@@ -130,24 +130,24 @@ def test_images_are_shrunk_alike_where_the_page_would_grow_too_large(evaluation:
 
 
 def test_an_image_keeps_its_shape() -> None:
-    uri = image_uri(np.zeros((100, 300), np.uint8), 150)
+    uri = _uri(np.zeros((100, 300), np.uint8), 150)
     assert PIL.Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).size == (150, 50)
 
 
 def test_a_study_that_the_manifest_lacks_is_shown_without_image(evaluation: Path, images, tmp_path: Path) -> None:
     output = tmp_path / "review.html"
     images._studies = [study for study in images._studies if study.study_id != "s300"]
-    assert write_page(evaluation, images, output, None) == 4
+    assert write_page(read_evaluation(evaluation), images, output) == 4
     assert [study["images"] for study in data_of(output.read_text(encoding="utf-8"))["studies"]] == [0, 2, 1, 1]
 
 
 def test_a_failure_leaves_the_old_page(evaluation: Path, images, tmp_path: Path) -> None:
     output = tmp_path / "review.html"
-    write_page(evaluation, images, output, None)
+    write_page(read_evaluation(evaluation), images, output)
     before = output.read_bytes()
     images._studies[-1] = Study(study_id="=s400", patient_id="p", split=Split.TEST, image_ids=("broken",))
     with pytest.raises(ManifestError, match="broken"):
-        write_page(evaluation, images, output, None)
+        write_page(read_evaluation(evaluation), images, output)
     assert output.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["review.html"]
 
@@ -159,7 +159,7 @@ def test_missing_and_broken_files_are_named(evaluation: Path, images, tmp_path: 
     if content is not None:
         (evaluation / name).write_bytes(content)
     with pytest.raises(InputError, match=re.escape(str(evaluation / name))):
-        write_page(evaluation, images, tmp_path / "review.html", None)
+        write_page(read_evaluation(evaluation), images, tmp_path / "review.html")
 
 
 def test_a_line_of_entities_that_is_wrong_is_named(evaluation: Path, images, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_line_of_entities_that_is_wrong_is_named(evaluation: Path, images, tmp
     lines[1] = json.dumps(record)
     (evaluation / "entities.jsonl").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(InputError, match=r"entities\.jsonl, line 2: .*perhaps"):
-        write_page(evaluation, images, tmp_path / "review.html", None)
+        write_page(read_evaluation(evaluation), images, tmp_path / "review.html")
 
 
 def test_entities_past_the_end_of_their_report_are_named(evaluation: Path, images, tmp_path: Path) -> None:
@@ -179,25 +179,25 @@ def test_entities_past_the_end_of_their_report_are_named(evaluation: Path, image
     lines[0] = json.dumps(record)
     (evaluation / "entities.jsonl").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(InputError, match="study s100, reference: entity ends at token 999"):
-        write_page(evaluation, images, tmp_path / "review.html", None)
+        write_page(read_evaluation(evaluation), images, tmp_path / "review.html")
 
 
 def test_a_line_separator_inside_a_report_is_no_end_of_line(evaluation: Path, images, tmp_path: Path) -> None:
     text = (evaluation / "entities.jsonl").read_text(encoding="utf-8")
     (evaluation / "entities.jsonl").write_text(text.replace('"Heart"', '"He\u2028art"'), encoding="utf-8")
-    assert write_page(evaluation, images, tmp_path / "review.html", None) == 4
+    assert write_page(read_evaluation(evaluation), images, tmp_path / "review.html") == 4
 
 
 def test_a_table_without_the_ordering_score_is_named(evaluation: Path, images, tmp_path: Path) -> None:
     table = pq.read_table(evaluation / "studies.parquet").drop_columns(["radgraph_partial"])
     pq.write_table(table, evaluation / "studies.parquet")
     with pytest.raises(InputError, match="no column radgraph_partial"):
-        write_page(evaluation, images, tmp_path / "review.html", None)
+        write_page(read_evaluation(evaluation), images, tmp_path / "review.html")
 
 
 def test_bad_limit_and_bad_output(evaluation: Path, images, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="limit is 0"):
-        write_page(evaluation, images, tmp_path / "review.html", 0)
+        write_page(read_evaluation(evaluation), images, tmp_path / "review.html", limit=0)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError):
-        write_page(evaluation, images, tmp_path / "file" / "review.html", None)
+        write_page(read_evaluation(evaluation), images, tmp_path / "file" / "review.html")

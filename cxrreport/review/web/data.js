@@ -7,6 +7,21 @@ const studies = data.studies;
 const ROW = 44;
 
 for (const study of studies) {
-  const words = [...study.generated, ...study.reference].map((piece) => piece[0]);
-  study.search = [study.id, ...words].join("").toLowerCase();
+  const words = study.reports.flatMap((report) => report.sections.flatMap(([, sentences]) => sentences.flat()));
+  study.search = [study.id, ...words.map((piece) => piece[0])].join(" ").toLowerCase();
+}
+
+// Counts have no decimals; all other numbers of the page have three.
+const names = new Set(studies.flatMap((study) => Object.keys(study.scores)));
+const counts = new Set([...names].filter((name) => {
+  const values = studies.map((study) => study.scores[name]).filter((value) => typeof value === "number");
+  return values.every(Number.isInteger) && values.some((value) => value > 1);
+}));
+const number = (value, name = "") => (typeof value === "number" ? value.toFixed(counts.has(name) ? 0 : 3) : "–");
+
+function element(kind, text = "", name = "") {
+  const made = document.createElement(kind);
+  made.textContent = text;
+  if (name) made.className = name;
+  return made;
 }

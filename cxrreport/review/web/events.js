@@ -1,18 +1,18 @@
 // Keys, buttons and the start of the page.
 
-function setVerdict(verdict) {
-  const study = studies[chosen[place]];
-  const before = (notes.get(study.id) || {}).verdict;
-  keepNote(study, { verdict: before === verdict ? "" : verdict });
+function pressChoice(digit) {
+  const kbd = [...document.querySelectorAll(".choices kbd")].find((one) => one.textContent === digit);
+  if (kbd) kbd.parentElement.click();
 }
 
 const keys = {
   j: () => go(place + 1), ArrowDown: () => go(place + 1), ArrowRight: () => go(place + 1),
   k: () => go(place - 1), ArrowUp: () => go(place - 1), ArrowLeft: () => go(place - 1),
   Home: () => go(0), End: () => go(chosen.length - 1),
-  1: () => setVerdict("acceptable"), 2: () => setVerdict("minor"), 3: () => setVerdict("significant"),
+  ...Object.fromEntries([..."123456789"].map((digit) => [digit, () => pressChoice(digit)])),
   n: () => find("note").focus(), "/": () => find("query").focus(),
   "+": () => zoomBy(1.5), "=": () => zoomBy(1.5), "-": () => zoomBy(1 / 1.5), 0: resetImage, i: invert,
+  v: nextLayout, f: toggleFull,
 };
 
 document.addEventListener("keydown", (event) => {
@@ -28,28 +28,39 @@ document.addEventListener("keydown", (event) => {
   keys[event.key]();
 });
 
-for (const button of document.querySelectorAll("[data-verdict]")) {
-  button.addEventListener("click", () => setVerdict(button.dataset.verdict));
-}
 find("note").addEventListener("input", () => keepNote(studies[chosen[place]], { note: find("note").value }));
 find("previous").addEventListener("click", () => go(place - 1));
 find("next").addEventListener("click", () => go(place + 1));
 find("export").addEventListener("click", exportNotes);
+find("print").addEventListener("click", () => window.print());
+window.addEventListener("beforeprint", fillPaper);
+window.addEventListener("afterprint", () => find("paper").replaceChildren());
+find("import").addEventListener("change", async (event) => {
+  const [file] = event.target.files;
+  if (file) importNotes(await file.text());
+  event.target.value = "";
+});
+find("reader").addEventListener("change", (event) => setReader(event.target.value));
+find("advance").addEventListener("change", (event) => {
+  inStorage(() => localStorage.setItem(`${data.key}.advance`, event.target.checked ? "yes" : ""));
+});
+find("position").addEventListener("click", () => openList(!document.body.classList.contains("list-open")));
 find("list").addEventListener("scroll", drawRows);
-window.addEventListener("resize", drawRows);
+window.addEventListener("resize", () => {
+  drawRows();
+  placeImages();
+});
 window.addEventListener("storage", () => {
   loadNotes();
-  showProgress();
-  drawRows();
-  if (shown) showNote(shown);
+  redrawNotes();
 });
 find("filters").addEventListener("submit", (event) => event.preventDefault());
 find("filters").addEventListener("input", applyFilters);
 find("filters").addEventListener("reset", () => setTimeout(applyFilters));
 listenToImage();
-loadNotes();
+find("advance").checked = Boolean(inStorage(() => localStorage.getItem(`${data.key}.advance`)));
+setReader(inStorage(() => localStorage.getItem(`${data.key}.reader`)) || "");
 fillFindingFilter();
-showProgress();
 const linked = studies.findIndex((study) => `#${encodeURIComponent(study.id)}` === location.hash);
 place = Math.max(0, linked);
 applyFilters();

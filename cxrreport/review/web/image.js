@@ -1,48 +1,92 @@
-// The image: zoom, pan and a linear window (PS3.3 C.11.2.1.2).
+// The images: side by side or one at a time; zoom, pan and a linear window (PS3.3 C.11.2.1.2).
 
-let shownImage = 0;
-let view = { zoom: 1, x: 0, y: 0 };
+let layout = -1; // number of the image, or -1 for all side by side
+let active = 0; // pane that keys and buttons zoom
+let views = [];
 let inverted = false;
+let full = false;
 
-function showImage(number) {
-  const count = shown.images;
-  shownImage = count ? number % count : 0;
-  find("other-image").hidden = count < 2;
-  find("other-image").textContent = `Image ${shownImage + 1} of ${count}`;
-  find("image").alt = count ? `Radiograph of study ${shown.id}` : "";
-  resetImage();
-  fetchImage();
+const panes = () => [...find("panes").children];
+const imageName = (image) => `image-${studies.indexOf(shown)}-${image}`;
+const sharp = new Set(data.full);
+
+function showImages() {
+  layout = -1;
+  full = false;
+  find("other-image").hidden = shown.images < 2;
+  find("full").hidden = !Array.from({ length: shown.images }, (_, image) => imageName(image)).some((name) => sharp.has(name));
+  drawPanes();
 }
 
-function fetchImage() {
-  // The images are at the end of the file, and the browser may not have loaded this one yet.
-  const source = shown.images ? find(`image-${studies.indexOf(shown)}-${shownImage}`) : null;
-  const waiting = shown.images > 0 && !source && document.readyState === "loading";
-  find("image").hidden = !source;
-  find("no-image").hidden = Boolean(source);
-  find("no-image").textContent = waiting ? "Loading the image…" : "The data folder has no image of this study.";
-  if (source) find("image").src = source.textContent;
-  clearTimeout(fetchImage.again);
-  if (waiting) fetchImage.again = setTimeout(fetchImage, 50);
+function drawPanes() {
+  const count = shown.images;
+  const visible = layout < 0 ? Array.from({ length: count }, (_, image) => image) : [layout];
+  find("other-image").textContent = layout < 0 ? `All ${count} images` : `Image ${layout + 1} of ${count}`;
+  find("full").setAttribute("aria-pressed", String(full));
+  find("panes").className = `panes of-${Math.min(visible.length, 4)}`;
+  find("panes").replaceChildren(...visible.map((image) => {
+    const pane = element("div", "", "pane");
+    const picture = element("img");
+    picture.alt = `Radiograph ${image + 1} of study ${shown.id}`;
+    picture.draggable = false;
+    pane.dataset.image = image;
+    pane.append(picture);
+    return pane;
+  }));
+  resetImage();
+  fetchImages();
+}
+
+function fetchImages() {
+  // The images are at the end of the file, and the browser may not have loaded them yet.
+  let waiting = false;
+  for (const pane of panes()) {
+    const name = imageName(Number(pane.dataset.image));
+    const source = find(name);
+    const address = full && sharp.has(name) ? `${encodeURIComponent(data.folder)}/${name}.jpg` : source?.textContent;
+    if (address && pane.firstChild.getAttribute("src") !== address) pane.firstChild.src = address;
+    pane.firstChild.hidden = !address;
+    waiting ||= !source && document.readyState === "loading";
+  }
+  find("no-image").hidden = !waiting && shown.images > 0;
+  find("no-image").textContent = waiting ? "Loading the images…" : "The data folder has no image of this study.";
+  clearTimeout(fetchImages.again);
+  if (waiting) fetchImages.again = setTimeout(fetchImages, 50);
+}
+
+function nextLayout() {
+  if (shown.images < 2) return;
+  layout = layout + 1 < shown.images ? layout + 1 : -1;
+  drawPanes();
+}
+
+function toggleFull() {
+  if (find("full").hidden) return;
+  full = !full;
+  find("full").setAttribute("aria-pressed", String(full));
+  fetchImages();
 }
 
 function resetImage() {
-  view = { zoom: 1, x: 0, y: 0 };
+  views = panes().map(() => ({ zoom: 1, x: 0, y: 0 }));
+  active = 0;
   inverted = false;
   find("level").value = 128;
   find("width").value = 256;
-  placeImage();
+  placeImages();
   windowImage();
 }
 
-function placeImage() {
-  const stage = find("stage");
-  const limit = { x: ((view.zoom - 1) * stage.clientWidth) / 2, y: ((view.zoom - 1) * stage.clientHeight) / 2 };
-  view.x = Math.max(-limit.x, Math.min(limit.x, view.x));
-  view.y = Math.max(-limit.y, Math.min(limit.y, view.y));
-  find("image").style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.zoom})`;
-  find("zoom").textContent = `${Math.round(100 * view.zoom)}%`;
-  stage.classList.toggle("zoomed", view.zoom > 1);
+function placeImages() {
+  panes().forEach((pane, index) => {
+    const view = views[index];
+    const limit = { x: ((view.zoom - 1) * pane.clientWidth) / 2, y: ((view.zoom - 1) * pane.clientHeight) / 2 };
+    view.x = Math.max(-limit.x, Math.min(limit.x, view.x));
+    view.y = Math.max(-limit.y, Math.min(limit.y, view.y));
+    pane.firstChild.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.zoom})`;
+  });
+  find("zoom").textContent = `${Math.round(100 * (views[active]?.zoom || 1))}%`;
+  find("stage").classList.toggle("zoomed", views.some((view) => view.zoom > 1));
 }
 
 function windowImage() {
@@ -58,11 +102,13 @@ function windowImage() {
 }
 
 function zoomBy(factor, x = 0, y = 0) {
-  // (x, y), relative to the centre of the stage, keeps its place.
+  // (x, y), relative to the centre of the active pane, keeps its place.
+  const view = views[active];
+  if (!view) return;
   const zoom = Math.max(1, Math.min(12, view.zoom * factor));
   const ratio = zoom / view.zoom;
-  view = { zoom, x: x - (x - view.x) * ratio, y: y - (y - view.y) * ratio };
-  placeImage();
+  views[active] = { zoom, x: x - (x - view.x) * ratio, y: y - (y - view.y) * ratio };
+  placeImages();
 }
 
 function invert() {
@@ -71,8 +117,13 @@ function invert() {
 }
 
 function fromCentre(event) {
-  const box = find("stage").getBoundingClientRect();
+  const box = (panes()[active] || find("stage")).getBoundingClientRect();
   return [event.clientX - box.left - box.width / 2, event.clientY - box.top - box.height / 2];
+}
+
+function activate(event) {
+  const pane = event.target.closest(".pane");
+  if (pane) active = panes().indexOf(pane);
 }
 
 const pointers = new Map();
@@ -91,9 +142,11 @@ function pointerMoved(event) {
     find("width").value = Number(find("width").value) + step.x;
     windowImage();
   } else {
+    const view = views[active];
+    if (!view) return;
     view.x += step.x;
     view.y += step.y;
-    placeImage();
+    placeImages();
   }
   pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
 }
@@ -101,6 +154,7 @@ function pointerMoved(event) {
 function listenToImage() {
   const stage = find("stage");
   stage.addEventListener("pointerdown", (event) => {
+    activate(event);
     stage.setPointerCapture(event.pointerId);
     pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
     stage.classList.add("moving");
@@ -114,6 +168,7 @@ function listenToImage() {
   }
   stage.addEventListener("wheel", (event) => {
     event.preventDefault();
+    if (!pointers.size) activate(event);
     zoomBy(Math.exp(-event.deltaY / 400), ...fromCentre(event));
   }, { passive: false });
   stage.addEventListener("contextmenu", (event) => event.preventDefault());
@@ -122,7 +177,8 @@ function listenToImage() {
   find("zoom-out").addEventListener("click", () => zoomBy(1 / 1.5));
   find("invert").addEventListener("click", invert);
   find("reset").addEventListener("click", resetImage);
-  find("other-image").addEventListener("click", () => showImage(shownImage + 1));
+  find("other-image").addEventListener("click", nextLayout);
+  find("full").addEventListener("click", toggleFull);
   find("level").addEventListener("input", windowImage);
   find("width").addEventListener("input", windowImage);
 }

@@ -13,11 +13,12 @@ function stateOf([, generated, reference, error, contradiction]) {
 }
 
 function fillFindingFilter() {
-  const counts = new Map();
+  if (!find("finding")) return;
+  const seen = new Map();
   for (const study of studies) {
-    for (const finding of study.findings) if (stateOf(finding)) counts.set(finding[0], (counts.get(finding[0]) || 0) + 1);
+    for (const finding of study.findings) if (stateOf(finding)) seen.set(finding[0], (seen.get(finding[0]) || 0) + 1);
   }
-  for (const [name, count] of counts) find("finding").append(new Option(`${name} (${count})`, name));
+  for (const [name, count] of seen) find("finding").append(new Option(`${name} (${count})`, name));
 }
 
 function hasFinding(study, name, state) {
@@ -28,7 +29,7 @@ function hasFinding(study, name, state) {
 const errors = (study) => study.findings.filter((finding) => finding[3] || finding[4]).length;
 const confidence = (study) => study.scores.mean_logprob ?? Infinity;
 const orders = {
-  worst: (one, other) => one - other,
+  page: (one, other) => one - other,
   findings: (one, other) => errors(studies[other]) - errors(studies[one]) || one - other,
   unsure: (one, other) => confidence(studies[one]) - confidence(studies[other]) || one - other,
   id: (one, other) => (studies[one].id < studies[other].id ? -1 : 1),
@@ -37,8 +38,8 @@ const orders = {
 function applyFilters() {
   const current = studies[chosen[place]];
   const words = find("query").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const band = find("band").value && find("band").value.split(",").map(Number);
-  const [name, state, read] = ["finding", "state", "read"].map((id) => find(id).value);
+  const [range, name, state, read] = ["band", "finding", "state", "read"].map((id) => find(id)?.value || "");
+  const band = range && range.split(",").map(Number);
   chosen = [];
   studies.forEach((study, index) => {
     if (!words.every((word) => study.search.includes(word))) return;
@@ -60,25 +61,25 @@ function drawRows() {
   const rows = [];
   for (let position = first; position < last; position += 1) {
     const study = studies[chosen[position]];
-    const row = document.createElement("li");
-    const button = document.createElement("button");
-    const name = document.createElement("span");
-    const value = document.createElement("span");
-    const bar = document.createElement("span");
-    const fill = document.createElement("i");
+    const row = element("li");
+    const button = element("button");
+    const name = element("span", (notes.has(study.id) ? "✓ " : "") + study.id, "name");
     row.style.top = `${position * ROW}px`;
     button.type = "button";
     button.setAttribute("aria-current", String(position === place));
-    name.className = "name";
-    name.textContent = (notes.has(study.id) ? "✓ " : "") + study.id;
     name.title = study.id;
-    value.className = "value";
-    value.textContent = study.score.toFixed(2);
-    bar.className = "bar";
-    fill.style.width = `${Math.round(100 * study.score)}%`;
-    bar.append(fill);
-    button.append(name, value, bar);
-    button.addEventListener("click", () => go(position));
+    button.append(name);
+    if (study.score !== null) {
+      const bar = element("span", "", "bar");
+      const fill = element("i");
+      fill.style.width = `${Math.round(100 * study.score)}%`;
+      bar.append(fill);
+      button.append(element("span", number(study.score), "value"), bar);
+    }
+    button.addEventListener("click", () => {
+      go(position);
+      openList(false);
+    });
     row.append(button);
     rows.push(row);
   }
@@ -90,4 +91,12 @@ function scrollToPlace() {
   const top = place * ROW;
   if (top < list.scrollTop) list.scrollTop = top;
   else if (top + ROW > list.scrollTop + list.clientHeight) list.scrollTop = top + ROW - list.clientHeight;
+}
+
+function openList(open) {
+  // The list is always in sight on wide windows, and covers the study on narrow ones.
+  document.body.classList.toggle("list-open", open);
+  find("position").setAttribute("aria-expanded", String(open));
+  drawRows();
+  scrollToPlace();
 }

@@ -1,53 +1,71 @@
 // Reports, findings and scores of one study.
 
-function fillReport(element, pieces) {
-  element.classList.toggle("blank", pieces.length === 0);
-  element.replaceChildren(...(pieces.length ? pieces : [["(empty)"]]).map(([text, status, label]) => {
-    if (!status) return document.createTextNode(text);
-    const mark = document.createElement("span");
-    mark.className = `mark ${status}`;
-    mark.textContent = text;
-    mark.title = `${status}: ${label}`;
-    mark.setAttribute("role", "mark");
-    mark.setAttribute("aria-description", status);
-    return mark;
-  }));
-  element.scrollTop = 0;
+function pieceOf([text, status, label]) {
+  if (!status) return document.createTextNode(text);
+  const mark = element("span", text, `mark ${status}`);
+  mark.title = `${status}: ${label}`;
+  mark.setAttribute("role", "mark");
+  mark.setAttribute("aria-description", status);
+  return mark;
 }
 
-const number = (value) => (typeof value === "number" ? value.toFixed(3) : "–");
-
-function cell(kind, text, name = "") {
-  const element = document.createElement(kind);
-  element.textContent = text;
-  if (name) element.className = name;
-  return element;
+function reportOf(study, report, active = true) {
+  const article = element("article");
+  const body = element("div", "", "report");
+  body.id = active ? report.key : "";
+  let count = 0;
+  for (const [title, sentences] of report.sections) {
+    if (title) body.append(element("h4", title));
+    const text = element("p");
+    for (const sentence of sentences) {
+      count += 1;
+      const part = element("span", "", "sentence");
+      part.append(...sentence.map(pieceOf));
+      if (active && report.judged) markable(part, study, `${report.key}|sentence ${count}`, `Sentence ${count}`);
+      text.append(part);
+    }
+    body.append(text);
+  }
+  if (!count) body.append(element("p", "(empty)", "blank"));
+  article.append(element("h3", report.title), body);
+  if (active && report.judged) article.append(lackingFields(study, report), element("div", "", "verdict-of"));
+  return article;
 }
 
 const degrees = { mild: "small or mild", severe: "large or severe" };
 const plainState = { omitted: "omitted", hallucinated: "hallucinated", agreed: "agrees", differs: "differs", contradiction: "" };
+const plain = (name) => name.replaceAll("_", " ");
+
+function describe([presence, sides, degree]) {
+  return [presence, sides.replace("+", " and "), degrees[degree] || degree].filter(Boolean).join(", ") || "–";
+}
+
+function findingRow(study, finding) {
+  const [name, generated, reference, , contradiction] = finding;
+  const state = stateOf(finding);
+  const row = element("tr", "", state);
+  const heading = element("th", name);
+  heading.scope = "row";
+  const verdict = element("td", plainState[state], "state");
+  if (contradiction) verdict.append(" ", element("b", "contradicts itself"));
+  const sides = [["Generated", generated], ["Reference", reference]].map(([side, statement]) => {
+    const made = element("td", describe(statement));
+    made.dataset.side = side;
+    return made;
+  });
+  const error = element("td");
+  error.dataset.side = "Error";
+  const button = element("span", "–", "finding-error");
+  markable(button, study, `generated|${name}`, name);
+  error.append(button);
+  row.append(heading, ...sides, verdict, error);
+  return row;
+}
 
 function fillTable(study) {
   const rows = study.findings.filter(stateOf);
   find("findings").hidden = rows.length === 0;
-  find("finding-rows").replaceChildren(...rows.map((finding) => {
-    const [name, generated, reference, , contradiction] = finding;
-    const row = document.createElement("tr");
-    row.className = stateOf(finding);
-    const heading = cell("th", name);
-    heading.scope = "row";
-    const verdict = cell("td", plainState[row.className], "state");
-    if (contradiction) verdict.append(" ", cell("b", "contradicts itself"));
-    const describe = ([presence, sides, degree]) =>
-      [presence, sides.replace("+", " and "), degrees[degree] || degree].filter(Boolean).join(", ") || "–";
-    const sides = [["Generated", generated], ["Reference", reference]].map(([side, one]) => {
-      const element = cell("td", describe(one));
-      element.dataset.side = side;
-      return element;
-    });
-    row.append(heading, ...sides, verdict);
-    return row;
-  }));
+  find("finding-rows").replaceChildren(...rows.map((finding) => findingRow(study, finding)));
   const absent = ([name, ...sides]) => name !== "No Finding" && sides.slice(0, 2).every((one) => one[0] === "absent");
   const denied = study.findings.filter(absent).map((one) => one[0]);
   find("denied").textContent = denied.length ? `Denied in both: ${denied.join(", ")}.` : "";
@@ -55,23 +73,22 @@ function fillTable(study) {
 
 function fillScores(study) {
   // One box per metric, with precision and recall; all other scores in a folded list.
+  const value = (name) => number(study.scores[name], name);
   const headlines = [...new Set(data.headlines)].filter((name) => name in study.scores);
   const parts = headlines.flatMap((name) => ["_precision", "_recall"].map((part) => name + part));
   find("scores").replaceChildren(...headlines.map((name) => {
-    const box = document.createElement("div");
-    box.className = name === data.orderedBy ? "first" : "";
-    box.append(cell("dt", name.replaceAll("_", " ")), cell("dd", number(study.scores[name])));
+    const box = element("div", "", name === data.orderedBy ? "first" : "");
+    box.append(element("dt", plain(name)), element("dd", value(name)));
     if (`${name}_precision` in study.scores) {
-      const [precision, recall] = [study.scores[`${name}_precision`], study.scores[`${name}_recall`]];
-      box.append(cell("dd", `precision ${number(precision)}, recall ${number(recall)}`, "parts"));
+      box.append(element("dd", `precision ${value(`${name}_precision`)}, recall ${value(`${name}_recall`)}`, "parts"));
     }
     return box;
   }));
   const others = Object.keys(study.scores).filter((name) => !headlines.includes(name) && !parts.includes(name));
   find("numbers").parentElement.hidden = others.length === 0;
   find("numbers").replaceChildren(...others.map((name) => {
-    const line = document.createElement("div");
-    line.append(cell("dt", name.replaceAll("_", " ")), cell("dd", number(study.scores[name])));
+    const line = element("div");
+    line.append(element("dt", plain(name)), element("dd", value(name)));
     return line;
   }));
 }
@@ -92,17 +109,15 @@ function show() {
   if (study === shown) return; // keep zoom and window if the filters keep the study
   shown = study;
   find("study-id").textContent = `Study ${study.id}`;
-  find("where").textContent = `entities: ${study.missed} missed, ${study.hallucinated} hallucinated`;
+  find("where").textContent = study.notes.join(" · ");
   find("indication").hidden = !study.indication;
-  const term = document.createElement("b");
-  term.textContent = "Indication: ";
-  find("indication").replaceChildren(term, study.indication);
-  fillReport(find("generated"), study.generated);
-  fillReport(find("reference"), study.reference);
+  find("indication").replaceChildren(element("b", "Indication: "), study.indication);
+  find("pair").replaceChildren(...study.reports.map((report) => reportOf(study, report)));
   fillTable(study);
   fillScores(study);
   showNote(study);
-  showImage(0);
+  showErrors(study);
+  showImages();
   history.replaceState(null, "", `#${encodeURIComponent(study.id)}`);
 }
 

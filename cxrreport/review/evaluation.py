@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError
-from cxrreport.review.marks import MarkedEntity, Piece, pieces
+from cxrreport.review.content import Content, FindingRow, ReviewedStudy, Section, ShownReport, sections
+from cxrreport.review.marks import MarkedEntity, pieces
 from cxrreport.storage.old_names import current
 
 WORST_BY = "radgraph_partial"
 """Column of `studies.parquet` by which the page is ordered."""
+REFERENCE = "reference"
 _IDENTITY = ("study_id", "patient_id", "system", "candidate", "reference")
+_STARTS = ("candidate_impression", "reference_impression")
 _SIDES = ("candidate", "reference")
 _DETAILS = ("", "_side", "_severity")
 _FINDING_COLUMNS = (
@@ -32,123 +34,108 @@ _FINDING_COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindingRow:
-    """Statements of both reports on one finding, a row of `findings.parquet`.
+def read_evaluation(folder: Path, against: str = REFERENCE) -> Content:
+    """Read `scores.json`, `studies.parquet`, `findings.parquet` and `entities.jsonl` of `folder`, worst study first.
 
     Args:
-        name: name of the finding.
-        candidate: presence, sides and severity stated in the generated report; empty strings if not stated.
-        reference: the same for the reference.
-        error: `omitted`, `hallucinated` or empty.
-        contradiction: kind of contradiction within the generated report, or empty.
-    """
-
-    name: str
-    candidate: tuple[str, str, str]
-    reference: tuple[str, str, str]
-    error: str
-    contradiction: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReviewedStudy:
-    """One study of the page.
-
-    Args:
-        score: value of `WORST_BY` in [0, 1]; the page is ordered by it.
-        scores: metric to value, as in `studies.parquet`.
-        generated: candidate, cut into marked pieces.
-        reference: reference, cut into marked pieces.
-        missed: words of the entities of the reference only, without repetition.
-        hallucinated: words of the entities of the candidate only, without repetition.
-        findings: CheXpert findings that either report states.
-    """
-
-    study_id: str
-    score: float
-    scores: Mapping[str, float | None]
-    generated: Sequence[Piece]
-    reference: Sequence[Piece]
-    missed: Sequence[str]
-    hallucinated: Sequence[str]
-    findings: Sequence[FindingRow]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated:
-    """The parts of an output folder of `evaluate` that the page needs.
-
-    Args:
-        system: name of the shown system.
-        studies: studies in ascending order of score, ties by study id.
-        summary: content of `scores.json`.
-        digest: SHA-256 of the shown texts, hex; key of the reader's notes in the browser.
-    """
-
-    system: str
-    studies: Sequence[ReviewedStudy]
-    summary: Mapping[str, Any]
-    digest: str
-
-    @property
-    def synthetic(self) -> bool:
-        """True if the scores were made with weights that this project has trained on phantoms."""
-        return bool(self.summary["conditions"].get("synthetic"))
-
-
-def read_evaluation(folder: Path) -> Evaluated:
-    """Read `scores.json`, `studies.parquet`, `findings.parquet` and `entities.jsonl` of `folder`.
+        folder: output folder of `evaluate`.
+        against: the report beside that of the main system: `reference`, or the name of another system, whose reports
+            have no marks and no findings.
 
     Raises:
-        InputError: a file is missing, unreadable or inconsistent with another, or lacks a column; the message names it.
+        InputError: a file is missing, unreadable or inconsistent with another, or lacks a column; there is no system
+            `against`. The message names the file.
     """
     summary = _read_summary(folder / "scores.json")
     annotations = dict(_read_entities(folder / "entities.jsonl"))
     rows = _read_table(folder / "studies.parquet", (*_IDENTITY, WORST_BY))
     system = _main_system(rows, annotations, folder)
-    findings = _read_findings(folder / "findings.parquet", system)
+    marked = against == REFERENCE
+    others = {row["study_id"]: row for row in rows if row["system"] == against}
+    if not (marked or others) or against == system:
+        names = sorted({row["system"] for row in rows} - {system})
+        raise InputError(
+            f"{folder / 'studies.parquet'}: no system {against!r} beside {system!r}; use one of "
+            f"{', '.join([REFERENCE, *names])}"
+        )
+    findings = _read_findings(folder / "findings.parquet", system) if marked else {}
+    section = str(summary["conditions"].get("section", ""))
     digest = hashlib.sha256()
     studies = []
     for row in rows:
         if row["system"] != system:
             continue
         study_id = row["study_id"]
-        sides = annotations.get(study_id, {"candidate": ([], []), "reference": ([], [])})
-        digest.update(json.dumps([study_id, row["candidate"], row["reference"]]).encode())
-        studies.append(_reviewed(row, sides, findings.get(study_id, []), folder / "entities.jsonl"))
-    studies.sort(key=lambda study: (study.score, study.study_id))
-    return Evaluated(system=system, studies=studies, summary=summary, digest=digest.hexdigest())
-
-
-def _reviewed(
-    row: Mapping[str, Any],
-    sides: Mapping[str, tuple[list[str], list[MarkedEntity]]],
-    findings: Sequence[FindingRow],
-    file: Path,
-) -> ReviewedStudy:
-    cut = {}
-    for side in _SIDES:
-        tokens, entities = sides[side]
+        sides = annotations.get(study_id, _NOT_ANNOTATED) if marked else _NOT_ANNOTATED
+        second = (row, "reference") if marked else (others[study_id], "candidate")
+        digest.update(json.dumps([study_id, row["candidate"], second[0][second[1]]]).encode())
         try:
-            cut[side] = pieces(row[side] or "", tokens, entities)
+            candidate = _report(row, "candidate", section, *sides["candidate"])
+            other = _report(*second, section, *sides["reference"])
         except ValueError as error:
-            raise InputError(f"{file}: study {row['study_id']}, {side}: {error}; run `evaluate` again") from error
-    scores = {
+            raise InputError(f"{folder / 'entities.jsonl'}: study {study_id}, {error}; run `evaluate` again") from error
+        missed, hallucinated = (len(_words(sides[side][1], status)) for side, status in _ONE_SIDED)
+        scores = _numbers(row)
+        studies.append(
+            ReviewedStudy(
+                study_id=study_id,
+                score=float(scores.get(WORST_BY) or 0.0),
+                scores=scores,
+                reports=(
+                    ShownReport(key="generated", title="Generated", judged=True, sections=candidate),
+                    ShownReport(key=against, title=against.capitalize(), judged=False, sections=other),
+                ),
+                findings=findings.get(study_id, []),
+                notes=[f"entities: {missed} missed, {hallucinated} hallucinated"],
+            )
+        )
+    studies.sort(key=lambda study: (study.score or 0.0, study.study_id))
+    return Content(
+        system=system,
+        studies=studies,
+        digest=digest.hexdigest(),
+        ordered_by=WORST_BY,
+        marked=marked,
+        summary=summary,
+    )
+
+
+_ONE_SIDED = (("reference", "missed"), ("candidate", "hallucinated"))
+_NOT_ANNOTATED: Mapping[str, tuple[list[str], list[MarkedEntity]]] = {side: ([], []) for side in _SIDES}
+
+
+def _report(
+    row: Mapping[str, Any],
+    side: str,
+    section: str,
+    tokens: Sequence[str] = (),
+    entities: Sequence[MarkedEntity] = (),
+) -> list[Section]:
+    """The sections of one text of `studies.parquet`.
+
+    Raises:
+        ValueError: an entity does not fit the tokens.
+    """
+    text = row[side] or ""
+    try:
+        cut = pieces(text, tokens, entities)
+    except ValueError as error:
+        raise ValueError(f"{side}: {error}") from error
+    start = row.get(f"{side}_impression")
+    titles = [name.upper() for name in section.split("+")]
+    if len(titles) == 1:
+        return sections(cut, titles, [0])
+    if start is None or start > len(text) or "".join(piece.text for piece in cut) != text:
+        return sections(cut, [""], [0])  # it is not known where IMPRESSION begins
+    return sections(cut, titles, [0, start])
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float | None]:
+    return {
         name: value if value is None or math.isfinite(value) else None
         for name, value in row.items()
-        if name not in _IDENTITY and (value is None or isinstance(value, (int, float)))
+        if name not in (*_IDENTITY, *_STARTS) and (value is None or isinstance(value, (int, float)))
     }
-    return ReviewedStudy(
-        study_id=row["study_id"],
-        score=float(scores.get(WORST_BY) or 0.0),
-        scores=scores,
-        generated=cut["candidate"],
-        reference=cut["reference"],
-        missed=_words(sides["reference"][1], "missed"),
-        hallucinated=_words(sides["candidate"][1], "hallucinated"),
-        findings=findings,
-    )
 
 
 def _words(entities: Sequence[MarkedEntity], status: str) -> list[str]:
