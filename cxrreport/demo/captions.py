@@ -15,16 +15,7 @@ from cxrreport.demo.findings import Name, PhantomFinding
 CAPTION_PROMPT = "cap en"
 DESCRIBE_PROMPT = "describe en"
 
-_WORD = {
-    Name.CARDIOMEGALY: "cardiomegaly",
-    Name.OEDEMA: "edema",
-    Name.OPACITY: "opacity",
-    Name.NODULE: "nodule",
-    Name.EFFUSION: "effusion",
-    Name.PNEUMOTHORAX: "pneumothorax",
-    Name.TUBE: "tube",
-    Name.PACEMAKER: "pacemaker",
-}
+_WORD = {name: name.value for name in Name} | {Name.OEDEMA: "edema"}
 VISIBLE = tuple(name for name in Name if name is not Name.NODULE)
 
 
@@ -43,15 +34,7 @@ def describe(findings: tuple[PhantomFinding, ...]) -> str:
     return " ; ".join(parts)
 
 
-_TOPIC = {
-    Name.CARDIOMEGALY: "heart",
-    Name.OEDEMA: "edema",
-    Name.OPACITY: "opacity",
-    Name.EFFUSION: "pleural effusion",
-    Name.PNEUMOTHORAX: "pneumothorax",
-    Name.TUBE: "tube",
-    Name.PACEMAKER: "pacemaker",
-}
+_TOPIC = _WORD | {Name.CARDIOMEGALY: "heart", Name.EFFUSION: "pleural effusion"}
 _STATEMENTS: dict[Name, tuple[str, ...]] = {
     Name.CARDIOMEGALY: (
         "The heart is {degree} enlarged.",

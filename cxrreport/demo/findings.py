@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -60,6 +60,16 @@ _PREVALENCE = {
 }
 _BILATERAL = 0.2
 _DOUBTFUL = 0.25
+_LEFT_PACEMAKER = 0.6
+_SIDES: tuple[Side, Side] = ("left", "right")
+_DEGREES, _EXTENTS, _ZONES = ("mild", "severe"), ("small", "large"), ("upper", "lower")
+_DETAILS = {
+    Name.CARDIOMEGALY: {"size": _DEGREES},
+    Name.OEDEMA: {"size": _DEGREES},
+    Name.OPACITY: {"side": _SIDES, "size": _EXTENTS, "zone": _ZONES},
+    Name.NODULE: {"side": _SIDES, "zone": _ZONES},
+    Name.PNEUMOTHORAX: {"side": _SIDES, "size": _EXTENTS},
+}
 
 
 def sample_findings(rng: np.random.Generator, *, normal: float = 0.4) -> tuple[PhantomFinding, ...]:
@@ -84,33 +94,19 @@ def report_order(finding: PhantomFinding) -> tuple[int, str]:
 
 
 def _detail(name: Name, rng: np.random.Generator) -> list[PhantomFinding]:
-    def pick(*options: str) -> str:
+    """One finding with random details, or an effusion on both sides."""
+
+    def pick(options: tuple[str, ...]) -> Any:
         return str(rng.choice(options))
 
-    match name:
-        case Name.CARDIOMEGALY | Name.OEDEMA:
-            return [PhantomFinding(name, size=pick("mild", "severe"))]  # type: ignore[arg-type]
-        case Name.TUBE:
-            return [PhantomFinding(name)]
-        case Name.PACEMAKER:
-            return [PhantomFinding(name, side="left" if rng.random() < 0.6 else "right")]
-        case Name.NODULE:
-            return [PhantomFinding(name, side=pick("left", "right"), zone=pick("upper", "lower"))]  # type: ignore[arg-type]
-        case Name.OPACITY:
-            return [
-                PhantomFinding(
-                    name,
-                    side=pick("left", "right"),  # type: ignore[arg-type]
-                    size=pick("small", "large"),  # type: ignore[arg-type]
-                    zone=pick("upper", "lower"),  # type: ignore[arg-type]
-                    doubtful=bool(rng.random() < _DOUBTFUL),
-                )
-            ]
-        case Name.PNEUMOTHORAX:
-            return [PhantomFinding(name, side=pick("left", "right"), size=pick("small", "large"))]  # type: ignore[arg-type]
-        case Name.EFFUSION:
-            sides = ("left", "right") if rng.random() < _BILATERAL else (pick("left", "right"),)
-            return [PhantomFinding(name, side=side, size=pick("small", "large")) for side in sides]  # type: ignore[arg-type]
+    if name is Name.PACEMAKER:
+        return [PhantomFinding(name, side="left" if rng.random() < _LEFT_PACEMAKER else "right")]
+    if name is Name.EFFUSION:
+        sides = _SIDES if rng.random() < _BILATERAL else (pick(_SIDES),)
+        return [PhantomFinding(name, side=side, size=pick(_EXTENTS)) for side in sides]
+    details = {detail: pick(options) for detail, options in _DETAILS.get(name, {}).items()}
+    doubtful = name is Name.OPACITY and bool(rng.random() < _DOUBTFUL)
+    return [PhantomFinding(name, doubtful=doubtful, **details)]
 
 
 def masked(findings: tuple[PhantomFinding, ...]) -> tuple[PhantomFinding, ...]:

@@ -115,8 +115,6 @@ def join(texts: Iterable[AnnotatedText]) -> AnnotatedText:
     return AnnotatedText(tuple(tokens), tuple(entities), tuple(relations))
 
 
-_DEGREE = {"mild": "mildly", "severe": "severely"}
-
 # A slot is {size}, {degree} (mildly), {side}, {zone}, {prior} (unchanged, increased, ...).
 Style = dict[str, str]
 
@@ -224,13 +222,7 @@ _TRAINING_ONLY: Style = _PLAIN | {
     "impression normal": "Chest/A is normal/O@chest .",
 }
 
-_PRIOR_WORDS = {
-    Name.CARDIOMEGALY: "cardiomegaly",
-    Name.OEDEMA: "edema",
-    Name.OPACITY: "opacity",
-    Name.EFFUSION: "effusion",
-    Name.PNEUMOTHORAX: "pneumothorax",
-}
+_NOT_COMPARED = (Name.NODULE, Name.TUBE, Name.PACEMAKER)
 _INDICATIONS = (
     "Shortness of breath.",
     "Cough and fever.",
@@ -243,12 +235,8 @@ _INDICATIONS = (
 
 def _sentence(style: Style, key: str, finding: PhantomFinding | None = None, **slots: str) -> AnnotatedText:
     if finding is not None:
-        slots |= {
-            "size": finding.size,
-            "side": finding.side,
-            "zone": finding.zone,
-            "degree": _DEGREE.get(finding.size, ""),
-        }
+        degree = f"{finding.size}ly" if finding.size in ("mild", "severe") else ""
+        slots |= {"size": finding.size, "side": finding.side, "zone": finding.zone, "degree": degree}
     return annotate(style[key].format(**slots))
 
 
@@ -286,9 +274,9 @@ def findings_section(
         before = {(f.name, f.side): f for f in prior}
         for finding in findings:
             earlier = before.get((finding.name, finding.side))
-            word = _PRIOR_WORDS.get(finding.name)
-            if earlier is None or word is None or rng.random() > 0.15:
+            if earlier is None or finding.name in _NOT_COMPARED or rng.random() > 0.15:
                 continue
+            word = "edema" if finding.name is Name.OEDEMA else finding.name.value
             change = "unchanged"
             if earlier.size != finding.size:
                 change = "increased" if finding.size in ("large", "severe") else "decreased"

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cxrreport import runs
-from cxrreport.demo.pipeline import train_settings
+from cxrreport.demo.pipeline import known_findings, train_settings
 from cxrreport.demo.studies import read_truth, write_studies
-from cxrreport.demo.text_findings import read_findings
 from cxrreport.settings import EvaluateSettings, GenerateSettings, IngestSettings, TrainSettings
 
 PATIENTS = 90
@@ -59,8 +58,6 @@ def generated(root: Path, baseline: str = "none") -> Path:
 
 def evaluation_settings(root: Path) -> tuple[EvaluateSettings, list[Any]]:
     """Settings of an evaluation beside two baselines, and a metric that compares with the findings of each phantom."""
-    from cxrreport.evaluation.metrics import finding_scorer, metric
-
     settings = EvaluateSettings(
         predictions=generated(root),
         references=root / "data",
@@ -68,8 +65,7 @@ def evaluation_settings(root: Path) -> tuple[EvaluateSettings, list[Any]]:
         baselines={name: generated(root, name) for name in ("shuffled", "blank")},
         radgraph="tiny",
     )
-    known = metric("finding_f1", conditions={"findings": "the phantoms' own", "reader": "demo.text_findings"})
-    return settings, [known(finding_scorer(read_findings, read_truth(root / "phantoms")))]
+    return settings, [known_findings(read_truth(root / "phantoms"))]
 
 
 def evaluated(root: Path) -> Path:

@@ -84,6 +84,12 @@ def _ellipse(x: Plane, y: Plane, cx: float, cy: float, rx: float, ry: float) -> 
     return distance
 
 
+def _axes(height: int, width: int) -> tuple[Plane, Plane]:
+    """Normalised coordinates of the centres of the pixels: float32[1, W] and float32[H, 1]."""
+    columns, rows = (np.linspace(-1 + 1 / n, 1 - 1 / n, n, dtype=np.float32) for n in (width, height))
+    return columns[None, :], rows[:, None]
+
+
 def draw(anatomy: Anatomy, findings: tuple[PhantomFinding, ...], height: int, width: int, seed: int) -> Drawing:
     """Draw a phantom of `height` x `width` pixels.
 
@@ -94,8 +100,7 @@ def draw(anatomy: Anatomy, findings: tuple[PhantomFinding, ...], height: int, wi
         width: number of columns.
         seed: seed for the positions of the findings within their zones, which do not depend on the resolution.
     """
-    u = np.linspace(-1 + 1 / width, 1 - 1 / width, width, dtype=np.float32)[None, :]
-    v = np.linspace(-1 + 1 / height, 1 - 1 / height, height, dtype=np.float32)[:, None]
+    u, v = _axes(height, width)
     cos, sin = np.cos(anatomy.rotation) / anatomy.scale, np.sin(anatomy.rotation) / anatomy.scale
     x = ((cos * (u - anatomy.shift_x) + sin * (v - anatomy.shift_y)) / anatomy.width).astype(np.float32)
     y = (-sin * (u - anatomy.shift_x) + cos * (v - anatomy.shift_y)).astype(np.float32)
@@ -143,16 +148,8 @@ def _heart(x: Plane, y: Plane, half_width: float) -> Plane:
     return _soft(1 - _ellipse(x, y, 0.04 + 0.28 * half_width, 0.27, half_width, 0.21 + 0.22 * half_width), 0.06)
 
 
-_PAINT_ORDER = (
-    Name.CARDIOMEGALY,
-    Name.OEDEMA,
-    Name.OPACITY,
-    Name.NODULE,
-    Name.PNEUMOTHORAX,
-    Name.EFFUSION,
-    Name.TUBE,
-    Name.PACEMAKER,
-)
+# As in a report, but an effusion covers a pneumothorax.
+_PAINT_ORDER = (*list(Name)[:4], Name.PNEUMOTHORAX, Name.EFFUSION, Name.TUBE, Name.PACEMAKER)
 
 
 def _paint(
@@ -229,8 +226,7 @@ def expose(grey: Plane, rng: np.random.Generator, *, noise: float) -> Plane:
 
 def draw_lateral(anatomy: Anatomy, height: int, width: int) -> Plane:
     """Draw a lateral view without findings, which `ingest` has to exclude. float32[H, W] in [0, 1]."""
-    x = np.linspace(-1 + 1 / width, 1 - 1 / width, width, dtype=np.float32)[None, :]
-    y = np.linspace(-1 + 1 / height, 1 - 1 / height, height, dtype=np.float32)[:, None]
+    x, y = _axes(height, width)
     body = _soft(1 - _ellipse(x, y, 0.0, 0.1, 0.78 * anatomy.width, 1.2), 0.06)
     lung = _soft(1 - _ellipse(x, y, -0.02, -0.1, 0.52, 0.66), 0.08) * _soft(0.42 + 0.2 * x - y, 0.03)
     spine = np.exp(-(((x - 0.50 - 0.08 * np.cos(2 * y)) / 0.09) ** 2)) * (0.16 + 0.04 * np.sin(20 * y))

@@ -7,10 +7,11 @@ Its folder is that of a real project: `phantoms`, `ingest`, `train`, `generate` 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from cxrreport import runs, tracking
 from cxrreport.demo.findings import Name
@@ -25,6 +26,7 @@ from cxrreport.settings import (
     LoraSettings,
     PromptSettings,
     ReviewSettings,
+    ScoredSection,
     TrackingSettings,
     TrainSettings,
     ValidationSettings,
@@ -32,6 +34,11 @@ from cxrreport.settings import (
 from cxrreport.storage.atomic_files import write_json
 from cxrreport.storage.output_folder import OutputFolder, output_folder
 
+if TYPE_CHECKING:
+    from cxrreport.evaluation.evaluate import Evaluation
+    from cxrreport.evaluation.metrics import Metric
+
+R = TypeVar("R")
 SYSTEMS = ("tuned", "no_adapter", "most_frequent", "shuffled", "blank")
 HEADLINE = "radgraph_partial"
 TERSE = PromptSettings(instruction="cap en", indication=False)
@@ -42,7 +49,7 @@ TERSE = PromptSettings(instruction="cap en", indication=False)
 class _Scale:
     """Sizes that depend on the resolution; 4,096 image tokens cost a hundred times as much as 256."""
 
-    checkpoint: CheckpointSettings
+    checkpoint: str
     patients: int
     smallest: int
     full_size: int
@@ -52,24 +59,8 @@ class _Scale:
 
 
 SCALES = {
-    224: _Scale(
-        CheckpointSettings(name="tiny"),
-        patients=960,
-        smallest=360,
-        full_size=4,
-        max_steps=1200,
-        batch_size=8,
-        texts_per_batch=32,
-    ),
-    896: _Scale(
-        CheckpointSettings(name="tiny-896"),
-        patients=120,
-        smallest=1000,
-        full_size=2,
-        max_steps=60,
-        batch_size=4,
-        texts_per_batch=8,
-    ),
+    224: _Scale("tiny", patients=960, smallest=360, full_size=4, max_steps=1200, batch_size=8, texts_per_batch=32),
+    896: _Scale("tiny-896", patients=120, smallest=1000, full_size=2, max_steps=60, batch_size=4, texts_per_batch=8),
 }
 
 
@@ -81,7 +72,7 @@ def train_settings(
     return TrainSettings(
         data=data,
         output=output,
-        checkpoint=scale.checkpoint,
+        checkpoint=CheckpointSettings(name=scale.checkpoint),
         lora=LoraSettings(rank=16, alpha=32, dropout=0.0, targets="language+projector"),
         max_steps=scale.max_steps,
         learning_rate=3e-3,
@@ -103,16 +94,16 @@ def run_demo(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
     """
     from cxrreport.demo.studies import read_truth, write_studies
 
-    root = settings.output
+    root, scale = settings.output, SCALES[settings.resolution]
+    phantoms, data, scores = root / "phantoms", root / "ingest", root / "evaluate"
     with output_folder(root, command="demo", settings=settings.model_dump(mode="json")) as folder:
-        times = _StepTimes(folder)
         own = TrackingSettings(uri=tracking.sqlite_uri(root / "mlflow.db"), experiment="cxrreport-demo")
-        with tracking.start("demo", settings, own, output=root / "phantoms") as parent:
+        with tracking.start("demo", settings, own, output=phantoms) as parent:
             tracked = own.model_copy(update={"parent_run_id": parent.run_id})
-            scale = SCALES[settings.resolution]
-            with times("phantoms"):
+            steps = _Steps(folder, progress)
+            with steps.timed("phantoms"):
                 write_studies(
-                    root / "phantoms",
+                    phantoms,
                     patients=settings.patients or scale.patients,
                     seed=settings.seed,
                     smallest=scale.smallest,
@@ -120,13 +111,45 @@ def run_demo(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
                     workers=2,
                     progress=progress,
                 )
-            truth = read_truth(root / "phantoms")
-            commands = _Commands(settings, tracked, progress, times)
-            commands.train()
+            truth = read_truth(phantoms)
+            ingestion = IngestSettings(
+                input=phantoms,
+                output=data,
+                layout="mimic-cxr",
+                resolution=settings.resolution,
+                workers=2,
+                tracking=tracked,
+            )
+            steps.run("ingest", runs.ingest, ingestion)
+            recipe = train_settings(
+                data, root / "train", resolution=settings.resolution, seed=settings.seed, tracked=tracked
+            )
+            adapter = steps.run("train", runs.train, recipe).adapter
             for name in ("tuned", "no_adapter", "shuffled", "blank", "base_terse"):
-                commands.generate(name)
-            evaluation = commands.evaluate(truth)
-            summary = _summary(settings, evaluation, truth, commands, parent.run_id, times)
+                steps.run(f"generate {name}", runs.generate, _generation(name, settings, adapter, tracked))
+            evaluation = steps.run(
+                "evaluate",
+                runs.evaluate,
+                EvaluateSettings(
+                    predictions=predictions_of(root, "tuned"),
+                    references=data,
+                    output=scores,
+                    baselines={
+                        name: predictions_of(root, name) for name in ("no_adapter", "shuffled", "blank", "base_terse")
+                    },
+                    radgraph="tiny",
+                    seed=settings.seed,
+                    tracking=tracked,
+                ),
+                extra_metrics=[known_findings(truth)],
+            )
+            page = ReviewSettings(evaluation=scores, data=data, output=root / "review.html", tracking=tracked)
+            steps.run("review", runs.review, page)
+            summary = _summary(settings, evaluation, truth) | {
+                "seconds": steps.seconds,
+                "peak_memory_mb": round(tracking.peak_memory_mb()),
+                "run_ids": {"demo": parent.run_id, **steps.run_ids},
+            }
             parent.metrics({f"{HEADLINE}/{s}": summary["radgraph_f1"][s]["value"] for s in SYSTEMS})
             parent.metrics({f"finding_f1/{s}": one["value"] for s, one in summary["finding_f1"].items()})
         write_json(root / "summary.json", summary)
@@ -134,132 +157,62 @@ def run_demo(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
     return summary
 
 
-class _StepTimes:
-    """Seconds of each step; a step that an earlier call finished keeps its time."""
+class _Steps:
+    """Seconds and MLflow run of each step; a step that an earlier call finished keeps its time."""
 
-    def __init__(self, folder: OutputFolder) -> None:
+    def __init__(self, folder: OutputFolder, progress: Progress) -> None:
         self._folder = folder
+        self._progress = progress
         self.seconds: dict[str, float] = dict(folder.record.get("seconds", {}))
-
-    def __call__(self, step: str) -> _StepTimes:
-        self._step, self._begun = step, time.monotonic()
-        return self
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None and self._step not in self.seconds:
-            self.seconds[self._step] = round(time.monotonic() - self._begun, 1)
-            self._folder.update(seconds=self.seconds)
-
-
-class _Commands:
-    """The commands of the demo, and their results."""
-
-    def __init__(
-        self, settings: DemoSettings, tracked: TrackingSettings, progress: Progress, times: _StepTimes
-    ) -> None:
-        self.settings = settings
-        self.root = settings.output
-        self.tracked = tracked
-        self.progress = progress
-        self.times = times
-        self.scale = SCALES[settings.resolution]
         self.run_ids: dict[str, str] = {}
 
-    def train(self) -> None:
-        """Ingest and fine-tune."""
-        with self.times("ingest"):
-            ingested = runs.ingest(
-                IngestSettings(
-                    input=self.root / "phantoms",
-                    output=self.root / "ingest",
-                    layout="mimic-cxr",
-                    resolution=self.settings.resolution,
-                    workers=2,
-                    tracking=self.tracked,
-                ),
-                progress=self.progress,
-            )
-        with self.times("train"):
-            recipe = train_settings(
-                self.root / "ingest",
-                self.root / "train",
-                resolution=self.settings.resolution,
-                seed=self.settings.seed,
-                tracked=self.tracked,
-            )
-            trained = runs.train(recipe, progress=self.progress)
-        self.run_ids |= {"ingest": ingested.run_id, "train": trained.run_id}
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        if step not in self.seconds:
+            self.seconds[step] = round(time.monotonic() - started, 1)
+            self._folder.update(seconds=self.seconds)
 
-    def generate(self, name: str) -> None:
-        """The test split by one system: `tuned`, or one of the baselines."""
-        tuned = name in ("tuned", "shuffled", "blank")
-        with self.times(f"generate {name}"):
-            done = runs.generate(
-                GenerateSettings(
-                    input=self.root / "ingest",
-                    output=self.predictions(name),
-                    checkpoint=None if tuned else self.scale.checkpoint,
-                    adapter=self.root / "train" / "adapter" if tuned else None,
-                    prompt=TERSE if name == "base_terse" else None,
-                    baseline="shuffled" if name == "shuffled" else "blank" if name == "blank" else "none",
-                    batch_size=self.scale.texts_per_batch,
-                    max_new_tokens=128,
-                    seed=self.settings.seed,
-                    tracking=self.tracked,
-                ),
-                progress=self.progress,
-            )
-        self.run_ids[f"generate {name}"] = done.run_id
-
-    def predictions(self, name: str) -> Path:
-        """Folder of the predictions of one system."""
-        return self.root / ("generate" if name == "tuned" else f"generate-{name.replace('_', '-')}")
-
-    def evaluate(self, truth: Mapping[str, Keys]) -> Any:
-        """Scores and the page to read."""
-        from cxrreport.evaluation.metrics import finding_scorer, metric
-
-        known_findings = metric("finding_f1", conditions={"findings": "the phantoms' own", "reader": "demo.reader"})
-        baselines = ("no_adapter", "shuffled", "blank", "base_terse")
-        with self.times("evaluate"):
-            judged = runs.evaluate(
-                EvaluateSettings(
-                    predictions=self.predictions("tuned"),
-                    references=self.root / "ingest",
-                    output=self.root / "evaluate",
-                    baselines={name: self.predictions(name) for name in baselines},
-                    radgraph="tiny",
-                    seed=self.settings.seed,
-                    tracking=self.tracked,
-                ),
-                progress=self.progress,
-                extra_metrics=[known_findings(finding_scorer(read_findings, truth))],
-            )
-        with self.times("review"):
-            page = runs.review(
-                ReviewSettings(
-                    evaluation=self.root / "evaluate",
-                    data=self.root / "ingest",
-                    output=self.root / "review.html",
-                    tracking=self.tracked,
-                ),
-                progress=self.progress,
-            )
-        self.run_ids |= {"evaluate": judged.run_id, "review": page.run_id}
-        return judged.result
+    def run(self, step: str, command: Callable[..., runs.Summary[R]], settings: Any, **options: Any) -> R:
+        with self.timed(step):
+            done = command(settings, progress=self._progress, **options)
+        self.run_ids[step] = done.run_id
+        return done.result
 
 
-def _summary(
-    settings: DemoSettings,
-    evaluation: Any,
-    truth: Mapping[str, Keys],
-    commands: _Commands,
-    parent: str,
-    times: _StepTimes,
-) -> dict[str, Any]:
+def predictions_of(root: Path, name: str) -> Path:
+    """Folder of the predictions of one system: `tuned`, or one of the baselines."""
+    return root / ("generate" if name == "tuned" else f"generate-{name.replace('_', '-')}")
+
+
+def _generation(name: str, settings: DemoSettings, adapter: Path, tracked: TrackingSettings) -> GenerateSettings:
+    """The test split by one system."""
+    scale = SCALES[settings.resolution]
+    tuned = name in ("tuned", "shuffled", "blank")
+    return GenerateSettings(
+        input=settings.output / "ingest",
+        output=predictions_of(settings.output, name),
+        checkpoint=None if tuned else CheckpointSettings(name=scale.checkpoint),
+        adapter=adapter if tuned else None,
+        prompt=TERSE if name == "base_terse" else None,
+        baseline="shuffled" if name == "shuffled" else "blank" if name == "blank" else "none",
+        batch_size=scale.texts_per_batch,
+        max_new_tokens=128,
+        seed=settings.seed,
+        tracking=tracked,
+    )
+
+
+def known_findings(truth: Mapping[str, Keys]) -> Metric:
+    """The metric that compares the findings of a text with those of its phantom."""
+    from cxrreport.evaluation.metrics import finding_scorer, metric
+
+    conditions = {"findings": "the phantoms' own", "reader": "demo.text_findings"}
+    return metric("finding_f1", conditions=conditions)(finding_scorer(read_findings, truth))
+
+
+def _summary(settings: DemoSettings, evaluation: Evaluation, truth: Mapping[str, Keys]) -> dict[str, Any]:
     from cxrreport.evaluation.evaluate import MAIN
     from cxrreport.evaluation.metrics import finding_scores
     from cxrreport.evaluation.tables import read_predictions
@@ -268,16 +221,14 @@ def _summary(
         one = scores[MAIN if system == "tuned" else system][metric]
         return {name: round(float(getattr(one, name)), 4) for name in ("value", "low", "high")}
 
-    def read(system: str) -> dict[str, Keys]:
-        texts = read_predictions(commands.predictions(system), "findings+impression").texts
-        return {study: read_findings(text or "") for study, text in texts.items()}
-
-    said = read("tuned")
+    texts = {
+        section: read_predictions(predictions_of(settings.output, "tuned"), section).texts
+        for section in get_args(ScoredSection)
+    }
+    said = {study: read_findings(text or "") for study, text in texts["findings+impression"].items()}
     by_finding = finding_scores({study: truth[study] for study in said}, said, group=lambda key: key[0]).by_finding  # type: ignore[index]
-    findings, impressions = (
-        read_predictions(commands.predictions("tuned"), section).texts for section in ("findings", "impression")
-    )
-    clashes = sum(contradicts(findings[study] or "", impressions[study] or "") for study in findings)
+    pairs = zip(texts["findings"].values(), texts["impression"].values(), strict=True)
+    clashes = sum(contradicts(findings or "", impression or "") for findings, impression in pairs)
     return {
         "synthetic": True,
         "resolution": settings.resolution,
@@ -294,8 +245,5 @@ def _summary(
         "finding_f1_by_finding": {
             name.value: round(by_finding[name.value].f1, 4) for name in Name if name.value in by_finding
         },
-        "contradictions": round(clashes / len(findings), 4),
-        "seconds": times.seconds,
-        "peak_memory_mb": round(tracking.peak_memory_mb()),
-        "run_ids": {"demo": parent, **commands.run_ids},
+        "contradictions": round(clashes / len(said), 4),
     }

@@ -9,16 +9,11 @@ from cxrreport.demo.findings import Name
 Keys = frozenset[tuple[str, str, str]]
 """Findings as `PhantomFinding.key`: name, side, size."""
 
-_NAMES = (
-    (Name.CARDIOMEGALY, re.compile(r"cardiomegaly|enlarge\w*")),
-    (Name.OEDEMA, re.compile(r"edema")),
-    (Name.OPACITY, re.compile(r"opacity")),
-    (Name.NODULE, re.compile(r"nodule")),
-    (Name.EFFUSION, re.compile(r"effusion")),
-    (Name.PNEUMOTHORAX, re.compile(r"pneumothorax")),
-    (Name.TUBE, re.compile(r"\btube")),
-    (Name.PACEMAKER, re.compile(r"pacemaker")),
-)
+_PATTERNS = {name: re.compile(name.value) for name in Name} | {
+    Name.CARDIOMEGALY: re.compile(r"cardiomegaly|enlarge\w*"),
+    Name.OEDEMA: re.compile(r"edema"),
+    Name.TUBE: re.compile(r"\btube"),
+}
 _SIZES = {"mildly": "mild", "severely": "severe"} | {size: size for size in ("small", "large", "mild", "severe")}
 _COMPARED = re.compile(r"\b(?:unchanged|increased|decreased)\b")
 
@@ -36,7 +31,7 @@ def read_findings(text: str) -> Keys:
             continue
         sizes = [_SIZES[w] for w in words if w in _SIZES]
         sides = [w for w in words if w in ("left", "right")]
-        for name, pattern in _NAMES:
+        for name, pattern in _PATTERNS.items():
             if pattern.search(sentence) is None:
                 continue
             if name in (Name.TUBE, Name.CARDIOMEGALY, Name.OEDEMA):
