@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from cxrreport.dataset import Manifest
 from cxrreport.errors import WeightsError
 from cxrreport.evaluation.radgraph import Level, agreement, archives
 from cxrreport.evaluation.radgraph.annotator import PACKAGE_CACHE, RadGraphAnnotator
@@ -21,8 +22,7 @@ from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Progress, Report, Split, Study
 from cxrreport.settings import TrainSettings, weights_folder
 from cxrreport.training.best_checkpoint import SCORE
-from cxrreport.training.distributed import Processes
-from cxrreport.training.samples import ImageSource
+from cxrreport.training.distributed import ProcessGroup
 
 BATCH = 8
 """Studies generated together; the engine uses fewer if memory is short."""
@@ -44,7 +44,7 @@ class ReportValidation:
         WeightsError: RadGraph's weights are missing or not usable.
     """
 
-    def __init__(self, settings: TrainSettings, manifest: ImageSource, *, first: bool, progress: Progress) -> None:
+    def __init__(self, settings: TrainSettings, manifest: Manifest, *, first: bool, progress: Progress) -> None:
         self._image = manifest.image
         self._progress = progress
         self._most_tokens = settings.prompt.max_suffix_tokens
@@ -86,7 +86,7 @@ class ReportValidation:
         text = self._text(report.findings, report.impression)
         return bool(text) and not too_long(text)
 
-    def __call__(self, loaded: LoadedModel, layout: PromptLayout, processes: Processes) -> dict[str, float]:
+    def __call__(self, loaded: LoadedModel, layout: PromptLayout, processes: ProcessGroup) -> dict[str, float]:
         """Mean F1 over the studies; a report that is empty, or too long for RadGraph, counts as 0."""
         texts = processes.distribute(partial(self._write, loaded, layout), self.studies)
         return processes.on_first(lambda: {SCORE: self._score(texts)})

@@ -15,7 +15,7 @@ from cxrreport.errors import WeightsError
 from cxrreport.records import Report, Split, Study
 from cxrreport.settings import CheckpointSettings, TrainSettings
 from cxrreport.training.best_checkpoint import SCORE
-from cxrreport.training.distributed import Processes
+from cxrreport.training.distributed import ProcessGroup
 from cxrreport.validation import ReportValidation, fixed_subset
 
 
@@ -118,7 +118,7 @@ def test_perfect_reports_score_one_and_empty_ones_nothing(make: Any, monkeypatch
         lambda report: "heart " * 5000,
     ):
         monkeypatch.setattr(Scripted, "says", staticmethod(says), raising=False)
-        scores.append(made(None, layout, Processes())[SCORE])  # type: ignore[arg-type]
+        scores.append(made(None, layout, ProcessGroup())[SCORE])  # type: ignore[arg-type]
     assert scores[0] == 1.0
     assert 0.3 < scores[1] < 1.0
     assert scores[2:] == [0.0, 0.0]
@@ -132,7 +132,7 @@ def test_perfect_reports_score_one_and_empty_ones_nothing(make: Any, monkeypatch
 def test_only_the_sections_that_are_trained_count(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made, settings = make(Studies(), prompt={"sections": ["impression"], "max_images": 2})
     monkeypatch.setattr(Scripted, "says", staticmethod(lambda report: f"nonsense|{report.impression}"), raising=False)
-    assert made(None, Layout(settings.prompt), Processes()) == {SCORE: 1.0}  # type: ignore[arg-type]
+    assert made(None, Layout(settings.prompt), ProcessGroup()) == {SCORE: 1.0}  # type: ignore[arg-type]
     assert made.conditions["section"] == "impression"
 
 

@@ -45,18 +45,13 @@ def train(
         if validate is not None:
             run.tags({f"validation.{name}": str(value) for name, value in validate.conditions.items()})
         result = finetune.train(settings, manifest, log=run.metrics, progress=report, validate=validate)
+        counts = ("samples", "cut_reports", "cut_prefixes", "without_text", "trained_parameters")
         facts = {
-            "steps": result.steps,
-            "best_step": result.best_step,
-            "loss": result.loss,
+            **{name: getattr(result, name) for name in ("steps", "best_step", "loss")},
             **result.validation,
             "seconds_per_step": result.seconds_per_step,
             "peak_memory_mb": result.peak_memory / 2**20,
-            "samples": result.samples,
-            "cut_reports": result.cut_reports,
-            "cut_prefixes": result.cut_prefixes,
-            "without_text": result.without_text,
-            "trained_parameters": result.trained_parameters,
+            **{name: getattr(result, name) for name in counts},
             "adapted_modules": len(result.adapted_modules),
             "adapter": str(result.adapter),
         }

@@ -67,7 +67,7 @@ class TrainSettings(Settings):
     """Compile the layers of the language model (torch.compile), which takes minutes and makes steps on a GPU faster.
     Requires a C++ compiler."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that read and augment images in advance; 0 to use the training process."""
+    """ProcessGroup that read and augment images in advance; 0 to use the training process."""
     augment: bool = False
     """Small rotations, shifts, scale, gamma and noise; never a left-right flip."""
     eval_every: PositiveInt | None = None

@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from cxrreport.errors import TrainingError
 from cxrreport.storage.atomic_files import atomic_path, write_json
-from cxrreport.training.distributed import Processes, gathered, placed_like
+from cxrreport.training.distributed import ProcessGroup, gathered, placed_like
 
 WEIGHTS, OPTIMIZER, STATE = "trained.safetensors", "optimizer.safetensors", "trainer_state.json"
 """Files of a checkpoint; `STATE` is written last, so a folder that has it is complete."""
@@ -49,7 +49,7 @@ def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, processes: Processes
+    folder: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, processes: ProcessGroup
 ) -> None:
     """Write `folder/NNNNNNN` and remove all but the last two checkpoints. Must be called in all processes.
 
@@ -90,7 +90,7 @@ def load_weights(checkpoint: Path, model: torch.nn.Module) -> None:
 
 
 def load_optimizer(
-    checkpoint: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, processes: Processes
+    checkpoint: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, processes: ProcessGroup
 ) -> None:
     """Load the optimiser state of a checkpoint. Must be called in all processes.
 

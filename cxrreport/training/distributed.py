@@ -32,7 +32,7 @@ _PATIENCE = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
-class Processes:
+class ProcessGroup:
     """The processes that train one model, as one of them sees them.
 
     Args:
@@ -93,21 +93,21 @@ class Processes:
 
 
 @contextmanager
-def join(settings: CheckpointSettings, *, sharded: bool) -> Iterator[Processes]:
+def join(settings: CheckpointSettings, *, sharded: bool) -> Iterator[ProcessGroup]:
     """Join the processes that `torchrun` or `accelerate launch` started together with this one.
 
     A process group that exists already is used and not destroyed, for programs that train more than once.
 
     Args:
         settings: device of the model; with CUDA, each process uses the GPU of its local rank.
-        sharded: see `Processes`.
+        sharded: see `ProcessGroup`.
 
     Raises:
         SettingsError: CUDA is requested but not available.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield Processes(sharded=sharded)
+        yield ProcessGroup(sharded=sharded)
         return
     device = checkpoints.choose_device(settings.device)
     if device.type == "cuda":
@@ -115,7 +115,7 @@ def join(settings: CheckpointSettings, *, sharded: bool) -> Iterator[Processes]:
     own = not dist.is_initialized()
     if own:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
-    yield Processes(dist.get_rank(), count, sharded)
+    yield ProcessGroup(dist.get_rank(), count, sharded)
     if own:  # not after an error: destroying a group waits for the others, which wait for this process
         dist.destroy_process_group()
 
@@ -156,7 +156,7 @@ def placed_like(tensor: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(tensor, target.device_mesh, target.placements) if isinstance(target, DTensor) else tensor
 
 
-def check_processes(settings: TrainSettings, processes: Processes) -> None:
+def check_processes(settings: TrainSettings, processes: ProcessGroup) -> None:
     """Check the number of processes.
 
     Raises:

@@ -20,6 +20,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from safetensors.torch import load_file
 
+from cxrreport.dataset import Manifest
 from cxrreport.errors import ManifestError, TrainingError
 from cxrreport.model import adapters, checkpoints
 from cxrreport.model.card import AdapterCard
@@ -34,7 +35,7 @@ from cxrreport.storage.output_folder import output_folder
 from cxrreport.training import checkpointing
 from cxrreport.training.best_checkpoint import LOSS, BestCheckpoint
 from cxrreport.training.distributed import (
-    Processes,
+    ProcessGroup,
     check_processes,
     gathered,
     join,
@@ -42,17 +43,16 @@ from cxrreport.training.distributed import (
     quiet_sharding,
     shard,
 )
-from cxrreport.training.forward import forward
-from cxrreport.training.loss import suffix_loss
+from cxrreport.training.forward import forward, suffix_loss
 from cxrreport.training.optimization import build_optimizer, learning_rate
 from cxrreport.training.run import Run, TrainResult, Validator, versions
-from cxrreport.training.samples import Augment, Collator, ImageSource, SplitSamples, run_batches
+from cxrreport.training.samples import Augment, Collator, SplitSamples, run_batches
 from cxrreport.training.step_log import Log, StepLog, draw_loss, read_log
 from cxrreport.training.vision_features import VisionFeatures, autocast, frozen_features
 
 
 def train(
-    settings: TrainSettings, manifest: ImageSource, *, log: Log, progress: Progress, validate: Validator | None = None
+    settings: TrainSettings, manifest: Manifest, *, log: Log, progress: Progress, validate: Validator | None = None
 ) -> TrainResult:
     """Fine-tune a checkpoint, or resume a run that was stopped.
 
@@ -104,9 +104,9 @@ def train(
 
 def build(
     settings: TrainSettings,
-    manifest: ImageSource,
+    manifest: Manifest,
     folder: Path,
-    processes: Processes,
+    processes: ProcessGroup,
     *,
     log: Log,
     progress: Progress,
@@ -164,7 +164,9 @@ def build(
     )
 
 
-def _load_model(settings: TrainSettings, resolution: int, processes: Processes) -> tuple[LoadedModel, tuple[str, ...]]:
+def _load_model(
+    settings: TrainSettings, resolution: int, processes: ProcessGroup
+) -> tuple[LoadedModel, tuple[str, ...]]:
     checkpoint = settings.checkpoint
     device = checkpoints.choose_device(checkpoint.device)
     if settings.lora is None:
@@ -284,7 +286,7 @@ def _validation_loss(run: Run, samples: SplitSamples) -> float:
     reduction, size = run.settings.loss, run.settings.batch_size
     collate = _collator(run, samples, run.validation_features, augment=False)
 
-    def sums(batches: Sequence[range]) -> list[tuple[float, int]]:
+    def losses_of(batches: Sequence[range]) -> list[tuple[float, int]]:
         found = []
         for indices in batches:
             batch = collate([(index, index) for index in indices])
@@ -294,7 +296,7 @@ def _validation_loss(run: Run, samples: SplitSamples) -> float:
         return found
 
     batches = [range(start, min(start + size, len(samples))) for start in range(0, len(samples), size)]
-    found = run.processes.distribute(sums, batches)
+    found = run.processes.distribute(losses_of, batches)
     total, weight = sum(loss for loss, _ in found), sum(weight for _, weight in found)
     if not math.isfinite(total):
         raise TrainingError(f"the validation loss is {total}; use a lower learning_rate or precision: float32")

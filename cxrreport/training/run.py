@@ -10,13 +10,14 @@ from typing import Any, Protocol
 
 import torch
 
+from cxrreport.dataset import Manifest
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Progress
 from cxrreport.settings import TrainSettings
 from cxrreport.training.best_checkpoint import BestCheckpoint
-from cxrreport.training.distributed import Processes
-from cxrreport.training.samples import ImageSource, SplitSamples
+from cxrreport.training.distributed import ProcessGroup
+from cxrreport.training.samples import SplitSamples
 from cxrreport.training.step_log import Log
 from cxrreport.training.vision_features import VisionFeatures
 from cxrreport.versions import installed
@@ -29,7 +30,7 @@ class Validator(Protocol):
     def conditions(self) -> Mapping[str, Any]:
         """What the metrics depend on, as JSON values."""
 
-    def __call__(self, loaded: LoadedModel, layout: PromptLayout, processes: Processes) -> dict[str, float]:
+    def __call__(self, loaded: LoadedModel, layout: PromptLayout, processes: ProcessGroup) -> dict[str, float]:
         """The metrics of a model in evaluation mode; called in all processes, and equal in all."""
 
 
@@ -100,9 +101,9 @@ class Run:
     """
 
     settings: TrainSettings
-    manifest: ImageSource
+    manifest: Manifest
     folder: Path
-    processes: Processes
+    processes: ProcessGroup
     loaded: LoadedModel
     dtype: torch.dtype
     modules: tuple[str, ...]

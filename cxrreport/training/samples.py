@@ -5,44 +5,23 @@ The order of a run depends only on the seed and the number of samples, so a resu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from cxrreport.dataset import Manifest
 from cxrreport.errors import TrainingError
 from cxrreport.model.prompt import Batch, Encoded, PromptLayout
-from cxrreport.records import Progress, Split, Study
+from cxrreport.records import Progress, Split
 from cxrreport.settings import TrainSettings
 
 IN_MEMORY_BYTES = 512 * 2**20
 """Decoded images of a split up to this size are kept in memory; larger splits are read image by image."""
 
 Augment = Callable[[npt.NDArray[np.uint8], int], npt.NDArray[np.uint8]]
-
-
-class ImageSource(Protocol):
-    """What training needs of an ingest folder; implemented by `dataset.Manifest`."""
-
-    @property
-    def resolution(self) -> int:
-        """Side length of the images, in pixels."""
-
-    @property
-    def preprocessing(self) -> dict[str, Any]:
-        """How the images were resampled."""
-
-    @property
-    def digest(self) -> str:
-        """Digest of the manifest."""
-
-    def studies(self, split: Split | None = None) -> list[Study]:
-        """Studies of a split, sorted by id."""
-
-    def image(self, image_id: str) -> npt.NDArray[np.uint8]:
-        """uint8[R, R]."""
 
 
 class SplitSamples:
@@ -61,7 +40,7 @@ class SplitSamples:
         ManifestError: an image of the manifest is gone or damaged.
     """
 
-    def __init__(self, source: ImageSource, split: Split, layout: PromptLayout, progress: Progress) -> None:
+    def __init__(self, source: Manifest, split: Split, layout: PromptLayout, progress: Progress) -> None:
         if split is Split.TEST:
             raise TrainingError("training cannot read the test split; use the validate split")
         self.split = split
@@ -200,24 +179,5 @@ def run_batches(
     size, accumulation = settings.batch_size, settings.accumulation
     order = RunOrder(len(collate.samples), steps * size * accumulation, settings.seed)
     numbers = range(first_step * accumulation + rank, steps * accumulation, processes)
-    return torch.utils.data.DataLoader(
-        order,
-        batch_sampler=_BatchSampler(numbers, size),
-        collate_fn=collate,
-        num_workers=settings.workers,
-    )
-
-
-class _BatchSampler(torch.utils.data.Sampler[list[int]]):
-    """Positions in the run of the batches with these numbers."""
-
-    def __init__(self, numbers: range, size: int) -> None:
-        self._numbers = numbers
-        self._size = size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for number in self._numbers:
-            yield list(range(number * self._size, (number + 1) * self._size))
-
-    def __len__(self) -> int:
-        return len(self._numbers)
+    batches = (list(range(number * size, (number + 1) * size)) for number in numbers)
+    return torch.utils.data.DataLoader(order, batch_sampler=batches, collate_fn=collate, num_workers=settings.workers)

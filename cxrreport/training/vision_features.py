@@ -7,7 +7,6 @@ even runs the backward pass through it, because the recomputed activations requi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -38,53 +37,44 @@ class VisionFeatures:
 
     Args:
         tower: the vision tower.
-        loaded: the model, for its device and dtype.
+        device: of the model.
         dtype: of the matrix products.
-        samples: a split to keep in memory, or `None` to compute from pixels at every call.
-        progress: called while the cache is filled.
     """
 
-    def __init__(
-        self,
-        tower: Any,
-        loaded: LoadedModel,
-        dtype: torch.dtype,
-        *,
-        samples: SplitSamples | None = None,
-        progress: Progress | None = None,
-    ) -> None:
+    def __init__(self, tower: Any, device: torch.device, dtype: torch.dtype) -> None:
         self._tower = tower
-        self._device = loaded.device
+        self._device = device
         self._dtype = dtype
         self._kept: torch.Tensor | None = None
-        if samples is None:
-            return
-        width = tower.config.hidden_size
-        self._kept = torch.empty((len(samples.image_ids), loaded.image_tokens, width), dtype=dtype)
-        for start in range(0, len(samples.image_ids), _CACHE_BATCH):
-            indices = range(start, min(start + _CACHE_BATCH, len(samples.image_ids)))
-            grey = torch.from_numpy(np.stack([samples.pixels(i) for i in indices]))
-            self._kept[start : indices.stop] = self._compute(grey).cpu()
-            if progress is not None:
-                progress(indices.stop, len(samples.image_ids), f"{samples.split.value} features")
 
     @property
     def kept(self) -> bool:
-        """True where no pixels are needed any more."""
+        """True if the features of a split are in memory, and no pixels are needed."""
         return self._kept is not None
 
-    def __call__(self, *, index: Sequence[int] | torch.Tensor, grey: torch.Tensor | None) -> torch.Tensor:
+    def keep(self, samples: SplitSamples, image_tokens: int, progress: Progress) -> None:
+        """Compute the features of a split and keep them in memory."""
+        total = len(samples.image_ids)
+        kept = torch.empty((total, image_tokens, self._tower.config.hidden_size), dtype=self._dtype)
+        for start in range(0, total, _CACHE_BATCH):
+            stop = min(start + _CACHE_BATCH, total)
+            grey = torch.from_numpy(np.stack([samples.pixels(index) for index in range(start, stop)]))
+            kept[start:stop] = self._compute(grey).cpu()
+            progress(stop, total, f"{samples.split.value} features")
+        self._kept = kept
+
+    def __call__(self, *, index: torch.Tensor, grey: torch.Tensor | None) -> torch.Tensor:
         """Features of one batch.
 
         Args:
-            index: images of the split, used where features are kept.
-            grey: uint8[N, R, R], used where they are not.
+            index: int64[N], images of the split, used if features are kept.
+            grey: uint8[N, R, R], used if they are not.
 
         Returns:
             real[N, image tokens, width of the tower] on the model's device, without gradient.
         """
         if self._kept is not None:
-            return self._kept[torch.as_tensor(index).cpu()].to(self._device)
+            return self._kept[index.cpu()].to(self._device)
         if grey is None:
             raise ValueError("neither kept features nor pixels")
         return self._compute(grey)
@@ -111,6 +101,8 @@ def frozen_features(
     tower = paligemma(loaded.model).vision_tower
     if any(p.requires_grad for p in tower.parameters()):
         return None
+    features = VisionFeatures(tower, loaded.device, dtype)
     size = len(samples.image_ids) * loaded.image_tokens * int(tower.config.hidden_size) * dtype.itemsize
-    kept = samples if keep and size <= CACHE_BYTES else None
-    return VisionFeatures(tower, loaded, dtype, samples=kept, progress=progress)
+    if keep and size <= CACHE_BYTES:
+        features.keep(samples, loaded.image_tokens, progress)
+    return features

@@ -15,7 +15,7 @@ from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Report, Split, Study
 from cxrreport.settings import TrainSettings
-from cxrreport.training.distributed import Processes
+from cxrreport.training.distributed import ProcessGroup
 
 REPORTS = (
     Report(indication="cough", findings="The heart is enlarged. No pneumothorax.", impression="Cardiomegaly."),
@@ -67,7 +67,7 @@ class Reports:
     def __init__(self) -> None:
         self.written: list[list[float]] = []
 
-    def __call__(self, loaded: LoadedModel, layout: PromptLayout, processes: Processes) -> dict[str, float]:
+    def __call__(self, loaded: LoadedModel, layout: PromptLayout, processes: ProcessGroup) -> dict[str, float]:
         manifest = MemoryManifest()
 
         def write(studies: Sequence[Study]) -> list[list[float]]:

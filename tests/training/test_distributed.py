@@ -19,7 +19,7 @@ from cxrreport.errors import SettingsError
 from cxrreport.model import adapters, checkpoints
 from cxrreport.settings import TrainSettings
 from cxrreport.training import distributed as processes
-from cxrreport.training.distributed import Processes, check_processes
+from cxrreport.training.distributed import ProcessGroup, check_processes
 from cxrreport.training.finetune import train
 from cxrreport.training.step_log import read_log
 
@@ -116,7 +116,7 @@ def test_what_the_number_of_processes_must_fit(settings: Settings, manifest: Any
     with pytest.raises(SettingsError, match=r"sharding: full needs several processes \(torchrun"):
         train(settings(sharding="full"), manifest, log=lambda *_: None, progress=lambda *_: None)
     with pytest.raises(SettingsError, match="accumulation: 2 forward passes cannot be shared by 3 processes"):
-        check_processes(settings(accumulation=2), Processes(0, 3))
+        check_processes(settings(accumulation=2), ProcessGroup(0, 3))
 
 
 def test_a_share_of_the_work_comes_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,4 +129,6 @@ def test_a_share_of_the_work_comes_back_in_order(monkeypatch: pytest.MonkeyPatch
         into[:] = parts
 
     monkeypatch.setattr(processes.dist, "all_gather_object", gather)
-    assert Processes(1, 3).distribute(lambda some: [item * 10 for item in some], items) == [item * 10 for item in items]
+    assert ProcessGroup(1, 3).distribute(lambda some: [item * 10 for item in some], items) == [
+        item * 10 for item in items
+    ]

@@ -25,8 +25,7 @@ from cxrreport.model.fused import _norm, fused, replaced
 from cxrreport.model.prompt import IGNORED, PromptLayout
 from cxrreport.records import Report
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
-from cxrreport.training.forward import INPUTS
-from cxrreport.training.loss import predicting, row_losses, suffix_loss
+from cxrreport.training.forward import INPUTS, predicting, row_losses, suffix_loss
 
 pytestmark = pytest.mark.stock("transformers", "peft", "accelerate", "torch")
 

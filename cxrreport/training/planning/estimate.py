@@ -22,7 +22,7 @@ from cxrreport.model.catalogue import CHECKPOINTS
 from cxrreport.model.compat import SiglipEncoderLayer, model_without_weights
 from cxrreport.model.fused import fused
 from cxrreport.settings import CheckpointSettings, PlanSettings
-from cxrreport.training.loss import row_losses
+from cxrreport.training.forward import row_losses
 from cxrreport.training.planning.counting import FlashAttention, counted
 from cxrreport.training.planning.gpus import GPUS, Gpu
 
