@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from cxrreport.evaluation import plots
 from cxrreport.evaluation.conditions import differing, of_number, read_conditions
 from cxrreport.evaluation.evaluate import MAIN
 from cxrreport.evaluation.metrics.cider import cider
+from cxrreport.evaluation.results import plain
 from cxrreport.evaluation.statistics import FORMS, Measure, PatientBootstrap, holm, p_value
 from cxrreport.records import Interval, Progress
 from cxrreport.settings import CompareSettings
@@ -172,12 +172,7 @@ def _differences(
 
 
 def _plain(comparison: Comparison, side: _Side) -> dict[str, Any]:
-    def finite(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {name: finite(below) for name, below in value.items()}
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    plain: dict[str, Any] = finite(asdict(comparison))
-    for number, one in plain["differences"].items():
+    values: dict[str, Any] = plain(asdict(comparison))
+    for number, one in values["differences"].items():
         one["conditions"] = of_number(side.conditions, number, MAIN)
-    return plain
+    return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from cxrreport.errors import InputError, MismatchError
 from cxrreport.inference.backends import load_model
 from cxrreport.inference.decoding.memory import release_unused_memory
 from cxrreport.inference.nearest_image import NearestImageWorker
-from cxrreport.inference.predictions import PredictionCounts, write_picture, write_tables
+from cxrreport.inference.predictions import counted, write_picture, write_tables
 from cxrreport.inference.preparation import GenerationInputs, prepare_inputs
 from cxrreport.inference.shards import Shards
 from cxrreport.inference.worker import ShardTask, ShardWorker, select_studies
@@ -175,29 +176,24 @@ def generate_predictions(
         done += len(shards.study_ids[index])
         progress(done, total, "studies")
 
-    counts = PredictionCounts()
-    finished = counts.count(shards.read_all(indices))
+    counts: dict[str, Any] = {}
+    finished = counted(shards.read_all(indices), counts)
     if settings.shard is None:
         metadata = {"cxrreport.inputs": inputs, "cxrreport.settings": folder.record["settings"]}
         draw = partial(write_picture, manifest, folder.path / "boxes") if settings.draw_boxes else None
         write_tables(finished, folder.path, metadata, draw)
     else:
-        for _ in finished:
-            pass
-    if not counts.predictions and counts.failed:
+        deque(finished, maxlen=0)
+    if not counts["predictions"] and counts["failed"]:
         raise InputError(
-            f"{settings.input}: none of the images of {counts.failed} studies could be read; "
+            f"{settings.input}: none of the images of {counts['failed']} studies could be read; "
             f"see {folder.path / ('failed.parquet' if settings.shard is None else 'shards')} for the reasons"
         )
     summary = GenerateSummary(
         studies=total,
-        predictions=counts.predictions,
-        failed=counts.failed,
-        unfinished=counts.unfinished,
-        abstained=counts.abstained,
+        **counts,
         resumed=resumed,
         batch_size=worker.engine.batch_size if worker is not None else settings.batch_size,
-        mean_logprob=counts.logprob / max(1, counts.predictions),
         seconds=round(time.monotonic() - start, 3),
         warning=PHANTOMS_ONLY if loaded.synthetic else None,
     )

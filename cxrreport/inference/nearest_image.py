@@ -19,10 +19,10 @@ import torch
 
 from cxrreport.errors import InputError
 from cxrreport.inference.shards import Row
-from cxrreport.inference.worker import ShardTask, ShardWorker, StudyInputs
+from cxrreport.inference.worker import ShardTask, ShardWorker, Unwritten
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout, pixel_values
-from cxrreport.records import Exclusion, Prediction, Progress, Split, Study
+from cxrreport.records import Prediction, Progress, Split, Study
 from cxrreport.settings import GenerateSettings
 from cxrreport.storage.atomic_files import atomic_path
 
@@ -104,23 +104,16 @@ class NearestImageWorker(ShardWorker):
         features: Features = pooled.cpu().numpy()
         return features
 
-    def _rows(self, inputs: list[StudyInputs], done: Callable[[int], None]) -> list[Row]:
-        size = self._settings.batch_size
-        unwritten = [(study, ids[0], found[0]) for study, ids, found in inputs if isinstance(found, tuple)]
-        copied: dict[str, Prediction] = {}
-        for start in range(0, len(unwritten), size):
-            batch = unwritten[start : start + size]
-            places = self._most_similar([study for study, *_ in batch], self._features([image for *_, image in batch]))
-            for (study, image_id, image), place in zip(batch, places, strict=True):
-                copied[study.study_id] = self._copy(study, image_id, image, place)
+    def _predictions(self, inputs: Sequence[Unwritten], done: Callable[[int], None]) -> list[Prediction]:
+        copied: list[Prediction] = []
+        for start in range(0, len(inputs), self._settings.batch_size):
+            batch = inputs[start : start + self._settings.batch_size]
+            features = self._features([images[0] for *_, images in batch])
+            places = self._most_similar([study for study, *_ in batch], features)
+            for (study, ids, images), place in zip(batch, places, strict=True):
+                copied.append(self._copy(study, ids[0], images[0], place))
             done(len(copied))
-        rows: list[Row] = []
-        for study, _, found in inputs:
-            if isinstance(found, list):
-                rows += found
-            else:
-                rows.append(found if isinstance(found, Exclusion) else copied[study.study_id])
-        return rows
+        return copied
 
     def _most_similar(self, studies: Sequence[Study], features: Features) -> list[int]:
         """Index of the most similar training image of another patient, for each study."""

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,29 +44,21 @@ FAILED = pa.schema([(name, pa.string()) for name in ("source", "study_id", "reas
 """Schema of `failed.parquet`: the fields of `records.Exclusion`, as in the exclusion log of `ingest`."""
 
 
-@dataclass(slots=True)
-class PredictionCounts:
-    """Counts over the rows of all shards."""
-
-    predictions: int = 0
-    failed: int = 0
-    unfinished: int = 0
-    abstained: int = 0
-    logprob: float = 0.0
-    """Sum of the mean log-probabilities."""
-
-    def count(self, shards: Iterable[list[Row]]) -> Iterator[list[Row]]:
-        """Count the rows of shards while they are read."""
-        for rows in shards:
-            for row in rows:
-                if isinstance(row, Exclusion):
-                    self.failed += 1
-                    continue
-                self.predictions += 1
-                self.unfinished += not row.finished
-                self.abstained += row.abstained
-                self.logprob += row.mean_logprob
-            yield rows
+def counted(shards: Iterable[list[Row]], counts: dict[str, Any]) -> Iterator[list[Row]]:
+    """Add up the rows of shards in `counts` while they are read: fields of `GenerateSummary`."""
+    counts |= {"predictions": 0, "failed": 0, "unfinished": 0, "abstained": 0, "mean_logprob": 0.0}
+    total = 0.0
+    for rows in shards:
+        for row in rows:
+            if isinstance(row, Exclusion):
+                counts["failed"] += 1
+                continue
+            counts["predictions"] += 1
+            counts["unfinished"] += not row.finished
+            counts["abstained"] += row.abstained
+            total += row.mean_logprob
+        counts["mean_logprob"] = total / max(1, counts["predictions"])
+        yield rows
 
 
 def write_tables(

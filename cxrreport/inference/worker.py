@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,9 @@ Images = tuple[npt.NDArray[np.uint8], ...]
 
 StudyInputs = tuple[Study, tuple[str, ...], Images | Exclusion | list[Prediction]]
 """A study, the ids of its images, and the images, the reason why they are missing, or predictions already written."""
+
+Unwritten = tuple[Study, tuple[str, ...], Images]
+"""A study to predict, the ids of its images, and the images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +98,29 @@ class ShardWorker:
         return images
 
     def _rows(self, inputs: list[StudyInputs], done: Callable[[int], None]) -> list[Row]:
+        unwritten = [(study, ids, found) for study, ids, found in inputs if isinstance(found, tuple)]
+        predictions = iter(self._predictions(unwritten, done))
+        rows: list[Row] = []
+        for _, _, found in inputs:
+            if isinstance(found, Exclusion):
+                rows.append(found)
+            else:
+                rows += found if isinstance(found, list) else islice(predictions, len(self._prompts))
+        return rows
+
+    def _predictions(self, inputs: Sequence[Unwritten], done: Callable[[int], None]) -> list[Prediction]:
+        """The predictions of every study, one per prompt, in their order."""
         requests = [
             Request(study_id=study.study_id, image=images[0], further=images[1:], report=study.report, prompt=prompt)
             for study, _, images in inputs
-            if isinstance(images, tuple)
             for prompt in self._prompts
         ]
         texts = iter(self.engine.generate(requests, lambda count: done(count // len(self._prompts))))
-        rows: list[Row] = []
-        for study, ids, found in inputs:
-            if isinstance(found, Exclusion):
-                rows.append(found)
-            elif isinstance(found, list):
-                rows += found
-            else:
-                read = () if self._blank is not None else ids
-                rows += [self._prediction(study, read, next(texts)) for _ in self._prompts]
-        return rows
+        return [
+            self._prediction(study, () if self._blank is not None else ids, next(texts))
+            for study, ids, _ in inputs
+            for _ in self._prompts
+        ]
 
     def _prediction(self, study: Study, image_ids: tuple[str, ...], generated: Generated) -> Prediction:
         settings, manifest = self._settings, self._manifest

@@ -44,15 +44,9 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
                 facts.update({name: value for name, value in ingested.items() if "split" not in name})
 
         result = generate_reports(settings, progress or silent, run_id=run.run_id, log_inputs=log_inputs)
-        facts |= {
-            "studies": result.studies,
-            "predictions": result.predictions,
-            "failed": result.failed,
-            "unfinished": result.unfinished,
-            "abstained": result.abstained,
-            "mean_logprob": result.mean_logprob,
-            "studies_per_second": (result.studies - result.resumed) / result.seconds if result.seconds else None,
-        }
+        names = ("studies", "predictions", "failed", "unfinished", "abstained", "mean_logprob")
+        facts |= {name: getattr(result, name) for name in names}
+        facts["studies_per_second"] = (result.studies - result.resumed) / result.seconds if result.seconds else None
         run.metrics(flat(facts))
         folder = part_folder(settings.output, settings.shard)
         run.artifact(folder / "generate.json")

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Set
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from cxrreport.records import EntityStatus
 
@@ -71,15 +72,20 @@ NO_ENTITIES = Annotation((), ())
 NO_AGREEMENT = Agreement(0.0, 0.0, 0.0)
 
 
+def _key(entity: Entity, *, lower_case: bool) -> tuple[str, str]:
+    """Words and label of an entity, as they are compared."""
+    return (entity.words.lower() if lower_case else entity.words, entity.label)
+
+
 def items(annotation: Annotation, level: Level, *, lower_case: bool) -> set[Hashable]:
     """The items that are compared at `level`; see the table of this module."""
     found: set[Hashable] = set()
     for entity in annotation.entities:
-        words = entity.words.lower() if lower_case else entity.words
+        key = _key(entity, lower_case=lower_case)
         if level is Level.SIMPLE or not entity.relations:
-            found.add((words, entity.label))
+            found.add(key)
         elif level is Level.PARTIAL:
-            found.add((words, entity.label, True))
+            found.add((*key, True))
         else:
             for kind, target in entity.relations:
                 target_words = annotation.entities[target].words.lower()
@@ -106,9 +112,7 @@ def rexrank(candidate: Annotation, reference: Annotation, *, lower_case: bool) -
     relation (entity, entity, kind). Unlike at level complete, the label of the target counts, and a report without
     relations has at most 0.5. ReXrank uses the model `radgraph` and compares words as written.
     """
-
-    def entity(one: Entity) -> tuple[str, str]:
-        return (one.words.lower() if lower_case else one.words, one.label)
+    entity = partial(_key, lower_case=lower_case)
 
     def relations(annotation: Annotation) -> set[Hashable]:
         return {
@@ -117,7 +121,7 @@ def rexrank(candidate: Annotation, reference: Annotation, *, lower_case: bool) -
             for kind, target in one.relations
         }
 
-    entities = ({entity(one) for one in side.entities} for side in (candidate, reference))
+    entities = (set(map(entity, side.entities)) for side in (candidate, reference))
     both = _agreement(*entities), _agreement(relations(candidate), relations(reference))
     return Agreement(*(sum(getattr(one, name) for one in both) / 2 for name in ("precision", "recall", "f1")))
 
@@ -139,12 +143,8 @@ def statuses(
     Returns:
         statuses of the candidate's entities (matched or hallucinated) and of the reference's (matched or missed).
     """
-
-    def key(entity: Entity) -> tuple[str, str]:
-        return (entity.words.lower() if lower_case else entity.words, entity.label)
-
-    in_candidate = {key(entity) for entity in candidate.entities}
-    in_reference = {key(entity) for entity in reference.entities}
+    key = partial(_key, lower_case=lower_case)
+    in_candidate, in_reference = (set(map(key, side.entities)) for side in (candidate, reference))
     matched, missed, hallucinated = EntityStatus
     return (
         tuple(matched if key(entity) in in_reference else hallucinated for entity in candidate.entities),

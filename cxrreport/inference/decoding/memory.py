@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from contextlib import suppress
-from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import torch
 
@@ -14,11 +14,7 @@ def free_memory(device: torch.device) -> int:
     """Free memory of `device` in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        available = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
-    except (OSError, IndexError):  # not Linux
-        return 2**33
-    return 1024 * int(available)
+    return int(psutil.virtual_memory().available)
 
 
 def release_unused_memory() -> None:
