@@ -4,10 +4,10 @@
     python benchmarks/gpu.py --batch 4 --more             # other ways to run ours as well
     python benchmarks/gpu.py --device cpu --size small --resolution 224    # the same code without a GPU
 
-Random weights of the published shape, bfloat16, LoRA r=16 on the language model, gradient checkpointing on both sides,
-128 tokens of suffix. Each run is a process of its own, the sides take turns, the first steps of a process are left out
-and medians are compared. Operations are those of `cxrreport plan`: `share_of_peak` counts what the model needs, forward
-and backward, `hardware_share` what is recomputed as well. Peak memory is what torch allocated on the GPU.
+Random weights of the published shape, bfloat16, LoRA r=16 on the language model, gradient checkpointing for both, 128
+suffix tokens. Each run is a separate process and the two alternate. The first steps of a process are excluded, and
+medians are compared. Operations are those of `cxrreport plan`: `share_of_peak` counts the forward and backward pass,
+`hardware_share` also the recomputation. Peak memory is the peak that torch allocated on the GPU.
 """
 
 from __future__ import annotations

@@ -48,11 +48,11 @@ Centres = list[tuple[float, ...]]
 """Row and column in an image of 896 pixels."""
 NAMES = {224: "tiny", 448: "tiny-448", 896: "tiny-896"}
 PAPER_COST = {224: 1.0, 448: 4.6, 896: 23.5}
-"""Of one example in pre-training, 3B (arXiv 2412.03555, table 2)."""
+"""Relative cost of one pre-training example, 3B (arXiv 2412.03555, table 2)."""
 
 
 def make(count: int, seed: int, noise: float, nodules: Sequence[int]) -> tuple[NDArray[np.uint8], list[Centres]]:
-    """Phantoms with so many nodules in turn: uint8[N, 896, 896], and where each has its own."""
+    """Phantoms whose numbers of nodules cycle through `nodules`: images uint8[N, 896, 896], and the centres of each."""
     images = np.empty((count, SIDE, SIDE), dtype=np.uint8)
     centres: list[Centres] = []
     for index in range(count):

@@ -1,15 +1,15 @@
 """One training step at 896 px beside stock transformers and peft; the last line is a JSON object.
 
-    python benchmarks/train_step.py                 # some ten minutes on two idle cores
-    python benchmarks/train_step.py --more          # also gradient checkpointing on either side, and stock in bfloat16
+    python benchmarks/train_step.py                 # about ten minutes on two idle cores
+    python benchmarks/train_step.py --more          # also with gradient checkpointing, and stock in bfloat16
     python benchmarks/train_step.py --resolution 224 --rounds 1    # a minute
 
-The model is small and random, with the real vocabulary of 257,216: vision 192 wide, 4 layers; language model 256 wide,
-6 layers; LoRA r=8; batch 1; 128 tokens of suffix. Every run is a process of its own; the sides take turns, the first
-step of a process is left out, and medians are compared. Ours is the verb itself, `training.finetune.train`, reading its
-images included; of stock's step only what lies between its beginning and its end is counted. Peak memory is the
-largest resident size of the process, imports and all (`memory_ratio`), or above what the imports left (`rise_ratio`).
-`speedup` is of wall time, `cpu_speedup` of processor time, which other work on the machine disturbs less.
+The model is small and random, with the real vocabulary of 257,216: vision width 192, 4 layers; language model width
+256, 6 layers; LoRA r=8; batch 1; 128 suffix tokens. Each run is a separate process and the two alternate. The first
+step of a process is excluded, and medians are compared. For cxrreport, the whole command `training.finetune.train` is
+measured, including reading of images; for stock, only the step itself. Peak memory is the peak resident size of the
+process with its imports (`memory_ratio`), or without what the imports take (`rise_ratio`). `speedup` is of wall time;
+`cpu_speedup` is of processor time, which depends less on other work on the machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from PIL import Image
 HERE = Path(__file__).parent
 STOCK = HERE / "baselines" / "train_step_stock.py"
 SAMPLES = 8
-"""More than steps, so that no side sees an image twice and ours cannot keep what the vision tower said about it."""
+"""More than the number of steps: no image occurs twice, so cached features of the vision tower give no advantage."""
 
 
 def status(field: str) -> float:

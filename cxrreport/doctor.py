@@ -36,7 +36,7 @@ class State(StrEnum):
     FAIL = "fail"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Check:
     """The result of one check.
 
@@ -78,36 +78,32 @@ def _packages() -> Check:
     ]
     if wrong:
         remedy = "reinstall cxrreport in a separate environment"
-        return Check(name="packages", state=State.FAIL, detail="; ".join(wrong), remedy=remedy)
+        return Check("packages", State.FAIL, "; ".join(wrong), remedy)
     detail = f"python {platform.python_version()}, {versions.listed(tracking.PACKAGES)}"
-    return Check(name="packages", state=State.OK, detail=detail)
+    return Check("packages", State.OK, detail)
 
 
 def _processor() -> Check:
     memory = psutil.virtual_memory().total / GB
     detail = f"{os.cpu_count()} cores, {memory:.0f} GB of memory"
     if memory >= 6:
-        return Check(name="processor", state=State.OK, detail=detail)
+        return Check("processor", State.OK, detail)
     remedy = "the demo needs 4 GB of free memory: close other programs"
-    return Check(name="processor", state=State.NOTE, detail=detail, remedy=remedy)
+    return Check("processor", State.NOTE, detail, remedy)
 
 
 def _gpu() -> Check:
     import torch
 
     if not torch.cuda.is_available():
-        return Check(
-            name="gpu",
-            state=State.NOTE,
-            detail="torch sees no CUDA device",
-            remedy="the demo needs none; the 3B model needs a GPU with 24 GB, its driver, and a CUDA build of torch",
-        )
+        remedy = "the demo needs none; the 3B model needs a GPU with 24 GB, its driver, and a CUDA build of torch"
+        return Check("gpu", State.NOTE, "torch sees no CUDA device", remedy)
     devices = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     detail = ", ".join(f"{device.name} ({device.total_memory / GB:.0f} GB)" for device in devices)
     if importlib.util.find_spec("pynvml") is None:
         remedy = "pip install nvidia-ml-py, to log GPU metrics to MLflow"
-        return Check(name="gpu", state=State.NOTE, detail=detail, remedy=remedy)
-    return Check(name="gpu", state=State.OK, detail=detail)
+        return Check("gpu", State.NOTE, detail, remedy)
+    return Check("gpu", State.OK, detail)
 
 
 def _disk(folder: Path) -> Check:
@@ -116,12 +112,10 @@ def _disk(folder: Path) -> Check:
     detail = f"{free / GB:.0f} GB free in {existing}"
     remedy = "free some space, or choose another disk; the demo needs 1 GB"
     if not os.access(existing, os.W_OK):
-        return Check(
-            name="disk", state=State.FAIL, detail=f"{existing} cannot be written", remedy="choose another folder"
-        )
+        return Check("disk", State.FAIL, f"{existing} cannot be written", "choose another folder")
     if free >= _PLENTY_OF_DISK:
-        return Check(name="disk", state=State.OK, detail=detail)
-    return Check(name="disk", state=State.NOTE if free >= _MINIMUM_DISK else State.FAIL, detail=detail, remedy=remedy)
+        return Check("disk", State.OK, detail)
+    return Check("disk", State.NOTE if free >= _MINIMUM_DISK else State.FAIL, detail, remedy)
 
 
 def _decoders() -> Check:
@@ -130,9 +124,9 @@ def _decoders() -> Check:
     plugins_of = installed_decoders()
     missing = [name for name, plugins in plugins_of.items() if not plugins]
     if not missing:
-        return Check(name="decoders", state=State.OK, detail=f"for {len(plugins_of)} compressed transfer syntaxes")
+        return Check("decoders", State.OK, f"for {len(plugins_of)} compressed transfer syntaxes")
     remedy = "pip install python-gdcm pylibjpeg-openjpeg; such files are excluded as bad-pixel-data"
-    return Check(name="decoders", state=State.NOTE, detail=f"none for {', '.join(missing)}", remedy=remedy)
+    return Check("decoders", State.NOTE, f"none for {', '.join(missing)}", remedy)
 
 
 def _weights() -> Iterator[Check]:
@@ -149,35 +143,31 @@ def _weights() -> Iterator[Check]:
         if purpose == weights.BASE and root is None:
             found = [name for name in names if weights.is_in_hub_cache(name)]
         if found:
-            yield Check(name=f"weights: {purpose}", state=State.OK, detail=", ".join(found))
+            yield Check(f"weights: {purpose}", State.OK, ", ".join(found))
             continue
-        yield Check(
-            name=f"weights: {purpose}",
-            state=State.NOTE,
-            detail=f"none in {root or 'the caches of this machine'}",
-            remedy=f"cxrreport weights {weights.DEFAULTS[purpose]} --weights {root or 'DIR'}; the demo needs none",
-        )
+        remedy = f"cxrreport weights {weights.DEFAULTS[purpose]} --weights {root or 'DIR'}; the demo needs none"
+        yield Check(f"weights: {purpose}", State.NOTE, f"none in {root or 'the caches of this machine'}", remedy)
 
 
 def _mlflow(folder: Path) -> Check:
     uri = tracking.tracking_uri(TrackingSettings(), folder / "any")
     public_uri = tracking.without_password(uri)
     if tracking.is_new(uri):
-        return Check(name="mlflow", state=State.OK, detail=f"{public_uri}, created by the first run")
+        return Check("mlflow", State.OK, f"{public_uri}, created by the first run")
     try:
         count = tracking.count_experiments(uri)
     except TrackingError as error:
         remedy = str(error).rpartition(". ")[2]
-        return Check(name="mlflow", state=State.FAIL, detail=f"{public_uri} does not respond", remedy=remedy)
-    return Check(name="mlflow", state=State.OK, detail=f"{public_uri}, {count} experiments")
+        return Check("mlflow", State.FAIL, f"{public_uri} does not respond", remedy)
+    return Check("mlflow", State.OK, f"{public_uri}, {count} experiments")
 
 
 def _extras() -> Check:
     missing = [f"{purpose} [{extra}]" for module, (extra, purpose) in _EXTRAS.items() if not _is_installed(module)]
     if not missing:
-        return Check(name="extras", state=State.OK, detail="all")
+        return Check("extras", State.OK, "all")
     remedy = "pip install 'cxrreport[NAME]' for the features that you need"
-    return Check(name="extras", state=State.NOTE, detail=f"without {', '.join(missing)}", remedy=remedy)
+    return Check("extras", State.NOTE, f"without {', '.join(missing)}", remedy)
 
 
 def _is_installed(module: str) -> bool:

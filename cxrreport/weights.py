@@ -7,7 +7,6 @@ variable `CXRREPORT_WEIGHTS`, the hub is not contacted.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 import shutil
@@ -22,7 +21,7 @@ from cxrreport.evaluation.radgraph import archives
 from cxrreport.model import checkpoints
 from cxrreport.model.catalogue import CHECKPOINTS
 from cxrreport.records import Progress
-from cxrreport.storage.atomic_files import write_json
+from cxrreport.storage.atomic_files import file_sha256, write_json
 
 INVENTORY = "weights.json"
 BASE, RADGRAPH, CHEXBERT = "base", "RadGraph", "CheXbert"
@@ -54,42 +53,30 @@ class Weights:
     """Whether its licence must be accepted on the hub, and a token of that account is needed."""
 
 
-def _catalogue() -> dict[str, Weights]:
-    found = [
-        Weights(
-            name=name,
-            purpose=BASE,
-            parts=(Download(repository=entry.source, files=_CHECKPOINT, folder=name),),
-            gated=True,
-        )
-        for name, entry in CHECKPOINTS.items()
-        if not entry.synthetic
-    ]
-    for model in archives.MODELS:
-        found.append(
-            Weights(
-                name=model,
-                purpose=RADGRAPH,
-                parts=(
-                    Download(repository=archives.REPOSITORY, files=(f"{model}.tar.gz",), folder="."),
-                    Download(repository=_NAMED_BY_ARCHIVE, files=_TOKENIZER, folder=f"{model}/encoder"),
-                ),
-            )
-        )
-    found.append(
-        Weights(
-            name="chexbert",
-            purpose=CHEXBERT,
-            parts=(
-                Download(repository=archives.REPOSITORY, files=(chexbert.WEIGHTS,), folder="chexbert"),
-                Download(repository=chexbert.ENCODER, files=(chexbert.WORDS,), folder="chexbert"),
-            ),
-        )
-    )
-    return {entry.name: entry for entry in found}
+def _checkpoint(name: str, repository: str) -> Weights:
+    part = Download(repository=repository, files=_CHECKPOINT, folder=name)
+    return Weights(name=name, purpose=BASE, parts=(part,), gated=True)
 
 
-CATALOGUE: Mapping[str, Weights] = _catalogue()
+def _radgraph(name: str) -> Weights:
+    archive = Download(repository=archives.REPOSITORY, files=(f"{name}.tar.gz",), folder=".")
+    encoder = Download(repository=_NAMED_BY_ARCHIVE, files=_TOKENIZER, folder=f"{name}/encoder")
+    return Weights(name=name, purpose=RADGRAPH, parts=(archive, encoder))
+
+
+_CHEXBERT = Weights(
+    name="chexbert",
+    purpose=CHEXBERT,
+    parts=(
+        Download(repository=archives.REPOSITORY, files=(chexbert.WEIGHTS,), folder="chexbert"),
+        Download(repository=chexbert.ENCODER, files=(chexbert.WORDS,), folder="chexbert"),
+    ),
+)
+CATALOGUE: Mapping[str, Weights] = {
+    **{name: _checkpoint(name, entry.source) for name, entry in CHECKPOINTS.items() if not entry.synthetic},
+    **{name: _radgraph(name) for name in archives.MODELS},
+    _CHEXBERT.name: _CHEXBERT,
+}
 """All weights that can be downloaded, by the name in the settings."""
 
 
@@ -130,7 +117,7 @@ def fetch(names: Sequence[str], root: Path, *, progress: Progress) -> dict[str, 
                 _fetch(entry, part, root)
             shutil.rmtree(root / entry.name / ".cache", ignore_errors=True)  # bookkeeping of the hub client
         inventory[entry.name] = {
-            path.relative_to(root).as_posix(): _sha256(path) for path in sorted(_files(root / entry.name))
+            path.relative_to(root).as_posix(): file_sha256(path) for path in sorted(_files(root / entry.name))
         }
         if not inventory[entry.name]:
             raise WeightsError(f"{root / entry.name}: {entry.parts[0].repository} contains none of the files")
@@ -185,7 +172,7 @@ def find_changed_files(root: Path) -> list[str]:
         file
         for files in inventory.values()
         for file, digest in files.items()
-        if not (root / file).is_file() or _sha256(root / file) != digest
+        if not (root / file).is_file() or file_sha256(root / file) != digest
     ]
 
 
@@ -221,8 +208,3 @@ def download_commands(entry: Weights, root: Path) -> list[str]:
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

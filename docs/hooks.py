@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from cxrreport import settings
 from cxrreport.evaluation.clinical.vocabulary import RULES, Says
-from cxrreport.settings import Settings
+from cxrreport.settings import CommandSettings, Settings
 
 ROAD = ("tracking", "ingestion", "model", "training", "inference", "evaluation", "serving", "demo")
 """Modules of `cxrreport.settings`, in the order in which a reader meets them."""
@@ -54,7 +54,7 @@ def _words(pattern: re.Pattern[str] | None) -> str:
 def models() -> list[type[Settings]]:
     """All settings models, in the order of the road and of the source."""
     found = [one for one in vars(settings).values() if inspect.isclass(one) and issubclass(one, Settings)]
-    found.remove(Settings)
+    found = [one for one in found if one not in (Settings, CommandSettings)]
     return sorted(found, key=lambda one: (ROAD.index(one.__module__.split(".")[2]), inspect.getsourcelines(one)[1]))
 
 
@@ -65,7 +65,9 @@ def tables() -> Iterator[str]:
         yield " ".join(inspect.cleandoc(model.__doc__ or "").split()) + "\n"
         yield "| field | type | default | what it is |"
         yield "|---|---|---|---|"
-        for name, field in model.model_fields.items():
+        own = [name for name in model.__annotations__ if name in model.model_fields]
+        for name in (*own, *(name for name in model.model_fields if name not in own)):
+            field = model.model_fields[name]
             yield f"| `{name}` | {_type(field)} | {_default(field)} | {_text(field)} |"
 
 

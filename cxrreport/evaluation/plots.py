@@ -141,12 +141,9 @@ def _words(name: str) -> str:
 
 def _figure(width: float, height: float) -> Figure:
     # pyplot would keep figures in memory and choose a GUI backend.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _save(figure: Figure, path: Path, title: str, note: str) -> None:

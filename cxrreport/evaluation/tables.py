@@ -7,7 +7,6 @@ CSV (also gzipped) or Parquet; other columns are ignored.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -22,6 +21,7 @@ from cxrreport.errors import InputError, ScoreError
 from cxrreport.records import Split
 from cxrreport.reports.sections import split_generated
 from cxrreport.settings import current_names
+from cxrreport.storage.atomic_files import file_sha256
 from cxrreport.storage.tables import TABLE_SUFFIXES, Table, is_table, read_table
 
 Section = Literal["findings", "impression", "findings+impression"]
@@ -126,7 +126,7 @@ def read_predictions(path: Path, section: Section) -> Predictions:
         texts=texts,
         without_headers=without_headers,
         source=table.path,
-        sha256=_sha256(table.path),
+        sha256=file_sha256(table.path),
         findings=findings,
         confidences=confidences,
         inputs=_inputs(record) if record else "",
@@ -174,7 +174,7 @@ def read_references(path: Path, section: Section) -> References:
         splits={study_id: study[2] for study_id, study in seen.items() if study[2]},
         findings=findings,
         source=table.path,
-        digest=digest.decode() if digest else _sha256(table.path),
+        digest=digest.decode() if digest else file_sha256(table.path),
     )
 
 
@@ -292,8 +292,3 @@ def _read(path: Path, folder: str) -> Table:
     if not table.rows:
         raise InputError(f"{path}: has no rows")
     return table
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,7 +20,6 @@ import torch
 from peft import (
     LoraConfig,
     PeftConfig,
-    PeftModel,
     get_peft_model,
     get_peft_model_state_dict,
     set_peft_model_state_dict,
@@ -193,13 +192,3 @@ def paligemma(model: Any) -> Any:
     """The `PaliGemmaModel` inside a model with or without LoRA."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return base.model
-
-
-@contextmanager
-def without_adapter(loaded: LoadedModel) -> Iterator[LoadedModel]:
-    """Disable the adapter within the block, for the `no_adapter` baseline."""
-    if isinstance(loaded.model, PeftModel):
-        with loaded.model.disable_adapter():
-            yield loaded
-    else:
-        yield loaded

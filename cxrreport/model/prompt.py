@@ -116,9 +116,6 @@ class PromptLayout:
             images=images,
         )
 
-    def _rows(self, samples: Sequence[Encoded]) -> list[tuple[int, ...]]:
-        return [(self.image_id,) * (self.image_tokens * s.images) + s.prefix for s in samples]
-
     def collate_training(self, samples: Sequence[Encoded]) -> Batch:
         """Collate samples, with prefixes padded on the left and suffixes on the right.
 
@@ -130,7 +127,7 @@ class PromptLayout:
             `token_type_ids` int64[B, L], 0 on image, prefix, separator and the padding before them, 1 on suffix and
             the padding after it; `labels` int64[B, L], the id on the suffix and `IGNORED` elsewhere (not shifted).
         """
-        prefixes = self._rows(samples)
+        prefixes = [(self.image_id,) * (self.image_tokens * s.images) + s.prefix for s in samples]
         border = max(map(len, prefixes))
         shape = (len(samples), border + max(len(s.suffix) for s in samples))
         batch = {
@@ -144,12 +141,12 @@ class PromptLayout:
             start, end = border - len(prefix), border + len(sample.suffix)
             batch["input_ids"][row, start:end] = torch.tensor(prefix + sample.suffix)
             batch["attention_mask"][row, start:end] = 1
-            batch["labels"][row, border:end] = torch.tensor(sample.suffix)
+            batch["labels"][row, border:end] = torch.tensor(sample.suffix, dtype=torch.int64)
         batch["position_ids"] = positions(batch["attention_mask"])
         return batch
 
     def collate_generation(self, samples: Sequence[Encoded]) -> Batch:
-        """Collate prefixes, padded on the left so that all end at the same position.
+        """Collate samples without suffix, whose prefixes are padded on the left and end at the same position.
 
         `generate` of transformers derives position ids from the attention mask; a direct forward pass needs
         `positions(attention_mask)`.
@@ -157,26 +154,8 @@ class PromptLayout:
         Returns:
             `input_ids`, `attention_mask`, `token_type_ids`: int64[B, L], token types all 0.
         """
-        rows = self._rows(samples)
-        shape = (len(rows), max(map(len, rows)))
-        batch = {
-            "input_ids": torch.full(shape, self.pad_id),
-            "attention_mask": torch.zeros(shape, dtype=torch.int64),
-            "token_type_ids": torch.zeros(shape, dtype=torch.int64),
-        }
-        for row, ids in enumerate(rows):
-            batch["input_ids"][row, shape[1] - len(ids) :] = torch.tensor(ids)
-            batch["attention_mask"][row, shape[1] - len(ids) :] = 1
-        return batch
-
-    def training_batch(self, reports: Sequence[Report], images: Sequence[npt.NDArray[np.uint8]]) -> Batch:
-        """`collate_training` of encoded reports, with `pixel_values` float32[B, 3, R, R]."""
-        return self.collate_training([self.encode(r) for r in reports]) | {"pixel_values": pixel_values(images)}
-
-    def generation_batch(self, reports: Sequence[Report], images: Sequence[npt.NDArray[np.uint8]]) -> Batch:
-        """`collate_generation` of encoded prefixes, with `pixel_values` float32[B, 3, R, R]."""
-        encoded = [self.encode(r, with_suffix=False) for r in reports]
-        return self.collate_generation(encoded) | {"pixel_values": pixel_values(images)}
+        batch = self.collate_training(samples)
+        return {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids up to EOS, with location and segment tokens and without other special tokens."""

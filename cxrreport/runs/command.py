@@ -12,31 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cxrreport import tracking
-from cxrreport.settings import (
-    CompareSettings,
-    EvaluateSettings,
-    ExportSettings,
-    GenerateSettings,
-    IngestSettings,
-    MergeSettings,
-    ReviewSettings,
-    TrainSettings,
-)
+from cxrreport.settings import CommandSettings, GenerateSettings, IngestSettings
 
 if TYPE_CHECKING:
     from cxrreport.dataset import Manifest
 
 R = TypeVar("R")
-CommandSettings = (
-    IngestSettings
-    | TrainSettings
-    | MergeSettings
-    | GenerateSettings
-    | EvaluateSettings
-    | CompareSettings
-    | ExportSettings
-    | ReviewSettings
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 from cxrreport.records import Progress
 from cxrreport.runs.command import Summary, flat, log_data, silent, tracked
 from cxrreport.runs.ingestion import ingest_facts
 from cxrreport.settings import ExportSettings, GenerateSettings
+from cxrreport.storage.atomic_files import file_sha256
 from cxrreport.storage.job_arrays import part_folder
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
         run.artifact(folder / "generate.json")
         if settings.shard is None:
             predictions = folder / "predictions.parquet"
-            with predictions.open("rb") as file:
-                run.dataset("predictions", hashlib.file_digest(file, "sha256").hexdigest(), "output")
+            run.dataset("predictions", file_sha256(predictions), "output")
             if settings.tracking.log_reports:
                 run.artifact(predictions)
     return summarise(facts, result, (result.warning,) if result.warning else ())

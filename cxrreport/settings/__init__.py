@@ -35,13 +35,14 @@ from cxrreport.settings.inference import (
 from cxrreport.settings.ingestion import IngestSettings, Layout, PriorsPolicy
 from cxrreport.settings.model import CheckpointSettings, LoraSettings, MergeSettings, PromptSettings
 from cxrreport.settings.serving import RegisterSettings
-from cxrreport.settings.tracking import TrackingSettings
+from cxrreport.settings.tracking import CommandSettings, TrackingSettings
 from cxrreport.settings.training import Method, PlanSettings, TrainSettings, ValidationSettings
 
 __all__ = [
     "WEIGHTS",
     "Beam",
     "CheckpointSettings",
+    "CommandSettings",
     "CompareSettings",
     "Decoding",
     "DemoSettings",

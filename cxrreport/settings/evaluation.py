@@ -7,14 +7,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cxrreport.settings.base import Fraction, PositiveInt, Settings
+from cxrreport.settings.base import Fraction, PositiveInt
 from cxrreport.settings.inference import GeneratedBaseline
-from cxrreport.settings.tracking import TrackingSettings
+from cxrreport.settings.tracking import CommandSettings
 
 ScoredSection = Literal["findings", "impression", "findings+impression"]
 
 
-class EvaluateSettings(Settings):
+class EvaluateSettings(CommandSettings):
     """Score predictions against the references of a manifest or of a table."""
 
     predictions: Path
@@ -59,7 +59,6 @@ class EvaluateSettings(Settings):
     """Number of resamples of the patients for the intervals."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the resamples."""
-    tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
     def _baselines_once(self) -> Self:
@@ -68,7 +67,7 @@ class EvaluateSettings(Settings):
         return self
 
 
-class CompareSettings(Settings):
+class CompareSettings(CommandSettings):
     """Compare two evaluations of the same studies."""
 
     first: Path
@@ -85,11 +84,9 @@ class CompareSettings(Settings):
     """Number of random exchanges of the two systems by patient for the p-values."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the resamples and the exchanges."""
-    tracking: TrackingSettings = TrackingSettings()
-    """Tracking of the run."""
 
 
-class ReviewSettings(Settings):
+class ReviewSettings(CommandSettings):
     """Write an HTML page with images and reports, from an evaluation or from predictions alone."""
 
     evaluation: Path | None = None
@@ -113,7 +110,6 @@ class ReviewSettings(Settings):
     """Number of studies, the first in the order of the page; `None` for all."""
     megabytes: Annotated[float, Field(gt=0)] = 150.0
     """Approximate size limit of all images, megabytes; larger ones are all shrunk to one size."""
-    tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

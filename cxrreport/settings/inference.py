@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from cxrreport.settings.base import PositiveInt, Settings, Shard
 from cxrreport.settings.model import CheckpointSettings, PromptSettings
-from cxrreport.settings.tracking import TrackingSettings
+from cxrreport.settings.tracking import CommandSettings
 
 
 class Greedy(Settings):
@@ -65,7 +65,7 @@ GeneratedBaseline = Literal["shuffled", "blank", "no_adapter", "nearest"]
 """Baselines that `generate` can make."""
 
 
-class GenerateSettings(Settings):
+class GenerateSettings(CommandSettings):
     """Generate reports for studies, with or without an adapter."""
 
     input: Path
@@ -117,7 +117,6 @@ class GenerateSettings(Settings):
     """Process only the first studies, by id."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed of `baseline: shuffled` and of sampling."""
-    tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
     def _engine_can(self) -> Self:
@@ -130,7 +129,7 @@ class GenerateSettings(Settings):
         return self
 
 
-class ExportSettings(Settings):
+class ExportSettings(CommandSettings):
     """Export predictions as DICOM Structured Reports and FHIR resources."""
 
     predictions: Path
@@ -145,8 +144,6 @@ class ExportSettings(Settings):
     """Folder of the DICOM files; `None` for the input of `ingest`."""
     language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]+)*$")] = "en"
     """Language of the reports, as an RFC 5646 tag."""
-    tracking: TrackingSettings = TrackingSettings()
-    """MLflow run."""
 
     @model_validator(mode="after")
     def _some_format(self) -> Self:

@@ -7,15 +7,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cxrreport.settings.base import PositiveInt, Resolution, Settings, Shard
-from cxrreport.settings.tracking import TrackingSettings
+from cxrreport.settings.base import PositiveInt, Resolution, Shard
+from cxrreport.settings.tracking import CommandSettings
 
 Layout = Literal["auto", "mimic-cxr", "openi", "folder", "table"]
 PriorsPolicy = Literal["training", "all", "keep"]
 Kept = Literal["not-a-radiograph", "not-a-chest", "colour", "multi-frame", "burned-in-annotation"]
 
 
-class IngestSettings(Settings):
+class IngestSettings(CommandSettings):
     """Convert DICOM (or PNG, JPEG) and reports into a manifest and model-ready images."""
 
     input: Path
@@ -70,4 +70,3 @@ class IngestSettings(Settings):
     shard: Shard | None = None
     """`i/n`: process only the i-th of n parts, for job arrays. Afterwards, the same settings without it collect the
     parts."""
-    tracking: TrackingSettings = TrackingSettings()

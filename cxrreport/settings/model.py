@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cxrreport.settings.base import FolderOrName, PositiveInt, Settings
-from cxrreport.settings.tracking import TrackingSettings
+from cxrreport.settings.tracking import CommandSettings
 
 
 class PromptSettings(Settings):
@@ -66,7 +66,7 @@ class CheckpointSettings(Settings):
     """`auto`: CUDA if available."""
 
 
-class MergeSettings(Settings):
+class MergeSettings(CommandSettings):
     """Merge an adapter into its base model, as a checkpoint that transformers loads."""
 
     adapter: Path
@@ -77,4 +77,3 @@ class MergeSettings(Settings):
     """`None` for the base model of the adapter; its precision is that of the merged weights."""
     shard_gb: Annotated[float, Field(gt=0)] = 5.0
     """Maximum size of a weight file, in GB (10^9 bytes)."""
-    tracking: TrackingSettings = TrackingSettings()

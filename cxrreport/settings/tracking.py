@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -26,3 +27,11 @@ class TrackingSettings(Settings):
     samples."""
     log_reports: bool = False
     """True to log predictions, scores by study and the review page, which contain report text."""
+
+
+class CommandSettings(Settings):
+    """Settings of a command that writes an output and is logged in MLflow."""
+
+    output: Path
+    """Output folder or file."""
+    tracking: TrackingSettings = TrackingSettings()

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from cxrreport.settings.base import FolderOrName, Fraction, PositiveInt, Resolution, Settings, build, merge
 from cxrreport.settings.model import CheckpointSettings, LoraSettings, PromptSettings
-from cxrreport.settings.tracking import TrackingSettings
+from cxrreport.settings.tracking import CommandSettings
 
 Method = Literal["lora", "qlora", "full"]
 
@@ -30,7 +30,7 @@ class ValidationSettings(Settings):
     """Stop after this many validations without improvement; `None` to train to the last step."""
 
 
-class TrainSettings(Settings):
+class TrainSettings(CommandSettings):
     """LoRA fine-tuning on the training split of an ingest folder."""
 
     data: Path
@@ -78,7 +78,6 @@ class TrainSettings(Settings):
     """Optimiser steps between checkpoints; `None` for `eval_every`."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed of sample order, dropout and augmentation."""
-    tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="after")
     def _four_bits_are_frozen(self) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -66,6 +67,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and str(error.filename) in {str(temporary), str(path.parent)}:
             raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
         raise
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -61,13 +61,11 @@ def draw_loss(lines: list[dict[str, float]], path: Path) -> None:
         path: of the picture.
     """
     # The object-oriented interface: pyplot would keep figures and pick a window system.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     training = np.array([(line["step"], line["loss"], line["learning_rate"]) for line in lines if "loss" in line])
     validation = np.array([(line["step"], line["validation_loss"]) for line in lines if "validation_loss" in line])
     figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     if len(training):
         steps, loss, rate = training.T

@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from batches import generation_batch
 
 from cxrreport.errors import InferenceError, MismatchError
 from cxrreport.inference.decoding import Engine, Generated, Request
@@ -54,7 +55,7 @@ def test_a_batch_equals_one_by_one(loaded, layout, requests, batched) -> None:
 def test_tokens_equal_those_of_transformers(loaded, layout, requests, batched) -> None:
     suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
     for request, ours in zip(requests, batched, strict=True):
-        batch = layout.generation_batch([request.report], [request.image])
+        batch = generation_batch(layout, [request.report], [request.image])
         theirs = loaded.model.generate(
             **batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1, suppress_tokens=suppressed
         )
@@ -113,7 +114,7 @@ def test_ids_past_the_text_are_never_written(loaded, layout, requests, batched) 
     allowed = set(range(layout.first_special_id)) - {layout.pad_id, layout.bos_id}
     assert {token for one in batched for token in one.ids} <= allowed
     # They would be, if nothing were done: their rows of the table are the largest.
-    batch = layout.generation_batch([requests[0].report], [requests[0].image])
+    batch = generation_batch(layout, [requests[0].report], [requests[0].image])
     free = loaded.model.generate(**batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1)
     assert set(free[0, batch["input_ids"].shape[1] :].tolist()) - allowed
 
@@ -239,7 +240,7 @@ def test_beam_search_equals_that_of_transformers(loaded, layout, requests, batch
     found = one.generate(some)
     suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
     for request, ours in zip(some, found, strict=True):
-        batch = layout.generation_batch([request.report], [request.image])
+        batch = generation_batch(layout, [request.report], [request.image])
         theirs = loaded.model.generate(
             **batch,
             num_beams=3,
@@ -437,7 +438,7 @@ def test_a_long_answer_equals_that_of_transformers(loaded, layout, requests) -> 
     one = max(engine(loaded, layout, new=150).generate(requests), key=lambda generated: generated.tokens)
     assert one.tokens == 150
     request = next(request for request in requests if request.study_id == one.study_id)
-    batch = layout.generation_batch([request.report], [request.image])
+    batch = generation_batch(layout, [request.report], [request.image])
     suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
     theirs = loaded.model.generate(
         **batch, do_sample=False, max_new_tokens=150, eos_token_id=1, suppress_tokens=suppressed
@@ -449,7 +450,7 @@ def test_an_adapted_model_runs_and_differs(layout, requests, batched, fresh_load
     adapted, _ = with_adapter(fresh_loaded.model, std=0.3, rank=2, alpha=32)
     written = engine(dataclasses.replace(fresh_loaded, model=adapted), layout).generate(requests)
     assert [one.ids for one in written] != [one.ids for one in batched]
-    batch = layout.generation_batch([requests[0].report], [requests[0].image])
+    batch = generation_batch(layout, [requests[0].report], [requests[0].image])
     suppressed = layout.suppressed(adapted.get_input_embeddings().weight.shape[0])
     theirs = adapted.generate(**batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1, suppress_tokens=suppressed)
     assert tuple(theirs[0, batch["input_ids"].shape[1] :].tolist()) == written[0].ids
@@ -466,7 +467,7 @@ def test_tokens_equal_those_of_transformers_in_other_ways_to_run(checkpoint_fold
     written = engine(loaded, layout, batch_size=1).generate(requests[:5])
     suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
     for request, ours in zip(requests[:5], written, strict=True):
-        batch = layout.generation_batch([request.report], [request.image])
+        batch = generation_batch(layout, [request.report], [request.image])
         theirs = loaded.model.generate(
             **batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1, suppress_tokens=suppressed
         )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import generation_batch, training_batch
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from cxrreport.model import attention
@@ -46,7 +47,7 @@ def model(checkpoint_folder: Path) -> Any:
 @pytest.fixture(scope="module")
 def batch(model: Any, images: list[np.ndarray]) -> dict[str, torch.Tensor]:
     layout = PromptLayout(model.tokenizer, PromptSettings(), model.image_tokens)
-    return layout.training_batch(REPORTS[:1], images[:1])
+    return training_batch(layout, REPORTS[:1], images[:1])
 
 
 def logits(model: Any, batch: dict[str, torch.Tensor], **changes: torch.Tensor) -> torch.Tensor:
@@ -137,10 +138,10 @@ def test_no_sliding_window(checkpoint_folder: Path, batch: dict[str, torch.Tenso
 
 def test_padding_changes_nothing(model: Any, images: list[np.ndarray]) -> None:
     layout = PromptLayout(model.tokenizer, PromptSettings(), model.image_tokens)
-    together = layout.training_batch(REPORTS, images)
+    together = training_batch(layout, REPORTS, images)
     both = logits(model, together)
     for row, report in enumerate(REPORTS):
-        single = layout.training_batch([report], [images[row]])
+        single = training_batch(layout, [report], [images[row]])
         present = together["attention_mask"][row].bool()
         torch.testing.assert_close(both[row, present], logits(model, single)[0], rtol=1e-4, atol=2e-5)
 
@@ -148,7 +149,7 @@ def test_padding_changes_nothing(model: Any, images: list[np.ndarray]) -> None:
 def test_queries_of_the_prefix_need_its_own_keys_alone(model: Any, images: list[np.ndarray]) -> None:
     layout = PromptLayout(model.tokenizer, PromptSettings(), model.image_tokens)
     for count in (1, 2):
-        batch = layout.training_batch(REPORTS[:count], images[:count])
+        batch = training_batch(layout, REPORTS[:count], images[:count])
         length = int((batch["token_type_ids"][0] == 0).sum())
         inputs = {key: value for key, value in batch.items() if key != "labels"}
         with torch.no_grad():
@@ -164,9 +165,9 @@ def test_queries_of_the_prefix_need_its_own_keys_alone(model: Any, images: list[
 def test_generation_of_a_batch_equals_one_by_one(model: Any, images: list[np.ndarray]) -> None:
     layout = PromptLayout(model.tokenizer, PromptSettings(), model.image_tokens)
     options = {"max_new_tokens": 8, "output_logits": True, "return_dict_in_generate": True}
-    together = model.model.generate(**layout.generation_batch(REPORTS, images), **options)
+    together = model.model.generate(**generation_batch(layout, REPORTS, images), **options)
     for row, report in enumerate(REPORTS):
-        alone = model.model.generate(**layout.generation_batch([report], [images[row]]), **options)
+        alone = model.model.generate(**generation_batch(layout, [report], [images[row]]), **options)
         for step, own in enumerate(alone.logits):
             torch.testing.assert_close(together.logits[step][row], own[0], rtol=1e-4, atol=1e-4)
 
@@ -174,8 +175,8 @@ def test_generation_of_a_batch_equals_one_by_one(model: Any, images: list[np.nda
 def test_generation_sees_what_training_saw(model: Any, images: list[np.ndarray]) -> None:
     """First generated token: the logits after the separator, from padding on the left as from padding on the right."""
     layout = PromptLayout(model.tokenizer, PromptSettings(), model.image_tokens)
-    training = layout.training_batch(REPORTS, images)
-    generation = layout.generation_batch(REPORTS, images)
+    training = training_batch(layout, REPORTS, images)
+    generation = generation_batch(layout, REPORTS, images)
     generation["position_ids"] = positions(generation["attention_mask"])
     expected = logits(model, training)[:, int((training["token_type_ids"][0] == 0).sum()) - 1]
     torch.testing.assert_close(logits(model, generation)[:, -1], expected, rtol=1e-4, atol=2e-5)

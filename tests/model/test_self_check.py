@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import generation_batch, training_batch
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache
 
@@ -49,7 +50,7 @@ def stock_texts(loaded: LoadedModel) -> list[tuple[int, ...]]:
     found = []
     with compat.attention_set_to("eager", core(loaded).language_model.config):
         for image, report in zip(IMAGES, REPORTS, strict=True):
-            batch = layout.generation_batch([report], [image])
+            batch = generation_batch(layout, [report], [image])
             ids = loaded.model.generate(**batch, **options)[0, batch["input_ids"].shape[1] :]
             found.append(tuple(ids.tolist()))
     return found
@@ -62,7 +63,7 @@ def core(loaded: LoadedModel) -> Any:
 def training(loaded: LoadedModel) -> tuple[float, list[torch.Tensor]]:
     """Loss and gradients of a batch within `fused`."""
     layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
-    batch = layout.training_batch([Report(indication="cough", findings="The heart is enlarged.")] * 2, IMAGES[:2])
+    batch = training_batch(layout, [Report(indication="cough", findings="The heart is enlarged.")] * 2, IMAGES[:2])
     length = int((batch["token_type_ids"][0] == 0).sum())
     labels = batch.pop("labels")[:, length:]
     batch["attention_mask"] = attention.border_mask(batch["attention_mask"], length)

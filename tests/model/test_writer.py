@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import training_batch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
@@ -32,7 +33,7 @@ IMAGE = np.random.default_rng(1).integers(0, 256, (224, 224), dtype=np.uint8)
 
 def batch_of(loaded: LoadedModel) -> dict[str, torch.Tensor]:
     layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
-    batch = layout.training_batch([Report(indication="cough", findings="The heart is enlarged.")], [IMAGE])
+    batch = training_batch(layout, [Report(indication="cough", findings="The heart is enlarged.")], [IMAGE])
     return {name: tensor for name, tensor in batch.items() if name != "labels"}
 
 

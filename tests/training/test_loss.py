@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import generation_batch, training_batch
 from peft import LoraConfig, get_peft_model
 from torch._dynamo.testing import CompileCounter
 from torch.nn.functional import cross_entropy
@@ -99,7 +100,7 @@ def test_loss_and_gradients_equal_the_stock_path(
     rng = np.random.default_rng(0)
     reports = REPORTS[rows]
     images = [rng.integers(0, 256, (224, 224), dtype=np.uint8) for _ in reports]
-    batch = layout.training_batch(reports, images)
+    batch = training_batch(layout, reports, images)
     labels = batch["labels"]
     assert len({int(row.sum()) for row in batch["attention_mask"]}) == len(reports)
 
@@ -170,7 +171,7 @@ def test_compiled_layers_give_the_same_and_share_one_graph(
         found = []
         with fused(model, paligemma(model).language_model, softcap=False, compiled=compiled):
             for words in (1, 3, 9, 20):
-                batch = layout.training_batch([Report(findings="enlarged " * words)], [image])
+                batch = training_batch(layout, [Report(findings="enlarged " * words)], [image])
                 length = int((batch["token_type_ids"][0] == 0).sum())
                 keep = predicting(batch["labels"])[:, length - 1 :]
                 mask = border_mask(batch["attention_mask"], length)
@@ -207,7 +208,7 @@ def test_fused_forms_are_taken_back_and_leave_generation_alone(checkpoint_folder
     loaded = load(CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu"), resolution=224)
     layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
     image = np.random.default_rng(0).integers(0, 256, (224, 224), dtype=np.uint8)
-    batch = layout.generation_batch(REPORTS[:2], [image, image])
+    batch = generation_batch(layout, REPORTS[:2], [image, image])
     model, _ = attach(loaded.model, LoraSettings(rank=4, dropout=0.0))
     set_b(model)
     model.eval()

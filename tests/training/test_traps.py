@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import training_batch
 from peft import LoraConfig, get_peft_model
 
 from cxrreport.model.adapters import attach, paligemma
@@ -28,7 +29,7 @@ def loaded(checkpoint_folder: Path) -> Any:
 
 def one_batch(loaded: Any) -> dict[str, torch.Tensor]:
     layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
-    return layout.training_batch([REPORT], [np.random.default_rng(0).integers(0, 256, (224, 224), dtype=np.uint8)])
+    return training_batch(layout, [REPORT], [np.random.default_rng(0).integers(0, 256, (224, 224), dtype=np.uint8)])
 
 
 def test_the_frozen_tower_runs_once_a_batch_and_has_no_backward_pass(

@@ -7,7 +7,6 @@ those of `f1chexbert`: positive and uncertain count as positive, negative and no
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from cxrreport.errors import WeightsError
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.radgraph.archives import REPOSITORY, fetch
 from cxrreport.evaluation.statistics import Floats, Measure, f1_of_counts, form
+from cxrreport.storage.atomic_files import file_sha256
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chexbert"
 """Default folder of the weights, also that of `f1chexbert` on Linux."""
@@ -86,8 +86,7 @@ class CheXbert:
         folder = folder or CACHE
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         _find(folder, download=download)
-        with (folder / WEIGHTS).open("rb") as file:
-            self.weights_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self.weights_sha256 = file_sha256(folder / WEIGHTS)
         self._tokenizer = BertWordPieceTokenizer(str(folder / WORDS), lowercase=True)
         self._model = _load(folder).to(self._device).eval()
 

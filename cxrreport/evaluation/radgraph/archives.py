@@ -20,6 +20,7 @@ from typing import Any
 
 from cxrreport.assets import radgraph_folder
 from cxrreport.errors import WeightsError
+from cxrreport.storage.atomic_files import file_sha256
 
 REPOSITORY = "StanfordAIMI/RRG_scorers"
 """Repository of the published archives on the Hugging Face hub."""
@@ -130,8 +131,7 @@ def read(folder: Path) -> Archive:
     synthetic = bool(_read_json(provenance).get("synthetic")) if provenance.is_file() else False
     digest = hashlib.sha256()
     try:
-        with (folder / "weights.th").open("rb") as weights:
-            weights_sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
+        weights_sha256 = file_sha256(folder / "weights.th")
         parts = [folder / "config.json", *sorted((folder / "vocabulary").glob("*.txt"))]
         parts += sorted(path for path in (folder / "encoder").glob("*") if path.is_file())
         digest.update(weights_sha256.encode())
