@@ -16,5 +16,5 @@ def training_batch(layout: PromptLayout, reports: Sequence[Report], images: Sequ
 
 def generation_batch(layout: PromptLayout, reports: Sequence[Report], images: Sequence[Any]) -> Batch:
     """`collate_generation` of encoded prefixes, with `pixel_values` float32[B, 3, R, R]."""
-    encoded = [layout.encode(r, with_suffix=False) for r in reports]
+    encoded = [layout.encode_prefix(layout.prefix(r)) for r in reports]
     return layout.collate_generation(encoded) | {"pixel_values": pixel_values(images)}

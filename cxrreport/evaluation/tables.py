@@ -15,16 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cxrreport.errors import InputError, ScoreError
 from cxrreport.records import Split
 from cxrreport.reports.sections import split_generated
-from cxrreport.settings import current_names
+from cxrreport.settings import ScoredSection, current_names
 from cxrreport.storage.atomic_files import file_sha256
 from cxrreport.storage.tables import TABLE_SUFFIXES, Table, is_table, read_table
-
-Section = Literal["findings", "impression", "findings+impression"]
 
 MANIFEST = "manifest.parquet"
 PREDICTIONS = "predictions.parquet"
@@ -87,7 +85,7 @@ class References:
     digest: str
 
 
-def read_predictions(path: Path, section: Section) -> Predictions:
+def read_predictions(path: Path, section: ScoredSection) -> Predictions:
     """Read the predictions of one system.
 
     The text of a study is taken from the section columns. If they are missing or empty, it is taken from the sections
@@ -134,7 +132,7 @@ def read_predictions(path: Path, section: Section) -> Predictions:
     )
 
 
-def read_references(path: Path, section: Section) -> References:
+def read_references(path: Path, section: ScoredSection) -> References:
     """Read the references. A manifest has one row per image; its studies are read once.
 
     Raises:
@@ -186,12 +184,12 @@ def most_frequent(references: References) -> str | None:
     return min(counts, key=lambda text: (-counts[text], text)) if counts else None
 
 
-def choose(sections: Mapping[str, str], section: Section) -> str:
+def choose(sections: Mapping[str, str], section: ScoredSection) -> str:
     """The text of the chosen sections, joined by a space."""
     return " ".join(part for name in section.split("+") if (part := sections.get(name, "").strip()))
 
 
-def _before_impression(sections: Mapping[str, str], section: Section) -> str:
+def _before_impression(sections: Mapping[str, str], section: ScoredSection) -> str:
     """FINDINGS, if `choose` appends IMPRESSION to it; empty otherwise."""
     both = section == "findings+impression" and sections.get("impression", "").strip()
     return sections.get("findings", "").strip() if both else ""

@@ -88,17 +88,14 @@ class PromptLayout:
         texts = ((name, _one_line(getattr(report, name))) for name in self.settings.sections)
         return " ".join(f"{name.upper()}: {text}" for name, text in texts if text)
 
-    def encode(self, report: Report, *, with_suffix: bool = True, images: int = 1) -> Encoded:
+    def encode(self, report: Report, *, images: int = 1) -> Encoded:
         """Token ids of one sample, truncated to the limits of the settings, always with EOS.
 
         Args:
             report: provides `indication` for the prefix and sections for the suffix.
-            with_suffix: False for generation.
             images: number of images of the sample.
         """
         encoded = self.encode_prefix(self.prefix(report), images=images)
-        if not with_suffix:
-            return encoded
         suffix = self._ids(self.suffix(report))
         room = self.settings.max_suffix_tokens - 1
         return replace(encoded, suffix=(*suffix[:room], self.eos_id), suffix_cut=len(suffix) > room)

@@ -72,7 +72,7 @@ def test_several_images_of_a_study_equal_transformers(loaded, layout, requests) 
     together = engine(loaded, layout, batch_size=3).generate(given)
     suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
     for request, ours in zip(given, together, strict=True):
-        encoded = layout.encode(request.report, with_suffix=False, images=len(request.images))
+        encoded = layout.encode_prefix(layout.prefix(request.report), images=len(request.images))
         batch = layout.collate_generation([encoded])
         assert int((batch["input_ids"] == layout.image_id).sum()) == len(request.images) * loaded.image_tokens
         theirs = loaded.model.generate(
@@ -90,7 +90,7 @@ def test_several_images_of_a_study_equal_transformers(loaded, layout, requests) 
 def test_logprobs_equal_those_of_one_forward_pass(loaded, layout, requests, batched) -> None:
     suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
     for request, ours in zip(requests[:6], batched[:6], strict=True):
-        prompt = layout.collate_generation([layout.encode(request.report, with_suffix=False)])
+        prompt = layout.collate_generation([layout.encode_prefix(layout.prefix(request.report))])
         suffix = torch.tensor([ours.ids])
         ids = torch.cat([prompt["input_ids"], suffix], dim=1)
         types = torch.cat([prompt["token_type_ids"], torch.ones_like(suffix)], dim=1)
@@ -186,7 +186,7 @@ def test_a_waiting_request_takes_the_place_of_a_finished_one(loaded, layout, req
 
 
 def test_prompts_are_read_a_few_at_a_time(loaded, layout, requests, batched, monkeypatch) -> None:
-    longest = max(len(layout.encode(request.report, with_suffix=False).prefix) for request in requests)
+    longest = max(len(layout.encode_prefix(layout.prefix(request.report)).prefix) for request in requests)
     budget = 2 * (longest + layout.image_tokens)
     monkeypatch.setitem(engine_module._READ_AT_ONCE, "cpu", budget)
     seen = widths(monkeypatch, loaded)
@@ -224,7 +224,7 @@ def test_fewer_slots_where_memory_is_short(loaded, layout, requests, batched, mo
     config = loaded.model.config.text_config
     a_position = 4 * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
     share = engine_module._MEMORY_SHARE
-    lengths = [layout.image_tokens + len(layout.encode(one.report, with_suffix=False).prefix) for one in requests]
+    lengths = [layout.image_tokens + len(layout.encode_prefix(layout.prefix(one.report)).prefix) for one in requests]
     monkeypatch.setattr(engine_module, "free_memory", lambda device: 2.5 / share * a_position * (max(lengths) + NEW))
     seen = widths(monkeypatch, loaded)
     written = engine(loaded, layout, batch_size=8).generate(requests)

@@ -70,7 +70,7 @@ def test_image_features_are_not_scaled(loaded: Any) -> None:
 def test_without_a_suffix_there_are_no_labels(loaded: Any) -> None:
     """The processor gives labels that are all ignored, and their mean is no number."""
     layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
-    batch = layout.collate_generation([layout.encode(REPORT, with_suffix=False)])
+    batch = layout.collate_generation([layout.encode_prefix(layout.prefix(REPORT))])
     assert batch.keys() == {"input_ids", "attention_mask", "token_type_ids"}
 
 

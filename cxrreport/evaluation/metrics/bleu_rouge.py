@@ -8,7 +8,7 @@ scores, computed from summed n-gram counts; only the value of a single study is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 
 import numpy as np
@@ -43,7 +43,7 @@ def bleu(candidates: Sequence[str], references: Sequence[str], convention: str) 
         score = metric.sentence_score(candidate, [reference])
         terms[row] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
     return {
-        f"bleu{order}{convention}": Measure(terms, _CORPUS[order], _bleu_of(terms, order, effective_order=True))
+        f"bleu{order}{convention}": Measure(terms, _CORPUS[order], _bleu_of(terms, order=order, effective_order=True))
         for order in ORDERS
     }
 
@@ -61,7 +61,7 @@ def _bleu(convention: str, *, effective_order: bool) -> BLEU:
     return BLEU(tokenize=tokenize, lowercase=lowercase, effective_order=effective_order)
 
 
-def _bleu_of(sums: Floats, order: int, *, effective_order: bool = False) -> Floats:
+def _bleu_of(sums: Floats, *, order: int, effective_order: bool = False) -> Floats:
     rows = sums.reshape(-1, sums.shape[-1]).round().astype(np.int64)
     values = np.array(
         [
@@ -83,15 +83,7 @@ def _bleu_of(sums: Floats, order: int, *, effective_order: bool = False) -> Floa
     return shaped
 
 
-@dataclass(frozen=True, slots=True)
-class _CorpusBleu:
-    order: int
-
-    def __call__(self, sums: Floats) -> Floats:
-        return _bleu_of(sums, self.order)
-
-
-_CORPUS: dict[int, Score] = {order: form(f"bleu{order}")(_CorpusBleu(order)) for order in ORDERS}
+_CORPUS: dict[int, Score] = {order: form(f"bleu{order}")(partial(_bleu_of, order=order)) for order in ORDERS}
 
 
 def rouge_l(candidates: Sequence[str], references: Sequence[str]) -> Measure:

@@ -113,11 +113,7 @@ def metric(
     name: str, *, conditions: Mapping[str, Any] | None = None, graphs: bool = False, remote: bool = False
 ) -> Callable[[Scorer], Metric]:
     """Convert a function into a metric; see `Metric` for the arguments."""
-
-    def wrap(score: Scorer) -> Metric:
-        return Metric(name=name, score=score, conditions=dict(conditions or {}), graphs=graphs, remote=remote)
-
-    return wrap
+    return lambda score: Metric(name=name, score=score, conditions=dict(conditions or {}), graphs=graphs, remote=remote)
 
 
 def plugged_in() -> dict[str, Any]:
