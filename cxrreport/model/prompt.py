@@ -143,7 +143,7 @@ class PromptLayout:
         return batch
 
     def collate_generation(self, samples: Sequence[Encoded]) -> Batch:
-        """Collate samples without suffix, whose prefixes are padded on the left and end at the same position.
+        """Collate prefixes, padded on the left so that all end at the same position.
 
         `generate` of transformers derives position ids from the attention mask; a direct forward pass needs
         `positions(attention_mask)`.
@@ -151,7 +151,7 @@ class PromptLayout:
         Returns:
             `input_ids`, `attention_mask`, `token_type_ids`: int64[B, L], token types all 0.
         """
-        batch = self.collate_training(samples)
+        batch = self.collate_training([replace(one, suffix=()) for one in samples])
         return {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
 
     def decode(self, ids: Sequence[int]) -> str:
