@@ -1,4 +1,4 @@
-"""The commands that make reports: ingest, train, generate."""
+"""The commands that make reports, and documents of them: ingest, train, generate, export."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cxrreport.cli.options import (
     BASELINES,
     CHECKPOINT,
     CONFIG,
+    GENERATED,
     INGESTED,
     OUTPUT,
     PSEUDONYMIZE,
@@ -31,7 +32,7 @@ from cxrreport.cli.options import (
 )
 from cxrreport.cli.output import perform, print_summary
 from cxrreport.errors import SettingsError
-from cxrreport.settings import GenerateSettings, IngestSettings, SplitName, TrainSettings
+from cxrreport.settings import ExportSettings, GenerateSettings, IngestSettings, SplitName, TrainSettings
 
 
 @command(
@@ -153,3 +154,23 @@ def generate(given: Given[GenerateSettings]) -> None:
     if temperature:
         decoding = {"method": "sample", "temperature": temperature}
     print_summary(perform(runs.generate, given.settings(decoding=decoding)), given.as_json)
+
+
+@command(
+    ExportSettings,
+    CONFIG,
+    GENERATED,
+    OUTPUT,
+    on_data("formats", "--format", metavar="sr|fhir", help="Document format; repeatable.", show_default="both"),
+    on_data("data", "--input", "-i", metavar="DIR", help="Output folder of ingest.", show_default="that of generate"),
+    on_data("sources", metavar="DIR", help="Folder of the DICOM files.", show_default="as ingested"),
+    on_data("language", metavar="TAG", help="Language of the reports."),
+    TRACK,
+    SET,
+)
+def export(given: Given[ExportSettings]) -> None:
+    """Write reports as DICOM Structured Reports and FHIR resources that refer to their images.
+
+    Example: `cxrreport export --predictions reports --output documents`
+    """
+    print_summary(perform(runs.export, given.settings()), given.as_json)

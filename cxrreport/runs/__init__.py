@@ -1,4 +1,4 @@
-"""The verbs, for the command line and for notebooks alike: open a tracked run, do the work, log it.
+"""The commands, for the command line and for notebooks: open a tracked run, do the work, log it.
 
     from pathlib import Path
     from cxrreport import runs
@@ -9,12 +9,10 @@
 Importing this package is quick: each command imports what it needs when it is called.
 """
 
-from cxrreport.runs.command import Summary, first_process, sync
+from cxrreport.runs.command import Summary, first_process
 from cxrreport.runs.evaluation import compare, evaluate, published, review
-from cxrreport.runs.inference import export, generate
-from cxrreport.runs.ingestion import ingest
-from cxrreport.runs.model import merge
-from cxrreport.runs.training import plan, train
+from cxrreport.runs.pipeline import export, generate, ingest, merge, plan, train
+from cxrreport.tracking import sync
 
 __all__ = [
     "Summary",

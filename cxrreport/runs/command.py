@@ -119,12 +119,3 @@ def silent(_done: int, _total: int, _label: str) -> None:
 def first_process() -> bool:
     """True in the process that tracks and reports, of those that `torchrun` or `accelerate launch` started."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def sync(folder: Path, uri: str | None = None) -> int:
-    """Send what runs with an output in `folder` could not send to MLflow; the number of runs.
-
-    Raises:
-        TrackingError: the store cannot be reached, or what lies here belongs to another one.
-    """
-    return tracking.sync(folder, uri)

@@ -12,7 +12,7 @@ from cxrreport.errors import InputError, MismatchError
 from cxrreport.inference import INGESTED
 from cxrreport.records import Progress
 from cxrreport.runs.command import Summary, flat, log_data, phantoms, silent, tracked
-from cxrreport.runs.inference import generate
+from cxrreport.runs.pipeline import generate
 from cxrreport.settings import CompareSettings, EvaluateSettings, GenerateSettings, ReviewSettings, build
 from cxrreport.storage.output_folder import finished_record
 

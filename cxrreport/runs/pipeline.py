@@ -1,0 +1,219 @@
+"""Tracked runs of the commands that make reports: ingest, train, plan, merge, generate, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxrreport.records import Progress
+from cxrreport.runs.command import Summary, first_process, flat, log_data, phantoms, silent, tracked
+from cxrreport.settings import (
+    ExportSettings,
+    GenerateSettings,
+    IngestSettings,
+    MergeSettings,
+    PlanSettings,
+    TrackingSettings,
+    TrainSettings,
+)
+from cxrreport.storage.atomic_files import file_sha256
+from cxrreport.storage.job_arrays import part_folder
+
+if TYPE_CHECKING:
+    from cxrreport.export import ExportSummary
+    from cxrreport.inference.generate import GenerateSummary
+    from cxrreport.inference.preparation import GenerationInputs
+    from cxrreport.ingestion.summary import IngestSummary
+    from cxrreport.model.checkpoints import LoadedModel
+    from cxrreport.training.planning.estimate import Offer
+    from cxrreport.training.run import TrainResult, Validator
+
+
+def ingest(
+    settings: IngestSettings, *, progress: Progress | None = None, rewriter: Callable[[str], str] | None = None
+) -> Summary[IngestSummary]:
+    """Convert DICOM (or PNG, JPEG) and reports into a manifest and model-ready images.
+
+    Args:
+        settings: input, layout, image and report options.
+        progress: called with completed and total headers, reports and studies.
+        rewriter: removes mentions of prior studies from a section, instead of the rules.
+
+    Raises:
+        CxrReportError: see `ingestion.ingest.ingest`.
+    """
+    from cxrreport.dataset import Manifest
+    from cxrreport.ingestion.ingest import ingest as work
+
+    with tracked("ingest", settings) as (run, summarise):
+        result = work(settings, progress or silent, rewriter=rewriter)
+        facts = {"layout": result.layout} | ingest_facts(result)
+        run.metrics(flat(facts))
+        run.artifact(result.folder / "ingest.json")
+        if settings.shard is not None:
+            return summarise(facts, result)
+        log_data(run, Manifest.open(settings.output), "output")
+        run.artifact(settings.output / "contact_sheet.png")
+    nothing = f"nothing was kept; {settings.output / 'ledger.parquet'} says why, file by file"
+    return summarise(facts, result, () if result.kept else (nothing,))
+
+
+def ingest_facts(result: IngestSummary) -> dict[str, Any]:
+    """Counts of an ingest as JSON values."""
+    return {
+        "read": result.read,
+        "kept": result.kept,
+        "excluded": dict(result.left_out),
+        "notes": dict(result.notes),
+        "split": dict(result.studies),
+        "reports_in_several_splits": result.reports_in_several_splits,
+        "near_duplicate_reports": result.near_duplicate_reports,
+        "mentions_of_earlier_studies": dict(result.texts),
+    }
+
+
+def train(
+    settings: TrainSettings, *, progress: Progress | None = None, validate: Validator | None = None
+) -> Summary[TrainResult]:
+    """Fine-tune on the training split of an ingest folder, in one process or in those that `torchrun` started.
+
+    Args:
+        settings: of the run.
+        progress: called with completed and total steps.
+        validate: replaces RadGraph F1 on generated reports, see `training.finetune`.
+
+    Raises:
+        CxrReportError: see `training.finetune.train`.
+    """
+    from cxrreport.dataset import Manifest
+    from cxrreport.model import checkpoints
+    from cxrreport.training import finetune
+
+    first = first_process()
+    if not first:
+        settings = settings.model_copy(update={"tracking": TrackingSettings(enabled=False)})
+    report = progress if progress is not None and first else silent
+    with tracked("train", settings) as (run, summarise):
+        manifest = Manifest.open(settings.data)
+        log_data(run, manifest, "training")
+        if validate is None and settings.validation.radgraph != "none":
+            from cxrreport.validation import ReportValidation
+
+            reports = ReportValidation(settings, manifest, first=first, progress=report)
+            validate = reports if reports.studies else None
+        if validate is not None:
+            run.tags({f"validation.{name}": str(value) for name, value in validate.conditions.items()})
+        result = finetune.train(settings, manifest, log=run.metrics, progress=report, validate=validate)
+        counts = ("samples", "cut_reports", "cut_prefixes", "without_text", "trained_parameters")
+        facts = {
+            **{name: getattr(result, name) for name in ("steps", "best_step", "loss")},
+            **result.validation,
+            "seconds_per_step": result.seconds_per_step,
+            "peak_memory_mb": result.peak_memory / 2**20,
+            **{name: getattr(result, name) for name in counts},
+            "adapted_modules": len(result.adapted_modules),
+            "adapter": str(result.adapter),
+        }
+        run.metrics({f"final/{name}": value for name, value in flat(facts).items()})
+        run.dataset(result.adapter.name, checkpoints.fingerprint(result.adapter), "output", steps=result.steps)
+        for name in ("train.json", "log.jsonl", "loss.png"):
+            run.artifact(settings.output / name)
+        if settings.lora is not None:  # after full fine-tuning it is gigabytes; its place is its folder
+            run.artifact(result.adapter)
+    return summarise(facts, result, phantoms(result.synthetic))
+
+
+def plan(settings: PlanSettings) -> tuple[list[Offer], str]:
+    """What a training run needs, on which card, for how long and at what cost; and what to take, in words.
+
+    Nothing is run, so nothing is tracked.
+
+    Raises:
+        SettingsError: the GPU is not known.
+        WeightsError: the checkpoint's configuration cannot be had.
+    """
+    from cxrreport.training.planning.estimate import answer
+    from cxrreport.training.planning.estimate import plan as work
+
+    offers = work(settings)
+    return offers, answer(settings, offers)
+
+
+def merge(settings: MergeSettings, *, progress: Progress | None = None) -> Summary[Path]:
+    """Merge an adapter into its checkpoint, as a folder that plain transformers loads; the result is that folder.
+
+    Raises:
+        WeightsError, MismatchError, OutputError: as `model.merging.merge`.
+    """
+    from cxrreport.model import merging
+
+    with tracked("merge", settings) as (run, summarise):
+        merged = merging.merge(settings, progress or silent)
+        run.dataset("adapter", merged.adapter, "model")
+        run.dataset("checkpoint", merged.fingerprint, "output")
+        run.artifact(settings.output / "merge.json")
+        facts = {"files": merged.files, "gigabytes": merged.gigabytes}
+        run.metrics(flat(facts))
+    return summarise(facts, settings.output, phantoms(merged.synthetic))
+
+
+def generate(settings: GenerateSettings, *, progress: Progress | None = None) -> Summary[GenerateSummary]:
+    """Generate reports for an ingest folder, for a folder of DICOM, or for one DICOM file.
+
+    The folder of an adapter can also be passed as the checkpoint.
+
+    Raises:
+        CxrReportError: as `inference.generate.generate`.
+    """
+    from cxrreport.inference.generate import generate as generate_reports
+    from cxrreport.inference.preparation import separate_adapter
+
+    settings = separate_adapter(settings)
+    facts: dict[str, Any] = {}
+    with tracked("generate", settings) as (run, summarise):
+
+        def log_inputs(inputs: GenerationInputs, loaded: LoadedModel) -> None:
+            log_data(run, inputs.manifest, "inference")
+            run.dataset("checkpoint", loaded.fingerprint, "model", checkpoint=inputs.checkpoint.name)
+            if inputs.adapter_digest is not None:
+                run.dataset("adapter", inputs.adapter_digest, "model")
+                run.link("cxrreport.model_run", "adapter", inputs.adapter_digest)
+            if inputs.ingested is not None:
+                ingested = ingest_facts(inputs.ingested)
+                facts.update({name: value for name, value in ingested.items() if "split" not in name})
+
+        result = generate_reports(settings, progress or silent, run_id=run.run_id, log_inputs=log_inputs)
+        names = ("studies", "predictions", "failed", "unfinished", "abstained", "mean_logprob")
+        facts |= {name: getattr(result, name) for name in names}
+        facts["studies_per_second"] = (result.studies - result.resumed) / result.seconds if result.seconds else None
+        run.metrics(flat(facts))
+        folder = part_folder(settings.output, settings.shard)
+        run.artifact(folder / "generate.json")
+        if settings.shard is None:
+            predictions = folder / "predictions.parquet"
+            run.dataset("predictions", file_sha256(predictions), "output")
+            if settings.tracking.log_reports:
+                run.artifact(predictions)
+    return summarise(facts, result, (result.warning,) if result.warning else ())
+
+
+def export(settings: ExportSettings, *, progress: Progress | None = None) -> Summary[ExportSummary]:
+    """Export predictions as DICOM Structured Reports and FHIR resources that refer to their images.
+
+    Raises:
+        MissingExtraError: highdicom or fhir.resources is not installed.
+        CxrReportError: as `export.documents.export`.
+    """
+    from cxrreport.export import export as export_documents
+    from cxrreport.export import read_inputs
+
+    with tracked("export", settings) as (run, summarise):
+        inputs = read_inputs(settings)
+        log_data(run, inputs.manifest, "export")
+        result = export_documents(settings, inputs, progress or silent)
+        facts = {"predictions": result.predictions, "exported": result.exported, "refused": dict(result.refused)}
+        run.metrics(flat(facts))
+        run.artifact(settings.output / "export.json")
+    nothing = f"nothing was exported; {settings.output / 'ledger.parquet'} gives the reason for every study"
+    return summarise(facts, result, () if result.exported else (nothing,))
