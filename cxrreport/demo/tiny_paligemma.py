@@ -15,6 +15,7 @@ import math
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import product, starmap
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +51,9 @@ logger = logging.getLogger(__name__)
 _SIDES: tuple[Side, Side] = ("left", "right")
 _SIZES: tuple[Size, Size] = ("small", "large")
 PLACES = (
-    *(PhantomFinding(name, size=size) for name in (Name.CARDIOMEGALY, Name.OEDEMA) for size in ("mild", "severe")),
-    *(
-        PhantomFinding(name, side, size)
-        for name in (Name.EFFUSION, Name.PNEUMOTHORAX)
-        for side in _SIDES
-        for size in _SIZES
-    ),
-    *(
-        PhantomFinding(Name.OPACITY, side, size, zone, doubtful)
-        for side in _SIDES
-        for size in _SIZES
-        for zone in ("upper", "lower")
-        for doubtful in (False, True)
-    ),
+    *starmap(PhantomFinding, product((Name.CARDIOMEGALY, Name.OEDEMA), ("",), ("mild", "severe"))),
+    *starmap(PhantomFinding, product((Name.EFFUSION, Name.PNEUMOTHORAX), _SIDES, _SIZES)),
+    *starmap(PhantomFinding, product((Name.OPACITY,), _SIDES, _SIZES, ("upper", "lower"), (False, True))),
     PhantomFinding(Name.TUBE),
     *(PhantomFinding(Name.PACEMAKER, side) for side in _SIDES),
 )
