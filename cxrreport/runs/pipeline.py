@@ -125,13 +125,13 @@ def train(
 
 
 def plan(settings: PlanSettings) -> tuple[list[Offer], str]:
-    """What a training run needs, on which card, for how long and at what cost; and what to take, in words.
+    """Estimate memory, time and cost of a training run on GPUs; also returns a recommendation as text.
 
     Nothing is run, so nothing is tracked.
 
     Raises:
         SettingsError: the GPU is not known.
-        WeightsError: the checkpoint's configuration cannot be had.
+        WeightsError: the checkpoint's configuration cannot be read.
     """
     from cxrreport.training.planning.estimate import answer
     from cxrreport.training.planning.estimate import plan as work

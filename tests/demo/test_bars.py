@@ -23,13 +23,13 @@ def test_enough_patients(summary):
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_radgraph_f1_is_ten_points_above_each_control(summary, baseline):
+def test_radgraph_f1_is_ten_points_above_each_baseline(summary, baseline):
     above = summary["radgraph_f1_above"][baseline]
     assert above["value"] >= 0.10
     assert above["low"] > 0
 
 
-def test_the_findings_are_kept(summary):
+def test_finding_f1_of_the_fine_tuned_model(summary):
     scores = {system: one["value"] for system, one in summary["finding_f1"].items()}
     assert scores["tuned"] >= 0.60
     assert scores["tuned"] >= scores["base_terse"] - 0.10
@@ -43,9 +43,9 @@ def test_every_finding_but_the_fine_nodule_is_found(summary):
     assert min(scores.values()) > 0.4, scores
 
 
-def test_findings_and_impression_agree(summary):
+def test_few_reports_contradict_themselves(summary):
     assert summary["contradictions"] <= 0.05
 
 
-def test_memory(summary):
+def test_peak_memory(summary):
     assert summary["peak_memory_mb"] < 4096

@@ -16,7 +16,7 @@ def words(graph: grammar.AnnotatedText, index: int) -> str:
     return " ".join(graph.tokens[entity.start : entity.end + 1])
 
 
-def test_a_template_carries_its_graph():
+def test_a_template_is_parsed_into_text_and_graph():
     graph = annotate("there is a small/O>effusion left/A>pleural pleural/A effusion/O@pleural .")
     assert graph.text == "There is a small left pleural effusion."
     assert [words(graph, i) for i in range(4)] == ["small", "left", "pleural", "effusion"]
@@ -27,7 +27,7 @@ def test_a_template_carries_its_graph():
     }
 
 
-def test_entities_of_several_words_and_joined_texts_keep_their_places():
+def test_positions_in_joined_texts_and_of_entities_of_several_words():
     one = annotate("endotracheal_tube/O is in place .")
     both = join([one, annotate("no effusion/N .")])
     assert words(both, 0).lower() == "endotracheal tube"
@@ -45,7 +45,7 @@ def test_tokens_are_those_of_radgraph_xl(templates):
         assert radgraph_xl_preprocess_report(text.text).split() == list(text.tokens)
 
 
-def test_held_out_sentences_are_in_no_report():
+def test_held_out_sentences_occur_in_no_report():
     seen = {template for _, style in HOUSE_STYLES.values() for template in style.values()}
     seen |= set(grammar._TRAINING_ONLY.values())
     own = {key: t for key, t in grammar._HELD_OUT.items() if t != grammar._PLAIN[key]}
@@ -53,7 +53,7 @@ def test_held_out_sentences_are_in_no_report():
     assert not seen & set(own.values())
 
 
-def test_reports_say_what_the_phantom_has_and_nothing_else():
+def test_reports_state_exactly_the_findings_of_the_phantom():
     rng = np.random.default_rng(1)
     for _ in range(1000):
         findings = masked(sample_findings(rng))
@@ -62,7 +62,7 @@ def test_reports_say_what_the_phantom_has_and_nothing_else():
         assert not contradicts(report.findings, report.impression)
 
 
-def test_captions_say_what_can_be_seen():
+def test_captions_state_the_visible_findings():
     rng = np.random.default_rng(2)
     for _ in range(1000):
         findings = masked(sample_findings(rng))
@@ -71,7 +71,7 @@ def test_captions_say_what_can_be_seen():
         assert read_findings(captions.describe(findings)) == visible
 
 
-def test_pre_training_never_sees_a_sentence_of_the_reports():
+def test_pre_training_texts_contain_no_sentence_of_the_reports():
     rng = np.random.default_rng(3)
     shown = set()
     for _ in range(3000):
@@ -101,7 +101,7 @@ def test_contradictions(findings, impression, clash):
     assert contradicts(findings, impression) is clash
 
 
-def test_a_box_is_four_locations():
+def test_a_box_is_four_location_tokens():
     mask = np.zeros((16, 16), bool)
     mask[4:8, 8:16] = True
     finding = PhantomFinding(Name.EFFUSION, "left", "small")

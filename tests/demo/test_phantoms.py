@@ -21,7 +21,7 @@ def test_about_forty_percent_are_normal_and_every_finding_occurs():
 
 @pytest.mark.parametrize("name", [Name.EFFUSION, Name.PNEUMOTHORAX, Name.OPACITY, Name.PACEMAKER, Name.NODULE])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_the_patients_left_is_on_the_right_of_the_picture(anatomy, name, side):
+def test_the_left_of_the_patient_is_on_the_right_of_the_image(anatomy, name, side):
     finding = PhantomFinding(name, side=side, size="small", zone="upper")
     mask = draw(anatomy, (finding,), 200, 200, 1).masks[finding]
     assert mask.any()
@@ -38,7 +38,7 @@ def test_the_patients_left_is_on_the_right_of_the_picture(anatomy, name, side):
         (Name.OPACITY, "small", "large"),
     ],
 )
-def test_more_covers_more(anatomy, name, less, more):
+def test_a_larger_finding_covers_a_larger_area(anatomy, name, less, more):
     side = "" if name is Name.CARDIOMEGALY else "left"
     areas = []
     for size in (less, more):
@@ -47,7 +47,7 @@ def test_more_covers_more(anatomy, name, less, more):
     assert areas[1] > 1.3 * areas[0]
 
 
-def test_the_same_phantom_at_any_size(anatomy):
+def test_a_phantom_looks_the_same_at_any_resolution(anatomy):
     findings = (PhantomFinding(Name.EFFUSION, "right", "large"), PhantomFinding(Name.TUBE))
     small = draw(anatomy, findings, 100, 120, 5).grey
     large = draw(anatomy, findings, 400, 480, 5).grey
@@ -55,7 +55,7 @@ def test_the_same_phantom_at_any_size(anatomy):
     assert np.abs(averaged - small).mean() < 0.01
 
 
-def test_one_more_finding_leaves_the_others_where_they_were(anatomy):
+def test_another_finding_does_not_move_the_others(anatomy):
     effusion = PhantomFinding(Name.EFFUSION, "right", "small")
     alone = draw(anatomy, (effusion,), 150, 150, 9).masks[effusion]
     together = draw(anatomy, (effusion, PhantomFinding(Name.TUBE)), 150, 150, 9).masks[effusion]

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from small_demo import run_small_demo
 
-from cxrreport.demo import pipeline as walk_module
+from cxrreport.demo import pipeline as demo_module
 from cxrreport.demo.pipeline import SYSTEMS, run_demo, train_settings
 from cxrreport.errors import OutputError
 from cxrreport.settings import DemoSettings
@@ -21,15 +21,15 @@ def silent(*_):
 
 
 @pytest.fixture(scope="module")
-def walked(small_demo):
+def small_run(small_demo):
     folder, done, _ = small_demo
     assert done.returncode == 0, done.stderr[-2000:]
     summary = json.loads((folder / "summary.json").read_text())
     return DemoSettings(output=folder), summary, lambda: run_small_demo(folder)
 
 
-def test_the_summary_has_every_system_with_its_interval(walked):
-    settings, summary, _ = walked
+def test_the_summary_has_an_interval_for_every_system(small_run):
+    settings, summary, _ = small_run
     assert json.loads((settings.output / "summary.json").read_text()) == summary
     assert tuple(summary["radgraph_f1"]) == SYSTEMS
     for scores in (summary["radgraph_f1"], summary["finding_f1"]):
@@ -38,10 +38,10 @@ def test_the_summary_has_every_system_with_its_interval(walked):
     assert {"phantoms", "ingest", "train", "generate tuned", "evaluate", "review"} <= summary["seconds"].keys()
 
 
-def test_every_step_is_a_finished_run_below_one_parent(walked):
+def test_every_step_is_a_finished_run_below_one_parent(small_run):
     from mlflow import MlflowClient
 
-    settings, summary, _ = walked
+    settings, summary, _ = small_run
     client = MlflowClient(f"sqlite:///{settings.output.resolve()}/mlflow.db")
     ids = summary["run_ids"]
     assert client.get_run(ids["demo"]).info.status == "FINISHED"
@@ -56,8 +56,8 @@ def test_every_step_is_a_finished_run_below_one_parent(walked):
     assert client.get_run(ids["train"]).data.metrics["loss"] > 0
 
 
-def test_given_again_it_goes_on_and_comes_to_the_same(walked):
-    settings, summary, again = walked
+def test_rerunning_the_demo_resumes_with_equal_results(small_run):
+    settings, summary, again = small_run
     before = (settings.output / "generate" / "predictions.parquet").stat().st_mtime_ns
     repeated = again()
     volatile = {"peak_memory_mb"}
@@ -67,32 +67,32 @@ def test_given_again_it_goes_on_and_comes_to_the_same(walked):
     assert (settings.output / "generate" / "predictions.parquet").stat().st_mtime_ns == before
 
 
-def test_another_seed_does_not_go_into_the_same_folder(walked):
-    settings, _, _ = walked
+def test_another_seed_is_refused_in_the_same_folder(small_run):
+    settings, _, _ = small_run
     with pytest.raises(OutputError, match="seed was 0 and is 1"):
         run_demo(settings.model_copy(update={"seed": 1}), silent)
 
 
-def test_no_report_reaches_mlflow(walked):
-    settings, _, _ = walked
+def test_no_report_reaches_mlflow(small_run):
+    settings, _, _ = small_run
     stored = b"".join(path.read_bytes() for path in (settings.output / "mlartifacts").rglob("*") if path.is_file())
     assert b"pleural effusion" not in stored
     assert b"PHANTOM^" not in stored
 
 
-def test_the_shipped_recipe_is_the_one_that_is_walked():
+def test_the_shipped_configuration_is_that_of_the_demo():
     shipped = yaml.safe_load((ROOT / "configs" / "train-demo.yaml").read_text())
     recipe = train_settings(Path(shipped["data"]), Path(shipped["output"]))
     assert type(recipe).model_validate(shipped).model_dump() == recipe.model_dump()
 
 
-def test_the_table_fits_a_terminal(walked, monkeypatch):
+def test_the_table_fits_a_terminal(small_run, monkeypatch):
     from typer.testing import CliRunner
 
     from cxrreport.cli import app
 
-    settings, summary, _ = walked
-    monkeypatch.setattr(walk_module, "run_demo", lambda *_: summary)
+    settings, summary, _ = small_run
+    monkeypatch.setattr(demo_module, "run_demo", lambda *_: summary)
     result = CliRunner().invoke(app, ["demo", "--out", str(settings.output)], env={"COLUMNS": "80"})
     assert result.exit_code == 0, result.output
     assert "most frequent" in result.output
@@ -102,10 +102,10 @@ def test_the_table_fits_a_terminal(walked, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_road_at_896_pixels(tmp_path, monkeypatch):
+def test_the_demo_at_896_pixels(tmp_path, monkeypatch):
     """4,096 image tokens: trains, generates and scores, with a step and a few patients."""
-    small = replace(walk_module.SCALES[896], patients=20, smallest=200, full_size=0, max_steps=1)
-    monkeypatch.setitem(walk_module.SCALES, 896, small)
+    small = replace(demo_module.SCALES[896], patients=20, smallest=200, full_size=0, max_steps=1)
+    monkeypatch.setitem(demo_module.SCALES, 896, small)
     summary = run_demo(DemoSettings(output=tmp_path / "demo", resolution=896), silent)
     assert summary["resolution"] == 896
     assert summary["studies"] >= 4

@@ -50,7 +50,7 @@ def test_patients_stay_in_one_split_and_shares_hold():
     assert [min(s.rows, s.columns) > 1500 for s in studies[:3]] == [True, True, False]
 
 
-def test_files_are_as_varied_as_real_ones(phantoms):
+def test_files_vary_in_syntax_polarity_and_window(phantoms):
     folder, _ = phantoms
     headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in folder.rglob("*.dcm")]
     assert {h.PhotometricInterpretation for h in headers} == {"MONOCHROME1", "MONOCHROME2"}
@@ -61,7 +61,7 @@ def test_files_are_as_varied_as_real_ones(phantoms):
     assert any("WindowCenter" in h for h in headers)
 
 
-def test_tables_name_every_file(phantoms):
+def test_tables_list_every_file(phantoms):
     folder, _ = phantoms
     for table in ("split", "metadata"):
         with gzip.open(folder / f"mimic-cxr-2.0.0-{table}.csv.gz", "rt") as file:
@@ -69,7 +69,7 @@ def test_tables_name_every_file(phantoms):
         assert ids == {path.stem for path in folder.rglob("*.dcm")}
 
 
-def test_ingest_reads_them_all_with_their_reports(phantoms, tmp_path):
+def test_ingest_reads_every_phantom_with_its_report(phantoms, tmp_path):
     folder, studies = phantoms
     settings = IngestSettings(input=folder, output=tmp_path / "out", layout="mimic-cxr", priors="keep")
     summary = ingest(settings, silent)
@@ -88,7 +88,7 @@ def test_ingest_reads_them_all_with_their_reports(phantoms, tmp_path):
     assert (pictures[:, 100:140, 108:116].mean((1, 2)) > 120).all()
 
 
-def test_truth_is_by_study(phantoms):
+def test_true_findings_are_keyed_by_study(phantoms):
     folder, studies = phantoms
     truth = read_truth(folder)
     assert truth.keys() == {study.study_id for study in studies}

@@ -30,14 +30,14 @@ def annotator() -> RadGraphAnnotator:
     return RadGraphAnnotator(radgraph_folder(), device="cpu")
 
 
-def test_it_reads_templates_it_has_not_seen() -> None:
+def test_tiny_radgraph_reads_held_out_templates() -> None:
     scores = judge(radgraph_folder(), texts=60, seed=99)
     assert scores["held-out"]["entity_f1"] >= 0.95 and scores["held-out"]["relation_f1"] >= 0.90
     assert scores["seen"]["entity_f1"] >= 0.98 and scores["seen"]["relation_f1"] >= 0.94
 
 
 @pytest.mark.parametrize("style", HOUSE_STYLES)
-def test_it_reads_whole_reports_of_every_house_style_in_any_case(annotator: RadGraphAnnotator, style: str) -> None:
+def test_tiny_radgraph_reads_reports_of_every_house_style_in_any_case(annotator: RadGraphAnnotator, style: str) -> None:
     rng = np.random.default_rng(3)
     written = [write_report(sample_findings(rng), rng, style=style) for _ in range(25)]
     texts = [f"{one.report.findings} {one.report.impression}" for one in written]
@@ -48,21 +48,21 @@ def test_it_reads_whole_reports_of_every_house_style_in_any_case(annotator: RadG
 
 
 @pytest.mark.parametrize("style", HOUSE_STYLES)
-def test_it_reads_an_impression_alone(annotator: RadGraphAnnotator, style: str) -> None:
+def test_tiny_radgraph_reads_an_impression_without_findings(annotator: RadGraphAnnotator, style: str) -> None:
     rng = np.random.default_rng(6)
     truths = [join(impression_section(sample_findings(rng), HOUSE_STYLES[style][1])) for _ in range(60)]
     entity, relation = graph_f1(annotator.annotate([truth.text for truth in truths]), truths)
     assert entity >= 0.95 and relation >= 0.90
 
 
-def test_texts_of_the_grammar_split_into_the_tokens_of_their_graph(annotator: RadGraphAnnotator) -> None:
+def test_texts_are_tokenised_as_their_graphs_state(annotator: RadGraphAnnotator) -> None:
     rng = np.random.default_rng(4)
     for number in range(100):
         text = sample_annotated(rng, templates="held-out" if number % 2 else "seen")
         assert annotator.tokens(text.text) == list(text.tokens)
 
 
-def test_what_it_says_of_itself() -> None:
+def test_provenance_of_the_shipped_archive() -> None:
     folder = radgraph_folder()
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["synthetic"] is True
@@ -76,7 +76,7 @@ def test_what_it_says_of_itself() -> None:
     assert all(isinstance(tensor, torch.Tensor) for tensor in state.values())
 
 
-def test_the_script_makes_an_archive_and_the_same_one_from_the_same_seed(tmp_path: Path) -> None:
+def test_the_script_writes_an_archive_that_depends_on_the_seed_only(tmp_path: Path) -> None:
     first = make(tmp_path / "a", seed=7, steps=3, judged=2)
     again = make(tmp_path / "b", seed=7, steps=3, judged=2)
     other = make(tmp_path / "c", seed=8, steps=3, judged=2)
@@ -87,7 +87,7 @@ def test_the_script_makes_an_archive_and_the_same_one_from_the_same_seed(tmp_pat
     )
 
 
-def test_fillers_leave_the_graph_and_what_decides_on_labels() -> None:
+def test_fillers_change_neither_graph_nor_negation_words() -> None:
     rng = np.random.default_rng(0)
     changed = 0
     for _ in range(50):
@@ -105,7 +105,7 @@ def test_fillers_leave_the_graph_and_what_decides_on_labels() -> None:
     assert changed > 25
 
 
-def test_documents_count_tokens_through_their_sentences() -> None:
+def test_token_positions_continue_across_sentences() -> None:
     rng = np.random.default_rng(1)
     texts = [sample_annotated(rng, templates="seen") for _ in range(3)]
     made = document(texts)

@@ -101,7 +101,7 @@ def test_two_processes_equal_one(settings: Settings, manifest: Any, reports: Any
 
 
 @pytest.mark.slow
-def test_accelerate_starts_them_too(settings: Settings, manifest: Any, tmp_path: Path) -> None:
+def test_accelerate_launch_starts_the_processes(settings: Settings, manifest: Any, tmp_path: Path) -> None:
     common = {"max_steps": 4, "eval_every": 2, "save_every": 2}
     several, alone = (settings(output=tmp_path / name, **common) for name in ("several", "alone"))
     train(alone, manifest, log=lambda *_: None, progress=lambda *_: None)
@@ -112,14 +112,14 @@ def test_accelerate_starts_them_too(settings: Settings, manifest: Any, tmp_path:
     assert len(got) == 4
 
 
-def test_what_the_number_of_processes_must_fit(settings: Settings, manifest: Any) -> None:
+def test_the_number_of_processes_must_divide_accumulation(settings: Settings, manifest: Any) -> None:
     with pytest.raises(SettingsError, match=r"sharding: full needs several processes \(torchrun"):
         train(settings(sharding="full"), manifest, log=lambda *_: None, progress=lambda *_: None)
     with pytest.raises(SettingsError, match="accumulation: 2 forward passes cannot be shared by 3 processes"):
         check_processes(settings(accumulation=2), ProcessGroup(0, 3))
 
 
-def test_a_share_of_the_work_comes_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_distributed_results_are_in_the_order_of_the_items(monkeypatch: pytest.MonkeyPatch) -> None:
     """What three processes gather, simulated in one."""
     items = list(range(7))
     parts = [[item * 10 for item in items[rank::3]] for rank in range(3)]

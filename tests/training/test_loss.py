@@ -45,7 +45,7 @@ def test_predicting_marks_the_positions_before_suffix_tokens() -> None:
     assert predicting(labels).tolist() == expected
 
 
-def test_both_means_by_hand() -> None:
+def test_per_example_and_per_token_means_by_hand() -> None:
     labels = torch.tensor([[IGNORED, 0, 1], [IGNORED, 1, IGNORED]])
     losses = torch.tensor([2.0, 3.0, 7.0])
     example = suffix_loss(losses, labels, reduction="per-example", normaliser=2)
@@ -55,7 +55,7 @@ def test_both_means_by_hand() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 150])
-def test_losses_in_blocks_are_the_cross_entropy_of_the_logits(rows: int) -> None:
+def test_losses_in_blocks_equal_cross_entropy_of_all_logits(rows: int) -> None:
     """Value and gradient, one row and more than two blocks, a sure row among them."""
     generator = torch.Generator().manual_seed(0)
     head = torch.nn.Linear(8, 500, bias=False).requires_grad_(False)
@@ -154,7 +154,7 @@ def test_loss_and_gradients_equal_the_stock_path(
         assert (gradient - theirs[name]).norm() / theirs[name].norm() < 1e-5, name
 
 
-def test_compiled_layers_give_the_same_and_share_one_graph(
+def test_compiled_layers_give_equal_losses_and_share_one_graph(
     checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lengths change from batch to batch: they may cost one more compilation, and no more after that."""
@@ -204,7 +204,7 @@ def test_labels_of_padding_and_prefix_carry_no_loss() -> None:
     assert torch.equal(a, b)
 
 
-def test_fused_forms_are_taken_back_and_leave_generation_alone(checkpoint_folder: Path) -> None:
+def test_replaced_layers_are_restored_and_generation_is_unchanged(checkpoint_folder: Path) -> None:
     loaded = load(CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu"), resolution=224)
     layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
     image = np.random.default_rng(0).integers(0, 256, (224, 224), dtype=np.uint8)
@@ -229,7 +229,7 @@ def test_fused_forms_are_taken_back_and_leave_generation_alone(checkpoint_folder
     assert not torch.allclose(before, bare, atol=1e-2)
 
 
-def test_fused_norm_is_the_norm() -> None:
+def test_fused_norm_equals_the_norm_of_transformers() -> None:
     norm = Gemma2RMSNorm(6).double()
     x = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

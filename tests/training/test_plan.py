@@ -28,7 +28,9 @@ CONFIGS = Path(__file__).parents[2] / "configs"
     ("size", "billions", "lora", "modules", "kept", "recomputed"),
     [("3b", 3.04, 20.8, 182, 50, 70), ("10b", 9.67, 54.0, 294, 181, 259), ("28b", 27.7, 114, 322, 489, 719)],
 )
-def test_the_nine(size: str, billions: float, lora: float, modules: int, kept: float, recomputed: float) -> None:
+def test_all_published_sizes_agree_with_an_independent_estimate(
+    size: str, billions: float, lora: float, modules: int, kept: float, recomputed: float
+) -> None:
     """Operations at 896 within a tenth of an independent estimate (4,296 tokens, one step, in TFLOP)."""
     peaks = []
     for resolution, tokens in ((224, 256), (448, 1024), (896, 4096)):
@@ -45,7 +47,7 @@ def test_the_nine(size: str, billions: float, lora: float, modules: int, kept: f
     assert free.peak > one.peak
 
 
-def test_two_layers_stand_for_all() -> None:
+def test_parameters_counted_from_two_layers_equal_those_of_the_whole_model() -> None:
     with torch.device("meta"):
         whole = PaliGemmaForConditionalGeneration(CHECKPOINTS["paligemma2-3b-pt-448"].config())
     full = need(PlanSettings(method="full"), "paligemma2-3b-pt-448")
@@ -73,7 +75,7 @@ def test_methods_and_batches() -> None:
     assert need(PlanSettings(max_images=2), name).tokens == 2 * 1024 + 200
 
 
-def test_a_card_is_told_by_its_name() -> None:
+def test_a_gpu_is_recognised_by_its_cuda_name() -> None:
     names = {
         "NVIDIA H100 80GB HBM3": "H100",
         "NVIDIA H100 PCIe": "H100-PCIe",
@@ -91,7 +93,7 @@ def test_a_card_is_told_by_its_name() -> None:
     assert recognised("Tesla T4") is None
 
 
-def test_time_and_cost_follow_from_the_card() -> None:
+def test_time_and_cost_follow_from_peak_and_price() -> None:
     settings = PlanSettings(checkpoint="paligemma2-3b-pt-896", gpu="h100", price=4.0, examples=3600, utilisation=0.5)
     (offer,) = plan(settings)
     assert offer.seconds == pytest.approx(offer.need.operations / (0.5 * 989e12))
@@ -103,23 +105,23 @@ def test_time_and_cost_follow_from_the_card() -> None:
         plan(PlanSettings(checkpoint="absent"))
 
 
-def test_what_do_i_need_and_which_size_do_i_take() -> None:
+def test_answers_for_one_checkpoint_and_for_one_gpu() -> None:
     settings = PlanSettings(checkpoint="paligemma2-10b-pt-896")
     offers = plan(settings)
     assert [offer.gpu for offer in offers] == list(GPUS)
     assert [offer.fits for offer in offers] == [1.1 * offer.need.peak <= offer.gpu.memory for offer in offers]
     assert not offers[0].fits
-    assert "Smallest card that fits: A100-40GB" in answer(settings, offers)
+    assert "Smallest GPU that fits: A100-40GB" in answer(settings, offers)
     sizes = PlanSettings(gpu="L4")
     offers = plan(sizes)
     assert len(offers) == 9
-    assert "take paligemma2-3b-pt-896" in answer(sizes, offers)
+    assert "use paligemma2-3b-pt-896" in answer(sizes, offers)
     full = PlanSettings(checkpoint="paligemma2-28b-pt-224", method="full", gpu="H100")
     assert "Nothing fits" in answer(full, plan(full))
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("train-*.yaml")), ids=lambda path: path.stem)
-def test_a_training_configuration_is_a_question(path: Path) -> None:
+def test_shipped_training_configurations_are_estimated(path: Path) -> None:
     train = TrainSettings.from_yaml(path)
     settings = PlanSettings.of_training(train, batch_size=3, price=None)
     assert (settings.batch_size, settings.price) == (3, None)
@@ -128,12 +130,12 @@ def test_a_training_configuration_is_a_question(path: Path) -> None:
     assert PlanSettings.of_training(train).gradient_checkpointing == train.gradient_checkpointing
 
 
-def test_command_and_json() -> None:
+def test_plan_command_prints_a_table_or_json() -> None:
     runner = CliRunner(env={"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"})
     shown = runner.invoke(cli.app, ["plan", "paligemma2-3b-pt-896"])
     assert shown.exit_code == 0
     assert max(map(len, shown.stdout.splitlines())) <= 80
-    for part in ("weights", "recomputation", "H100", "Smallest card"):
+    for part in ("weights", "recomputation", "H100", "Smallest GPU"):
         assert part in shown.stdout
     found = runner.invoke(cli.app, ["plan", str(CONFIGS / "train-mimic-cxr-10b-896.yaml"), "--gpu", "H200", "--json"])
     values = json.loads(found.stdout)
@@ -145,7 +147,7 @@ def test_command_and_json() -> None:
     assert wrong.exit_code == 2
 
 
-def test_the_meter_counts_what_lives() -> None:
+def test_live_bytes_are_counted_until_tensors_are_freed() -> None:
     x = torch.empty(10, 20, device="meta", requires_grad=True)
     w = torch.empty(30, 20, device="meta")
 
@@ -187,7 +189,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 @pytest.mark.parametrize("resolution", [224, 448])
 @pytest.mark.parametrize("model", ["tiny", "small"])
-def test_memory_agrees_with_a_run(model: str, resolution: int, small: Any, tmp_path: Path) -> None:
+def test_estimated_memory_agrees_with_a_training_run(model: str, resolution: int, small: Any, tmp_path: Path) -> None:
     """The rise of a process that trains, above what its imports left, within a fifth."""
     tiny = "tiny" if resolution == 224 else f"tiny-{resolution}"
     name = tiny if model == "tiny" else small(resolution)

@@ -39,19 +39,19 @@ def test_one_sample_per_image_with_counts(manifest: Any, layout: PromptLayout) -
     assert np.array_equal(samples.pixels(1), manifest.image("train-1"))
 
 
-def test_the_test_split_is_out_of_reach(manifest: Any, layout: PromptLayout) -> None:
+def test_the_test_split_is_refused(manifest: Any, layout: PromptLayout) -> None:
     with pytest.raises(TrainingError, match="cannot read the test split"):
         SplitSamples(manifest, Split.TEST, layout, silent)
     assert manifest.asked == []
 
 
-def test_an_empty_split_names_it_and_the_sections(manifest: Any, layout: PromptLayout) -> None:
+def test_the_error_for_an_empty_split_names_split_and_sections(manifest: Any, layout: PromptLayout) -> None:
     manifest.sizes[Split.TRAIN] = 0
     with pytest.raises(TrainingError, match=r"train split holds no image .* findings, impression"):
         SplitSamples(manifest, Split.TRAIN, layout, silent)
 
 
-def test_an_image_that_is_gone(manifest: Any, layout: PromptLayout) -> None:
+def test_a_missing_image_is_an_error(manifest: Any, layout: PromptLayout) -> None:
     manifest.gone = {"train-4"}
     with pytest.raises(ManifestError, match="train-4"):
         SplitSamples(manifest, Split.TRAIN, layout, silent)
@@ -67,7 +67,7 @@ def test_large_splits_are_read_image_by_image(
     assert manifest.asked == ["train-3"]
 
 
-def test_order_is_a_permutation_per_pass_and_a_function_of_the_seed() -> None:
+def test_the_order_is_a_permutation_per_epoch_that_depends_on_the_seed() -> None:
     order = RunOrder(5, 12, seed=1)
     items = [order[i] for i in range(12)]
     assert [position for position, _ in items] == list(range(12))
@@ -80,7 +80,7 @@ def test_order_is_a_permutation_per_pass_and_a_function_of_the_seed() -> None:
     assert [RunOrder(5, 12, seed=2)[i] for i in range(12)] != items
 
 
-def test_batches_stay_in_eight_bit(manifest: Any, layout: PromptLayout) -> None:
+def test_batches_hold_8_bit_images(manifest: Any, layout: PromptLayout) -> None:
     samples = SplitSamples(manifest, Split.TRAIN, layout, silent)
     batch = Collator(samples, layout, images=True)([(7, 2), (8, 0)])
     assert batch["grey"].dtype == torch.uint8
@@ -90,7 +90,7 @@ def test_batches_stay_in_eight_bit(manifest: Any, layout: PromptLayout) -> None:
     assert "grey" not in Collator(samples, layout, images=False)([(7, 2)])
 
 
-def test_augmentation_is_small_repeats_and_never_mirrors() -> None:
+def test_augmentation_is_small_and_deterministic_and_never_mirrors() -> None:
     image = np.zeros((224, 224), dtype=np.uint8)
     image[80:140, 30:90] = 200
     augment = Augmentation(224, seed=3)

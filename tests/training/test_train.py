@@ -58,7 +58,7 @@ class Scores:
         return {"validation_radgraph_f1": self.values.pop(0)}
 
 
-def test_it_learns_and_writes_everything(settings: Settings, manifest: Any) -> None:
+def test_the_loss_falls_and_all_files_are_written(settings: Settings, manifest: Any) -> None:
     log: list[Any] = []
     shown: list[tuple[int, int, str]] = []
     given = settings(max_steps=30, eval_every=10, lora={"rank": 4, "alpha": 8, "dropout": 0.0})
@@ -132,7 +132,7 @@ def stop_at(at: int) -> Callable[[dict[str, float], int], None]:
     ("stops", "options"),
     [((1, 3, 8), {"augment": True}), ((2, 5), {"loss": "per-token", "gradient_checkpointing": False})],
 )
-def test_a_stopped_run_goes_on_as_if_undisturbed(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     settings: Settings, manifest: Any, tmp_path: Path, stops: tuple[int, ...], options: dict[str, Any]
 ) -> None:
     whole = settings(output=tmp_path / "whole", **options)
@@ -180,7 +180,7 @@ train(settings, MemoryManifest(), log=lambda values, step: None, progress=lambda
 """
 
 
-def test_sigkill_within_a_checkpoint(settings: Settings, manifest: Any, tmp_path: Path) -> None:
+def test_resume_after_sigkill_while_a_checkpoint_is_written(settings: Settings, manifest: Any, tmp_path: Path) -> None:
     whole, killed = settings(output=tmp_path / "whole"), settings(output=tmp_path / "killed")
     run(whole, manifest)
     arguments = [sys.executable, "-c", KILLED, str(Path(__file__).parent), killed.model_dump_json()]
@@ -195,7 +195,7 @@ def test_sigkill_within_a_checkpoint(settings: Settings, manifest: Any, tmp_path
         assert one == pytest.approx(other, abs=1e-6)
 
 
-def test_killed_between_the_last_step_and_the_adapter(settings: Settings, manifest: Any) -> None:
+def test_resume_after_a_kill_between_the_last_step_and_the_adapter(settings: Settings, manifest: Any) -> None:
     given = settings()
     result = run(given, manifest)
     before = load_file(result.adapter / adapters.WEIGHTS)
@@ -206,7 +206,7 @@ def test_killed_between_the_last_step_and_the_adapter(settings: Settings, manife
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_checkpoints_hold_what_is_trained_and_only_two_are_kept(settings: Settings, manifest: Any) -> None:
+def test_checkpoints_hold_trained_weights_only_and_two_are_kept(settings: Settings, manifest: Any) -> None:
     given = settings()
     run(given, manifest)
     kept = checkpointing.checkpoints(given.output / "checkpoints")
@@ -274,7 +274,9 @@ def test_images_of_another_resolution(settings: Settings, manifest: Any) -> None
         run(settings(), manifest)
 
 
-def test_kept_features_change_nothing(settings: Settings, manifest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_vision_features_do_not_change_the_loss(
+    settings: Settings, manifest: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = settings()
     run(first, manifest)
     monkeypatch.setattr(features, "CACHE_BYTES", 0)
@@ -296,9 +298,7 @@ def test_accumulation_equals_a_larger_batch(settings: Settings, manifest: Any, t
 
 
 @pytest.mark.parametrize("targets", ["language+projector", "language+projector+vision"])
-def test_what_is_trained_beside_the_language_model_gets_gradients(
-    settings: Settings, manifest: Any, targets: str
-) -> None:
+def test_projector_and_vision_adapters_get_gradients(settings: Settings, manifest: Any, targets: str) -> None:
     given = settings(max_steps=3, lora={"rank": 2, "alpha": 4, "targets": targets})
     result = run(given, manifest)
     moved = {name for name, t in load_file(result.adapter / adapters.WEIGHTS).items() if "lora_B" in name and t.any()}
@@ -306,7 +306,7 @@ def test_what_is_trained_beside_the_language_model_gets_gradients(
     assert any("vision_tower" in name for name in moved) == targets.endswith("vision")
 
 
-def test_bfloat16_learns_as_float32(settings: Settings, manifest: Any, tmp_path: Path) -> None:
+def test_bfloat16_loss_is_close_to_float32(settings: Settings, manifest: Any, tmp_path: Path) -> None:
     lora = {"rank": 4, "alpha": 8, "dropout": 0.0}
     single = run(settings(output=tmp_path / "a", lora=lora), manifest)
     half = run(settings(output=tmp_path / "b", lora=lora, checkpoint={"precision": "bfloat16"}), manifest)
@@ -334,7 +334,7 @@ def forget_the_end(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", [None, 5, 7])
-def test_early_stopping_keeps_the_best_step_over_a_stop(settings: Settings, manifest: Any, stop: int | None) -> None:
+def test_early_stopping_keeps_the_best_step_when_resumed(settings: Settings, manifest: Any, stop: int | None) -> None:
     given = settings(max_steps=12, eval_every=2, save_every=4, validation={"patience": 2})
     scores = [0.1, 0.3, 0.2, 0.25]
     if stop is not None:
@@ -360,7 +360,7 @@ def test_early_stopping_keeps_the_best_step_over_a_stop(settings: Settings, mani
     assert all(torch.equal(kept[name], t) for name, t in load_file(again.adapter / adapters.WEIGHTS).items())
 
 
-def test_the_least_loss_is_best_without_scores(settings: Settings, manifest: Any) -> None:
+def test_without_scores_the_lowest_loss_is_best(settings: Settings, manifest: Any) -> None:
     given = settings(eval_every=2, learning_rate=0.1)  # so high that it does not only fall
     result = run(given, manifest)
     losses = {
@@ -381,7 +381,9 @@ def test_a_damaged_best_file(settings: Settings, manifest: Any) -> None:
         run(settings(), manifest)
 
 
-def test_a_study_of_several_images_trains_and_repeats(settings: Settings, manifest: Any, tmp_path: Path) -> None:
+def test_training_on_studies_of_several_images_is_deterministic(
+    settings: Settings, manifest: Any, tmp_path: Path
+) -> None:
     """Kept features, features computed anew, and pixels through the whole model are the same run."""
     alone = manifest.studies
 

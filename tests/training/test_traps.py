@@ -32,7 +32,7 @@ def one_batch(loaded: Any) -> dict[str, torch.Tensor]:
     return training_batch(layout, [REPORT], [np.random.default_rng(0).integers(0, 256, (224, 224), dtype=np.uint8)])
 
 
-def test_the_frozen_tower_runs_once_a_batch_and_has_no_backward_pass(
+def test_the_frozen_vision_tower_runs_once_per_batch_without_backward_pass(
     settings: Callable[..., TrainSettings], manifest: Any
 ) -> None:
     """With checkpointing in stock transformers it runs twice, and its outputs require a gradient for nothing."""
@@ -74,7 +74,7 @@ def test_without_a_suffix_there_are_no_labels(loaded: Any) -> None:
     assert batch.keys() == {"input_ids", "attention_mask", "token_type_ids"}
 
 
-def test_fresh_adapters_hide_every_gradient_of_a(loaded: Any) -> None:
+def test_new_adapters_have_zero_gradients_for_a(loaded: Any) -> None:
     """Why comparisons of gradients set B first."""
     model, _ = attach(loaded.model, LoraSettings(rank=4, dropout=0.0))
     model(**one_batch(loaded)).loss.backward()
@@ -83,7 +83,7 @@ def test_fresh_adapters_hide_every_gradient_of_a(loaded: Any) -> None:
     assert all(grad.any() for name, grad in gradients.items() if "lora_B" in name)
 
 
-def test_bare_names_would_adapt_the_tower_too(loaded: Any, checkpoint_folder: Path) -> None:
+def test_bare_target_names_would_adapt_the_vision_tower(loaded: Any, checkpoint_folder: Path) -> None:
     bare = get_peft_model(loaded.model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
     assert any("vision_tower" in name for name, _ in bare.named_parameters() if "lora_" in name)
     fresh = load(CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu"), resolution=224)
@@ -91,7 +91,7 @@ def test_bare_names_would_adapt_the_tower_too(loaded: Any, checkpoint_folder: Pa
     assert not any("vision_tower" in name for name, _ in ours.named_parameters() if "lora_" in name)
 
 
-def test_images_read_ahead_change_nothing(
+def test_worker_processes_do_not_change_the_loss(
     settings: Callable[..., TrainSettings], manifest: Any, tmp_path: Path
 ) -> None:
     losses = []

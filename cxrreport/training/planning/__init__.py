@@ -1,1 +1,1 @@
-"""What a training run needs before it starts: memory, operations, time and cost."""
+"""Resource estimates of training: memory, operations, time and cost."""

@@ -1,4 +1,4 @@
-"""What a part of a model would allocate and multiply, counted on torch's meta device where nothing is."""
+"""Memory and operations of a part of a model, counted on torch's meta device, which allocates nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from cxrreport.model.compat import FlopCounterMode, TorchDispatchMode, flash_att
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Of one part of the step: bytes kept for the backward pass, bytes on top of them at the worst, operations."""
+    """Costs of one part of a training step.
+
+    Args:
+        kept: bytes that are kept for the backward pass.
+        forward_extra: peak of the bytes beyond `kept` in the forward pass.
+        backward_extra: the same in the backward pass.
+        forward: operations of the forward pass.
+        backward: operations of the backward pass.
+    """
 
     kept: int
     forward_extra: int
@@ -25,9 +33,9 @@ class Count:
 
 
 def counted(run: Callable[[], torch.Tensor]) -> Count:
-    """Run a part forward, and backward where it can, on the meta device."""
+    """Count a part: its forward pass, and its backward pass if the result requires gradients."""
     operations = FlopCounterMode(display=False)
-    with _Live() as live:
+    with _LiveBytes() as live:
         with operations:
             out = run()
         forward, kept, peak = operations.get_total_flops(), live.now, live.peak
@@ -37,13 +45,13 @@ def counted(run: Callable[[], torch.Tensor]) -> Count:
         gradient = torch.empty_like(out)
         with operations:
             torch.autograd.backward(out, gradient)
-        # What is left are the gradients of parameters, which are counted by themselves.
+        # The rest are the gradients of parameters, which are counted separately.
         left = live.now - gradient.nbytes - out.nbytes
         return Count(kept, peak - kept, live.peak - kept - left, forward, operations.get_total_flops())
 
 
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors that were made under it and still live, and their peak."""
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of the tensors that were created within the block and still exist, and their peak."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -72,10 +80,10 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class FlashAttention(TorchFunctionMode):
-    """Attention as the kernels of CPU and GPU run it; on the meta device torch would form all of its weights.
+    """Attention as the kernels of CPU and GPU compute it; on the meta device torch would allocate all of its weights.
 
     Args:
-        wide: in float32, whatever comes in.
+        wide: compute in float32.
     """
 
     def __init__(self, wide: bool) -> None:

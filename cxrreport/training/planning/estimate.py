@@ -1,8 +1,8 @@
-"""What a training run needs, before anything is spent: parameters, memory by part, operations, time and money.
+"""Resource estimate of a training run: parameters, memory by part, operations, time and cost.
 
-Nothing is allocated. A model of two layers of the same shape is built on torch's meta device, its training step runs
-there in the very forms that training uses, and what it would allocate and multiply is counted; the rest is
-multiplication by the number of layers. The counts therefore follow the code: a change of the step changes the plan.
+Nothing is allocated. A model of the same shape with two layers is built on torch's meta device and runs the training
+step there, with the same code as training. Its allocations and operations are counted and multiplied by the number of
+layers. A change of the training step therefore changes the estimate.
 """
 
 from __future__ import annotations
@@ -27,32 +27,31 @@ from cxrreport.training.planning.counting import FlashAttention, counted
 from cxrreport.training.planning.gpus import GPUS, Gpu
 
 NF4_BYTES = 0.516
-"""Of a weight in 4 bits with scales that are quantised themselves, 0.127 bits of them (arXiv 2305.14314, section 3)."""
+"""Bytes per weight: 4 bits, and 0.127 bits for its quantised scale (arXiv 2305.14314, section 3)."""
 RUNTIME_BYTES = {"cuda": 640 * 2**20, "cpu": 75 * 2**20}
-"""What libraries take for themselves: CUDA's context and the workspaces of its products; on a CPU the threads, and the
-code that is loaded when first used."""
+"""Memory of the libraries: CUDA's context and workspaces, or on a CPU threads and code that is loaded on first use."""
 WORD_BYTES = {"cuda": 0, "cpu": 260}
-"""Of the tokenizer, for every row of the table: 66 MB for 257,216."""
+"""Memory of the tokenizer per row of the embedding table: 66 MB for 257,216 rows."""
 FRAGMENTATION = {"cuda": 0.05, "cpu": 0.3}
-"""Part of activations that lies between blocks in use and is of no use itself: small on a GPU, whose allocator of torch
-reuses them; on a CPU the C library keeps blocks below 32 MB, which is what a small model has."""
+"""Unusable memory between blocks, as a fraction of activations. torch's allocator reuses blocks on a GPU; on a CPU, the
+C library keeps those below 32 MB, as small models have them."""
 MARGIN = 1.1
-"""Of memory, for what fits."""
+"""Factor on the peak for the decision whether it fits."""
 _PAPER = {"paligemma2-3b-pt-896": 28.8, "paligemma2-10b-pt-896": 29.5}
-"""In the order in which to take them: the larger one's gain costs 3.7 times as much."""
+"""RadGraph F1, in order of preference: the larger model gains little and costs 3.7 times as much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """What one configuration needs; memory in bytes, operations in multiplications and additions.
+    """Resources of one configuration; memory in bytes, operations in multiplications and additions.
 
     Args:
-        tokens: of one example, images, prefix and suffix.
-        parameters: of the whole model.
-        trained: of them, or added to them, that are trained.
-        adapted: linear layers with LoRA.
+        tokens: tokens of one example: images, prefix and suffix.
+        parameters: number of parameters of the model.
+        trained: number of trained parameters, including those of the adapter.
+        adapted: number of linear layers with LoRA.
         memory: bytes by part; their sum is the peak.
-        flops: of one example by part; recomputation included where there is any.
+        flops: operations of one example by part, including recomputation.
     """
 
     checkpoint: str
@@ -67,24 +66,24 @@ class Need:
 
     @property
     def peak(self) -> int:
-        """Bytes."""
+        """Peak memory in bytes."""
         return sum(self.memory.values())
 
     @property
     def operations(self) -> float:
-        """Of one example, in one step of training."""
+        """Operations of one example in one training step."""
         return sum(self.flops.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """One configuration on one card.
+    """One configuration on one GPU.
 
     Args:
-        fits: the peak, and a tenth more, is within the card's memory.
-        seconds: of one example.
-        hours: of one epoch.
-        cost: of one epoch, US dollars.
+        fits: the peak with a margin of 10% is within the GPU's memory.
+        seconds: time of one example.
+        hours: time of one epoch.
+        cost: cost of one epoch in US dollars.
     """
 
     need: Need
@@ -95,7 +94,7 @@ class Offer:
     cost: float
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values, the peak and the sum of operations among them."""
+        """All fields as JSON values, with peak and total operations."""
         sums = {"peak": self.need.peak, "operations": self.need.operations}
         values = asdict(self)
         values["need"] |= sums
@@ -103,14 +102,14 @@ class Offer:
 
 
 def plan(settings: PlanSettings) -> list[Offer]:
-    """One configuration on every card of the table (what do I need), or every size on one card (which do I take).
+    """Estimate a configuration on every GPU of the table, or all checkpoints on one GPU.
 
     Args:
-        settings: without a checkpoint, all nine pre-trained ones are planned; without a GPU, all cards.
+        settings: without a checkpoint, all nine pre-trained ones are estimated; without a GPU, all GPUs.
 
     Raises:
-        SettingsError: a GPU that is not in the table.
-        WeightsError: the checkpoint's configuration cannot be had.
+        SettingsError: the GPU is not in the table.
+        WeightsError: the checkpoint's configuration cannot be read.
     """
     by_name = {gpu.name.lower(): gpu for gpu in GPUS}
     if settings.gpu is not None and settings.gpu.lower() not in by_name:
@@ -124,37 +123,33 @@ def plan(settings: PlanSettings) -> list[Offer]:
 
 
 def answer(settings: PlanSettings, offers: list[Offer]) -> str:
-    """What to take of the offers, in a few lines."""
+    """A recommendation from the offers, in a few lines."""
     fitting = [one for one in offers if one.fits]
     if not fitting:
         smallest = min(offers, key=lambda one: one.need.peak)
         return (
-            f"Nothing fits; {smallest.need.peak / 2**30:.1f} GiB are the least. What needs less: qlora, a batch of 1, "
-            "recomputed activations, a lower resolution, several GPUs with sharding: full."
+            f"Nothing fits; the smallest needs {smallest.need.peak / 2**30:.1f} GiB. To use less memory: qlora, batch "
+            "size 1, gradient checkpointing, a lower resolution, or several GPUs with sharding: full."
         )
     epoch = (
-        f"An epoch is {settings.examples:,} examples at {settings.utilisation:.0%} of the card's peak, an expectation "
-        "until you have measured yours (benchmarks/gpu.py)."
+        f"An epoch is {settings.examples:,} examples at {settings.utilisation:.0%} of the GPU's peak, which is an "
+        "assumption; measure yours with benchmarks/gpu.py."
     )
     if settings.checkpoint is not None:
         smallest = min(fitting, key=lambda one: one.gpu.memory)
         cheapest = min(fitting, key=lambda one: one.cost)
-        quickest = min(fitting, key=lambda one: one.seconds)
+        fastest = min(fitting, key=lambda one: one.seconds)
         choice = (
-            f"Smallest card that fits: {smallest.gpu.name}. Cheapest: {cheapest.gpu.name}, ${cheapest.cost:,.0f} an "
-            f"epoch. Quickest: {quickest.gpu.name}, {quickest.hours:,.1f} hours."
+            f"Smallest GPU that fits: {smallest.gpu.name}. Cheapest: {cheapest.gpu.name}, ${cheapest.cost:,.0f} per "
+            f"epoch. Fastest: {fastest.gpu.name}, {fastest.hours:,.1f} hours."
         )
     else:
         sizes = {one.need.checkpoint for one in fitting}
         best = next((name for name in _PAPER if name in sizes), None)
         choice = (
-            "RadGraph F1 on MIMIC-CXR in the paper (arXiv 2412.03555, table 8), all weights tuned: "
+            "RadGraph F1 on MIMIC-CXR in the paper (arXiv 2412.03555, table 8), full fine-tuning: "
             + "; ".join(f"{name} {score}" for name, score in _PAPER.items())
-            + (
-                f". Of what fits, take {best}."
-                if best
-                else ". Neither fits here; take the highest resolution that does."
-            )
+            + (f". Of those that fit, use {best}." if best else ". Neither fits; use the highest resolution that does.")
         )
     return f"{epoch}\n{choice}"
 
@@ -168,15 +163,15 @@ def _offer(one: Need, gpu: Gpu, settings: PlanSettings) -> Offer:
 
 
 def need(settings: PlanSettings, checkpoint: str, device: str = "cuda") -> Need:
-    """Count what one checkpoint needs.
+    """Estimate the resources of one checkpoint.
 
     Args:
         settings: method, batch, precision and lengths.
-        checkpoint: a line of the table, a hub id or a folder.
+        checkpoint: a known name, a hub id or a folder.
         device: `cuda` or `cpu`.
 
     Raises:
-        WeightsError: the checkpoint's configuration cannot be had.
+        WeightsError: the checkpoint's configuration cannot be read.
     """
     config, resolution = checkpoints.architecture(CheckpointSettings(name=checkpoint))
     resolution = settings.resolution or resolution
@@ -200,7 +195,7 @@ def need(settings: PlanSettings, checkpoint: str, device: str = "cuda") -> Need:
 
 
 class _Step:
-    """The step of two layers, counted, and what follows for all of them."""
+    """The counts of a training step with two layers, and the totals for all layers."""
 
     def __init__(
         self, config: Any, settings: PlanSettings, resolution: int, layers: int, tower_layers: int, device: str
@@ -209,7 +204,7 @@ class _Step:
         self.layers, self.tower_layers = layers, tower_layers
         self.device = device
         self.dtype = torch.float32 if settings.precision == "float32" else torch.bfloat16
-        # As `prefix_sdpa` does with narrow heads on a CPU.
+        # `prefix_sdpa` does so with narrow heads on a CPU.
         narrow = config.text_config.head_dim <= attention.NARROW_HEAD
         self.wide = device == "cpu" and self.dtype == torch.bfloat16 and narrow
         image_tokens = (resolution // config.vision_config.patch_size) ** 2
@@ -224,7 +219,7 @@ class _Step:
             if settings.method != "full":
                 before = {id(p) for p in model.parameters()}
                 model, names = adapters.attach(model, settings.lora)
-                model.to(self.dtype)  # as they are within autocast
+                model.to(self.dtype)  # as under autocast
                 fresh = {name: p.numel() for name, p in model.named_parameters() if id(p) not in before}
                 self.adapted = self._scaled(dict.fromkeys(names, 1))
                 self.adapter_numbers = self._scaled(fresh)
@@ -234,7 +229,7 @@ class _Step:
                 self._count(model, inner, image_tokens)
 
     def _scaled(self, numbers: dict[str, int]) -> int:
-        """Sum over the parameters of the whole model. Only two of its layers and one of the tower's are built."""
+        """Sum over the whole model of numbers by name; only two of its layers and one of the tower are built."""
         total = 0
         for name, number in numbers.items():
             if ".layers." not in name:
@@ -308,7 +303,7 @@ class _Step:
         return int(quantised * NF4_BYTES) + (self.parameters - quantised) * self.dtype.itemsize
 
     def memory(self) -> dict[str, int]:
-        """Bytes by part, at the moment of the peak."""
+        """Bytes by part at the peak."""
         checkpointing = self.settings.gradient_checkpointing
         middle, last, head = self.middle, self.last, self.head
         per_layer = self.hidden_bytes if checkpointing else middle.kept
@@ -323,7 +318,7 @@ class _Step:
             self.tower.backward_extra if self.tower_trains else 0,
             self.pixel_bytes + self.tower.forward_extra - kept,  # before the language model has kept anything
         )
-        # What the C library has once given out in small blocks stays with the process: that of the step before, too.
+        # The C library keeps small blocks, also those of the step before.
         stays = max(middle.forward_extra, middle.backward_extra) + recomputed if self.device == "cpu" else 0
         extra = max(logits + stays, layers)
         unusable = int(FRAGMENTATION[self.device] * (kept + extra - logits))
@@ -337,7 +332,7 @@ class _Step:
             "workspace": extra - logits + unusable,
             "runtime": RUNTIME_BYTES[self.device] + WORD_BYTES[self.device] * self.words,
         }
-        # The update itself needs a copy of what it changes, when no activations are there any more.
+        # The update needs a copy of the trained weights, after the activations have been freed.
         parts["workspace"] += max(0, 4 * self.trained - kept - extra)
         return parts
 

@@ -1,4 +1,4 @@
-"""What GPUs can do and cost: for `plan`, and for the share of peak in `benchmarks/gpu.py`."""
+"""Memory, peak performance and price of GPUs, for `plan` and `benchmarks/gpu.py`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class Gpu:
 
     Args:
         name: value of the `gpu` setting.
-        device: part of the name that CUDA reports, by which a card is recognised.
-        memory: bytes that a process can have of it.
-        flops: dense bfloat16 products with float32 accumulation, operations per second, from the maker's data sheet.
-        price: US dollars per hour; a round figure for one card on demand in 2026, to be replaced by one's own.
+        device: part of the name that CUDA reports.
+        memory: bytes that a process can use.
+        flops: dense bfloat16 products with float32 accumulation, operations per second, from the data sheet.
+        price: US dollars per hour; a round figure for one card on demand in 2026.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Gpu:
 
 _GIB = 2**30
 
-# More special names first: `recognised` takes the first that fits.
+# Longer names first, because `recognised` returns the first match.
 GPUS = (
     Gpu("L4", "L4", int(22.0 * _GIB), 121e12, 0.8),
     Gpu("A10G", "A10G", int(22.0 * _GIB), 70e12, 1.2),
@@ -42,7 +42,7 @@ GPUS = (
 
 
 def recognised(device: str) -> Gpu | None:
-    """The card of this table that CUDA calls `device`, e.g. "NVIDIA H100 80GB HBM3"; None: it is not in it."""
+    """The GPU that CUDA calls `device`, for example "NVIDIA H100 80GB HBM3"; `None` if it is not in the table."""
     words = device.replace("-", " ").split()
     for gpu in GPUS:
         wanted = gpu.device.replace("-", " ").split()
