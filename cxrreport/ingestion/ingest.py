@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ from cxrreport.dataset import (
 from cxrreport.ingestion.dicom import Header
 from cxrreport.ingestion.images import spread, write_contact_sheet
 from cxrreport.ingestion.layouts import Listing, list_sources
-from cxrreport.ingestion.parts import PARTS, collect_job_parts, load_part, save_part
+from cxrreport.ingestion.parts import PARTS, Part, collect_job_parts, load_part, save_part
 from cxrreport.ingestion.pseudonymized import pseudonymized_header, pseudonymized_listing
-from cxrreport.ingestion.study import StudyResult, read_study, study_of_dead_process
+from cxrreport.ingestion.study import StudyResult, ToRead, read_study, study_of_dead_process
 from cxrreport.ingestion.study_plan import StudyPlan, make_plan, needs_header, read_header_of
 from cxrreport.ingestion.summary import (
     IngestSummary,
@@ -37,7 +38,7 @@ from cxrreport.ingestion.summary import (
     read_summary,
     studies_per_split,
 )
-from cxrreport.ingestion.texts import Rewriter, allowed_rewriter, prepare_texts
+from cxrreport.ingestion.texts import Rewriter, allowed_rewriter, rewrite_texts
 from cxrreport.ingestion.workers import ordered_map
 from cxrreport.records import Exclusion, Progress
 from cxrreport.settings import IngestSettings
@@ -58,7 +59,7 @@ def ingest(
     Args:
         settings: `input` may be a folder, a table, or a single file.
         progress: called with completed and total items and a label, in this process.
-        rewriter: removes mentions of prior studies from a section instead of the rules (`texts.Rewriter`); `None` for
+        rewriter: removes mentions of prior studies instead of the rules (`texts.Rewriter`); `None` for
             `settings.priors_rewriter`.
 
     Raises:
@@ -69,13 +70,12 @@ def ingest(
     started = time.perf_counter()
     report = progress or _ignore
     rewriter = allowed_rewriter(settings, rewriter)
+    recorded = _recorded(settings, rewriter)
     pseudonyms = Pseudonyms.from_file(settings.pseudonymize) if settings.pseudonymize is not None else None
     with (
         hide_identifiers(pseudonyms),
         hide_input_name(settings),
-        output_folder(
-            part_folder(settings.output, settings.shard), command="ingest", settings=_recorded(settings)
-        ) as folder,
+        output_folder(part_folder(settings.output, settings.shard), command="ingest", settings=recorded) as folder,
     ):
         if folder.finished and (settings.shard is not None or (folder.path / MANIFEST).is_file()):
             if settings.shard is None:
@@ -83,9 +83,11 @@ def ingest(
             return read_summary(folder, resumed=True)
         listing = pseudonymized_listing(list_sources(settings), pseudonyms)
         headers = (pseudonymized_header(header, pseudonyms) for header in _headers(settings, listing, report))
-        plan, texts = prepare_texts(make_plan(settings, listing, headers), settings, rewriter, report)
+        plan = make_plan(settings, listing, headers)
         resumed = (folder.path / PARTS).is_dir()
-        rows, excluded = _read_studies(settings, folder.path, plan.studies, report)
+        if settings.shard is None:
+            collect_job_parts(settings, recorded, folder.path, _shards(plan.studies))
+        rows, excluded, texts = _read_studies(settings, folder.path, plan.studies, rewriter, report)
         read = plan.read
         if settings.shard is None:
             excluded += plan.excluded
@@ -106,7 +108,7 @@ def ingest(
             studies=studies_per_split(rows),
             reports_in_several_splits=count_shared_reports(rows),
             near_duplicate_reports=count_near_duplicate_reports(rows),
-            texts=texts,
+            texts=dict(sorted(texts.items())),
             digest=digest,
             seconds=round(time.perf_counter() - started, 3),
         )
@@ -126,28 +128,28 @@ def _headers(settings: IngestSettings, listing: Listing, progress: Progress) -> 
         yield header
 
 
+def _shards(studies: list[StudyPlan]) -> list[list[StudyPlan]]:
+    return [studies[start : start + STUDIES_PER_SHARD] for start in range(0, len(studies), STUDIES_PER_SHARD)]
+
+
 def _read_studies(
-    settings: IngestSettings, folder: Path, studies: list[StudyPlan], progress: Progress
-) -> tuple[list[ManifestRow], list[Exclusion]]:
-    """Read all studies, shard by shard; rows are in the order of the studies."""
-    shards = [studies[start : start + STUDIES_PER_SHARD] for start in range(0, len(studies), STUDIES_PER_SHARD)]
+    settings: IngestSettings, folder: Path, studies: list[StudyPlan], rewriter: Rewriter | None, progress: Progress
+) -> Part:
+    """Read all studies of this job, shard by shard; rows are in the order of the studies."""
+    shards = _shards(studies)
     mine = [index for index in range(len(shards)) if _belongs_to_job(settings, index)]
-    if settings.shard is None:
-        collect_job_parts(settings, _recorded(settings), folder, shards)
     parts = {index: load_part(folder, index, shards[index]) for index in mine}
     missing = [index for index, part in parts.items() if part is None]
-    todo = [study for index in missing for study in shards[index]]
     total = sum(len(shards[index]) for index in mine)
-    done = total - len(todo)
+    done = total - sum(len(shards[index]) for index in missing)
     progress(done, total, "studies")
     read = partial(read_study, settings=settings)
+    todo = (item for index in missing for item in _to_read(shards[index], settings, rewriter))
     results = ordered_map(read, todo, workers=settings.workers, when_killed=study_of_dead_process)
     for index in missing:
         part = StudyResult()
         for _ in shards[index]:
-            result = next(results)
-            part.kept.extend(result.kept)
-            part.excluded.extend(result.excluded)
+            part.add(next(results))
             done += 1
             progress(done, total, "studies")
         parts[index] = save_part(folder, index, shards[index], part)
@@ -156,10 +158,18 @@ def _read_studies(
             path.unlink()  # from a run on a larger input
     rows: list[ManifestRow] = []
     excluded: list[Exclusion] = []
-    for part_rows, part_left_out in (part for part in parts.values() if part is not None):
+    texts: Counter[str] = Counter()
+    for part_rows, part_excluded, part_texts in (part for part in parts.values() if part is not None):
         rows += part_rows
-        excluded += part_left_out
-    return rows, excluded
+        excluded += part_excluded
+        texts.update(part_texts)
+    return rows, excluded, texts
+
+
+def _to_read(studies: list[StudyPlan], settings: IngestSettings, rewriter: Rewriter | None) -> Iterator[ToRead]:
+    """The studies of a shard; a rewriter, which may hold a model, prepares their texts in this process."""
+    texts = repeat(None) if rewriter is None else rewrite_texts(studies, settings, rewriter)
+    return zip(studies, texts, strict=False)
 
 
 def _belongs_to_job(settings: IngestSettings, index: int) -> bool:
@@ -169,11 +179,13 @@ def _belongs_to_job(settings: IngestSettings, index: int) -> bool:
     return index % count == number - 1
 
 
-def _recorded(settings: IngestSettings) -> dict[str, Any]:
+def _recorded(settings: IngestSettings, rewriter: Rewriter | None) -> dict[str, Any]:
     # A relative path means another input in another working directory.
     values = settings.model_dump(mode="json") | {"input": str(settings.input.resolve())}
     if settings.reports is not None:
         values["reports"] = str(settings.reports.resolve())
+    if rewriter is not None and not callable(rewriter):
+        values["rewriter_digest"] = rewriter.digest
     return values | recorded_input(settings)
 
 

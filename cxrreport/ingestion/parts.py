@@ -13,16 +13,18 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import cxrreport
 from cxrreport.dataset import IMAGES, Covariates, ManifestRow, write_image_shard
 from cxrreport.errors import OutputError
 from cxrreport.ingestion.study import StudyResult
 from cxrreport.ingestion.study_plan import StudyPlan
-from cxrreport.records import Exclusion, Image, Reason, Split, View
+from cxrreport.records import Exclusion, Image, Reason, Report, Split, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.atomic_files import atomic_path, write_json
 from cxrreport.storage.job_arrays import parts_folder
@@ -65,7 +67,8 @@ def collect_job_parts(
                         shutil.copyfile(other / name, temporary)
 
 
-Part = tuple[list[ManifestRow], list[Exclusion]]
+Part = tuple[list[ManifestRow], list[Exclusion], Counter[str]]
+"""Rows of the manifest and of the exclusion log, and counts of the removal of mentions of prior studies."""
 
 
 def save_part(folder: Path, index: int, studies: list[StudyPlan], result: StudyResult) -> Part:
@@ -84,10 +87,12 @@ def save_part(folder: Path, index: int, studies: list[StudyPlan], result: StudyR
                 | {"image_sha256": row.image_sha256, "covariates": asdict(row.covariates) if row.covariates else None}
                 for row, _ in result.kept
             ],
+            "reports": {row.image.study_id: asdict(row.report) for row, _ in result.kept},
+            "texts": result.texts,
             "left_out": [asdict(row) for row in result.excluded],
         },
     )
-    return [row for row, _ in result.kept], result.excluded
+    return [row for row, _ in result.kept], result.excluded, result.texts
 
 
 def load_part(folder: Path, index: int, studies: list[StudyPlan]) -> Part | None:
@@ -100,7 +105,7 @@ def load_part(folder: Path, index: int, studies: list[StudyPlan]) -> Part | None
         return None  # the input has changed since
     if part["kept"] and not (folder / IMAGES / f"{index:05}.parquet").is_file():
         return None
-    reports = {study.study_id: study.report for study in studies}
+    reports = {study_id: Report(**sections) for study_id, sections in part["reports"].items()}
     rows = []
     for values in part["kept"]:
         sha256, known = values.pop("image_sha256"), values.pop("covariates")
@@ -109,11 +114,13 @@ def load_part(folder: Path, index: int, studies: list[StudyPlan]) -> Part | None
         image = replace(image, notes=tuple(image.notes))
         report = reports[image.study_id]
         rows.append(ManifestRow(image=image, report=report, image_sha256=sha256, covariates=covariates))
-    return rows, [Exclusion(**values | {"reason": Reason(values["reason"])}) for values in part["left_out"]]
+    excluded = [Exclusion(**values | {"reason": Reason(values["reason"])}) for values in part["left_out"]]
+    return rows, excluded, Counter(part["texts"])
 
 
 def _fingerprint(studies: list[StudyPlan]) -> str:
-    digest = hashlib.sha256()
+    # Another version may prepare texts and images in another way.
+    digest = hashlib.sha256(cxrreport.__version__.encode())
     for study in studies:
         values = asdict(study)
         for candidate in values["candidates"]:

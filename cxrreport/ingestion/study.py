@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 
 from cxrreport.dataset import Covariates, ManifestRow, encode_png, reduce_covariates
@@ -11,10 +12,12 @@ from cxrreport.ingestion.dicom import read_covariates, read_radiograph
 from cxrreport.ingestion.images import is_picture, read_picture, text_near_border, to_square
 from cxrreport.ingestion.layouts import Source
 from cxrreport.ingestion.study_plan import StudyPlan, exclude_copies, exclude_image, exclusion_of
+from cxrreport.ingestion.texts import PreparedText, prepare_text
 from cxrreport.records import Exclusion, Image, Reason, View
 from cxrreport.settings import IngestSettings
 
 BURNED_IN_NOTE = "burned-in-text"
+_EMPTIED = "nothing is left without mentions of earlier studies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +26,33 @@ class StudyResult:
 
     kept: list[tuple[ManifestRow, bytes]] = field(default_factory=list)
     excluded: list[Exclusion] = field(default_factory=list)
+    texts: Counter[str] = field(default_factory=Counter)
+    """Counts of the removal of mentions of prior studies (`texts.PreparedText`)."""
+
+    def add(self, other: StudyResult) -> None:
+        """Add the images and counts of further studies."""
+        self.kept.extend(other.kept)
+        self.excluded.extend(other.excluded)
+        self.texts.update(other.texts)
 
 
-def read_study(study: StudyPlan, settings: IngestSettings) -> StudyResult:
-    """Read the images of one study. If one image per study is wanted, read until the first that is usable."""
-    result = StudyResult()
+ToRead = tuple[StudyPlan, PreparedText | None]
+"""A study, and its text if a rewriter has prepared it."""
+
+
+def read_study(item: ToRead, settings: IngestSettings) -> StudyResult:
+    """Prepare the text of one study and read its images.
+
+    If one image per study is wanted, read until the first that is usable.
+    """
+    study, prepared = item
+    text = prepare_text(study, settings) if prepared is None else prepared
+    result = StudyResult(texts=text.counts)
+    if text.counts["emptied"] and settings.require_report:
+        for image in study.candidates:
+            result.excluded.extend(exclude_image(image, Reason.EMPTY_SECTIONS, _EMPTIED))
+        return result
+    study = replace(study, report=text.report)
     for image in study.candidates:
         if study.only_first and result.kept:
             result.excluded.extend(exclude_image(image, Reason.OTHER_VIEW_CHOSEN))
@@ -88,8 +113,9 @@ def _covariates(source: Source, settings: IngestSettings) -> Covariates:
     return replace(header, **{name: value for name, value in asdict(given).items() if value})
 
 
-def study_of_dead_process(study: StudyPlan) -> StudyResult:
+def study_of_dead_process(item: ToRead) -> StudyResult:
     """The result for a study whose worker process was killed."""
+    study, _ = item
     detail = "the process that read this study died"
     return StudyResult(
         excluded=[row for image in study.candidates for row in exclude_image(image, Reason.BAD_PIXELS, detail)]

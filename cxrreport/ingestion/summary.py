@@ -28,7 +28,7 @@ class IngestSummary:
         reports_in_several_splits: training reports that occur word for word in another split.
         near_duplicate_reports: validation and test reports that nearly equal a training report
             (`reports.near_duplicates`).
-        texts: counts of the removal of mentions of prior studies (`texts.prepare_texts`).
+        texts: counts of the removal of mentions of prior studies (`texts.PreparedText`).
         digest: SHA-256 of the content (`dataset.manifest.content_digest`); empty for a job of an array.
         seconds: wall time of the run that finished.
         resumed: True if this call found earlier work.

@@ -53,6 +53,7 @@ def ordered_map(
                     taken.append(item)
                     futures.append(pool.submit(function, item))
                 if not taken:
+                    pool.shutdown()  # otherwise the interpreter may complain of closed pipes at its end
                     return
                 result = futures[0].result()
             except BrokenProcessPool:

@@ -38,7 +38,7 @@ def ingest(
     Args:
         settings: input, layout, image and report options.
         progress: called with completed and total headers, reports and studies.
-        rewriter: removes mentions of prior studies from a section, instead of the rules.
+        rewriter: removes mentions of prior studies from a section, instead of the rules or `settings.rewriter`.
 
     Raises:
         CxrReportError: see `ingestion.ingest.ingest`.
@@ -47,7 +47,12 @@ def ingest(
     from cxrreport.ingestion.ingest import ingest as work
 
     with tracked("ingest", settings) as (run, summarise):
-        result = work(settings, progress or silent, rewriter=rewriter)
+        model = None
+        if rewriter is None and settings.rewriter is not None:
+            from cxrreport.model.sentence_editor import ModelEditor
+
+            model = ModelEditor(settings.rewriter)
+        result = work(settings, progress or silent, rewriter=model or rewriter)
         facts = {"layout": result.layout} | ingest_facts(result)
         run.metrics(flat(facts))
         run.artifact(result.folder / "ingest.json")

@@ -32,7 +32,7 @@ from cxrreport.settings.inference import (
     Sampling,
     SplitName,
 )
-from cxrreport.settings.ingestion import IngestSettings, Layout, PriorsPolicy
+from cxrreport.settings.ingestion import IngestSettings, Layout, PriorsPolicy, RewriterSettings
 from cxrreport.settings.model import CheckpointSettings, LoraSettings, MergeSettings, PromptSettings
 from cxrreport.settings.serving import RegisterSettings
 from cxrreport.settings.tracking import CommandSettings, TrackingSettings
@@ -64,6 +64,7 @@ __all__ = [
     "RaySettings",
     "RegisterSettings",
     "ReviewSettings",
+    "RewriterSettings",
     "Sampling",
     "ScoredSection",
     "Settings",

@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from cxrreport.settings.base import PositiveInt, Resolution, Shard
+from cxrreport.settings.base import FolderOrName, PositiveInt, Resolution, Settings, Shard
 from cxrreport.settings.tracking import CommandSettings
 
 Layout = Literal["auto", "mimic-cxr", "openi", "folder", "table"]
 PriorsPolicy = Literal["training", "all", "keep"]
 Kept = Literal["not-a-radiograph", "not-a-chest", "colour", "multi-frame", "burned-in-annotation"]
+
+
+class RewriterSettings(Settings):
+    """A causal language model that edits sentences with mentions of prior studies, on this machine."""
+
+    model: FolderOrName
+    """Folder or hub id of a model that transformers loads for text generation."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; `None` for the latest."""
+    prompt: str = (
+        "The following sentence is from a chest X-ray report. Remove every mention of an earlier study and of change "
+        "over time. Keep all other words in their order and add none. Answer with the sentence alone.\n{sentence}\n"
+    )
+    """Prompt of one sentence, which takes the place of `{sentence}`. The chat template of the model, if it has one, is
+    applied to it."""
+    batch_size: PositiveInt = 32
+    """Sentences per forward pass."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """dtype of the weights."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: CUDA if available."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_a_place(cls, prompt: str) -> str:
+        if "{sentence}" not in prompt:
+            raise ValueError("it must contain {sentence}")
+        return prompt
 
 
 class IngestSettings(CommandSettings):
@@ -45,8 +73,11 @@ class IngestSettings(CommandSettings):
     from the training and validation splits and leaves the test references unchanged; `all` removes them everywhere;
     `keep` removes none."""
     priors_rewriter: str | None = None
-    """`module:function` that removes mentions of prior studies from a section instead of the rules. Its attribute
-    `remote` states whether it sends the text to another machine."""
+    """What removes mentions of prior studies: `None` for the rules; `model` for the language model of `rewriter`, with
+    the rules wherever its edit fails a check; or `module:function`, which takes a section and whose attribute `remote`
+    states whether it sends the text to another machine."""
+    rewriter: RewriterSettings | None = None
+    """The language model of `priors_rewriter: model`."""
     allow_remote: bool = False
     """Allow functions that send reports to another machine."""
     placeholders: Literal["keep", "remove", "underscores"] = "keep"
@@ -70,3 +101,9 @@ class IngestSettings(CommandSettings):
     shard: Shard | None = None
     """`i/n`: process only the i-th of n parts, for job arrays. Afterwards, the same settings without it collect the
     parts."""
+
+    @model_validator(mode="after")
+    def _rewriter_is_complete(self) -> Self:
+        if (self.priors_rewriter == "model") != (self.rewriter is not None):
+            raise ValueError("priors_rewriter: model and rewriter need each other; set both or neither")
+        return self

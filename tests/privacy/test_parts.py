@@ -12,14 +12,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from cxrreport.dataset import Pseudonyms, hide_identifiers, id_for_message, path_for_message
-from cxrreport.errors import InputError, SettingsError
+from cxrreport.errors import SettingsError
 from cxrreport.ingestion.images.burned_in import text_near_border
-from cxrreport.ingestion.study_plan import Plan, StudyPlan
-from cxrreport.ingestion.texts import allowed_rewriter, prepare_texts
-from cxrreport.records import Report, Split
 from cxrreport.reports.placeholders import edit_placeholders
-from cxrreport.settings import IngestSettings
-from cxrreport.user_functions import check_allowed
 
 
 def key_file(folder: Path, content: bytes = b"a secret of enough bytes") -> Path:
@@ -79,91 +74,6 @@ def test_placeholders(text: str, removed: str) -> None:
     if "x-XXXX" not in text:
         assert edit_placeholders(text, "remove") == removed
         assert "XXXX" not in edit_placeholders(text, "underscores")
-
-
-def plan_of(*texts: str, split: Split = Split.TRAIN) -> Plan:
-    studies = [
-        StudyPlan(
-            study_id=f"s{index}",
-            patient_id=f"p{index}",
-            split=split,
-            report=Report(findings=text, indication="Stable angina."),
-            candidates=(),
-            only_first=True,
-        )
-        for index, text in enumerate(texts)
-    ]
-    return Plan(studies=studies, excluded=[], read=len(studies))
-
-
-def settings(**changes: object) -> IngestSettings:
-    return IngestSettings.model_validate({"input": "in", "output": "out"} | changes)
-
-
-def silent(_done: int, _total: int, _label: str) -> None:
-    """Nothing."""
-
-
-def test_priors_leave_training_texts_and_what_is_emptied_is_left_out() -> None:
-    plan = plan_of("Stable cardiomegaly. No new effusion. Clear lungs.", "Unchanged.")
-    prepared, counts = prepare_texts(plan, settings(), None, silent)
-    assert [study.report.findings for study in prepared.studies] == ["Cardiomegaly. Clear lungs."]
-    assert prepared.studies[0].report.indication == "Stable angina."
-    assert counts == {"sentences": 4, "mentioned": 3, "edited": 1, "dropped": 2, "emptied": 1}
-    kept, _ = prepare_texts(plan, settings(require_report=False), None, silent)
-    assert len(kept.studies) == 2
-
-
-def test_references_for_testing_stay_unless_all_are_asked_for() -> None:
-    plan = plan_of("Stable cardiomegaly.", split=Split.TEST)
-    assert prepare_texts(plan, settings(), None, silent)[0].studies[0].report.findings == "Stable cardiomegaly."
-    assert prepare_texts(plan, settings(priors="all"), None, silent)[0].studies[0].report.findings == "Cardiomegaly."
-    assert prepare_texts(plan_of("Stable."), settings(priors="keep"), None, silent)[0] == plan_of("Stable.")
-
-
-def local(text: str) -> str:
-    return text.replace("Stable ", "")
-
-
-def remote(text: str) -> str:
-    return text
-
-
-local.remote = False  # type: ignore[attr-defined]
-remote.remote = True  # type: ignore[attr-defined]
-
-
-def test_a_rewriter_takes_the_place_of_the_rules() -> None:
-    prepared, counts = prepare_texts(plan_of("Stable x. No new y."), settings(), local, silent)
-    assert prepared.studies[0].report.findings == "x. No new y."
-    assert counts == {"sections": 1, "edited": 1}
-
-
-def test_what_sends_text_away_is_refused_without_a_word_from_the_user() -> None:
-    assert allowed_rewriter(settings(), local) is local
-    with pytest.raises(SettingsError, match="--allow-remote"):
-        allowed_rewriter(settings(), remote)
-    assert allowed_rewriter(settings(allow_remote=True), remote) is remote
-    with pytest.raises(SettingsError, match="does not declare"):
-        allowed_rewriter(settings(allow_remote=True), lambda text: text)
-    with pytest.raises(SettingsError, match="--allow-remote"):
-        check_allowed(remote, "metric x", allow_remote=False)
-
-
-@pytest.mark.parametrize("spec", ["nothing", "no.such.module:f", "os:no_such_function", "os:sep"])
-def test_a_rewriter_that_is_not_there(spec: str) -> None:
-    with pytest.raises(SettingsError, match="priors_rewriter"):
-        allowed_rewriter(settings(priors_rewriter=spec))
-
-
-def test_a_rewriter_that_fails_does_not_quote_the_report() -> None:
-    def broken(text: str) -> str:
-        raise ValueError(text)
-
-    broken.remote = False  # type: ignore[attr-defined]
-    with pytest.raises(InputError) as caught:
-        prepare_texts(plan_of("Secret words."), settings(), broken, silent)
-    assert "Secret" not in str(caught.value) and caught.value.__cause__ is None
 
 
 def phantom(side: int, seed: int) -> np.ndarray:

@@ -12,10 +12,17 @@ certainty; no mention is left; the result is a well-formed statement. What fails
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from cxrreport.reports.priors.guards import LONGEST_EDITED, is_well_formed, keeps_assertions, keeps_the_present, passes
+from cxrreport.reports.priors.guards import (
+    LONGEST_EDITED,
+    is_well_formed,
+    keeps_assertions,
+    keeps_the_present,
+    keeps_tokens,
+    passes,
+)
 from cxrreport.reports.priors.mentions import mentions_prior
 from cxrreport.reports.priors.rules import (
     STATES_A_CHANGE,
@@ -39,6 +46,7 @@ class Edited:
         mentioned: number of sentences with a mention: `edited` + `dropped`.
         edited: number of sentences that were changed or lost a clause.
         dropped: number of sentences that were removed.
+        proposed: number of edited sentences whose edit was proposed.
     """
 
     text: str
@@ -46,13 +54,21 @@ class Edited:
     mentioned: int = 0
     edited: int = 0
     dropped: int = 0
+    proposed: int = 0
 
 
-def remove_priors(text: str) -> Edited:
+def prior_sentences(text: str) -> list[str]:
+    """The sentences of a section that mention a prior study."""
+    return [sentence for sentence in sentences(text) if mentions_prior(sentence)]
+
+
+def remove_priors(text: str, propose: Callable[[str], str | None] | None = None) -> Edited:
     """Remove the mentions of prior studies from a section.
 
     Args:
         text: findings or impression.
+        propose: gives an edit of a sentence with a mention, for example that of a language model. It is used if it
+            passes the checks; otherwise the rules edit the sentence.
 
     Returns:
         The text with its sentences unchanged, edited, or dropped if no safe edit exists. A numbered list is renumbered
@@ -60,13 +76,16 @@ def remove_priors(text: str) -> Edited:
     """
     given = sentences(text)
     kept: list[str] = []
-    mentioned = dropped = 0
+    mentioned = dropped = proposed = 0
     for sentence in given:
         if not mentions_prior(sentence):
             kept.append(sentence)
             continue
         mentioned += 1
-        edited = edit_sentence(sentence)
+        edited = check_proposal(sentence, propose(sentence) or "") if propose else None
+        proposed += edited is not None
+        if edited is None:
+            edited = edit_sentence(sentence)
         if edited is None:
             dropped += 1
         else:
@@ -74,8 +93,29 @@ def remove_priors(text: str) -> Edited:
     if dropped:
         kept = _renumbered(kept)
     return Edited(
-        text=" ".join(kept), sentences=len(given), mentioned=mentioned, edited=mentioned - dropped, dropped=dropped
+        text=" ".join(kept),
+        sentences=len(given),
+        mentioned=mentioned,
+        edited=mentioned - dropped,
+        dropped=dropped,
+        proposed=proposed,
     )
+
+
+def check_proposal(sentence: str, proposal: str) -> str | None:
+    """A proposed edit of a sentence, with its number and final punctuation; `None` if a check rejects it.
+
+    Beside the checks of the rules' own edits, words must keep their spelling, and those that stay neighbours must keep
+    the punctuation between them.
+    """
+    number, body, mark = _parts(sentence)
+    _, edit, _ = _parts(proposal)
+    if not edit or mentions_prior(edit) or is_anatomy_only(edit) or not keeps_tokens(body, edit):
+        return None
+    if not passes(body, edit):
+        return None
+    edit = edit.upper() if body.isupper() else edit[0].upper() + edit[1:]
+    return f"{number}{edit}{mark if mark != ':' else '.'}"
 
 
 def edit_sentence(sentence: str) -> str | None:
