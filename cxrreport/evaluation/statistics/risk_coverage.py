@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from cxrreport.evaluation.statistics.bootstrap import PatientBootstrap
 from cxrreport.evaluation.statistics.measures import Floats, Measure, mean, ratio
+from cxrreport.evaluation.statistics.resampling import PatientBootstrap
 
 
 @dataclass(frozen=True, slots=True)

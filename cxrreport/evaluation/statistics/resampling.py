@@ -1,0 +1,145 @@
+"""Resampling of patients: bootstrap intervals, paired permutation tests, and Holm's correction for several tests.
+
+All studies of a patient stay together. `scipy.stats` draws the resamples and permutations of indices; scores are
+computed from sums over the studies (see `measures`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrreport.evaluation.statistics.measures import Floats, Measure
+from cxrreport.records import Interval
+
+CONFIDENCE = 0.95
+_BLOCK = 256  # resamples or permutations at a time
+
+
+def _indices(patients: Sequence[str]) -> NDArray[np.int64]:
+    """The number of the patient of each study, from 0."""
+    _, numbers = np.unique(np.asarray(patients, dtype=object).astype(str), return_inverse=True)
+    return numbers
+
+
+class PatientBootstrap:
+    """Percentile intervals from resamples of patients, each with all of its studies.
+
+    Resamples are drawn once, so differences between two systems are paired.
+
+    Args:
+        patients: patient of each study, in the order of every measure's rows.
+        samples: number of resamples.
+    """
+
+    def __init__(self, patients: Sequence[str], *, samples: int, seed: int) -> None:
+        self._patient = _indices(patients)
+        self.patients = len(set(patients))
+        self._samples = samples
+        self._seed = seed
+
+    @cached_property
+    def _draws(self) -> NDArray[np.float32]:
+        """How often each resample contains each patient: float32[patients, samples]."""
+        from scipy import stats
+
+        def counted(drawn: NDArray[np.int64], axis: int = -1) -> NDArray[np.float32]:  # noqa: ARG001
+            rows = drawn.reshape(-1, self.patients) + self.patients * np.arange(drawn.size // self.patients)[:, None]
+            counts = np.bincount(rows.ravel(), minlength=drawn.size).reshape(-1, self.patients)
+            return np.moveaxis(counts.astype(np.float32), -1, 0)
+
+        result = stats.bootstrap(
+            (np.arange(self.patients),),
+            counted,
+            n_resamples=self._samples,
+            batch=_BLOCK,
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(self._seed),
+        )
+        draws: NDArray[np.float32] = result.bootstrap_distribution
+        return draws
+
+    def interval(self, measure: Measure) -> Interval:
+        """The score with its bounds."""
+        return self._bounds(measure.value, self._sampled(measure))
+
+    def difference(self, system: Measure, baseline: Measure) -> Interval:
+        """Score of `system` minus that of `baseline`, resampled together."""
+        return self._bounds(system.value - baseline.value, self._sampled(system) - self._sampled(baseline))
+
+    def _sampled(self, measure: Measure) -> Floats:
+        if self.patients < 2:  # one patient says nothing about others
+            return np.array([])
+        blocks = [
+            measure.weighted(self._draws[self._patient, first : first + _BLOCK].T.astype(np.float64))
+            for first in range(0, self._samples, _BLOCK)
+        ]
+        return np.concatenate(blocks)
+
+    def _bounds(self, value: float, samples: Floats) -> Interval:
+        # Resamples in which the score is undefined are excluded.
+        defined = samples[~np.isnan(samples)]
+        if not len(defined) or math.isnan(value):
+            return Interval(value, math.nan, math.nan)
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.quantile(defined, [tail, 1 - tail])
+        return Interval(value, float(low), float(high))
+
+
+def p_value(system: Measure, baseline: Measure, patients: Sequence[str], *, samples: int, seed: int) -> float:
+    """Two-sided p-value of a paired permutation test.
+
+    Under the null hypothesis it does not matter which of the two systems wrote a patient's reports, so all reports of a
+    patient are exchanged together or not at all. The test is exact if there are at most `samples` exchanges.
+
+    Args:
+        system: a number of one system.
+        baseline: the same number of the other, for the same studies in the same order.
+        patients: patient of each study.
+        samples: number of random exchanges.
+        seed: seed of the exchanges.
+
+    Returns:
+        the p-value; NaN if a score is undefined or there is only one patient.
+    """
+    from scipy import stats
+
+    patient, count = _indices(patients), len(set(patients))
+    if count < 2 or math.isnan(system.value - baseline.value):
+        return math.nan
+    ours, theirs = (np.zeros((count, measure.terms.shape[1])) for measure in (system, baseline))
+    np.add.at(ours, patient, system.terms)
+    np.add.at(theirs, patient, baseline.terms)
+
+    def statistic(crossed: Floats, straight: Floats, axis: int = -1) -> Floats:  # noqa: ARG001
+        # scipy exchanges zeros and ones: `crossed` is 1 for the patients whose reports change sides.
+        one = system.score(straight @ ours + crossed @ theirs)
+        other = baseline.score(crossed @ ours + straight @ theirs)
+        return np.nan_to_num(one - other)
+
+    result = stats.permutation_test(
+        (np.zeros(count), np.ones(count)),
+        statistic,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=samples,
+        batch=_BLOCK,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p-values corrected by the step-down method of Holm (Scand. J. Statist. 6, 1979); NaN stays NaN."""
+    tested = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
+    corrected = dict(p_values)
+    highest = 0.0
+    for place, (p, name) in enumerate(tested):
+        highest = max(highest, min(1.0, p * (len(tested) - place)))
+        corrected[name] = highest
+    return corrected
