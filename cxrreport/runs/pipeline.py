@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +109,12 @@ def train(
             validate = reports if reports.studies else None
         if validate is not None:
             run.tags({f"validation.{name}": str(value) for name, value in validate.conditions.items()})
-        result = finetune.train(settings, manifest, log=run.metrics, progress=report, validate=validate)
+
+        def log(values: Mapping[str, float], step: int) -> None:
+            # `seconds` is the wall time of every run.
+            run.metrics({"step_seconds" if name == "seconds" else name: value for name, value in values.items()}, step)
+
+        result = finetune.train(settings, manifest, log=log, progress=report, validate=validate)
         counts = ("samples", "cut_reports", "cut_prefixes", "without_text", "trained_parameters")
         facts = {
             **{name: getattr(result, name) for name in ("steps", "best_step", "loss")},

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
 
-from cxrreport.errors import CxrReportError, OutputError
+from cxrreport.errors import OutputError
 from cxrreport.settings import Settings, TrackingSettings
 from cxrreport.tracking import mlflow_store
 from cxrreport.tracking.environment import git_tags, peak_memory_mb, version_tags
@@ -67,7 +67,7 @@ def start(command: str, settings: Settings, tracking: TrackingSettings, *, outpu
 
     The run holds the settings as parameters (and completely, as `settings.json`), versions and git commit as tags,
     system metrics as `system/...`, and at the end `seconds`, `cpu_seconds` and `peak_memory_mb` of the process. Its
-    final status is FINISHED, KILLED (Ctrl-C), or FAILED with the error in a tag.
+    final status is FINISHED, KILLED (Ctrl-C), or FAILED with the type of the error in a tag.
 
     Args:
         command: `ingest`, `train`, ...
@@ -214,9 +214,8 @@ def _describe(
 
 def _end(run: MlflowRun, status: str, started: float, leg: int, error: BaseException | None = None) -> None:
     if error is not None:
-        # Messages of our errors contain no patient data; others might, so only their type is logged.
-        text = f"{type(error).__name__}: {error}" if isinstance(error, CxrReportError) else type(error).__name__
-        run.tags({_ERROR: text[:_LONGEST_PARAM]})
+        # A message may name a study or a file, which belongs on the terminal of the user only.
+        run.tags({_ERROR: type(error).__name__})
     times = os.times()
     run.metrics(
         {

@@ -49,7 +49,11 @@ class Run:
     """Id of the run in MLflow; empty without tracking."""
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers, with a `step` if they form a curve. A step that was logged before is not logged again."""
+        """Log numbers, with a `step` if they form a curve. A step that was logged before is not logged again.
+
+        A number without a step is step 0 of its curve: a command that is repeated after it was killed at its end has
+        logged it already.
+        """
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy the file or folder `path` into the artifacts of the run, below `folder`."""
@@ -95,7 +99,7 @@ class MlflowRun(Run):
         now = int(time.time() * 1000)
         for key, value in values.items():
             name = clean_name(key)
-            if step is None or not self._was_logged(name, step):
+            if not self._was_logged(name, step or 0):
                 self._put("metrics", name=name, value=float(value), time=now, step=step or 0)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:

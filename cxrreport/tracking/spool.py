@@ -2,21 +2,27 @@
 
 Events are appended to a file and sent in order by a thread. The file is removed when all are sent. Events that remain
 after a kill or a failure of the store are sent by a later run, so sending an event twice must be harmless.
+
+A kill or a full disk may leave a part of a line at the end of the file; it is cut off before more is appended. Lines
+that are no events, for example after a failure of the disk, are moved to a file of their own.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from filelock import Timeout
 
+from cxrreport.storage.atomic_files import atomic_path
 from cxrreport.storage.locks import lock_file, locked_file
 
 logger = logging.getLogger(__name__)
@@ -55,23 +61,40 @@ class Spool:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._lock = lock_file(path)
-        self._file = path.open("a+", encoding="utf-8")
         self._send = send
-        self._waiting = _read(self._file)
+        self._waiting = _read(path)
+        self._file = path.open("ab", buffering=0)  # what a failed write leaves is in the file, not in a buffer
         self._changed = threading.Condition()
         self._closing = False
         self._failing = False
         self._warned = False
+        self._unwritten = False
         self._thread = threading.Thread(target=self._send_all, name="spool", daemon=True)
         self._thread.start()
 
     def put(self, event: Event) -> None:
-        """Append the event to the file and return; the thread sends it."""
+        """Append the event to the file and return; the thread sends it.
+
+        On a full disk, events are in memory only, and are lost if the process ends before they are sent.
+        """
         with self._changed:
-            self._file.write(json.dumps(event) + "\n")
-            self._file.flush()
+            self._write(json.dumps(event).encode() + b"\n")
             self._waiting.append(event)
             self._changed.notify_all()
+
+    def _write(self, line: bytes) -> None:
+        size = os.fstat(self._file.fileno()).st_size
+        rest = line
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._file.truncate(size)
+            if not self._unwritten:
+                self._unwritten = True
+                logger.warning(
+                    "%s: cannot be written (%s); MLflow gets what is sent at once", self.path, error.strerror
+                )
 
     def close(self) -> bool:
         """Wait until all is sent and remove the file; return False, and keep it, if the store is down or slow."""
@@ -148,8 +171,8 @@ def resend(path: Path, send: Send) -> int:
         Exception: raised by `send`; the file is kept.
     """
     try:
-        with locked_file(path), path.open("r", encoding="utf-8") as file:
-            events = _read(file)
+        with locked_file(path):
+            events = _read(path)
             for batch in batches(events):
                 try:
                     send(batch)
@@ -161,6 +184,29 @@ def resend(path: Path, send: Send) -> int:
     return len(events)
 
 
-def _read(file: TextIO) -> list[Event]:
-    file.seek(0)
-    return [json.loads(line) for line in file if line.endswith("\n")]  # the last line is incomplete after a kill
+def _read(path: Path) -> list[Event]:
+    """The events of a file, which is left with whole, valid lines only."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    lines = content.splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):  # after a kill or on a full disk
+        os.truncate(path, len(content) - len(lines.pop()))
+    events = {line: event for line in lines if (event := _event(line)) is not None}
+    if bad := [line for line in lines if line not in events]:
+        aside = path.with_name(f"{path.name}.unreadable")
+        with aside.open("ab") as file:
+            file.writelines(bad)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(b"".join(line for line in lines if line in events))
+        logger.warning("%s: %d lines are no events of MLflow and were moved to %s", path, len(bad), aside.name)
+    return [events[line] for line in lines if line in events]
+
+
+def _event(line: bytes) -> Event | None:
+    with suppress(ValueError):
+        event = json.loads(line)
+        if isinstance(event, dict) and "kind" in event:
+            return event
+    return None

@@ -1,0 +1,96 @@
+"""The file of unsent events after kills, full disks and damage."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxrreport.tracking.spool import Event, Spool, resend
+
+
+class Store:
+    """Collects what is sent."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        self.events += events
+
+
+def event(number: int) -> Event:
+    return {"kind": "metrics", "value": number}
+
+
+def lines(*numbers: int) -> bytes:
+    return b"".join(json.dumps(event(number)).encode() + b"\n" for number in numbers)
+
+
+DAMAGE = {
+    "a torn last line": (lines(0, 1) + b'{"kind": "met', [0, 1], b""),
+    "only a torn line": (b'{"kind"', [], b""),
+    "two events in one line": (lines(0) + b'{"kind": "met' + lines(1, 2), [0, 2], b'{"kind": "met' + lines(1)),
+    "no JSON": (lines(0) + b"\x00\xff\x00\n" + lines(1), [0, 1], b"\x00\xff\x00\n"),
+    "JSON that is no event": (b"[]\n17\n{}\n" + lines(0), [0], b"[]\n17\n{}\n"),
+    "an empty line": (b"\n" + lines(0), [0], b"\n"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+@pytest.mark.parametrize("again", ["the next run of the command", "sync"])
+def test_whole_events_are_sent_and_the_rest_is_set_aside(tmp_path: Path, name: str, again: str) -> None:
+    content, whole, bad = DAMAGE[name]
+    path, store = tmp_path / "events.jsonl", Store()
+    path.write_bytes(content)
+    if again == "sync":
+        assert resend(path, store) == len(whole)
+    else:
+        spool = Spool(path, store)
+        spool.put(event(9))
+        assert path.read_bytes() == lines(*whole, 9)
+        assert spool.close()
+        whole = [*whole, 9]
+    assert store.events == [event(number) for number in whole]
+    assert not path.exists()
+    aside = tmp_path / "events.jsonl.unreadable"
+    assert (aside.read_bytes() if aside.exists() else b"") == bad
+
+
+class FullDisk:
+    """A file on a disk that takes a few more bytes."""
+
+    def __init__(self, file: Any, room: int) -> None:
+        self._file, self._room = file, room
+
+    def write(self, data: bytes) -> int:
+        if not self._room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written: int = self._file.write(data[: self._room])
+        self._room -= written
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def test_a_full_disk_leaves_whole_lines_and_costs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, store = tmp_path / "events.jsonl", Store()
+
+    def down(events: Sequence[Event]) -> None:
+        raise ConnectionError
+
+    spool = Spool(path, down)
+    spool.put(event(0))
+    spool._file = FullDisk(spool._file, 10)
+    spool.put(event(1))
+    spool.put(event(2))
+    assert path.read_bytes() == lines(0)
+    assert caplog.text.count("cannot be written") == 1
+    spool._send = store
+    assert spool.close()  # it was in memory
+    assert store.events == [event(0), event(1), event(2)]
