@@ -21,7 +21,6 @@ def beam_search(
     passes: ForwardPasses,
     choice: TokenChoice,
     *,
-    eos_id: int,
     finish: Finish,
 ) -> None:
     """Search a text for every request; one more forward pass gives its log-probabilities."""
@@ -34,14 +33,14 @@ def beam_search(
             length_penalty=beam.length_penalty,
             do_sample=False,
             max_new_tokens=prepared.max_new_tokens,
-            eos_token_id=eos_id,
+            eos_token_id=choice.eos_id,
             suppress_tokens=choice.suppressed[prepared.request.locations],
             renormalize_logits=True,
         )
         new = found[:, prepared.length :]
         ids: list[int] = new[0].tolist()
-        if eos_id in ids:
-            ids = ids[: ids.index(eos_id) + 1]
+        if choice.eos_id in ids:
+            ids = ids[: ids.index(choice.eos_id) + 1]
         new = new[:, : len(ids)]
         ones = torch.ones_like(new)
         mask = torch.cat([prompt["attention_mask"], ones], dim=1)

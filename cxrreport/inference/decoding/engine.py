@@ -23,6 +23,7 @@ from cxrreport.inference.decoding.memory import free_memory, is_out_of_memory
 from cxrreport.inference.decoding.requests import Generated, PreparedRequest, Request, prepare, result
 from cxrreport.inference.decoding.slot_scheduling import Finish, decode
 from cxrreport.inference.decoding.token_choice import TokenChoice
+from cxrreport.model.adapters import paligemma
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.fused import fused
 from cxrreport.model.prompt import PromptLayout
@@ -74,11 +75,10 @@ class Engine:
         self._layout = layout
         self._max_new_tokens = max_new_tokens
         self._decoding = decoding or Greedy()
-        self._seed = seed
         self._read_at_once = _READ_AT_ONCE[loaded.device.type]
         self._passes = ForwardPasses(loaded, layout)
         vocabulary = int(loaded.model.config.text_config.vocab_size)
-        self._choice = TokenChoice(layout, vocabulary, loaded.device, self._decoding)
+        self._choice = TokenChoice(layout, vocabulary, loaded.device, self._decoding, seed)
 
     def generate(self, requests: Sequence[Request], done: Callable[[int], None] | None = None) -> list[Generated]:
         """Generate a text for every request.
@@ -122,21 +122,13 @@ class Engine:
         return [results[index] for index in range(len(requests))]
 
     def _decode(self, requests: Sequence[PreparedRequest], finish: Finish) -> None:
-        eos_id = self._layout.eos_id
+        passes, choice = self._passes, self._choice
         with self._fused():
             if isinstance(self._decoding, Beam):
-                beam_search(requests, self._decoding, self._passes, self._choice, eos_id=eos_id, finish=finish)
-                return
-            decode(
-                requests,
-                self._cache(requests),
-                self._passes,
-                self._choice,
-                read_at_once=self._read_at_once,
-                eos_id=eos_id,
-                seed=self._seed,
-                finish=finish,
-            )
+                beam_search(requests, self._decoding, passes, choice, finish=finish)
+            else:
+                cache = self._cache(requests)
+                decode(requests, cache, passes, choice, read_at_once=self._read_at_once, finish=finish)
 
     def _cache(self, requests: Sequence[PreparedRequest]) -> SlotCache:
         """Slots for the longest request, as many as fit into memory; at least one, whose allocation may then fail."""
@@ -154,8 +146,7 @@ class Engine:
         model: Any = self._loaded.model
         if not isinstance(model, torch.nn.Module):
             return nullcontext()
-        base: Any = getattr(model, "get_base_model", lambda: model)()  # an adapter wraps the model
-        return fused(model, base.model.language_model, softcap=self._loaded.softcap)
+        return fused(model, paligemma(model).language_model, softcap=self._loaded.softcap)
 
     def _check_images(self, requests: Sequence[Request]) -> None:
         side = self._loaded.resolution

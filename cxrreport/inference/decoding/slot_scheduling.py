@@ -40,8 +40,6 @@ def decode(
     choice: TokenChoice,
     *,
     read_at_once: int,
-    eos_id: int,
-    seed: int,
     finish: Finish,
 ) -> None:
     """Generate a text for every request, greedily or by sampling.
@@ -52,8 +50,6 @@ def decode(
         passes: the model.
         choice: chooses the next tokens.
         read_at_once: positions of prompts that are read in one pass, padding included; one prompt may have more.
-        eos_id: token that ends a text.
-        seed: seed of sampling, combined with study and prompt.
         finish: called with every finished text.
     """
     waiting = deque(requests)
@@ -66,7 +62,7 @@ def decode(
             group.append(waiting.popleft())
         if group:
             logits = passes.read_prompts(group, cache, first=len(texts))
-            advanced = [_OpenText(one, one.length, _random_numbers(one, seed)) for one in group]
+            advanced = [_OpenText(one, one.length, choice.random_numbers(one)) for one in group]
             texts += advanced
         else:
             logits = passes.read_tokens([text.ids[-1] for text in texts], [text.length for text in texts], cache)
@@ -80,13 +76,9 @@ def decode(
             text.logprobs.append(logprob)
         for slot in reversed(range(len(texts))):
             text = texts[slot]
-            if text.ids[-1] == eos_id or len(text.ids) == text.prepared.max_new_tokens:
+            if text.ids[-1] == choice.eos_id or len(text.ids) == text.prepared.max_new_tokens:
                 last = texts.pop()
                 if last is not text:
                     cache.copy_slot(len(texts), slot)
                     texts[slot] = last
                 finish(text.prepared, text.ids, text.logprobs)
-
-
-def _random_numbers(prepared: PreparedRequest, seed: int) -> random.Random:
-    return random.Random(f"{seed}\0{prepared.request.study_id}\0{prepared.prompt}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,15 +15,26 @@ from cxrreport.settings import Decoding, Sampling
 
 
 class TokenChoice:
-    """Chooses tokens for a batch of texts, over `vocabulary` rows of the embedding table."""
+    """Chooses tokens for a batch of texts, over `vocabulary` rows of the embedding table.
 
-    def __init__(self, layout: PromptLayout, vocabulary: int, device: torch.device, decoding: Decoding) -> None:
+    `seed` is that of sampling, which is combined with study and prompt.
+    """
+
+    def __init__(
+        self, layout: PromptLayout, vocabulary: int, device: torch.device, decoding: Decoding, seed: int
+    ) -> None:
         self._sampling = decoding if isinstance(decoding, Sampling) else None
+        self._seed = seed
+        self.eos_id = layout.eos_id
         self.suppressed = {locations: layout.suppressed(vocabulary, locations=locations) for locations in (False, True)}
         """Tokens that are never generated, by whether the request allows locations."""
         self._forbidden = torch.zeros(2, vocabulary, dtype=torch.bool, device=device)
         for locations, ids in self.suppressed.items():
             self._forbidden[int(locations), ids] = True
+
+    def random_numbers(self, prepared: PreparedRequest) -> random.Random:
+        """The random numbers of one text."""
+        return random.Random(f"{self._seed}\0{prepared.request.study_id}\0{prepared.prompt}")
 
     def restrict(self, logits: torch.Tensor, requests: Sequence[PreparedRequest]) -> torch.Tensor:
         """Set the logits of suppressed tokens to minus infinity; one row per request, or all rows of one request."""
