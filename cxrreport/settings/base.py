@@ -26,6 +26,16 @@ def _within(shard: str) -> str:
     return shard
 
 
+def _each_once(names: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not names or len(set(names)) != len(names):
+        raise ValueError("must name at least one, and each once")
+    return names
+
+
+EachOnce = AfterValidator(_each_once)
+"""At least one name, and none twice."""
+
+
 Shard = Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$"), AfterValidator(_within)]
 """The i-th of n parts of the work, `i/n`."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cxrreport.settings.base import PositiveInt, Settings, Shard
+from cxrreport.settings.base import EachOnce, PositiveInt, Settings, Shard
 from cxrreport.settings.model import CheckpointSettings, PromptSettings
 from cxrreport.settings.tracking import CommandSettings
 
@@ -136,7 +136,7 @@ class ExportSettings(CommandSettings):
     """Output folder of `generate`."""
     output: Path
     """Output folder for the documents; new, or of an interrupted run with the same settings."""
-    formats: tuple[Literal["sr", "fhir"], ...] = ("sr", "fhir")
+    formats: Annotated[tuple[Literal["sr", "fhir"], ...], EachOnce] = ("sr", "fhir")
     """`sr`: DICOM Structured Report (extra `sr`); `fhir`: R4B DiagnosticReport (extra `fhir`)."""
     data: Path | None = None
     """Output folder of `ingest` for the predictions; `None` for the input of `generate`."""
@@ -144,9 +144,3 @@ class ExportSettings(CommandSettings):
     """Folder of the DICOM files; `None` for the input of `ingest`."""
     language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]+)*$")] = "en"
     """Language of the reports, as an RFC 5646 tag."""
-
-    @model_validator(mode="after")
-    def _some_format(self) -> Self:
-        if not self.formats or len(set(self.formats)) != len(self.formats):
-            raise ValueError("formats must name sr, fhir or both, each once")
-        return self

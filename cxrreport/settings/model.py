@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from cxrreport.settings.base import FolderOrName, PositiveInt, Settings
+from cxrreport.settings.base import EachOnce, FolderOrName, PositiveInt, Settings
 from cxrreport.settings.tracking import CommandSettings
 
 
@@ -18,7 +18,7 @@ class PromptSettings(Settings):
     """First line of the prefix."""
     indication: bool = True
     """Include the study's indication in the prefix."""
-    sections: tuple[Literal["findings", "impression"], ...] = ("findings", "impression")
+    sections: Annotated[tuple[Literal["findings", "impression"], ...], EachOnce] = ("findings", "impression")
     """Sections of the suffix, in this order, each with its header."""
     max_prefix_tokens: PositiveInt = 96
     """Maximum prefix length in tokens, without image tokens; longer indications are truncated and counted."""
@@ -27,12 +27,6 @@ class PromptSettings(Settings):
     max_images: PositiveInt = 1
     """Images per sample. 1: every image of a study is a sample, and a report is generated from the best view. More: a
     study is one sample with up to this many images, best view first."""
-
-    @model_validator(mode="after")
-    def _some_section(self) -> Self:
-        if not self.sections or len(set(self.sections)) != len(self.sections):
-            raise ValueError("sections must name findings, impression or both, each once")
-        return self
 
 
 class LoraSettings(Settings):
