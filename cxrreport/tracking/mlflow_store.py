@@ -45,6 +45,8 @@ def connect(uri: str) -> MlflowClient:
 
     for name in ("alembic", "mlflow.store", "mlflow.tracking", "mlflow.pyfunc"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It logs every failure with its stack; the spool warns once.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     # urllib3 warns at every retry; the spool warns once that the store does not respond.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     database = _database(uri)
@@ -191,7 +193,7 @@ def make_sender(client: MlflowClient, uri: str) -> Send:
         except MlflowException as error:
             if error.error_code in _FINAL:
                 raise RefusedEvent(f"{error.error_code}: {' '.join(error.message.split())[:200]}") from error
-            raise
+            raise TrackingError(_reason(error)) from error
 
     return send
 
@@ -299,6 +301,16 @@ def without_password(uri: str) -> str:
     return re.sub(r"(?<!/)//[^/@]*@", "//", uri)
 
 
+def _reason(error: BaseException) -> str:
+    """The message of an error, without the statement and the link that SQLAlchemy adds to that of the database."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if database := getattr(cause, "orig", None):
+            return str(database)
+        cause = cause.__cause__ or cause.__context__
+    return " ".join(str(error).split())[:300]
+
+
 @contextmanager
 def translated_errors(uri: str) -> Iterator[None]:
     """Turn every error in the block that is not one of ours into a `TrackingError`."""
@@ -307,5 +319,5 @@ def translated_errors(uri: str) -> Iterator[None]:
     except CxrReportError:
         raise
     except Exception as error:
-        reason = without_password(" ".join(str(error).split()))[:300]
+        reason = without_password(_reason(error))
         raise TrackingError(f"MLflow at {without_password(uri)} cannot be used: {reason}. {_OTHER_STORE}") from error

@@ -22,6 +22,7 @@ from typing import Any
 
 from filelock import Timeout
 
+from cxrreport.errors import TrackingError
 from cxrreport.storage.atomic_files import atomic_path
 from cxrreport.storage.locks import lock_file, locked_file
 
@@ -147,7 +148,8 @@ class Spool:
             self._changed.notify_all()
         if not self._warned:
             self._warned = True
-            logger.warning("MLflow does not respond (%s); the log is kept on disk meanwhile", type(error).__name__)
+            reason = str(error) if isinstance(error, TrackingError) else type(error).__name__
+            logger.warning("MLflow does not respond (%s); the log is kept on disk meanwhile", reason)
 
 
 def batches(events: Sequence[Event]) -> Iterator[list[Event]]:
