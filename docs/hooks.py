@@ -109,7 +109,8 @@ def _default(field: FieldInfo) -> str:
         return "its defaults"
     if isinstance(field.default, tuple):
         return f"`[{', '.join(map(str, field.default))}]`"
-    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+    text = " ".join(str(field.default).split()).replace("|", "\\|")
+    return f"`{text.lower() if isinstance(field.default, bool) else text}`"
 
 
 def _text(field: FieldInfo) -> str:
