@@ -91,8 +91,8 @@ class Image:
     Args:
         image_id: unique among all images (MIMIC-CXR: `dicom_id`).
         source: path of its file, relative to the input folder, with `/`.
-        rows: height of the source image in pixels.
-        columns: width of the source image in pixels.
+        rows: height of the source image in pixels, as it is displayed: upright, with square pixels.
+        columns: width of the source image in pixels, as it is displayed.
         notes: names of irregularities found while reading, e.g. `window-missing`.
     """
 
@@ -139,7 +139,7 @@ class Study:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """A bounding box in pixels of the source image (`Image.rows` x `Image.columns`), from its top left corner."""
+    """A bounding box in pixels of the displayed image (`Image.rows` x `Image.columns`), from its top left corner."""
 
     label: str
     top: float

@@ -6,10 +6,12 @@ import hashlib
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 
+import numpy as np
+
 from cxrreport.dataset import Covariates, ManifestRow, encode_png, reduce_covariates
 from cxrreport.errors import RefusedImage
 from cxrreport.ingestion.dicom import read_covariates, read_radiograph
-from cxrreport.ingestion.images import is_picture, read_picture, text_near_border, to_square
+from cxrreport.ingestion.images import Radiograph, is_picture, read_picture, text_near_border, to_square
 from cxrreport.ingestion.layouts import Source
 from cxrreport.ingestion.study_plan import StudyPlan, exclude_copies, exclude_image, exclusion_of
 from cxrreport.ingestion.texts import PreparedText, prepare_text
@@ -70,14 +72,13 @@ def read_study(item: ToRead, settings: IngestSettings) -> StudyResult:
 
 
 def _read_image(study: StudyPlan, source: Source, settings: IngestSettings) -> tuple[ManifestRow, bytes]:
+    view, budget, keep = source.view or View.UNKNOWN, settings.max_pixels, settings.keep
     if is_picture(source.path):
-        radiograph = read_picture(source.path, max_pixels=settings.max_pixels, keep=settings.keep)
+        radiograph = read_picture(source.path, max_pixels=budget, keep=keep, view=view)
     else:
-        radiograph = read_radiograph(
-            source.path, max_pixels=settings.max_pixels, window=settings.window, keep=settings.keep
-        )
+        radiograph = read_radiograph(source.path, max_pixels=budget, window=settings.window, keep=keep, view=view)
     notes = radiograph.notes + source.notes
-    if settings.burned_in != "ignore" and not radiograph.says_no_text and text_near_border(radiograph.grey):
+    if settings.burned_in != "ignore" and not radiograph.says_no_text and _has_text(radiograph):
         if settings.burned_in == "exclude":
             raise RefusedImage(Reason.BURNED_IN, "text seems to be burned in near a border")
         notes += (BURNED_IN_NOTE,)
@@ -92,7 +93,7 @@ def _read_image(study: StudyPlan, source: Source, settings: IngestSettings) -> t
         study_id=study.study_id,
         patient_id=study.patient_id,
         split=study.split,
-        view=source.view or View.UNKNOWN,
+        view=view,
         source=source.source,
         rows=radiograph.rows,
         columns=radiograph.columns,
@@ -102,6 +103,12 @@ def _read_image(study: StudyPlan, source: Source, settings: IngestSettings) -> t
     covariates = _covariates(source, settings) if settings.covariates else None
     row = ManifestRow(image=image, report=study.report, image_sha256=sha256, covariates=covariates)
     return row, encode_png(square)
+
+
+def _has_text(radiograph: Radiograph) -> bool:
+    """Text near a border; it may have been written along the rows of the file or of the upright picture."""
+    grey = radiograph.grey
+    return text_near_border(grey) or (radiograph.transposed and text_near_border(np.ascontiguousarray(grey.T)))
 
 
 def _covariates(source: Source, settings: IngestSettings) -> Covariates:

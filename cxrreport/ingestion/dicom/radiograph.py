@@ -22,19 +22,21 @@ from cxrreport.errors import PixelError, RefusedImage
 from cxrreport.ingestion.dicom.bounded_file import BoundedFile, opened
 from cxrreport.ingestion.dicom.colour import PALETTE_TAGS, SAMPLES
 from cxrreport.ingestion.dicom.elements import text, translated, whole
+from cxrreport.ingestion.dicom.geometry import GEOMETRY_TAGS, geometry_of, view_in
 from cxrreport.ingestion.dicom.greyscale import grey_scale
 from cxrreport.ingestion.dicom.pixel_data import PIXELS, decode
 from cxrreport.ingestion.images.acceptance import check_body_part, check_modality, refused_unless
+from cxrreport.ingestion.images.geometry import Geometry
 from cxrreport.ingestion.images.greyscale import to_grey
 from cxrreport.ingestion.images.polarity import looks_inverted
 from cxrreport.ingestion.images.radiograph import Radiograph
-from cxrreport.ingestion.images.views import view_of
+from cxrreport.ingestion.images.upright import orientation_notes
 from cxrreport.records import Reason, View
 
 _PIXEL_TAGS = frozenset({b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"})  # (7FE0,0010) in either byte order
 _HEADER_TAGS = [
-    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "BodyPartExamined", "ViewPosition"),
-    *("ViewCodeSequence", "PatientOrientation", "BurnedInAnnotation", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "BodyPartExamined"),
+    *("BurnedInAnnotation", "SamplesPerPixel", "PhotometricInterpretation", *GEOMETRY_TAGS),
     *("PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
     *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept"),
     *("ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
@@ -50,9 +52,11 @@ class Header:
 
     Args:
         patient_id: PatientID, study_id: StudyInstanceUID, image_id: SOPInstanceUID; an empty string where missing.
-        rows: height, pixels; within the budget, as is `columns`.
+        rows: height as stored, pixels; within the budget, as is `columns`.
+        geometry: how the stored pixels are displayed.
         says_no_text: true if Burned In Annotation (0028,0301) is NO.
-        notes: `bodypart-missing`, `bodypart-unclear`, `modality-missing`, `for-processing`, and reasons that were kept.
+        notes: `bodypart-missing`, `bodypart-unclear`, `modality-missing`, `for-processing`, those of `Geometry`, and
+            reasons that were kept.
     """
 
     patient_id: str
@@ -61,6 +65,7 @@ class Header:
     view: View
     rows: int
     columns: int
+    geometry: Geometry
     says_no_text: bool = False
     notes: tuple[str, ...] = ()
 
@@ -104,9 +109,13 @@ def read_covariates(path: Path, *, max_pixels: int, view: View) -> Covariates:
         )
 
 
-def read_radiograph(path: Path, *, max_pixels: int, window: int | str = 0, keep: Collection[str] = ()) -> Radiograph:
-    """Read one file: check its header, decode it, and map its values to display grey (`greyscale.to_grey`).
+def read_radiograph(
+    path: Path, *, max_pixels: int, window: int | str = 0, keep: Collection[str] = (), view: View | None = None
+) -> Radiograph:
+    """Read one file: check its header, decode it, and map its values to display grey (`greyscale.to_grey`), upright.
 
+    The picture is turned and its pixels are made square as the header states (`Geometry`). A frontal that does not look
+    upright afterwards (`upright.looks_turned`) keeps its orientation, with a note.
     A frontal labelled MONOCHROME2 whose pixels are inverted (`polarity.looks_inverted`) is corrected, with a note. Only
     the first of several frames is read; colours become luminance.
 
@@ -115,6 +124,7 @@ def read_radiograph(path: Path, *, max_pixels: int, window: int | str = 0, keep:
         max_pixels: largest Rows x Columns x SamplesPerPixel; checked before pixels are read or decoded.
         window: of several windows or VOI LUTs, the index from 0 or the explanation.
         keep: as in `read_header`.
+        view: if it is known from elsewhere, for example a table; `None` for that of the header.
 
     Raises:
         RefusedImage: the file is not an acceptable radiograph; `PixelError` if pixels or grey scale are the reason.
@@ -131,14 +141,20 @@ def read_radiograph(path: Path, *, max_pixels: int, window: int | str = 0, keep:
     stored = decode(dataset, header.rows, header.columns)
     with translated(Reason.BAD_PIXELS, "the pixel values cannot be mapped to grey", PixelError):
         grey, more = to_grey(stored, scale)
-        if header.view.frontal and not scale.inverted and looks_inverted(grey):
+        grey = header.geometry.apply(grey)
+        view = view or header.view
+        if view.frontal and not scale.inverted and looks_inverted(grey):
             grey, more = to_grey(stored, replace(scale, inverted=True))
+            grey = header.geometry.apply(grey)
             more += ("monochrome2-inverted",)
+        if not {Reason.NOT_CHEST, Reason.NOT_RADIOGRAPH}.intersection(header.notes):
+            more += orientation_notes(grey, view)
     return Radiograph(
         grey=grey,
-        rows=header.rows,
-        columns=header.columns,
-        view=header.view,
+        rows=grey.shape[0],
+        columns=grey.shape[1],
+        view=view,
+        transposed=header.geometry.transpose,
         patient_id=header.patient_id,
         study_id=header.study_id,
         image_id=header.image_id,
@@ -189,21 +205,19 @@ def _check(dataset: Dataset, max_pixels: int, keep: Collection[str]) -> Header:
         rows, columns, more = _check_shape(dataset, max_pixels, keep)
         if text(dataset, "BurnedInAnnotation").upper() == "YES":
             more += refused_unless(keep, Reason.BURNED_IN, "BurnedInAnnotation is YES")
-        codes = dataset.get("ViewCodeSequence") or [Dataset()]
-        orientation = dataset.get("PatientOrientation") or []
+        geometry = geometry_of(dataset)
+        if Reason.NOT_CHEST in notes:  # the patient's right is on the left of the picture in chests, not in hands
+            geometry = geometry.unturned()
         return Header(
             patient_id=text(dataset, "PatientID"),
             study_id=text(dataset, "StudyInstanceUID"),
             image_id=text(dataset, "SOPInstanceUID"),
-            view=view_of(
-                text(dataset, "ViewPosition"),
-                text(codes[0], "CodeMeaning"),
-                [] if isinstance(orientation, str) else [str(part) for part in orientation],
-            ),
+            view=view_in(dataset),
             rows=rows,
             columns=columns,
+            geometry=geometry,
             says_no_text=text(dataset, "BurnedInAnnotation").upper() == "NO",
-            notes=notes + more,
+            notes=notes + more + geometry.notes,
         )
 
 

@@ -12,6 +12,7 @@ from pydicom.uid import UID
 from cxrreport.errors import RefusedImage
 from cxrreport.ingestion.dicom.bounded_file import opened
 from cxrreport.ingestion.dicom.elements import text, translated, whole
+from cxrreport.ingestion.dicom.geometry import GEOMETRY_TAGS, geometry_of
 from cxrreport.records import Image, Reason
 
 _IDENTITY = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
@@ -20,7 +21,7 @@ _EMPTY_ALLOWED = (
     *("StudyTime", "ReferringPhysicianName"),
 )
 """Type 2 of the modules Patient and General Study (PS3.3 C.7.1.1, C.7.2.1): required, may be empty."""
-_SHAPE = ("Rows", "Columns", "NumberOfFrames")
+_SHAPE = ("Rows", "Columns", "NumberOfFrames", *GEOMETRY_TAGS)
 
 
 def reopen(path: Path, image: Image, *, max_pixels: int) -> Dataset:
@@ -44,10 +45,13 @@ def reopen(path: Path, image: Image, *, max_pixels: int) -> Dataset:
         for keyword in _EMPTY_ALLOWED:
             if dataset.get(keyword) is None:
                 setattr(dataset, keyword, "")
+        stored = whole(dataset, "Rows") or 0, whole(dataset, "Columns") or 0
+        displayed = geometry_of(dataset).size(*stored)
     for keyword in _IDENTITY:
         if not UID(text(dataset, keyword)).is_valid:
             raise RefusedImage(Reason.NOT_READABLE, f"{keyword} is missing or not valid")
-    if (whole(dataset, "Rows"), whole(dataset, "Columns")) != (image.rows, image.columns):
+    # Manifests of 0.1.0 have the size as stored.
+    if (image.rows, image.columns) not in {stored, displayed}:
         raise RefusedImage(Reason.SOURCE_CHANGED, "its size differs from the ingested image")
     if UID(image.image_id).is_valid and "." in image.image_id and image.image_id != text(dataset, "SOPInstanceUID"):
         raise RefusedImage(Reason.SOURCE_CHANGED, "its SOPInstanceUID differs from the ingested image")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import stat
+import struct
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,14 @@ from PIL import Image, UnidentifiedImageError
 
 from cxrreport.errors import PixelError, RefusedImage
 from cxrreport.ingestion.images.acceptance import refused_unless
+from cxrreport.ingestion.images.geometry import Geometry, of_exif
 from cxrreport.ingestion.images.greyscale import GreyScale, luminance, to_grey
 from cxrreport.ingestion.images.radiograph import Radiograph
+from cxrreport.ingestion.images.upright import orientation_notes
 from cxrreport.records import Reason, View
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION = 274, 282, 283  # EXIF tags
 _SAME_GREY = 3  # JPEG's colour transformation moves equal channels apart by this much at most
 
 
@@ -26,9 +30,10 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES
 
 
-def read_picture(path: Path, *, max_pixels: int, keep: Collection[str] = ()) -> Radiograph:
+def read_picture(path: Path, *, max_pixels: int, keep: Collection[str] = (), view: View = View.UNKNOWN) -> Radiograph:
     """Read one PNG or JPEG; its values are taken as display grey, bright is dense.
 
+    It is turned and its pixels are made square as its EXIF data, pHYs chunk or JFIF header state (`Geometry`).
     Pictures of more than 8 bits are scaled between percentiles, as they carry no window (note `window-missing`).
     Colour pictures whose channels are equal are grey pictures (note `grey-as-colour`).
 
@@ -36,9 +41,10 @@ def read_picture(path: Path, *, max_pixels: int, keep: Collection[str] = ()) -> 
         path: the file.
         max_pixels: largest rows x columns; checked before pixels are decoded.
         keep: as in `dicom.read_header`: `colour` and `multi-frame`.
+        view: what is known of it; pictures have no header.
 
     Returns:
-        A record without ids and with an unknown view: pictures have no header.
+        A record without ids.
 
     Raises:
         RefusedImage: the file is no picture, too large, in colour, or of several frames; PixelError where its pixels
@@ -58,7 +64,8 @@ def read_picture(path: Path, *, max_pixels: int, keep: Collection[str] = ()) -> 
                 if frames > 1 and image.format == "PNG":
                     notes = refused_unless(keep, Reason.MULTI_FRAME, f"{frames} frames")
                 values, more = _values(image, keep)
-                notes += more
+                geometry = _geometry(image)
+                notes += more + geometry.notes
     except RefusedImage:
         raise
     except FileNotFoundError:
@@ -71,7 +78,44 @@ def read_picture(path: Path, *, max_pixels: int, keep: Collection[str] = ()) -> 
     grey, more = to_grey(values, GreyScale(bits_stored=8 * values.dtype.itemsize))
     # A picture of 8 bits is display grey by definition, so that a missing window is nothing to note.
     notes += more if values.dtype.itemsize > 1 else ()
-    return Radiograph(grey=grey, rows=rows, columns=columns, view=View.UNKNOWN, notes=notes)
+    grey = geometry.apply(grey)
+    return Radiograph(
+        grey=grey,
+        rows=grey.shape[0],
+        columns=grey.shape[1],
+        view=view,
+        transposed=geometry.transpose,
+        notes=notes + orientation_notes(grey, view),
+    )
+
+
+def _geometry(image: Image.Image) -> Geometry:
+    """Orientation by EXIF, the shape of pixels by the format's own element and by EXIF."""
+    try:
+        exif = image.getexif()
+        orientation = exif.get(_ORIENTATION)
+        ratios = [*_densities(image), *_resolutions(exif)]
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error, ZeroDivisionError):
+        orientation, ratios = "cannot be read", list(_densities(image))
+    return of_exif(orientation).with_pixels(ratios)
+
+
+def _densities(image: Image.Image) -> Iterator[float | None]:
+    """Pixel height by width: pHYs (PNG 11.3.4.3) or JFIF (ITU-T T.871 10.1), which state pixels per length."""
+    if image.format == "JPEG":
+        across, down = image.info.get("jfif_density", (0, 0))
+        if (across, down, image.info.get("jfif_unit")) == (1, 1, 0):
+            return  # what encoders write that know nothing
+    else:
+        across, down = image.info.get("aspect") or image.info.get("dpi") or (0, 0)
+    if (across, down) != (0, 0):
+        yield across / down if min(across, down) > 0 else None
+
+
+def _resolutions(exif: Image.Exif) -> Iterator[float | None]:
+    across, down = exif.get(_X_RESOLUTION), exif.get(_Y_RESOLUTION)
+    if across is not None and down is not None:
+        yield float(across) / float(down) if min(across, down) > 0 else None
 
 
 def _values(image: Image.Image, keep: Collection[str]) -> tuple[NDArray[np.integer], tuple[str, ...]]:

@@ -22,8 +22,8 @@ def view_of(position: str = "", code_meaning: str = "", orientation: Sequence[st
     Args:
         position: View Position (0018,5101), also with additions as in `AP LLD` (decubitus).
         code_meaning: Code Meaning of the View Code Sequence (0054,0220), for example `postero-anterior`.
-        orientation: Patient Orientation (0020,0020), direction of the rows first: a row that runs from front to back
-            is one of a lateral.
+        orientation: directions of rows and columns by Patient Orientation (0020,0020): one between front and back and
+            one between head and feet are those of a lateral.
     """
     words = re.findall(r"[A-Z]+", position.upper())
     if _LATERAL_WORDS.intersection(words) and "DECUBITUS" not in words:
@@ -39,7 +39,8 @@ def view_of(position: str = "", code_meaning: str = "", orientation: Sequence[st
         return View.PA
     if "anteroposterior" in meaning:
         return View.AP
-    if orientation and orientation[0][:1].upper() in {"A", "P"}:
+    dominant = {direction[:1] for direction in orientation}
+    if dominant & {"A", "P"} and dominant & {"H", "F"}:
         return View.LATERAL
     return View.UNKNOWN
 
