@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,9 @@ from cxrreport.dataset import (
 from cxrreport.ingestion.dicom import Header
 from cxrreport.ingestion.images import spread, write_contact_sheet
 from cxrreport.ingestion.layouts import Listing, list_sources
-from cxrreport.ingestion.parts import PARTS, Part, collect_job_parts, load_part, save_part
+from cxrreport.ingestion.parts import PARTS, Part, Shard, collect_job_parts, load_part, save_part
 from cxrreport.ingestion.pseudonymized import pseudonymized_header, pseudonymized_listing
-from cxrreport.ingestion.study import StudyResult, ToRead, read_study, study_of_dead_process
+from cxrreport.ingestion.study import StudyResult, StudyTask, read_study, study_of_dead_process
 from cxrreport.ingestion.study_plan import StudyPlan, make_plan, needs_header, read_header_of
 from cxrreport.ingestion.summary import (
     IngestSummary,
@@ -38,7 +37,7 @@ from cxrreport.ingestion.summary import (
     read_summary,
     studies_per_split,
 )
-from cxrreport.ingestion.texts import Rewriter, allowed_rewriter, rewrite_texts
+from cxrreport.ingestion.texts import Rewriter, allowed_rewriter, name_of, prepare_text, propose_edits
 from cxrreport.ingestion.workers import ordered_map
 from cxrreport.records import Exclusion, Progress
 from cxrreport.settings import IngestSettings
@@ -85,9 +84,11 @@ def ingest(
         headers = (pseudonymized_header(header, pseudonyms) for header in _headers(settings, listing, report))
         plan = make_plan(settings, listing, headers)
         resumed = (folder.path / PARTS).is_dir()
+        starts = range(0, len(plan.studies), STUDIES_PER_SHARD)
+        shards = [Shard(plan.studies[start : start + STUDIES_PER_SHARD], name_of(rewriter)) for start in starts]
         if settings.shard is None:
-            collect_job_parts(settings, recorded, folder.path, _shards(plan.studies))
-        rows, excluded, texts = _read_studies(settings, folder.path, plan.studies, rewriter, report)
+            collect_job_parts(settings, recorded, folder.path, shards)
+        rows, excluded, texts = _read_studies(settings, folder.path, shards, rewriter, report)
         read = plan.read
         if settings.shard is None:
             excluded += plan.excluded
@@ -128,27 +129,23 @@ def _headers(settings: IngestSettings, listing: Listing, progress: Progress) -> 
         yield header
 
 
-def _shards(studies: list[StudyPlan]) -> list[list[StudyPlan]]:
-    return [studies[start : start + STUDIES_PER_SHARD] for start in range(0, len(studies), STUDIES_PER_SHARD)]
-
-
 def _read_studies(
-    settings: IngestSettings, folder: Path, studies: list[StudyPlan], rewriter: Rewriter | None, progress: Progress
+    settings: IngestSettings, folder: Path, shards: list[Shard], rewriter: Rewriter | None, progress: Progress
 ) -> Part:
     """Read all studies of this job, shard by shard; rows are in the order of the studies."""
-    shards = _shards(studies)
     mine = [index for index in range(len(shards)) if _belongs_to_job(settings, index)]
     parts = {index: load_part(folder, index, shards[index]) for index in mine}
     missing = [index for index, part in parts.items() if part is None]
-    total = sum(len(shards[index]) for index in mine)
-    done = total - sum(len(shards[index]) for index in missing)
+    todo = [study for index in missing for study in shards[index].studies]
+    tasks = _tasks(todo, settings, rewriter, progress)
+    total = sum(len(shards[index].studies) for index in mine)
+    done = total - len(todo)
     progress(done, total, "studies")
-    read = partial(read_study, settings=settings)
-    todo = (item for index in missing for item in _to_read(shards[index], settings, rewriter))
-    results = ordered_map(read, todo, workers=settings.workers, when_killed=study_of_dead_process)
+    read, killed = partial(read_study, settings=settings), partial(study_of_dead_process, settings=settings)
+    results = ordered_map(read, tasks, workers=settings.workers, when_killed=killed)
     for index in missing:
         part = StudyResult()
-        for _ in shards[index]:
+        for _ in shards[index].studies:
             part.add(next(results))
             done += 1
             progress(done, total, "studies")
@@ -166,10 +163,16 @@ def _read_studies(
     return rows, excluded, texts
 
 
-def _to_read(studies: list[StudyPlan], settings: IngestSettings, rewriter: Rewriter | None) -> Iterator[ToRead]:
-    """The studies of a shard; a rewriter, which may hold a model, prepares their texts in this process."""
-    texts = repeat(None) if rewriter is None else rewrite_texts(studies, settings, rewriter)
-    return zip(studies, texts, strict=False)
+def _tasks(
+    studies: list[StudyPlan], settings: IngestSettings, rewriter: Rewriter | None, progress: Progress
+) -> Iterator[StudyTask]:
+    """What the workers get; a rewriter, which may hold a model or not be importable, runs in this process."""
+    if rewriter is None:
+        return map(StudyTask, studies)
+    if callable(rewriter):
+        return (StudyTask(study, text=prepare_text(study, settings, rewriter=rewriter)) for study in studies)
+    proposals = propose_edits(studies, settings, rewriter, progress)
+    return (StudyTask(study, proposals=own) for study, own in zip(studies, proposals, strict=True))
 
 
 def _belongs_to_job(settings: IngestSettings, index: int) -> bool:

@@ -14,8 +14,9 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,34 @@ from cxrreport.storage.output_folder import VOLATILE
 PARTS = ".parts"
 
 
+class Shard:
+    """The studies of one part.
+
+    Args:
+        studies: sorted by study id.
+        rewriter: what removes mentions of prior studies from their reports (`texts.name_of`).
+    """
+
+    def __init__(self, studies: Sequence[StudyPlan], rewriter: str) -> None:
+        self.studies = studies
+        self._rewriter = rewriter
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides what is made of the studies, besides settings and pixels."""
+        # Another version may prepare texts and images in another way.
+        digest = hashlib.sha256(json.dumps([cxrreport.__version__, self._rewriter]).encode())
+        for study in self.studies:
+            values = asdict(study)
+            for candidate in values["candidates"]:
+                for file in (candidate, *candidate["copies"]):
+                    del file["path"]
+            digest.update(json.dumps(values, sort_keys=True).encode())
+        return digest.hexdigest()
+
+
 def collect_job_parts(
-    settings: IngestSettings, recorded: Mapping[str, Any], folder: Path, shards: list[list[StudyPlan]]
+    settings: IngestSettings, recorded: Mapping[str, Any], folder: Path, shards: Sequence[Shard]
 ) -> None:
     """Copy the parts that the jobs of an array have saved with these settings.
 
@@ -42,7 +69,7 @@ def collect_job_parts(
         settings: of the collecting run.
         recorded: the same settings as a state file holds them.
         folder: of the collecting run.
-        shards: studies of each part.
+        shards: the studies of each part.
 
     Raises:
         OutputError: a job used other settings.
@@ -71,17 +98,17 @@ Part = tuple[list[ManifestRow], list[Exclusion], Counter[str]]
 """Rows of the manifest and of the exclusion log, and counts of the removal of mentions of prior studies."""
 
 
-def save_part(folder: Path, index: int, studies: list[StudyPlan], result: StudyResult) -> Part:
-    """Write the image shard, then the part that says what is in it."""
-    shard = folder / IMAGES / f"{index:05}.parquet"
+def save_part(folder: Path, index: int, shard: Shard, result: StudyResult) -> Part:
+    """Write the images, then the part that says what is in it."""
+    images = folder / IMAGES / f"{index:05}.parquet"
     if result.kept:
-        write_image_shard(shard, [(row.image.image_id, png) for row, png in result.kept])
+        write_image_shard(images, [(row.image.image_id, png) for row, png in result.kept])
     else:
-        shard.unlink(missing_ok=True)
+        images.unlink(missing_ok=True)
     write_json(
         folder / PARTS / f"{index:05}.json",
         {
-            "plan": _fingerprint(studies),
+            "plan": shard.fingerprint,
             "kept": [
                 asdict(row.image)
                 | {"image_sha256": row.image_sha256, "covariates": asdict(row.covariates) if row.covariates else None}
@@ -95,13 +122,13 @@ def save_part(folder: Path, index: int, studies: list[StudyPlan], result: StudyR
     return [row for row, _ in result.kept], result.excluded, result.texts
 
 
-def load_part(folder: Path, index: int, studies: list[StudyPlan]) -> Part | None:
+def load_part(folder: Path, index: int, shard: Shard) -> Part | None:
     """The part that an earlier run saved for the same studies; `None` if there is none."""
     try:
         part: dict[str, Any] = json.loads((folder / PARTS / f"{index:05}.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    if part["plan"] != _fingerprint(studies):
+    if part["plan"] != shard.fingerprint:
         return None  # the input has changed since
     if part["kept"] and not (folder / IMAGES / f"{index:05}.parquet").is_file():
         return None
@@ -116,15 +143,3 @@ def load_part(folder: Path, index: int, studies: list[StudyPlan]) -> Part | None
         rows.append(ManifestRow(image=image, report=report, image_sha256=sha256, covariates=covariates))
     excluded = [Exclusion(**values | {"reason": Reason(values["reason"])}) for values in part["left_out"]]
     return rows, excluded, Counter(part["texts"])
-
-
-def _fingerprint(studies: list[StudyPlan]) -> str:
-    # Another version may prepare texts and images in another way.
-    digest = hashlib.sha256(cxrreport.__version__.encode())
-    for study in studies:
-        values = asdict(study)
-        for candidate in values["candidates"]:
-            for file in (candidate, *candidate["copies"]):
-                del file["path"]
-        digest.update(json.dumps(values, sort_keys=True).encode())
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The images of one study, from files to model-ready pixels."""
+"""One study: its text, and its images from files to model-ready pixels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from cxrreport.ingestion.dicom import read_covariates, read_radiograph
 from cxrreport.ingestion.images import Radiograph, is_picture, read_picture, text_near_border, to_square
 from cxrreport.ingestion.layouts import Source
 from cxrreport.ingestion.study_plan import StudyPlan, exclude_copies, exclude_image, exclusion_of
-from cxrreport.ingestion.texts import PreparedText, prepare_text
-from cxrreport.records import Exclusion, Image, Reason, View
+from cxrreport.ingestion.texts import PreparedText, Proposals, prepare_text
+from cxrreport.records import Exclusion, Image, Reason, Report, View
 from cxrreport.settings import IngestSettings
 
 BURNED_IN_NOTE = "burned-in-text"
-_EMPTIED = "nothing is left without mentions of earlier studies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +37,35 @@ class StudyResult:
         self.texts.update(other.texts)
 
 
-ToRead = tuple[StudyPlan, PreparedText | None]
-"""A study, and its text if a rewriter has prepared it."""
+@dataclass(frozen=True, slots=True)
+class StudyTask:
+    """A study to read.
+
+    Args:
+        text: if a function has prepared it.
+        proposals: edits by a model; `None` without a model.
+    """
+
+    study: StudyPlan
+    text: PreparedText | None = None
+    proposals: Proposals | None = None
+
+    def prepared_text(self, settings: IngestSettings) -> PreparedText:
+        """The text of the study as it enters the manifest."""
+        return self.text or prepare_text(self.study, settings, proposals=self.proposals)
 
 
-def read_study(item: ToRead, settings: IngestSettings) -> StudyResult:
+def read_study(task: StudyTask, settings: IngestSettings) -> StudyResult:
     """Prepare the text of one study and read its images.
 
     If one image per study is wanted, read until the first that is usable.
     """
-    study, prepared = item
-    text = prepare_text(study, settings) if prepared is None else prepared
+    study, text = task.study, task.prepared_text(settings)
     result = StudyResult(texts=text.counts)
-    if text.counts["emptied"] and settings.require_report:
+    if text.excluded is not None:
         for image in study.candidates:
-            result.excluded.extend(exclude_image(image, Reason.EMPTY_SECTIONS, _EMPTIED))
+            result.excluded.extend(exclude_image(image, *text.excluded))
         return result
-    study = replace(study, report=text.report)
     for image in study.candidates:
         if study.only_first and result.kept:
             result.excluded.extend(exclude_image(image, Reason.OTHER_VIEW_CHOSEN))
@@ -62,7 +73,7 @@ def read_study(item: ToRead, settings: IngestSettings) -> StudyResult:
         files = [image, *image.copies]
         for index, source in enumerate(files, start=1):
             try:
-                result.kept.append(_read_image(study, source, settings))
+                result.kept.append(_read_image(study, text.report, source, settings))
             except RefusedImage as error:
                 result.excluded.append(exclusion_of(source, error))
             else:
@@ -71,7 +82,9 @@ def read_study(item: ToRead, settings: IngestSettings) -> StudyResult:
     return result
 
 
-def _read_image(study: StudyPlan, source: Source, settings: IngestSettings) -> tuple[ManifestRow, bytes]:
+def _read_image(
+    study: StudyPlan, report: Report, source: Source, settings: IngestSettings
+) -> tuple[ManifestRow, bytes]:
     view, budget, keep = source.view or View.UNKNOWN, settings.max_pixels, settings.keep
     if is_picture(source.path):
         radiograph = read_picture(source.path, max_pixels=budget, keep=keep, view=view)
@@ -101,7 +114,7 @@ def _read_image(study: StudyPlan, source: Source, settings: IngestSettings) -> t
     )
     sha256 = hashlib.sha256(square.tobytes()).hexdigest()
     covariates = _covariates(source, settings) if settings.covariates else None
-    row = ManifestRow(image=image, report=study.report, image_sha256=sha256, covariates=covariates)
+    row = ManifestRow(image=image, report=report, image_sha256=sha256, covariates=covariates)
     return row, encode_png(square)
 
 
@@ -120,10 +133,9 @@ def _covariates(source: Source, settings: IngestSettings) -> Covariates:
     return replace(header, **{name: value for name, value in asdict(given).items() if value})
 
 
-def study_of_dead_process(item: ToRead) -> StudyResult:
-    """The result for a study whose worker process was killed."""
-    study, _ = item
-    detail = "the process that read this study died"
-    return StudyResult(
-        excluded=[row for image in study.candidates for row in exclude_image(image, Reason.BAD_PIXELS, detail)]
-    )
+def study_of_dead_process(task: StudyTask, settings: IngestSettings) -> StudyResult:
+    """The result for a study whose worker process was killed, which a decoder may do and the text does not."""
+    text = task.prepared_text(settings)
+    reason, detail = text.excluded or (Reason.BAD_PIXELS, "the process that read this study died")
+    excluded = [row for image in task.study.candidates for row in exclude_image(image, reason, detail)]
+    return StudyResult(excluded=excluded, texts=text.counts)

@@ -14,8 +14,9 @@ from pathlib import Path
 from cxrreport.errors import InputError, RefusedImage
 from cxrreport.ingestion.dicom import Header, read_header
 from cxrreport.ingestion.images import is_picture, preference
-from cxrreport.ingestion.layouts.base import UNREADABLE, Listing, Source, report_without_images
+from cxrreport.ingestion.layouts.base import UNREADABLE, Document, Listing, Source, report_without_images
 from cxrreport.records import Exclusion, Reason, Report, Split, View
+from cxrreport.reports.sections import parse_report
 from cxrreport.settings import IngestSettings
 
 HeaderReader = Callable[[Source, int], "Header | Exclusion"]
@@ -26,6 +27,7 @@ class StudyPlan:
     """A study to read.
 
     Args:
+        report: as the layout has it; whoever reads the study prepares it.
         candidates: images, best view first.
         only_first: keep only the first candidate that can be read.
     """
@@ -33,7 +35,7 @@ class StudyPlan:
     study_id: str
     patient_id: str
     split: Split
-    report: Report
+    report: Document
     candidates: tuple[Source, ...]
     only_first: bool
 
@@ -113,6 +115,10 @@ def make_plan(settings: IngestSettings, listing: Listing, headers: Iterable[Head
     studies = []
     for study_id, group in sorted(groups.items()):
         group.sort(key=lambda source: (preference(source.view or View.UNKNOWN), source.image_id))
+        if settings.require_report and len({source.report for source in group}) > 1:
+            group = _with_text(group, excluded)
+        if not group:
+            continue
         studies.append(
             StudyPlan(
                 study_id=study_id,
@@ -240,6 +246,22 @@ def _with_splits(
     return usable, split_of_study
 
 
+def _with_text(group: list[Source], excluded: list[Exclusion]) -> list[Source]:
+    """The images with findings or impression, of a study whose images have different reports in a table."""
+    usable = []
+    for source in group:
+        if has_text(parse_report(source.report) if isinstance(source.report, str) else source.report or Report()):
+            usable.append(source)
+        else:
+            excluded += exclude_image(source, Reason.EMPTY_SECTIONS)
+    return usable
+
+
+def has_text(report: Report) -> bool:
+    """True if a report has findings or an impression."""
+    return bool(report.findings or report.impression)
+
+
 def _unwanted(source: Source, settings: IngestSettings) -> tuple[Reason | None, str]:
     """Why an image is excluded, with a detail; `None` if it is not."""
     if settings.views != "all" and source.view is View.LATERAL:
@@ -249,6 +271,4 @@ def _unwanted(source: Source, settings: IngestSettings) -> tuple[Reason | None, 
             return Reason.NO_REPORT, ""
         if source.report is UNREADABLE:
             return Reason.NO_REPORT, "the report is no text in a known encoding, or was decoded with loss before"
-        if not (source.report.findings or source.report.impression):
-            return Reason.EMPTY_SECTIONS, ""
     return None, ""

@@ -1,16 +1,23 @@
-"""What becomes of reports on their way into the manifest: marks of removed text, mentions of earlier studies."""
+"""What becomes of the text of a study on its way into the manifest: sections, placeholders, mentions of prior studies.
+
+The worker that reads the images of a study prepares its text too. Only a rewriter, which may hold a model, runs in the
+parent process.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Protocol
 
 from cxrreport.errors import InputError, SettingsError
-from cxrreport.ingestion.study_plan import StudyPlan
-from cxrreport.records import Report, Split
+from cxrreport.ingestion.study_plan import StudyPlan, has_text
+from cxrreport.ingestion.workers import ordered_map
+from cxrreport.records import Progress, Reason, Report, Split
 from cxrreport.reports.placeholders import edit_placeholders
+from cxrreport.reports.sections import parse_report
 from cxrreport.settings import IngestSettings
 from cxrreport.user_functions import check_allowed, load_function
 
@@ -20,6 +27,8 @@ MODEL = "model"
 """Value of `priors_rewriter` for a language model."""
 
 _EDITED_SECTIONS = ("findings", "impression")
+_EMPTIED = "nothing is left without mentions of earlier studies"
+_FEW_STUDIES = 2000  # are searched faster than worker processes start
 
 
 class SentenceEditor(Protocol):
@@ -28,22 +37,29 @@ class SentenceEditor(Protocol):
     digest: str
     """SHA-256 of all that its answers depend on, hex."""
 
-    def edit(self, sentences: Sequence[str]) -> list[str]:
+    def edit(self, sentences: Sequence[str], progress: Progress) -> list[str]:
         """One proposal for each sentence. Proposals are checked, so they may be anything."""
 
 
 Rewriter = FunctionRewriter | SentenceEditor
+Proposals = Mapping[str, str]
+"""Proposed edits by sentence."""
 
 
-class PreparedText(NamedTuple):
-    """A report as it enters the manifest, and counts.
+@dataclass(frozen=True, slots=True)
+class PreparedText:
+    """The text of a study as it enters the manifest.
 
-    The counts are `sentences`, `mentioned`, `edited`, `dropped`, with a model also `proposed` (edits of the model that
-    passed the checks), with a function `sections` and `edited`; and `emptied` if nothing is left.
+    Args:
+        report: the sections.
+        excluded: why the study is excluded, and a detail; `None` if it is not.
+        counts: `sentences`, `mentioned`, `edited`, `dropped`; with a model also `accepted`, `unchanged` and `rejected`
+            proposals; with a function `sections` and `edited`; and `emptied` if nothing is left.
     """
 
     report: Report
-    counts: Counter[str]
+    excluded: tuple[Reason, str] | None = None
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 def allowed_rewriter(settings: IngestSettings, given: Rewriter | None = None) -> Rewriter | None:
@@ -65,64 +81,97 @@ def allowed_rewriter(settings: IngestSettings, given: Rewriter | None = None) ->
     return given
 
 
-def prepare_text(study: StudyPlan, settings: IngestSettings) -> PreparedText:
-    """Edit placeholders, and remove mentions of prior studies by the rules, as the settings say."""
-    return _prepared(study, settings, _by_rules)
+def name_of(rewriter: Rewriter | None) -> str:
+    """What identifies a rewriter: the digest of a model, the name of a function; empty for the rules."""
+    if rewriter is None:
+        return ""
+    if not callable(rewriter):
+        return rewriter.digest
+    return f"{rewriter.__module__}:{getattr(rewriter, '__qualname__', type(rewriter).__qualname__)}"
 
 
-def rewrite_texts(studies: Sequence[StudyPlan], settings: IngestSettings, rewriter: Rewriter) -> Iterator[PreparedText]:
-    """The same with a rewriter instead of the rules. A model edits the sentences of all `studies` together.
+def prepare_text(
+    study: StudyPlan,
+    settings: IngestSettings,
+    *,
+    proposals: Proposals | None = None,
+    rewriter: FunctionRewriter | None = None,
+) -> PreparedText:
+    """Split the report of a study into sections, and edit placeholders and mentions of prior studies in them.
+
+    Args:
+        study: with its report as the layout has it.
+        settings: `placeholders`, `priors`, `require_report`.
+        proposals: edits by a model, used where they pass the checks.
+        rewriter: takes the place of the rules.
 
     Raises:
         InputError: the rewriter failed; its own message is not shown, as it may quote the report.
     """
-    if callable(rewriter):
-        for study in studies:
-            yield _prepared(study, settings, lambda text, name: _by_function(rewriter, text, name))
-        return
-    from cxrreport.reports.priors import prior_sentences
-
-    found = dict.fromkeys(
-        sentence
-        for study in studies
-        if _loses_priors(study, settings)
-        for section in _EDITED_SECTIONS
-        for sentence in prior_sentences(edit_placeholders(getattr(study.report, section), settings.placeholders))
-    )
-    proposals = dict(zip(found, rewriter.edit(list(found)), strict=True))
-    for study in studies:
-        yield _prepared(study, settings, lambda text, _: _by_rules(text, _, proposals.get))
-
-
-Edit = Callable[[str, str], tuple[str, dict[str, int]]]
-"""Takes a section and its name for messages; returns it without mentions of prior studies, and counts."""
-
-
-def _prepared(study: StudyPlan, settings: IngestSettings, edit: Edit) -> PreparedText:
+    report = _sections(study)
+    if settings.require_report and not has_text(report):
+        return PreparedText(report, excluded=(Reason.EMPTY_SECTIONS, ""))
+    report = _with_placeholders(report, settings)
+    if not _loses_priors(study, settings) or not has_text(report):
+        return PreparedText(report)
     counts: Counter[str] = Counter()
-    report = Report(
-        **{name: edit_placeholders(text, settings.placeholders) for name, text in asdict(study.report).items()}
-    )
-    if not _loses_priors(study, settings):
-        return PreparedText(report, counts)
     changed = {}
     for section in _EDITED_SECTIONS:
-        if text := getattr(report, section):
-            changed[section], counted = edit(text, f"the {section} of study {study.study_id}")
-            counts.update(counted)
-    counts["emptied"] += bool(changed) and not any(changed.values())
-    return PreparedText(replace(report, **changed), counts)
+        if not (text := getattr(report, section)):
+            continue
+        if rewriter is None:
+            changed[section], counted = _by_rules(text, proposals)
+        else:
+            changed[section], counted = _by_function(rewriter, text, f"the {section} of study {study.study_id}")
+        counts.update(counted)
+    if any(changed.values()):
+        return PreparedText(replace(report, **changed), counts=counts)
+    counts["emptied"] += 1
+    excluded = (Reason.EMPTY_SECTIONS, _EMPTIED) if settings.require_report else None
+    return PreparedText(replace(report, **changed), excluded, counts)
+
+
+def propose_edits(
+    studies: Sequence[StudyPlan], settings: IngestSettings, editor: SentenceEditor, progress: Progress
+) -> list[Proposals]:
+    """The proposals of a model for each study, in one pass over the different sentences of all of them."""
+    find = partial(_sentences_to_edit, settings=settings)
+    workers = settings.workers if len(studies) > _FEW_STUDIES else 1
+    found = list(ordered_map(find, studies, workers=workers, when_killed=find))
+    sentences = list(dict.fromkeys(sentence for of_study in found for sentence in of_study))
+    proposals = dict(zip(sentences, editor.edit(sentences, progress), strict=True))
+    return [{sentence: proposals[sentence] for sentence in of_study} for of_study in found]
+
+
+def _sentences_to_edit(study: StudyPlan, settings: IngestSettings) -> list[str]:
+    from cxrreport.reports.priors import prior_sentences
+
+    if not _loses_priors(study, settings):
+        return []
+    report = _with_placeholders(_sections(study), settings)
+    return [sentence for section in _EDITED_SECTIONS for sentence in prior_sentences(getattr(report, section))]
+
+
+def _sections(study: StudyPlan) -> Report:
+    return parse_report(study.report) if isinstance(study.report, str) else study.report
+
+
+def _with_placeholders(report: Report, settings: IngestSettings) -> Report:
+    return Report(**{name: edit_placeholders(text, settings.placeholders) for name, text in asdict(report).items()})
 
 
 def _loses_priors(study: StudyPlan, settings: IngestSettings) -> bool:
     return settings.priors == "all" or (settings.priors == "training" and study.split is not Split.TEST)
 
 
-def _by_rules(text: str, _: str, propose: Callable[[str], str | None] | None = None) -> tuple[str, dict[str, int]]:
+def _by_rules(text: str, proposals: Proposals | None) -> tuple[str, dict[str, int]]:
     from cxrreport.reports.priors import remove_priors  # slow to import, and not needed by decoder processes
 
-    edited = asdict(remove_priors(text, propose))
-    return edited.pop("text"), edited
+    edited = remove_priors(text, proposals)
+    counts = {name: getattr(edited, name) for name in ("sentences", "mentioned", "edited", "dropped")}
+    if proposals is not None:
+        counts |= {name: getattr(edited, name) for name in ("accepted", "unchanged", "rejected")}
+    return edited.text, counts
 
 
 def _by_function(rewriter: FunctionRewriter, text: str, name: str) -> tuple[str, dict[str, int]]:

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from cxrreport.errors import WeightsError
 from cxrreport.model.checkpoints import choose_device, fingerprint, locate
+from cxrreport.records import Progress
 from cxrreport.settings import CheckpointSettings, RewriterSettings
 
 _MORE_TOKENS = 8
@@ -60,13 +61,14 @@ class ModelEditor:
         )
         self.digest = hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
 
-    def edit(self, sentences: Sequence[str]) -> list[str]:
+    def edit(self, sentences: Sequence[str], progress: Progress) -> list[str]:
         """The first line of the answer for each sentence; sentences that were answered before are not asked again."""
         new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self._answers]
         new.sort(key=len)
         for start in range(0, len(new), self._settings.batch_size):
             batch = new[start : start + self._settings.batch_size]
             self._answers.update(zip(batch, self._answer(batch), strict=True))
+            progress(start + len(batch), len(new), "sentences")
         return [self._answers[sentence] for sentence in sentences]
 
     def _prompt(self, sentence: str) -> str:

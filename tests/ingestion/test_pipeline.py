@@ -387,7 +387,7 @@ def test_going_on_redoes_only_what_is_missing(
     read, calls = pipeline.read_study, []
 
     def stops_in_the_second_shard(item: Any, settings: IngestSettings) -> Any:
-        calls.append(item[0].study_id)
+        calls.append(item.study.study_id)
         if len(calls) == 8:
             raise KeyboardInterrupt
         return read(item, settings)

@@ -43,6 +43,10 @@ def write_model(folder: Path, *, template: str | None = None, seed: int = 0) -> 
     return folder
 
 
+def silent(_done: int, _total: int, _label: str) -> None:
+    """Ignore progress."""
+
+
 SENTENCES = ["Stable cardiomegaly .", "No new effusion . Stable small effusion .", "Stable cardiomegaly .", "effusion"]
 
 
@@ -50,11 +54,11 @@ SENTENCES = ["Stable cardiomegaly .", "No new effusion . Stable small effusion .
 def test_a_batch_gives_the_answers_of_single_sentences(tmp_path: Path, template: str | None) -> None:
     folder = write_model(tmp_path, template=template)
     given = RewriterSettings(model=str(folder), prompt="Edit : {sentence}", precision="float32", device="cpu")
-    together = ModelEditor(given).edit(SENTENCES)
+    together = ModelEditor(given).edit(SENTENCES, silent)
     alone = ModelEditor(given.model_copy(update={"batch_size": 1}))
-    assert together == [alone.edit([sentence])[0] for sentence in SENTENCES]
+    assert together == [alone.edit([sentence], silent)[0] for sentence in SENTENCES]
     assert together[0] == together[2] and all("\n" not in answer and "<eos>" not in answer for answer in together)
-    assert ModelEditor(given).edit([]) == []
+    assert ModelEditor(given).edit([], silent) == []
 
 
 def test_answers_are_bounded_and_not_asked_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,8 +71,8 @@ def test_answers_are_bounded_and_not_asked_twice(tmp_path: Path, monkeypatch: py
         return generate(**arguments)
 
     monkeypatch.setattr(editor._model, "generate", counting)
-    first = editor.edit(SENTENCES)
-    assert editor.edit(SENTENCES) == first
+    first = editor.edit(SENTENCES, silent)
+    assert editor.edit(SENTENCES, silent) == first
     assert limits == [8 + 8]
 
 
@@ -81,10 +85,10 @@ def test_memory_that_runs_out_halves_the_batch(tmp_path: Path, monkeypatch: pyte
             raise torch.OutOfMemoryError
         return generate(**arguments)
 
-    expected = editor.edit(SENTENCES)
+    expected = editor.edit(SENTENCES, silent)
     editor._answers.clear()
     monkeypatch.setattr(editor._model, "generate", small)
-    assert editor.edit(SENTENCES) == expected
+    assert editor.edit(SENTENCES, silent) == expected
 
 
 def test_the_digest_is_of_weights_tokenizer_and_prompt(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from cxrreport.records import Exclusion, Reason, Report, Split, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import is_table, read_text_table
 
+Document = Report | str
+"""A report as a layout has it: its sections, or its whole text, which is split into sections when its study is read."""
+
 UNREADABLE = Report()
 """Compared by identity: a report that exists and cannot be decoded without loss."""
 
@@ -36,7 +39,7 @@ class Source:
     patient_id: str = ""
     split: Split | None = None
     view: View | None = None
-    report: Report | None = None
+    report: Document | None = None
     covariates: Covariates | None = None
     notes: tuple[str, ...] = ()
     copies: tuple[Source, ...] = ()
@@ -50,7 +53,7 @@ class StudyRow:
         patient_id: used if neither the layout nor a header states one; may be empty.
     """
 
-    report: Report | None
+    report: Document | None
     split: Split | None
     patient_id: str = ""
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from cxrreport.dataset import id_for_message
 from cxrreport.errors import InputError
 from cxrreport.ingestion.images import is_picture, view_of
-from cxrreport.ingestion.layouts.base import Listing, Source, newest_table, require_folder
+from cxrreport.ingestion.layouts.base import Document, Listing, Source, newest_table, require_folder
 from cxrreport.ingestion.layouts.files import is_companion, is_regular, list_files
 from cxrreport.ingestion.layouts.tables import report_in_file, split_of, studies_of_table
-from cxrreport.records import Exclusion, Reason, Report, View
+from cxrreport.records import Exclusion, Reason, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import read_text_table
 
@@ -60,7 +60,7 @@ def list_images(settings: IngestSettings) -> Listing:
             found.exclude(source, Reason.NOT_DICOM, "not a file of MIMIC-CXR")
     if not on_disk:
         raise InputError(f"{root}: no images at files/pNN/pNNNNNNNN/sNNNNNNNN/*.dcm or *.jpg (layout mimic-cxr)")
-    reports: dict[str, Report | None] = {}
+    reports: dict[str, Document | None] = {}
     sources = []
     for image_id, source, study_id, patient_id, path in sorted(on_disk):
         row = splits.get(image_id, {})
@@ -97,7 +97,7 @@ def _study_path(patient_id: str, study_id: str) -> str:
     return f"files/p{patient_id[:2]}/p{patient_id}/s{study_id}"
 
 
-def _read_report(root: Path, patient_id: str, study_id: str) -> Report | None:
+def _read_report(root: Path, patient_id: str, study_id: str) -> Document | None:
     path = root / f"{_study_path(patient_id, study_id)}.txt"
     try:
         if not is_regular(path):

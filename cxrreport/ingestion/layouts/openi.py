@@ -15,6 +15,7 @@ from cxrreport.errors import InputError
 from cxrreport.ingestion.images import is_picture
 from cxrreport.ingestion.layouts.base import (
     UNREADABLE,
+    Document,
     Listing,
     Source,
     StudyRow,
@@ -46,7 +47,7 @@ def list_images(settings: IngestSettings) -> Listing:
     root = settings.input
     table = _table(root, "reports")
     by_study: dict[str, StudyRow] = {}
-    reports: dict[str, Report] = {}
+    reports: dict[str, Document] = {}
     listed: dict[str, str] = {}
     if settings.reports is None:
         reports, listed = _reports_of_table(table) if table else _reports_of_xml(root / "ecgen-radiology")
@@ -112,8 +113,8 @@ def _table(root: Path, name: str) -> Path | None:
     return next((path for path in (root / f"{name}.csv", root / f"indiana_{name}.csv") if path.is_file()), None)
 
 
-def _reports_of_table(path: Path) -> tuple[dict[str, Report], dict[str, str]]:
-    reports: dict[str, Report] = {}
+def _reports_of_table(path: Path) -> tuple[dict[str, Document], dict[str, str]]:
+    reports: dict[str, Document] = {}
     listed: dict[str, str] = {}
     for row in read_text_table(path, required=("uid", "findings", "impression")):
         number = re.sub(r"^CXR", "", row["uid"], flags=re.I)
@@ -127,9 +128,9 @@ def _reports_of_table(path: Path) -> tuple[dict[str, Report], dict[str, str]]:
     return reports, listed
 
 
-def _reports_of_xml(folder: Path) -> tuple[dict[str, Report], dict[str, str]]:
+def _reports_of_xml(folder: Path) -> tuple[dict[str, Document], dict[str, str]]:
     """The collection as published: one XML file per report, with its images as `parentImage`."""
-    reports: dict[str, Report] = {}
+    reports: dict[str, Document] = {}
     listed: dict[str, str] = {}
     for path in sorted(folder.glob("*.xml")):
         if not (path.stem.isdecimal() and is_regular(path)):

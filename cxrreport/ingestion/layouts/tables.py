@@ -7,14 +7,13 @@ from pathlib import Path
 
 from cxrreport.dataset import id_for_message
 from cxrreport.errors import InputError
-from cxrreport.ingestion.layouts.base import UNREADABLE, StudyRow
+from cxrreport.ingestion.layouts.base import UNREADABLE, Document, StudyRow
 from cxrreport.records import REPORT_SECTIONS, Report, Split
-from cxrreport.reports.sections import parse_report
 from cxrreport.storage.decoding import UnreadableTextError, decode_text, is_damaged
 from cxrreport.storage.tables import read_text_table
 
 FULL_REPORT = ("report", "text")
-"""Columns with a whole report, which is split into sections; used if no section has its own column."""
+"""Columns with a whole report; used if no section has its own column."""
 
 
 def studies_of_table(path: Path, study_id_of: Callable[[str], str] = str) -> dict[str, StudyRow]:
@@ -40,7 +39,7 @@ def studies_of_table(path: Path, study_id_of: Callable[[str], str] = str) -> dic
     return by_study
 
 
-def report_of(row: Mapping[str, str]) -> Report | None:
+def report_of(row: Mapping[str, str]) -> Document | None:
     """The report in a row, from columns of sections or from one of `FULL_REPORT`; `None` if it has neither.
 
     White space within sections is normalised. A text that was decoded with loss makes the report `UNREADABLE`.
@@ -52,17 +51,17 @@ def report_of(row: Mapping[str, str]) -> Report | None:
         return Report(**{section: " ".join(text.split()) for section, text in texts.items()})
     for column in FULL_REPORT:
         if column in row:
-            return UNREADABLE if is_damaged(row[column]) else parse_report(row[column].replace("\ufeff", ""))
+            return UNREADABLE if is_damaged(row[column]) else row[column].replace("\ufeff", "")
     return None
 
 
-def report_in_file(data: bytes) -> Report:
+def report_in_file(data: bytes) -> Document:
     """The report in a text file, `UNREADABLE` if it cannot be decoded without loss."""
     try:
         text = decode_text(data)
     except UnreadableTextError:
         return UNREADABLE
-    return UNREADABLE if is_damaged(text) else parse_report(text)
+    return UNREADABLE if is_damaged(text) else text
 
 
 def split_of(row: Mapping[str, str], where: str) -> Split | None:

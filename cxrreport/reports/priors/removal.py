@@ -12,7 +12,8 @@ certainty; no mention is left; the result is a well-formed statement. What fails
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cxrreport.reports.priors.guards import (
@@ -46,7 +47,9 @@ class Edited:
         mentioned: number of sentences with a mention: `edited` + `dropped`.
         edited: number of sentences that were changed or lost a clause.
         dropped: number of sentences that were removed.
-        proposed: number of edited sentences whose edit was proposed.
+        accepted: number of edited sentences whose proposed edit was used.
+        unchanged: number of sentences with a mention whose proposed edit is the sentence itself.
+        rejected: number of sentences with a mention whose proposed edit failed a check.
     """
 
     text: str
@@ -54,21 +57,23 @@ class Edited:
     mentioned: int = 0
     edited: int = 0
     dropped: int = 0
-    proposed: int = 0
+    accepted: int = 0
+    unchanged: int = 0
+    rejected: int = 0
 
 
 def prior_sentences(text: str) -> list[str]:
-    """The sentences of a section that mention a prior study."""
-    return [sentence for sentence in sentences(text) if mentions_prior(sentence)]
+    """The sentences of a section that mention a prior study and are short enough to be edited."""
+    return [sentence for sentence in sentences(text) if len(sentence) <= LONGEST_EDITED and mentions_prior(sentence)]
 
 
-def remove_priors(text: str, propose: Callable[[str], str | None] | None = None) -> Edited:
+def remove_priors(text: str, proposals: Mapping[str, str] | None = None) -> Edited:
     """Remove the mentions of prior studies from a section.
 
     Args:
         text: findings or impression.
-        propose: gives an edit of a sentence with a mention, for example that of a language model. It is used if it
-            passes the checks; otherwise the rules edit the sentence.
+        proposals: edits of `prior_sentences`, for example those of a language model. One that passes the checks is
+            used; otherwise the rules edit the sentence.
 
     Returns:
         The text with its sentences unchanged, edited, or dropped if no safe edit exists. A numbered list is renumbered
@@ -76,14 +81,17 @@ def remove_priors(text: str, propose: Callable[[str], str | None] | None = None)
     """
     given = sentences(text)
     kept: list[str] = []
-    mentioned = dropped = proposed = 0
+    mentioned = dropped = 0
+    outcomes: Counter[str] = Counter()
     for sentence in given:
         if not mentions_prior(sentence):
             kept.append(sentence)
             continue
         mentioned += 1
-        edited = check_proposal(sentence, propose(sentence) or "") if propose else None
-        proposed += edited is not None
+        edited = None
+        if proposals and sentence in proposals:
+            edited, outcome = check_proposal(sentence, proposals[sentence])
+            outcomes[outcome] += 1
         if edited is None:
             edited = edit_sentence(sentence)
         if edited is None:
@@ -98,24 +106,29 @@ def remove_priors(text: str, propose: Callable[[str], str | None] | None = None)
         mentioned=mentioned,
         edited=mentioned - dropped,
         dropped=dropped,
-        proposed=proposed,
+        **outcomes,
     )
 
 
-def check_proposal(sentence: str, proposal: str) -> str | None:
-    """A proposed edit of a sentence, with its number and final punctuation; `None` if a check rejects it.
+def check_proposal(sentence: str, proposal: str) -> tuple[str | None, str]:
+    """A proposed edit of a sentence, with the sentence's number and final punctuation, and the outcome of the checks.
 
     Beside the checks of the rules' own edits, words must keep their spelling, and those that stay neighbours must keep
     the punctuation between them.
+
+    Returns:
+        The edit and `accepted`, or `None` and `unchanged` or `rejected`.
     """
     number, body, mark = _parts(sentence)
     _, edit, _ = _parts(proposal)
+    if edit.lower() == body.lower():
+        return None, "unchanged"
     if not edit or mentions_prior(edit) or is_anatomy_only(edit) or not keeps_tokens(body, edit):
-        return None
+        return None, "rejected"
     if not passes(body, edit):
-        return None
+        return None, "rejected"
     edit = edit.upper() if body.isupper() else edit[0].upper() + edit[1:]
-    return f"{number}{edit}{mark if mark != ':' else '.'}"
+    return f"{number}{edit}{mark if mark != ':' else '.'}", "accepted"
 
 
 def edit_sentence(sentence: str) -> str | None:
