@@ -19,6 +19,7 @@ from cxrreport.reports.priors.vocabulary import (
     PLACES,
     STATES,
 )
+from cxrreport.reports.priors.seams import has_sound_seams
 
 LONGEST_EDITED = 500
 """Sentences with more characters are dropped instead of edited."""
@@ -101,6 +102,7 @@ def passes(before: str, after: str) -> bool:
     return (
         len(before) <= LONGEST_EDITED
         and is_well_formed(after)
+        and has_sound_seams(before, after)
         and leaves_no_bare_anatomy(before, after)
         and deletes_only_mentions(before, after)
         and keeps_assertions(before, after)

@@ -34,6 +34,7 @@ from cxrreport.reports.priors.rules import (
     remove_comparison,
     tidy,
 )
+from cxrreport.reports.priors.seams import has_sound_seams
 from cxrreport.reports.sentences import sentences
 
 
@@ -155,6 +156,8 @@ def edit_sentence(sentence: str) -> str | None:
     if body.isupper():
         result = result.upper()
     if VERB.match(result) or mentions_prior(result) or is_anatomy_only(result) or not is_well_formed(result):
+        return None
+    if not has_sound_seams(body, result):
         return None
     complete = len(kept) == len(clauses)
     if not (passes(body, result) if complete else keeps_the_present(body, result) and keeps_assertions(body, result)):

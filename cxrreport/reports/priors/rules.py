@@ -195,7 +195,7 @@ _THERE_CHANGED = re.compile(
     _FLAGS,
 )
 _PREDICATE = re.compile(
-    r"^(?P<subject>.+?),?\s+(?P<verb>is|are|has been|have been|has|have|appears?|looks?|seems?)(?:\s+to (?:be|have))?"
+    r"^(?P<subject>.+?)(?:\s+also)?,?\s+(?P<verb>is|are|has been|have been|has|have|appears?|looks?|seems?)(?:\s+to (?:be|have))?"
     rf"(?:\s+been)?\s+{ADVERB}(?P<state>{SAME}|{GROWN}|new)(?:\s+(?:to|or|and)\s+{ADVERB}(?:{GROWN}|{SAME}))?{ASPECT}"
     r"(?:\s+(?:slightly|significantly|markedly|mildly))?(?P<rest>\s*$|,?\s+(?:with|without|and|but|at|on|in)\b.*|,\s.*)$",
     _FLAGS,
@@ -215,7 +215,7 @@ _EXPLAINED = re.compile(
     _FLAGS,
 )
 _ADJECTIVE = (
-    rf"{ADVERB}(?:{SAME}|stably|persistent|persistently|persisting|continued|continuing|newly|new|"
+    rf"{ADVERB}(?:{SAME}(?:[\s-]appearing)?|stably|persistent|persistently|persisting|continued|continuing|newly|new|"
     rf"{GROWING}|improved|worsened|progressive|progressively|residual|(?:increased|decreased|reduced)"
     r"(?=\s+(?:[\w-]+\s+){0,4}(?:effusions?|pneumothora\w+|pneumomediastinum|fluid|opacity|opacities|o?edema|cardiomegaly|"
     r"consolidation|atelectasis)\b))"

@@ -58,7 +58,7 @@ STUDY = (
     rf"(?:(?:the|a|an|his|her|their|patient's|any|all|most|more|multiple|several|both|many|prior)\s+)*"
     rf"(?:{EARLIER}(?:\s+{EARLIER})*(?:\s+{KIND}){{0,6}}(?:\s+{IMAGING}(?:/{IMAGING})?)*"
     rf"|(?:(?:chest|portable|ap|pa|frontal|lateral|ct|X{{3,}})\s+){{0,3}}{IMAGING}"
-    rf"(?=\s+(?:of|from|dated|performed|obtained|done|on|earlier|yesterday|X{{3,}}|___)))"
+    rf"(?=\s+(?:of|from|dated|performed|obtained|done|on|earlier|yesterday|X{{3,}}|___)\b))"
     rf"(?:,?\s+(?:of|from|dated|performed|obtained|done|acquired|taken|on|at)(?:\s+on)?\s+{DATE}|,?\s+{DATE})*"
 )
 """A noun phrase for a prior study, with its date if there is one."""
@@ -125,7 +125,7 @@ _MENTION_WORDS = """
     marked somewhat also only much quite nearly continued some size appearance position positioning extent
     configuration number degree severity distribution location volume caliber course alignment prominence conspicuity
     standing or but which seen present noted visualized visible identified demonstrated described evident appreciated
-    shown observed imaged reported mentioned documented patient received appear appears seem seems look looks over
+    shown observed imaged reported mentioned documented patient received appear appears appearing seem seems look looks over
     during allowing for tracing amount least be january february march april may june july august september october
     november december jan feb mar apr jun jul aug sep oct nov dec gone up down approximately very
 """
