@@ -10,6 +10,7 @@ import re
 from difflib import SequenceMatcher
 
 from cxrreport.reports.priors.assertions import read_assertions
+from cxrreport.reports.priors.seams import has_sound_seams
 from cxrreport.reports.priors.vocabulary import (
     ADDED_WORDS,
     ANATOMY,
@@ -19,7 +20,6 @@ from cxrreport.reports.priors.vocabulary import (
     PLACES,
     STATES,
 )
-from cxrreport.reports.priors.seams import has_sound_seams
 
 LONGEST_EDITED = 500
 """Sentences with more characters are dropped instead of edited."""

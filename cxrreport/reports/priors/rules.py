@@ -195,8 +195,9 @@ _THERE_CHANGED = re.compile(
     _FLAGS,
 )
 _PREDICATE = re.compile(
-    r"^(?P<subject>.+?)(?:\s+also)?,?\s+(?P<verb>is|are|has been|have been|has|have|appears?|looks?|seems?)(?:\s+to (?:be|have))?"
-    rf"(?:\s+been)?\s+{ADVERB}(?P<state>{SAME}|{GROWN}|new)(?:\s+(?:to|or|and)\s+{ADVERB}(?:{GROWN}|{SAME}))?{ASPECT}"
+    r"^(?P<subject>.+?)(?:\s+also)?,?\s+(?P<verb>is|are|has been|have been|has|have|appears?|looks?|seems?)"
+    rf"(?:\s+to (?:be|have))?(?:\s+been)?\s+{ADVERB}(?P<state>{SAME}|{GROWN}|new)"
+    rf"(?:\s+(?:to|or|and)\s+{ADVERB}(?:{GROWN}|{SAME}))?{ASPECT}"
     r"(?:\s+(?:slightly|significantly|markedly|mildly))?(?P<rest>\s*$|,?\s+(?:with|without|and|but|at|on|in)\b.*|,\s.*)$",
     _FLAGS,
 )

@@ -10,27 +10,33 @@ from difflib import SequenceMatcher
 
 _TOKEN = re.compile(r"[a-z0-9_]+(?:[-/'.][a-z0-9_]+)*|[,;:()]")
 _FIRST, _LAST = "<first>", "<last>"
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _PUNCTUATION = frozenset([",", ";", ":", _LAST, ")"])
-_CONJUNCTIONS = frozenset("and or but nor".split())
-_ARTICLES = frozenset("a an the its their this these those every each both".split())
-_PREPOSITIONS = frozenset(
+_CONJUNCTIONS = _words("and or but nor")
+_ARTICLES = _words("a an the its their this these those every each both")
+_PREPOSITIONS = _words(
     "of to by from than as per with without in on at within along over under near for about into onto through "
-    "until since during between among despite via due given".split()
+    "until since during between among despite via due given"
 )
-_PLACES = frozenset("in on at within along over under near above below between through beneath behind".split())
-_COPULAS = frozenset("is are was were be been being".split())
-_VERBS = frozenset(
+_PLACES = _words("in on at within along over under near above below between through beneath behind")
+_COPULAS = _words("is are was were be been being")
+_VERBS = _words(
     "has have had may might could can should would will does do did appears appear seems seem shows show demonstrates "
-    "demonstrate reveals reveal remains remain represents represent suggests suggest reflects reflect indicates indicate "
-    "measures measure contains contain".split()
+    "demonstrate reveals reveal remains remain represents represent suggests suggest reflects reflect indicates "
+    "indicate measures measure contains contain"
 )
-_ADVERBS = frozenset(
+_ADVERBS = _words(
     "also well very more less most least quite rather somewhat likewise otherwise only too so not "
-    "slightly mildly moderately markedly significantly minimally largely mainly mostly".split()
+    "slightly mildly moderately markedly significantly minimally largely mainly mostly"
 )
-_MEASURES = frozenset(
-    "size sizes number extent degree position positions positioning appearance appearances amount severity configuration "
-    "alignment distribution volume location".split()
+_MEASURES = _words(
+    "size sizes number extent degree position positions positioning appearance appearances amount severity "
+    "configuration alignment distribution volume location"
 )
 _COMPLEMENTS = {
     "consistent": frozenset(["with"]),

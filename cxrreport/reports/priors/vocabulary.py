@@ -125,7 +125,8 @@ _MENTION_WORDS = """
     marked somewhat also only much quite nearly continued some size appearance position positioning extent
     configuration number degree severity distribution location volume caliber course alignment prominence conspicuity
     standing or but which seen present noted visualized visible identified demonstrated described evident appreciated
-    shown observed imaged reported mentioned documented patient received appear appears appearing seem seems look looks over
+    shown observed imaged reported mentioned documented patient received appear appears appearing
+    seem seems look looks over
     during allowing for tracing amount least be january february march april may june july august september october
     november december jan feb mar apr jun jul aug sep oct nov dec gone up down approximately very
 """
