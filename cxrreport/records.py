@@ -6,9 +6,10 @@ They are frozen, validated when created, and keyed by study id: lists are never 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 Progress = Callable[[int, int, str], None]
 """`progress(done, total, label)`, called repeatedly during long work."""
@@ -199,3 +200,9 @@ class Interval:
     value: float
     low: float
     high: float
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The entries that differ, with both values; `None` for a side without the entry."""
+    names = [*one, *(name for name in other if name not in one)]
+    return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}

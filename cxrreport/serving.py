@@ -171,7 +171,7 @@ class ReportModel(PythonModel):
         resampling = {name: self._card.preprocessing[name] for name in ("resize", "interpolation")}
         image = to_square(radiograph.grey, resolution=self._card.resolution, **resampling)
         report = Report(indication=_value_or_none(row.get("indication")) or "")
-        return Request(study_id=f"row {number}", image=image, report=report), radiograph.notes
+        return Request(study_id=f"row {number}", images=(image,), report=report), radiograph.notes
 
 
 def _value_or_none(value: Any) -> Any:

@@ -14,13 +14,13 @@ from typing import Any
 from cxrreport.dataset import Manifest
 from cxrreport.errors import WeightsError
 from cxrreport.evaluation.radgraph import Level, agreement, archives
-from cxrreport.evaluation.radgraph.annotator import PACKAGE_CACHE, RadGraphAnnotator
+from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 from cxrreport.evaluation.tables import choose, too_long
 from cxrreport.inference.decoding import Engine, Request
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Progress, Report, Split, Study
-from cxrreport.settings import TrainSettings, weights_folder
+from cxrreport.settings import TrainSettings
 from cxrreport.training.best_checkpoint import SCORE
 from cxrreport.training.distributed import ProcessGroup
 
@@ -57,10 +57,10 @@ class ReportValidation:
         if not first:
             return
         try:
-            root = wanted.weights or weights_folder() or PACKAGE_CACHE
-            folder = archives.locate(wanted.radgraph, root, download=wanted.download)
             cache = settings.output.absolute().parent / "annotations.sqlite"
-            self._annotator = RadGraphAnnotator(folder, cache=cache, download=wanted.download)
+            self._annotator = RadGraphAnnotator.find(
+                wanted.radgraph, wanted.weights, cache=cache, download=wanted.download
+            )
         except WeightsError as error:
             raise WeightsError(
                 f"validation.radgraph: {error}. To validate by the loss alone, set validation.radgraph to none"
@@ -98,10 +98,8 @@ class ReportValidation:
             some = studies[start : start + _AT_ONCE]
             requests = []
             for study in some:
-                image, *further = map(self._image, study.image_ids[: layout.settings.max_images])
-                requests.append(
-                    Request(study_id=study.study_id, image=image, further=tuple(further), report=study.report)
-                )
+                images = tuple(map(self._image, study.image_ids[: layout.settings.max_images]))
+                requests.append(Request(study_id=study.study_id, images=images, report=study.report))
 
             def tell(done: int, before: int = start) -> None:
                 self._progress(before + done, len(studies), "validation reports")

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError, ScoreError
 from cxrreport.evaluation import plots
-from cxrreport.evaluation.conditions import differing, of_number, read_conditions
+from cxrreport.evaluation.conditions import of_number, read_conditions
 from cxrreport.evaluation.evaluate import MAIN
 from cxrreport.evaluation.metrics.cider import cider
 from cxrreport.evaluation.results import plain
 from cxrreport.evaluation.statistics import FORMS, Measure, PatientBootstrap, holm, p_value
-from cxrreport.records import Interval, Progress
+from cxrreport.records import Interval, Progress, differing
 from cxrreport.settings import CompareSettings
 from cxrreport.storage.atomic_files import write_json
 from cxrreport.storage.old_names import current

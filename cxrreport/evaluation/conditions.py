@@ -50,9 +50,3 @@ def of_number(conditions: Mapping[str, Any], number: str, system: str) -> dict[s
             return {"metric": metric, **own, **shared, "inputs": conditions["inputs"][system]}
     known = [number for one in conditions["metrics"].values() for number in one["numbers"]]
     raise ScoreError(f"{number!r} is not among the numbers of this evaluation: {', '.join(known)}")
-
-
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The conditions that differ, with both values; `None` if a side does not state the condition."""
-    names = [*one, *(name for name in other if name not in one)]
-    return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}

@@ -15,11 +15,11 @@ from cxrreport.evaluation.analyses import analyse
 from cxrreport.evaluation.cohort import RULE, Cohort, choose_studies, scored_texts
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.radgraph import NO_ENTITIES, archives
-from cxrreport.evaluation.radgraph.annotator import PACKAGE_CACHE, RadGraphAnnotator
+from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 from cxrreport.evaluation.registry import selected_metrics
 from cxrreport.evaluation.statistics import CONFIDENCE, Measure, PatientBootstrap
 from cxrreport.records import Interval, Progress
-from cxrreport.settings import EvaluateSettings, weights_folder
+from cxrreport.settings import EvaluateSettings
 from cxrreport.storage.atomic_files import write_json
 from cxrreport.storage.output_folder import VOLATILE, output_folder
 
@@ -175,10 +175,8 @@ def evaluate(
 
 
 def _annotator(settings: EvaluateSettings) -> RadGraphAnnotator:
-    root = settings.weights or weights_folder() or PACKAGE_CACHE
-    folder = archives.locate(settings.radgraph, root, download=settings.download)
     cache = settings.annotation_cache or settings.output.absolute().parent / "annotations.sqlite"
-    return RadGraphAnnotator(folder, cache=cache, download=settings.download)
+    return RadGraphAnnotator.find(settings.radgraph, settings.weights, cache=cache, download=settings.download)
 
 
 def _pairs(

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cxrreport.dataset import hide_input_name, recorded_input
+from cxrreport.dataset import Manifest, hide_input_name, recorded_input
 from cxrreport.errors import InputError, MismatchError
 from cxrreport.inference.backends import load_model
 from cxrreport.inference.decoding.memory import release_unused_memory
@@ -25,9 +25,6 @@ from cxrreport.settings import GenerateSettings
 from cxrreport.storage.job_arrays import part_folder, parts_of, remove_parts
 from cxrreport.storage.output_folder import OutputFolder, output_folder
 from cxrreport.versions import installed
-
-if TYPE_CHECKING:
-    from cxrreport.dataset import Manifest
 
 PHANTOMS_ONLY = (
     "This model has only seen phantoms, which are drawings made by this project. Its reports on real radiographs are "

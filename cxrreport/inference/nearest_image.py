@@ -11,12 +11,12 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from cxrreport.dataset import Manifest
 from cxrreport.errors import InputError
 from cxrreport.inference.shards import Row
 from cxrreport.inference.worker import ShardTask, ShardWorker, Unwritten
@@ -25,9 +25,6 @@ from cxrreport.model.prompt import PromptLayout, pixel_values
 from cxrreport.records import Prediction, Progress, Split, Study
 from cxrreport.settings import GenerateSettings
 from cxrreport.storage.atomic_files import atomic_path
-
-if TYPE_CHECKING:
-    from cxrreport.dataset import Manifest
 
 CHUNK = 1024
 """Training images per file of features; an interruption loses at most one file."""

@@ -9,20 +9,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cxrreport.dataset import Manifest
 from cxrreport.inference.mix_prompts import draw_boxes
 from cxrreport.inference.shards import Row, row_to_json
 from cxrreport.inference.worker import resize_method
 from cxrreport.records import Exclusion, Prediction
 from cxrreport.storage.atomic_files import atomic_path
 from cxrreport.storage.parquet import table_from_rows
-
-if TYPE_CHECKING:
-    from cxrreport.dataset import Manifest
 
 _BOX = pa.struct([("label", pa.string()), *((edge, pa.float64()) for edge in ("top", "left", "bottom", "right"))])
 

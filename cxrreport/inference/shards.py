@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrreport.errors import OutputError
-from cxrreport.records import Box, Exclusion, Prediction, Reason
+from cxrreport.records import Box, Exclusion, Prediction, Reason, differing
 from cxrreport.storage.atomic_files import atomic_path, write_json
 
 _LOG = logging.getLogger(__name__)
@@ -56,8 +56,7 @@ class Shards:
             raise OutputError(f"{file}: cannot be read as JSON; use a new output folder") from error
         else:
             if found != wanted:
-                known = found if isinstance(found, dict) else {}
-                changed = sorted(name for name in {*wanted, *known} if known.get(name) != wanted.get(name))
+                changed = sorted(differing(found, wanted)) if isinstance(found, dict) else ["all"]
                 raise OutputError(
                     f"{folder}: holds predictions from other inputs ({', '.join(changed)} changed since); "
                     "use a new output folder"

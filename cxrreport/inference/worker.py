@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from cxrreport.dataset import Manifest
 from cxrreport.errors import InputError, RefusedImage
 from cxrreport.inference.baselines import other_patients
 from cxrreport.inference.decoding import Engine, Generated, Request
@@ -20,9 +20,6 @@ from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Exclusion, Prediction, Reason, Split, Study
 from cxrreport.settings import GenerateSettings
-
-if TYPE_CHECKING:
-    from cxrreport.dataset import Manifest
 
 Images = tuple[npt.NDArray[np.uint8], ...]
 """The images of one study, uint8[R, R] each."""
@@ -111,7 +108,7 @@ class ShardWorker:
     def _predictions(self, inputs: Sequence[Unwritten], done: Callable[[int], None]) -> list[Prediction]:
         """The predictions of every study, one per prompt, in their order."""
         requests = [
-            Request(study_id=study.study_id, image=images[0], further=images[1:], report=study.report, prompt=prompt)
+            Request(study_id=study.study_id, images=images, report=study.report, prompt=prompt)
             for study, _, images in inputs
             for prompt in self._prompts
         ]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cxrreport.errors import MismatchError, WeightsError
 from cxrreport.model.catalogue import hub_name
+from cxrreport.records import differing
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings
 from cxrreport.storage.atomic_files import atomic_path, write_json
 
@@ -86,14 +87,8 @@ class AdapterCard(BaseModel):
             MismatchError: they were prepared differently; the message names the fields.
         """
         given = {**preprocessing, "resolution": resolution}
-        needed = {**self.preprocessing, "resolution": self.resolution}
-        differing = [
-            f"{name} was {needed.get(name)!r} in training and is {given.get(name)!r}"
-            for name in sorted(needed.keys() | given.keys())
-            if needed.get(name) != given.get(name)
-        ]
-        if differing:
-            raise MismatchError(f"adapter and images do not belong together: {'; '.join(differing)}; ingest again")
+        if found := _changes({**self.preprocessing, "resolution": self.resolution}, given):
+            raise MismatchError(f"adapter and images do not belong together: {found}; ingest again")
 
     def check_prompt(self, prompt: PromptSettings) -> None:
         """Compare a prompt with that of the training.
@@ -101,13 +96,14 @@ class AdapterCard(BaseModel):
         Raises:
             MismatchError: they differ; the message names the fields.
         """
-        differing = [
-            f"{name} was {value!r} in training and is {getattr(prompt, name)!r}"
-            for name, value in self.prompt
-            if value != getattr(prompt, name)
-        ]
-        if differing:
-            raise MismatchError(f"prompt: {'; '.join(differing)}; omit prompt to use the adapter's")
+        if found := _changes(dict(self.prompt), dict(prompt)):
+            raise MismatchError(f"prompt: {found}; omit prompt to use the adapter's")
+
+
+def _changes(trained: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """What differs from the training, for a message; empty if nothing does."""
+    changed = sorted(differing(trained, given).items())
+    return "; ".join(f"{name} was {was!r} in training and is {now!r}" for name, (was, now) in changed)
 
 
 def model_card(card: AdapterCard) -> str:

@@ -16,11 +16,12 @@ import pytest
 from cxrreport.demo.findings import sample_findings
 from cxrreport.demo.grammar import write_report
 from cxrreport.errors import InputError, OutputError, ScoreError, SettingsError, WeightsError
-from cxrreport.evaluation.conditions import differing, of_number
+from cxrreport.evaluation.conditions import of_number
 from cxrreport.evaluation.evaluate import Evaluation, evaluate
 from cxrreport.evaluation.metrics import Metric, Pairs, finding_scorer, metric
 from cxrreport.evaluation.results import plain
 from cxrreport.evaluation.statistics import mean
+from cxrreport.records import differing
 from cxrreport.review import read_evaluation
 from cxrreport.settings import EvaluateSettings
 

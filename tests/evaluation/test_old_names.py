@@ -13,8 +13,9 @@ import pytest
 
 from cxrreport import runs
 from cxrreport.evaluation.compare import compare
-from cxrreport.evaluation.conditions import differing, of_number, read_conditions
+from cxrreport.evaluation.conditions import of_number, read_conditions
 from cxrreport.evaluation.evaluate import evaluate
+from cxrreport.records import differing
 from cxrreport.review import read_evaluation
 from cxrreport.settings import CompareSettings, EvaluateSettings
 from cxrreport.storage.old_names import current

@@ -24,7 +24,9 @@ NEW = 24
 
 @pytest.fixture(scope="module")
 def requests(studies_and_images) -> list[Request]:
-    return [Request(study_id=study.study_id, image=image, report=study.report) for study, image in studies_and_images]
+    return [
+        Request(study_id=study.study_id, images=(image,), report=study.report) for study, image in studies_and_images
+    ]
 
 
 def engine(loaded: LoadedModel, layout: PromptLayout, *, batch_size: int = 5, new: int = NEW) -> Engine:
@@ -55,7 +57,7 @@ def test_a_batch_equals_one_by_one(loaded, layout, requests, batched) -> None:
 def test_tokens_equal_those_of_transformers(loaded, layout, requests, batched) -> None:
     suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
     for request, ours in zip(requests, batched, strict=True):
-        batch = generation_batch(layout, [request.report], [request.image])
+        batch = generation_batch(layout, [request.report], [request.images[0]])
         theirs = loaded.model.generate(
             **batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1, suppress_tokens=suppressed
         )
@@ -64,10 +66,10 @@ def test_tokens_equal_those_of_transformers(loaded, layout, requests, batched) -
 
 
 def test_several_images_of_a_study_equal_transformers(loaded, layout, requests) -> None:
-    images = [request.image for request in requests]
-    three = dataclasses.replace(requests[0], further=(images[1], images[2]))
-    turned = dataclasses.replace(requests[0], image=images[2], further=(images[1], images[0]))
-    pair = dataclasses.replace(requests[1], further=(images[3],))
+    images = [request.images[0] for request in requests]
+    three = dataclasses.replace(requests[0], images=(images[0], images[1], images[2]))
+    turned = dataclasses.replace(requests[0], images=(images[2], images[1], images[0]))
+    pair = dataclasses.replace(requests[1], images=(images[1], images[3]))
     given = [three, requests[0], turned, pair]
     together = engine(loaded, layout, batch_size=3).generate(given)
     suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
@@ -101,7 +103,7 @@ def test_logprobs_equal_those_of_one_forward_pass(loaded, layout, requests, batc
                 token_type_ids=types,
                 attention_mask=mask,
                 position_ids=positions(mask),
-                pixel_values=pixel_values([request.image]),
+                pixel_values=pixel_values([request.images[0]]),
             ).logits[0, prompt["input_ids"].shape[1] - 1 : -1]
         logits[:, suppressed] = -torch.inf
         expected = logits.log_softmax(-1).gather(1, suffix[0, :, None])[:, 0]
@@ -114,7 +116,7 @@ def test_ids_past_the_text_are_never_written(loaded, layout, requests, batched) 
     allowed = set(range(layout.first_special_id)) - {layout.pad_id, layout.bos_id}
     assert {token for one in batched for token in one.ids} <= allowed
     # They would be, if nothing were done: their rows of the table are the largest.
-    batch = generation_batch(layout, [requests[0].report], [requests[0].image])
+    batch = generation_batch(layout, [requests[0].report], [requests[0].images[0]])
     free = loaded.model.generate(**batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1)
     assert set(free[0, batch["input_ids"].shape[1] :].tolist()) - allowed
 
@@ -131,7 +133,7 @@ def test_the_image_and_the_indication_count(loaded, layout, requests) -> None:
     from cxrreport.records import Report
 
     first = requests[0]
-    other_image = dataclasses.replace(first, image=requests[1].image)
+    other_image = dataclasses.replace(first, images=requests[1].images)
     other_text = dataclasses.replace(first, report=Report(indication="chest pain fever"))
     written = engine(loaded, layout).generate([first, other_image, other_text, first])
     assert written[0].ids == written[3].ids
@@ -147,7 +149,7 @@ def test_equal_images_are_encoded_once(loaded, layout, requests, monkeypatch) ->
         return encode(self, pixel_values, **kwargs)
 
     monkeypatch.setattr(type(loaded.model), "get_image_features", counting)
-    same = [dataclasses.replace(request, image=requests[0].image) for request in requests]
+    same = [dataclasses.replace(request, images=requests[0].images) for request in requests]
     engine(loaded, layout, batch_size=3).generate(same)
     assert seen == [1]
     seen.clear()
@@ -240,7 +242,7 @@ def test_beam_search_equals_that_of_transformers(loaded, layout, requests, batch
     found = one.generate(some)
     suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
     for request, ours in zip(some, found, strict=True):
-        batch = generation_batch(layout, [request.report], [request.image])
+        batch = generation_batch(layout, [request.report], [request.images[0]])
         theirs = loaded.model.generate(
             **batch,
             num_beams=3,
@@ -346,7 +348,7 @@ def test_a_request_may_have_a_limit_of_its_own(loaded, layout, requests, batched
 def test_digests_are_those_of_the_manifest(batched, requests) -> None:
     import hashlib
 
-    assert batched[0].image_sha256 == (hashlib.sha256(requests[0].image.tobytes()).hexdigest(),)
+    assert batched[0].image_sha256 == (hashlib.sha256(requests[0].images[0].tobytes()).hexdigest(),)
 
 
 class Crowded:
@@ -413,7 +415,7 @@ def test_output_that_is_not_finite_is_an_error(loaded, layout, requests) -> None
 
 @pytest.mark.parametrize("image", [np.zeros((28, 28), np.uint8), np.zeros((56, 56), np.float32)])
 def test_a_wrong_image_is_named(loaded, layout, requests, image) -> None:
-    wrong = dataclasses.replace(requests[2], image=image)
+    wrong = dataclasses.replace(requests[2], images=(image,))
     with pytest.raises(InferenceError, match=r"study s002: the image is .* takes uint8"):
         engine(loaded, layout).generate([requests[0], wrong])
 
@@ -438,7 +440,7 @@ def test_a_long_answer_equals_that_of_transformers(loaded, layout, requests) -> 
     one = max(engine(loaded, layout, new=150).generate(requests), key=lambda generated: generated.tokens)
     assert one.tokens == 150
     request = next(request for request in requests if request.study_id == one.study_id)
-    batch = generation_batch(layout, [request.report], [request.image])
+    batch = generation_batch(layout, [request.report], [request.images[0]])
     suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
     theirs = loaded.model.generate(
         **batch, do_sample=False, max_new_tokens=150, eos_token_id=1, suppress_tokens=suppressed
@@ -450,7 +452,7 @@ def test_an_adapted_model_runs_and_differs(layout, requests, batched, fresh_load
     adapted, _ = with_adapter(fresh_loaded.model, std=0.3, rank=2, alpha=32)
     written = engine(dataclasses.replace(fresh_loaded, model=adapted), layout).generate(requests)
     assert [one.ids for one in written] != [one.ids for one in batched]
-    batch = generation_batch(layout, [requests[0].report], [requests[0].image])
+    batch = generation_batch(layout, [requests[0].report], [requests[0].images[0]])
     suppressed = layout.suppressed(adapted.get_input_embeddings().weight.shape[0])
     theirs = adapted.generate(**batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1, suppress_tokens=suppressed)
     assert tuple(theirs[0, batch["input_ids"].shape[1] :].tolist()) == written[0].ids
@@ -467,7 +469,7 @@ def test_tokens_equal_those_of_transformers_in_other_ways_to_run(checkpoint_fold
     written = engine(loaded, layout, batch_size=1).generate(requests[:5])
     suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
     for request, ours in zip(requests[:5], written, strict=True):
-        batch = generation_batch(layout, [request.report], [request.image])
+        batch = generation_batch(layout, [request.report], [request.images[0]])
         theirs = loaded.model.generate(
             **batch, do_sample=False, max_new_tokens=NEW, eos_token_id=1, suppress_tokens=suppressed
         )

@@ -44,7 +44,7 @@ def written(loaded: LoadedModel, requests: list[Request], batch_size: int, token
 @pytest.mark.parametrize("batch_size", [3, 20])
 def test_texts_of_any_batch_are_those_of_torch(loaded, random_model, studies_and_images, batch_size: int) -> None:
     requests = [
-        Request(study_id=study.study_id, image=image, report=study.report) for study, image in studies_and_images
+        Request(study_id=study.study_id, images=(image,), report=study.report) for study, image in studies_and_images
     ]
     ours = written(random_model[0], requests, batch_size)
     assert ours == written(loaded, requests, batch_size)
@@ -58,7 +58,7 @@ def test_texts_of_the_tiny_model_are_those_of_torch(tmp_path: Path) -> None:
     requests = [
         Request(
             study_id=str(number),
-            image=(255 * draw(sample_anatomy(draws), findings, 224, 224, seed=number).grey).astype(np.uint8),
+            images=((255 * draw(sample_anatomy(draws), findings, 224, 224, seed=number).grey).astype(np.uint8),),
             report=Report(indication="cough" if number % 2 else ""),
         )
         for number, findings in enumerate(shown)
@@ -97,7 +97,7 @@ def test_eight_bits_are_small_near_and_silent(
     assert weights.stat().st_size < 4 * numbers / 2
     assert capsys.readouterr().out == ""
     study, image = studies_and_images[0]
-    request = [Request(study_id=study.study_id, image=image, report=study.report)]
+    request = [Request(study_id=study.study_id, images=(image,), report=study.report)]
     (eight,), (full,) = written(small, request, 1, 1), written(loaded, request, 1, 1)
     assert abs(eight[2] - full[2]) < 0.5
 

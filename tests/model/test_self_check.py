@@ -33,7 +33,7 @@ REPORTS = [Report(indication="cough and fever"), Report(), Report(indication="ch
 def texts(loaded: LoadedModel, decoding: Decoding | None = None) -> list[tuple[int, ...]]:
     layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
     requests = [
-        Request(study_id=f"s{number}", image=image, report=report)
+        Request(study_id=f"s{number}", images=(image,), report=report)
         for number, (image, report) in enumerate(zip(IMAGES, REPORTS, strict=True))
     ]
     engine = Engine(loaded, layout, batch_size=2, max_new_tokens=8, decoding=decoding)

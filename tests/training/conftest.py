@@ -72,7 +72,7 @@ class Reports:
 
         def write(studies: Sequence[Study]) -> list[list[float]]:
             requests = [
-                Request(study_id=study.study_id, image=manifest.image(study.image_ids[0]), report=study.report)
+                Request(study_id=study.study_id, images=(manifest.image(study.image_ids[0]),), report=study.report)
                 for study in studies
             ]
             engine = Engine(loaded, layout, batch_size=2, max_new_tokens=6)

@@ -12,18 +12,19 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 
 from cxrreport.errors import SettingsError, WeightsError
 from cxrreport.evaluation.radgraph import compat
 from cxrreport.evaluation.radgraph.annotation_cache import AnnotationCache, Graph
-from cxrreport.evaluation.radgraph.archives import Archive, package_version, read
+from cxrreport.evaluation.radgraph.archives import Archive, locate, package_version, read
 from cxrreport.evaluation.radgraph.batched_model import BatchedModel, batches, span_table
 from cxrreport.evaluation.radgraph.compat import PACKAGE_CACHE
 from cxrreport.evaluation.radgraph.graph import Annotation, Entity
 from cxrreport.records import Progress
+from cxrreport.settings import weights_folder
 
 __all__ = ["PACKAGE_CACHE", "RadGraphAnnotator"]
 
@@ -69,6 +70,22 @@ class RadGraphAnnotator:
         self._max_span_width: int = self.archive.config["dataset_reader"]["max_span_width"]
         maker = json.dumps([self.archive.fingerprint, self.archive.model_type, package_version(), self.device.type])
         self._cache = AnnotationCache(cache, maker) if cache is not None else None
+
+    @classmethod
+    def find(cls, name: str, root: Path | None, *, cache: Path, download: bool) -> Self:
+        """The annotator of an archive by its name in the settings.
+
+        Args:
+            name: as for `archives.locate`.
+            root: folder of the models; `None` for `CXRREPORT_WEIGHTS`, or else the cache of the radgraph package.
+            cache: SQLite file for annotations.
+            download: download a missing archive, configuration or tokenizer from the hub.
+
+        Raises:
+            WeightsError: as `archives.locate` and `RadGraphAnnotator`.
+        """
+        folder = locate(name, root or weights_folder() or PACKAGE_CACHE, download=download)
+        return cls(folder, cache=cache, download=download)
 
     def _load(self) -> tuple[Any, Any]:
         folder = self.archive.folder

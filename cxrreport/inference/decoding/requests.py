@@ -20,24 +20,18 @@ class Request:
 
     Args:
         study_id: for messages, and for the random numbers of sampling.
-        image: uint8[R, R], R the resolution of the checkpoint.
+        images: uint8[R, R] each, R the resolution of the checkpoint, in the order in which the model reads them; one,
+            or several of a study for models that take several at once.
         report: its indication goes into the prefix if there is no `prompt`; its sections are not read.
-        further: more images of the study, like `image`, for models that take several at once.
         prompt: prompt that replaces the layout's instruction; `None` for a report.
         max_new_tokens: limit of this text, EOS included; the engine's limit also applies.
     """
 
     study_id: str
-    image: npt.NDArray[np.uint8]
+    images: tuple[npt.NDArray[np.uint8], ...]
     report: Report
-    further: tuple[npt.NDArray[np.uint8], ...] = ()
     prompt: Prompt | None = None
     max_new_tokens: int | None = None
-
-    @property
-    def images(self) -> tuple[npt.NDArray[np.uint8], ...]:
-        """All images, in the order in which the model reads them."""
-        return (self.image, *self.further)
 
     @property
     def locations(self) -> bool:
