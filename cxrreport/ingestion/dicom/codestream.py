@@ -94,11 +94,17 @@ def _size_of_jpeg_2000(data: bytes, start: int) -> tuple[int, int, int] | None:
 
 
 def _size_of_jpeg(data: bytes) -> tuple[int, int, int] | None:
+    position = _frame_header(data)
+    return None if position is None else struct.unpack(">2HB", data[position + 5 : position + 10])
+
+
+def _frame_header(data: bytes) -> int | None:
+    """Where the frame header (SOF) of a JPEG or JPEG-LS codestream begins."""
     position = 2
     while position + 10 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker in _FRAME_HEADERS:
-            return struct.unpack(">2HB", data[position + 5 : position + 10])
+            return position
         if marker == 0xFF:  # a fill byte
             position += 1
         elif marker in _WITHOUT_LENGTH:
@@ -106,3 +112,16 @@ def _size_of_jpeg(data: bytes) -> tuple[int, int, int] | None:
         else:
             position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return None
+
+
+def sample_format(data: bytes) -> tuple[int, bool] | None:
+    """Bits per sample, and whether samples have a sign, that a codestream with a `frame_size` declares.
+
+    JPEG and JPEG-LS have no sign; of JPEG 2000 (ITU-T T.800 A.5.1) the first component counts.
+    """
+    if data.startswith((_JP2_START, _J2K_START)):
+        start = _codestream_box(data) if data.startswith(_JP2_START) else 0
+        declared = data[start + 42] if len(data) > start + 42 else 0xFF
+        return (declared & 0x7F) + 1, bool(declared & 0x80)
+    position = _frame_header(data)
+    return None if position is None else (data[position + 4], False)

@@ -37,8 +37,8 @@ def grey_scale(dataset: Dataset, choice: int | str = 0) -> tuple[GreyScale, tupl
         return GreyScale(bits_stored=8 if photometric == "PALETTE COLOR" else allocated), ()
     signed = whole(dataset, "PixelRepresentation") == 1
     modality_lut, slope, intercept = None, 1.0, 0.0
-    if dataset.get("ModalityLUTSequence"):
-        modality_lut = _table_of_item(dataset.ModalityLUTSequence[0], dataset, "ModalityLUTSequence", signed=signed)
+    if items := _items(dataset, "ModalityLUTSequence"):
+        modality_lut = _table_of_item(items[0], dataset, "ModalityLUTSequence", signed=signed)
     elif "RescaleSlope" in dataset or "RescaleIntercept" in dataset:
         slope = _rescale(dataset, "RescaleSlope", 1.0)
         intercept = _rescale(dataset, "RescaleIntercept", 0.0)
@@ -78,7 +78,7 @@ def _voi(
     dataset: Dataset, choice: int | str, *, signed_input: bool
 ) -> tuple[Window | None, LookupTable | None, list[str]]:
     """Window and VOI LUT; a LUT goes first where both are there, unless a window was chosen by its explanation."""
-    tables = list(dataset.get("VOILUTSequence") or ())
+    tables = _items(dataset, "VOILUTSequence")
     has_window = any(dataset.get(keyword) not in (None, "") for keyword in ("WindowCenter", "WindowWidth"))
     of_tables = [text(item, "LUTExplanation").casefold() for item in tables]
     of_windows = [each.casefold() for each in texts(dataset, "WindowCenterWidthExplanation")]
@@ -119,6 +119,11 @@ def _window(dataset: Dataset, index: int) -> tuple[Window | None, list[str]]:
         return Window(centers[index], widths[index], function), notes
     except (IndexError, ValueError):
         return None, [*notes, "window-invalid"]
+
+
+def _items(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence of lookup tables; one with neither descriptor nor data is absent, not broken."""
+    return [item for item in dataset.get(keyword) or () if item.get("LUTDescriptor") or item.get("LUTData")]
 
 
 def _table_of_item(item: Dataset, dataset: Dataset, keyword: str, *, signed: bool) -> LookupTable:

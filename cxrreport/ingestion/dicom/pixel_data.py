@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
@@ -23,10 +25,12 @@ from pydicom.uid import (
 )
 
 from cxrreport.errors import PixelError, RefusedImage
-from cxrreport.ingestion.dicom.codestream import frame_size, longest_rle_segment
+from cxrreport.ingestion.dicom.codestream import frame_size, longest_rle_segment, sample_format
 from cxrreport.ingestion.dicom.colour import PALETTE, grey_of_palette
 from cxrreport.ingestion.dicom.decoder_process import DecoderProcess
 from cxrreport.ingestion.dicom.elements import text, translated, whole
+from cxrreport.ingestion.dicom.fragments import first_frame
+from cxrreport.ingestion.dicom.sample_values import stored_values
 from cxrreport.ingestion.images.greyscale import luminance
 from cxrreport.records import Reason
 
@@ -131,11 +135,32 @@ def _without_unused_bits(pixels: NDArray[np.integer], allocated: int, stored: in
 
 
 def _decode_encapsulated(dataset: Dataset, syntax: UID, plugins: Sequence[str], name: str) -> NDArray[np.integer]:
+    frame = first_frame(dataset.PixelData, dataset.NumberOfFrames, _extended_offsets(dataset))
+    allocated, stored, signed = int(dataset.BitsAllocated), int(dataset.BitsStored), dataset.PixelRepresentation == 1
+    if syntax == RLELossless:
+        _check_rle(frame, dataset)
+        return _without_unused_bits(_decode_frame(frame, dataset, syntax, plugins, name), allocated, stored)
+    _check_codestream(frame, dataset)
+    precision, has_sign = sample_format(frame) or (0, False)
+    if not 1 <= precision <= 32:
+        raise PixelError(Reason.BAD_PIXELS, f"the codestream has {precision} bits per sample")
+    # Decoders get the depth of the codestream: where the header says less, they would wrap or refuse.
+    dataset.BitsStored, dataset.PixelRepresentation = precision, int(has_sign)
+    dataset.BitsAllocated = 8 if precision <= 8 else 16 if precision <= 16 else 32
+    samples = _decode_frame(frame, dataset, syntax, plugins, name)
+    return stored_values(samples, precision, bits_stored=stored, signed=signed)
+
+
+def _extended_offsets(dataset: Dataset) -> tuple[int, ...]:
+    table = dataset.get("ExtendedOffsetTable") or b""
+    return struct.unpack(f"<{len(table) // 8}Q", table[: len(table) // 8 * 8])
+
+
+def _decode_frame(
+    frame: bytes, dataset: Dataset, syntax: UID, plugins: Sequence[str], name: str
+) -> NDArray[np.integer]:
     """Try the installed decoders in turn: each refuses some variants of what its transfer syntax allows."""
-    frame = get_frame(dataset.PixelData, 0, number_of_frames=dataset.NumberOfFrames)
-    check_size = _check_rle if syntax == RLELossless else _check_codestream
-    check_size(frame, dataset)
-    data = encapsulate([frame]) if dataset.NumberOfFrames > 1 else dataset.PixelData
+    data = encapsulate([frame], has_bot=False)
     options = {
         "rows": int(dataset.Rows),
         "columns": int(dataset.Columns),
@@ -181,7 +206,7 @@ def decode_encapsulated(syntax: str, plugin: str, data: bytes, options: dict[str
         syntax: UID of the transfer syntax.
         plugin: name of the decoder in pydicom.
         data: the value of PixelData.
-        options: pydicom's `DecodeOptions`.
+        options: pydicom's `DecodeOptions`, with depth and sign of the codestream.
 
     Returns:
         integer[rows, columns], for colours their luminance.
@@ -190,7 +215,7 @@ def decode_encapsulated(syntax: str, plugin: str, data: bytes, options: dict[str
         Exception: of any type, as decoders raise it.
     """
     pixels: NDArray[np.integer]
-    if syntax == JPEGExtended12Bit and plugin == "gdcm" and options["bits_stored"] > 8:
+    if syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) and plugin == "gdcm" and options["bits_stored"] > 8:
         from cxrreport.ingestion.dicom.gdcm_extended import (
             decode_extended,  # not loaded where it would take the process down
         )
