@@ -61,7 +61,7 @@ def _begins_frame(fragment: bytes) -> bool:
     if len(fragment) < 64:
         return False
     segments, first = struct.unpack_from("<2I", fragment)
-    return 1 <= segments <= 15 and first == 64  # the header of RLE, PS3.5 G.5
+    return bool(1 <= segments <= 15 and first == 64)  # the header of RLE, PS3.5 G.5
 
 
 def _fragments_of_first(items: list[tuple[int, bytes]], frames: int, table: list[int]) -> int:

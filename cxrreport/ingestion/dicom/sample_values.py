@@ -27,7 +27,7 @@ def stored_values(
     least, most = int(samples.min()), int(samples.max())
     has_sign = samples.dtype.kind == "i"
     if signed != has_sign:
-        wide = samples.astype(np.int64)
+        wide: NDArray[np.integer] = samples.astype(np.int64)
         if signed:
             sign_bit = 1 << ((bits_stored if most < 1 << bits_stored < 1 << precision else precision) - 1)
             wide = (wide ^ sign_bit) - sign_bit
