@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from cxrreport.dataset.covariates import COVARIATES, Covariates, reduce_covariates
 from cxrreport.dataset.pseudonyms import (
+    HIDDEN_INPUT,
     Pseudonyms,
     hide_identifiers,
     hide_input_name,
     id_for_message,
+    key_version,
     path_for_message,
     recorded_input,
 )
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COVARIATES",
     "EXCLUSION_LOG",
+    "HIDDEN_INPUT",
     "IMAGES",
     "MANIFEST",
     "Covariates",
@@ -45,6 +48,7 @@ __all__ = [
     "hide_identifiers",
     "hide_input_name",
     "id_for_message",
+    "key_version",
     "path_for_message",
     "recorded_input",
     "reduce_covariates",

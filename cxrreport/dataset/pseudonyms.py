@@ -1,8 +1,9 @@
 """Pseudonyms: keyed hashes that replace ids and the names of files and folders.
 
-A pseudonym is the HMAC-SHA256 (RFC 2104) of the kind of the id and the id, with a key that the user keeps. The same key
-gives the same pseudonyms in every run and data set; without it a guess cannot be tested. With the key and the original
-id, a row can be found again (`cxrreport.dataset.Pseudonyms`); no table of pairs is written.
+A pseudonym is the HMAC-SHA256 (RFC 2104) of the kind of the id and the id, with a key that comes from a file that the
+user keeps (`pseudonym_key`). The same file gives the same pseudonyms in every run and data set; without it a guess
+cannot be tested. With the file and the original id, a row can be found again (`cxrreport.dataset.Pseudonyms`); no table
+of pairs is written.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-from cxrreport.errors import InputError, SettingsError
+from cxrreport.dataset.pseudonym_key import CURRENT, read_key
+from cxrreport.errors import InputError
+from cxrreport.storage.output_folder import read_state
 
-SHORTEST_KEY = 16
-"""Length in bytes."""
 _DIGITS = 32  # 128 bits: the probability of a collision among 10^12 ids is 10^-15
 _PATH_DIGITS = 12
 _SUFFIXES = frozenset({".dcm", ".png", ".jpg", ".jpeg", ".csv", ".parquet", ".txt", ".xml", ".gz"})
@@ -30,24 +31,17 @@ class Pseudonyms:
     """Pseudonyms for one key; created with `from_file`."""
 
     key: bytes
+    check: str = ""
+    """Tells keys and versions apart. It is recorded in output folders, and stays on the machine."""
 
     @classmethod
-    def from_file(cls, path: Path) -> Self:
-        """Read the key: all bytes of the file without surrounding white space.
+    def from_file(cls, path: Path, version: int = CURRENT) -> Self:
+        """Read a key file.
 
         Raises:
-            SettingsError: the file cannot be read, or is too short for a key.
+            SettingsError: as `pseudonym_key.read_key`.
         """
-        try:
-            key = path.read_bytes().strip()
-        except OSError as error:
-            raise SettingsError(f"pseudonymize: the key file {path} cannot be read ({error.strerror})") from error
-        if len(key) < SHORTEST_KEY:
-            raise SettingsError(
-                f"pseudonymize: the key file {path} holds {len(key)} bytes, but {SHORTEST_KEY} are needed; create "
-                "one with: head -c 32 /dev/urandom | base64 > KEYFILE"
-            )
-        return cls(key)
+        return cls(*read_key(path, version))
 
     def __repr__(self) -> str:
         return "Pseudonyms(...)"
@@ -70,14 +64,12 @@ class Pseudonyms:
         hashed = [self._digest("path", part)[:_PATH_DIGITS] for part in parts]
         return "/".join(hashed) + (suffix if suffix in _SUFFIXES else "")
 
-    @property
-    def check(self) -> str:
-        """Short hash that identifies the key without revealing it."""
-        return self._digest("key", "check")[:8]
-
     def _digest(self, kind: str, value: str) -> str:
         return hmac.new(self.key, f"{kind}\0{value}".encode(errors="surrogatepass"), hashlib.sha256).hexdigest()
 
+
+HIDDEN_INPUT = dict.fromkeys(("input", "reports", "pseudonymize"), "hidden")
+"""What MLflow stores as the settings of `recorded_input`."""
 
 _ACTIVE: ContextVar[Pseudonyms | None] = ContextVar("pseudonyms", default=None)
 
@@ -123,19 +115,39 @@ def hide_input_name(settings: Any) -> Iterator[None]:
         raise InputError(message) from None
 
 
-def recorded_input(settings: Any) -> dict[str, Any]:
-    """Return pseudonymised values of the settings that name the input or the key, for state files and MLflow.
+def key_version(settings: Any, folder: Path, command: str) -> int:
+    """Return the version of the pseudonyms of an output folder: that of `settings` if it is new.
+
+    Args:
+        settings: settings with `pseudonym_version`.
+        folder: the output folder.
+        command: the command that writes it.
+
+    Raises:
+        OutputError: the folder holds a state file that cannot be read.
+    """
+    record = read_state(folder, command) or {"settings": {}}
+    if str(record["settings"].get("pseudonymize")).startswith("key "):
+        return 1
+    return int(settings.pseudonym_version)
+
+
+def recorded_input(settings: Any, version: int) -> dict[str, Any]:
+    """Return pseudonymised values of the settings that name the input or the key, for state files.
+
+    They depend on the key, so MLflow gets `HIDDEN_INPUT` instead.
 
     Args:
         settings: settings with `input` and `pseudonymize`.
+        version: of the pseudonyms.
 
     Returns:
         New values by field name; empty without pseudonymisation.
     """
     if settings.pseudonymize is None:
         return {}
-    pseudonyms = Pseudonyms.from_file(settings.pseudonymize)
+    pseudonyms = Pseudonyms.from_file(settings.pseudonymize, version)
     hidden: dict[str, Any] = {"input": pseudonyms.path(settings.input.resolve().as_posix())}
     if getattr(settings, "reports", None) is not None:
         hidden["reports"] = pseudonyms.path(settings.reports.resolve().as_posix())
-    return hidden | {"pseudonymize": f"key {pseudonyms.check}"}
+    return hidden | {"pseudonymize": pseudonyms.check}

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from cxrreport.dataset import Manifest, hide_input_name, recorded_input
+from cxrreport.dataset import Manifest, hide_input_name, key_version, recorded_input
 from cxrreport.errors import InputError, MismatchError
 from cxrreport.inference.backends import load_model
 from cxrreport.inference.decoding.memory import release_unused_memory
@@ -86,7 +86,8 @@ def generate(
         CxrReportError: as `prepare_inputs`, `load_model` and `generate_predictions`.
     """
     where = part_folder(settings.output, settings.shard)
-    recorded = settings.model_dump(mode="json") | recorded_input(settings)
+    version = key_version(settings, where, COMMAND)
+    recorded = settings.model_dump(mode="json", exclude={"pseudonym_version"}) | recorded_input(settings, version)
     with hide_input_name(settings), output_folder(where, command=COMMAND, settings=recorded) as folder:
         inputs = prepare_inputs(settings, progress)
         loaded = load_model(inputs.settings, inputs.checkpoint, resolution=inputs.manifest.resolution)

@@ -135,6 +135,7 @@ def _ingest(
         "resolution": card.resolution if card else checkpoints.resolution_of(checkpoint),
         "require_report": False,
         "pseudonymize": settings.pseudonymize,
+        "pseudonym_version": settings.pseudonym_version,
     }
     if card is not None:
         values |= {name: card.preprocessing[name] for name in ("resize", "interpolation") if name in card.preprocessing}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from cxrreport.dataset import (
     Pseudonyms,
     hide_identifiers,
     hide_input_name,
+    key_version,
     recorded_input,
     write_exclusion_log,
     write_manifest,
@@ -43,6 +45,8 @@ from cxrreport.records import Exclusion, Progress
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.job_arrays import part_folder, remove_parts
 from cxrreport.storage.output_folder import output_folder
+
+logger = logging.getLogger(__name__)
 
 STUDIES_PER_SHARD = 128
 """Work that is repeated at most after an interruption."""
@@ -69,12 +73,20 @@ def ingest(
     started = time.perf_counter()
     report = progress or _ignore
     rewriter = allowed_rewriter(settings, rewriter)
-    recorded = _recorded(settings, rewriter)
-    pseudonyms = Pseudonyms.from_file(settings.pseudonymize) if settings.pseudonymize is not None else None
+    where = part_folder(settings.output, settings.shard)
+    version = key_version(settings, where, "ingest")
+    recorded = _recorded(settings, rewriter, version)
+    pseudonyms = Pseudonyms.from_file(settings.pseudonymize, version) if settings.pseudonymize is not None else None
+    if pseudonyms is not None and version == 1:
+        logger.warning(
+            "pseudonymize: %s has pseudonyms of version 1, which are only as good as the key file is hard to guess; to "
+            "change to version 2, ingest into a new folder",
+            where,
+        )
     with (
         hide_identifiers(pseudonyms),
         hide_input_name(settings),
-        output_folder(part_folder(settings.output, settings.shard), command="ingest", settings=recorded) as folder,
+        output_folder(where, command="ingest", settings=recorded) as folder,
     ):
         if folder.finished and (settings.shard is not None or (folder.path / MANIFEST).is_file()):
             if settings.shard is None:
@@ -182,14 +194,14 @@ def _belongs_to_job(settings: IngestSettings, index: int) -> bool:
     return index % count == number - 1
 
 
-def _recorded(settings: IngestSettings, rewriter: Rewriter | None) -> dict[str, Any]:
-    # A relative path means another input in another working directory.
-    values = settings.model_dump(mode="json") | {"input": str(settings.input.resolve())}
+def _recorded(settings: IngestSettings, rewriter: Rewriter | None, version: int) -> dict[str, Any]:
+    # A relative path means another input in another working directory. The version is in the value of `pseudonymize`.
+    values = settings.model_dump(mode="json", exclude={"pseudonym_version"}) | {"input": str(settings.input.resolve())}
     if settings.reports is not None:
         values["reports"] = str(settings.reports.resolve())
     if rewriter is not None and not callable(rewriter):
         values["rewriter_digest"] = rewriter.digest
-    return values | recorded_input(settings)
+    return values | recorded_input(settings, version)
 
 
 def _preprocessing(settings: IngestSettings) -> dict[str, Any]:

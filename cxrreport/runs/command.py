@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cxrreport import tracking
+from cxrreport.dataset import HIDDEN_INPUT
 from cxrreport.settings import CommandSettings, GenerateSettings, IngestSettings
 
 if TYPE_CHECKING:
@@ -81,13 +83,21 @@ def tracked(command: str, settings: CommandSettings) -> Iterator[tuple[tracking.
 
 
 def without_input_name(settings: CommandSettings) -> CommandSettings:
-    """Settings as MLflow and state files may show them: with pseudonyms, the name of the input is a pseudonym too."""
+    """Settings as MLflow may show them: with pseudonyms, it gets neither the input nor anything made with the key."""
     if not isinstance(settings, (IngestSettings, GenerateSettings)) or settings.pseudonymize is None:
         return settings
-    from cxrreport.dataset import recorded_input
+    names = HIDDEN_INPUT.keys() & {name for name, value in settings if value is not None}
+    return settings.model_copy(update={name: Path(HIDDEN_INPUT[name]) for name in names})
 
-    hidden = {name: Path(value) for name, value in recorded_input(settings).items()}
-    return settings.model_copy(update=hidden)
+
+def log_state(run: tracking.Run, path: Path, settings: IngestSettings | GenerateSettings) -> None:
+    """Log a state file as an artifact, with the same settings as the run."""
+    if settings.pseudonymize is None:
+        run.artifact(path)
+        return
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["settings"] |= {name: value for name, value in HIDDEN_INPUT.items() if record["settings"].get(name)}
+    run.text(path.name, json.dumps(record, indent=2, ensure_ascii=False))
 
 
 def log_data(run: tracking.Run, manifest: Manifest, context: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrreport.records import Progress
-from cxrreport.runs.command import Summary, first_process, flat, log_data, phantoms, silent, tracked
+from cxrreport.runs.command import Summary, first_process, flat, log_data, log_state, phantoms, silent, tracked
 from cxrreport.settings import (
     ExportSettings,
     GenerateSettings,
@@ -55,7 +55,7 @@ def ingest(
         result = work(settings, progress or silent, rewriter=model or rewriter)
         facts = {"layout": result.layout} | ingest_facts(result)
         run.metrics(flat(facts))
-        run.artifact(result.folder / "ingest.json")
+        log_state(run, result.folder / "ingest.json", settings)
         if settings.shard is not None:
             return summarise(facts, result)
         log_data(run, Manifest.open(settings.output), "output")
@@ -199,7 +199,7 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
         facts["studies_per_second"] = (result.studies - result.resumed) / result.seconds if result.seconds else None
         run.metrics(flat(facts))
         folder = part_folder(settings.output, settings.shard)
-        run.artifact(folder / "generate.json")
+        log_state(run, folder / "generate.json", settings)
         if settings.shard is None:
             predictions = folder / "predictions.parquet"
             run.dataset("predictions", file_sha256(predictions), "output")

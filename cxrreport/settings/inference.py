@@ -80,6 +80,8 @@ class GenerateSettings(CommandSettings):
     """`None` for that of the adapter, or the defaults without an adapter."""
     pseudonymize: Path | None = None
     """As in `ingest`, for a folder of DICOM or one file; ignored for an ingest folder."""
+    pseudonym_version: Literal[1, 2] = 2
+    """As in `ingest`."""
     split: SplitName | None = "test"
     """Split of the ingest folder; `None` for all. Ignored for a folder of DICOM."""
     baseline: Literal["none"] | GeneratedBaseline = "none"

@@ -84,7 +84,10 @@ class IngestSettings(CommandSettings):
     """Placeholders for text removed for privacy, `___` and `XXXX`: `keep` them, as published scores do (RadGraph scores
     depend on them), `remove` them, or write all as `___`."""
     pseudonymize: Path | None = None
-    """File with a secret key of at least 16 bytes; ids and names of files and folders become keyed hashes."""
+    """File with a secret key of at least 16 random bytes; ids and names of files and folders become keyed hashes."""
+    pseudonym_version: Literal[1, 2] = 2
+    """How pseudonyms come from the key file. 1 gives the pseudonyms of data sets made before 0.2, and accepts keys that
+    can be guessed."""
     burned_in: Literal["mark", "exclude", "ignore"] = "mark"
     """Images with text near a border, unless their header says that there is none: `mark` them with the note
     `burned-in-text` for a person to check, `exclude` them, or `ignore` the text. Images with BurnedInAnnotation YES are

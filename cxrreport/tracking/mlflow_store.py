@@ -224,6 +224,8 @@ def _send(client: MlflowClient, uri: str, events: Sequence[Event]) -> None:
             )
             entry = DatasetInput(dataset=data, tags=[InputTag("mlflow.data.context", event["context"])])
             client.log_inputs(run_id, datasets=[entry])
+        elif kind == "text":
+            client.log_text(run_id, event["content"], event["name"])
         elif kind == "artifact":
             path, folder = Path(event["path"]), event["folder"]
             if path.is_dir():

@@ -58,6 +58,9 @@ class Run:
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy the file or folder `path` into the artifacts of the run, below `folder`."""
 
+    def text(self, name: str, content: str) -> None:
+        """Store a text as an artifact of this name."""
+
     def dataset(self, name: str, digest: str, context: str, **facts: str | int | float) -> None:
         """Record the digest of data that the command reads or writes, never the data.
 
@@ -105,6 +108,10 @@ class MlflowRun(Run):
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """See `Run.artifact`."""
         self._put("artifact", path=str(path.resolve()), folder=folder)
+
+    def text(self, name: str, content: str) -> None:
+        """See `Run.text`."""
+        self._put("text", name=name, content=content)
 
     def dataset(self, name: str, digest: str, context: str, **facts: str | int | float) -> None:
         """See `Run.dataset`."""

@@ -225,7 +225,7 @@ def test_a_source_that_is_no_dicom_is_a_row(case: ExportCase, tmp_path: Path) ->
 
 def test_pseudonymised_images_are_refused(case: ExportCase, tmp_path: Path) -> None:
     key = tmp_path / "key"
-    key.write_text("a secret of more than sixteen bytes")
+    key.write_text("+Tq05oJ74zALiablosWWLw885pHz2dW8fd9Cf7A6B2w=")
     data = tmp_path / "hidden"
     runs.ingest(
         IngestSettings(

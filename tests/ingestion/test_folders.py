@@ -199,7 +199,7 @@ def test_the_patient_of_a_table_of_reports_is_used_where_dicom_has_none(make_fil
     assert summary.notes == {}
     assert {study.patient_id for study in Manifest.open(tmp_path / "out").studies()} == {"P", "H"}
     key = tmp_path / "key"
-    key.write_bytes(bytes(range(32)))
+    key.write_text("+Tq05oJ74zALiablosWWLw885pHz2dW8fd9Cf7A6B2w=")
     run(tmp_path / "in", tmp_path / "hidden", reports=table, pseudonymize=key)
     hidden = Manifest.open(tmp_path / "hidden").studies()
     assert len({study.patient_id for study in hidden}) == 2 and not {study.patient_id for study in hidden} & {"P", "H"}

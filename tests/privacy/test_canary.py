@@ -161,7 +161,7 @@ def test_ingest_and_its_errors(
     export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, out, shell = tmp_path / "in" / "key", tmp_path / "out", Shell()
-    key.write_text("0123456789abcdef0123456789abcdef")
+    key.write_text("+Tq05oJ74zALiablosWWLw885pHz2dW8fd9Cf7A6B2w=")
     reports = tmp_path / "in" / "reports.csv"
     common = ("--reports", reports, "--pseudonymize", key)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/out/mlflow.db")
@@ -264,7 +264,7 @@ def test_every_verb(
     if not (checkpoint_folder("paligemma2-tiny-224") / "config.json").is_file():
         pytest.skip("the tiny checkpoint is not here")
     out, shell = tmp_path / "out", Shell()
-    (tmp_path / "in" / "key").write_text("0123456789abcdef0123456789abcdef")
+    (tmp_path / "in" / "key").write_text("+Tq05oJ74zALiablosWWLw885pHz2dW8fd9Cf7A6B2w=")
     training = {"checkpoint": {"name": "tiny"}, "validation": {"radgraph": "tiny"}, "data": "", "output": ""}
     training["prompt"] = {"max_suffix_tokens": 32}  # so that reports for validation are soon written
     (tmp_path / "in" / "train.yaml").write_text(json.dumps(training))

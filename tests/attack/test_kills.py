@@ -1,0 +1,90 @@
+"""Every command, killed with SIGKILL at random moments and repeated, gives what it gives undisturbed.
+
+The repeated command must end with exit code 0, the same files with the same content, nothing else on the disk, and no
+point of a curve twice in MLflow.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from attack.killing import Running, content_below, import_everything, names_below, repeated_points, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+KILLS = 20
+
+CASES = {
+    "ingest": ("ingest -i {demo}/phantoms --layout mimic-cxr -o {out}", 1),
+    "ingest, 2 workers": ("ingest -i {demo}/phantoms --layout mimic-cxr -o {out} --workers 2", 1),
+    "train": ("train {train} -o {out}", 1),
+    "train, 2 processes": ("train {train} -o {out}", 2),
+    "generate": (
+        "generate -i {demo}/ingest -o {out} --split all {generate}",
+        1,
+    ),
+    "generate from DICOM": (
+        "generate -i {demo}/phantoms -o {out} {generate}",
+        1,
+    ),
+    "evaluate": (
+        "evaluate -p {demo}/generate -r {demo}/ingest -o {out} --radgraph tiny --set most_frequent=true",
+        1,
+    ),
+    "merge": ("merge {demo}/train/adapter {out}", 1),
+    "export": ("export -p {demo}/generate -i {demo}/ingest -o {out} --sources {demo}/phantoms", 1),
+    "review": ("review -e {demo}/evaluate -i {demo}/ingest -o {out}/review.html", 1),
+}
+
+
+def words_of(case: str, demo: Path, out: Path) -> list[str]:
+    train = (
+        f"-i {demo}/ingest -c tiny --max-steps 6 --radgraph tiny --set batch_size=2 --set save_every=2 "
+        "--set eval_every=3 --set validation.studies=2 --set gradient_checkpointing=false"
+    )
+    generate = f"-a {demo}/train/adapter --batch-size 4 --set shard_size=4 --set max_new_tokens=32"
+    return CASES[case][0].format(demo=demo, out=out, train=train, generate=generate).split()
+
+
+def with_store(folder: Path, demo: Path) -> Path:
+    """An output below a new folder with a store: its creation takes longer than most of the commands."""
+    folder.mkdir()
+    shutil.copyfile(demo.parent / "empty.db", folder / "mlflow.db")
+    return folder / "out"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_command_is_repeated(case, demo, tmp_path, own_temporary_folder, note):
+    ranks = CASES[case][1]
+    options = {"ranks": ranks, "TMPDIR": str(own_temporary_folder)}
+    undisturbed = with_store(tmp_path / "undisturbed", demo)
+    import_everything(tmp_path / "import.log")
+    seconds = run(words_of(case, demo, undisturbed), tmp_path / "undisturbed.log", **options)
+    expected, files = content_below(undisturbed), names_below(undisturbed.parent)
+    moments = random.Random(case)
+    hit, failures = 0, []
+    for number in range(KILLS):
+        out = with_store(tmp_path / f"kill-{number}", demo)
+        log = tmp_path / f"{number}.log"
+        words = words_of(case, demo, out)
+        after = moments.uniform(0, seconds)
+        hit += Running(words, log, **options).kill(after, which=moments.choice((-1, 0, ranks - 1)))
+        where = f"killed after {after:.2f} of {seconds:.2f} s"
+        try:
+            run(words, log, **options)
+        except AssertionError as error:
+            failures.append(f"{where}: {error}")
+            continue
+        found = content_below(out)
+        if changed := sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)):
+            failures.append(f"{where}: other content: {changed}")
+        if names_below(out.parent) != files:
+            failures.append(f"{where}: files {sorted(set(names_below(out.parent)) ^ set(files))}")
+        if twice := repeated_points(out.parent / "mlflow.db"):
+            failures.append(f"{where}: {len(twice)} points twice in MLflow, for example {twice[:3]}")
+    left = names_below(own_temporary_folder)
+    note(kind="kills", case=case, kills=KILLS, hit=hit, failed=len(failures), seconds=round(seconds, 1), left=len(left))
+    assert not left, left
+    assert not failures, "\n".join(failures)
