@@ -2,6 +2,6 @@
 
 from cxrreport.reports.priors.guards import passes
 from cxrreport.reports.priors.mentions import mentions_prior
-from cxrreport.reports.priors.removal import Edited, edit_sentence, prior_sentences, remove_priors
+from cxrreport.reports.priors.removal import Edited, check_proposal, edit_sentence, prior_sentences, remove_priors
 
-__all__ = ["Edited", "edit_sentence", "mentions_prior", "passes", "prior_sentences", "remove_priors"]
+__all__ = ["Edited", "check_proposal", "edit_sentence", "mentions_prior", "passes", "prior_sentences", "remove_priors"]

@@ -21,10 +21,10 @@ from cxrreport.reports.priors.guards import (
     is_well_formed,
     keeps_assertions,
     keeps_the_present,
-    keeps_tokens,
     passes,
 )
 from cxrreport.reports.priors.mentions import mentions_prior
+from cxrreport.reports.priors.proposals import deletes_known_phrases
 from cxrreport.reports.priors.rules import (
     STATES_A_CHANGE,
     VERB,
@@ -114,19 +114,20 @@ def remove_priors(text: str, proposals: Mapping[str, str] | None = None) -> Edit
 def check_proposal(sentence: str, proposal: str) -> tuple[str | None, str]:
     """A proposed edit of a sentence, with the sentence's number and final punctuation, and the outcome of the checks.
 
-    Beside the checks of the rules' own edits, words must keep their spelling, and those that stay neighbours must keep
-    the punctuation between them.
+    Beside the checks of the rules' own edits, every deleted phrase must be a known one (`proposals`).
 
     Returns:
         The edit and `accepted`, or `None` and `unchanged` or `rejected`.
     """
+    if max(len(sentence), len(proposal)) > LONGEST_EDITED:
+        return None, "rejected"
     number, body, mark = _parts(sentence)
     _, edit, _ = _parts(proposal)
     if edit.lower() == body.lower():
         return None, "unchanged"
-    if not edit or mentions_prior(edit) or is_anatomy_only(edit) or not keeps_tokens(body, edit):
+    if not edit or mentions_prior(edit) or is_anatomy_only(edit):
         return None, "rejected"
-    if not passes(body, edit):
+    if not (passes(body, edit) and deletes_known_phrases(body, edit)):
         return None, "rejected"
     edit = edit.upper() if body.isupper() else edit[0].upper() + edit[1:]
     return f"{number}{edit}{mark if mark != ':' else '.'}", "accepted"
