@@ -29,7 +29,9 @@ TRUE = {
     "The chest tube has been removed since ___.": (),
     "Heart size is stable.": (),
     "Rib fractures with no significant change in displacement.": ("Rib fractures.",),
-    "Left basilar opacity, new from ___, may represent aspiration.": ("Left basilar opacity may represent aspiration.",),
+    "Left basilar opacity, new from ___, may represent aspiration.": (
+        "Left basilar opacity may represent aspiration.",
+    ),
     "Small left effusion is unchanged; no pneumothorax.": ("Small left effusion; no pneumothorax.",),
     "The lungs remain free of consolidation.": (
         "The lungs are free of consolidation.",
@@ -54,6 +56,8 @@ def proposals(sentence: str) -> Iterator[str]:
         for later, last in runs:
             if later > end:
                 yield " ".join(words[:start] + words[end:later] + words[last:])
+        if start and words[end - 1][-1] in ",;":  # the word before takes over the punctuation
+            yield " ".join([*words[: start - 1], words[start - 1].rstrip(",;") + words[end - 1][-1], *words[end:]])
         for added in ("", "is", "are", "there is", "there are", "a", "an", "no", "new", "large"):
             yield " ".join([*words[:start], *added.split(), *words[end:]])
     for start in range(len(words)):

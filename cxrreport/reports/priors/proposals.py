@@ -39,14 +39,16 @@ _AT_THE_START = re.compile(
 _AT_THE_END = re.compile(
     rf"(?:(?:is|are|remains?|appears?|(?:has|have)(?: been)?)\s+{_STATES}|persists?|{_COMPARISON}|"
     rf"(?:has|have) {ADVERB}(?:developed|appeared)|"
-    rf"(?:but )?(?:with no|without)(?: any)? {NOTABLE}(?:changes?|increase|decrease|growth){ASPECT}"
-    rf"(?:,?\s+{_COMPARISON})?)"
+    rf"(?:but )?(?:with no|without)(?: any)? {NOTABLE}(?:changes?|increase|decrease|growth)"
+    rf"(?:{ASPECT}| in displacement)(?:,?\s+{_COMPARISON})?)"
 )
 _AFTER_A_COMMA = re.compile(_STATES)
 _REPLACED = (
     (re.compile(r"remains|continues to be|persists as"), re.compile(r"is")),
     (re.compile(r"remain|continue to be|persist as"), re.compile(r"are")),
-    (re.compile(rf"(?:(?:once )?again )?{_SEEN}(?: is| are)?"), re.compile(r"there (?:is|are)|there")),
+    (re.compile(rf"(?:(?:once )?again )?{_SEEN}"), re.compile(r"there")),
+    (re.compile(rf"(?:(?:once )?again )?{_SEEN} is"), re.compile(r"there is")),
+    (re.compile(rf"(?:(?:once )?again )?{_SEEN} are"), re.compile(r"there are")),
     (re.compile(rf"an? {_ATTRIBUTES}"), re.compile(r"an?")),
 )
 _NO_NOUN_PHRASE = re.compile(
@@ -105,14 +107,18 @@ def _pieces(text: str) -> set[str]:
 def _may_go(tokens: list[str], start: int, end: int, added: str) -> bool:
     """True if `tokens[start:end]` may be deleted, or replaced by the words `added`."""
     run = " ".join(tokens[start:end]).strip(_PUNCTUATION)
+    following = tokens[end].strip(_PUNCTUATION) if end < len(tokens) else ""
     if added:
         inside = start > 0 and added.startswith("there")
-        return not inside and any(old.fullmatch(run) and new.fullmatch(added) for old, new in _REPLACED)
-    following = tokens[end].strip(_PUNCTUATION) if end < len(tokens) else ""
+        return (
+            not inside
+            and _article_fits(added, following)
+            and any(old.fullmatch(run) and new.fullmatch(added) for old, new in _REPLACED)
+        )
     before_a_noun = bool(following) and not _NO_NOUN_PHRASE.fullmatch(following)
     if start == 0:
         return before_a_noun and bool(_AT_THE_START.fullmatch(run))
-    if _DEGREE.fullmatch(tokens[start - 1]):
+    if _DEGREE.fullmatch(tokens[start - 1]) or not _article_fits(tokens[start - 1], following):
         return False
     if _ANYWHERE.fullmatch(run):
         return True
@@ -123,6 +129,10 @@ def _may_go(tokens: list[str], start: int, end: int, added: str) -> bool:
     if _CHANGED.fullmatch(tokens[start - 1].strip(_PUNCTUATION)):
         return False  # "increased from the prior study" goes as a whole
     return phrase_ends and bool(_AT_THE_END.fullmatch(run) or (after_a_comma and _AFTER_A_COMMA.fullmatch(run)))
+
+
+def _article_fits(word: str, following: str) -> bool:
+    return word not in {"a", "an"} or (word == "an") == (following[:1] in set("aeiou"))
 
 
 def _ending(word: str, last_deleted: str, following: str) -> str:
