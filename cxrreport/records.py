@@ -63,6 +63,8 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate-image"
     PATIENT_CONFLICT = "patient-conflict"
     SOURCE_CHANGED = "source-changed"
+    UNAVAILABLE = "unavailable"
+    """The file system failed, or the file changed meanwhile: the run fails, and the same command reads it again."""
     PSEUDONYMISED = "source-pseudonymised"
 
 

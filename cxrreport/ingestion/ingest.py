@@ -25,6 +25,7 @@ from cxrreport.dataset import (
     write_exclusion_log,
     write_manifest,
 )
+from cxrreport.errors import InputError
 from cxrreport.ingestion.dicom import Header
 from cxrreport.ingestion.images import spread, write_contact_sheet
 from cxrreport.ingestion.layouts import Listing, list_sources
@@ -41,7 +42,7 @@ from cxrreport.ingestion.summary import (
 )
 from cxrreport.ingestion.texts import Rewriter, allowed_rewriter, name_of, prepare_text, propose_edits
 from cxrreport.ingestion.workers import ordered_map
-from cxrreport.records import Exclusion, Progress
+from cxrreport.records import Exclusion, Progress, Reason
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.job_arrays import part_folder, remove_parts
 from cxrreport.storage.output_folder import output_folder
@@ -67,7 +68,7 @@ def ingest(
 
     Raises:
         SettingsError: the key file cannot be used, or the rewriter is missing or not allowed.
-        InputError: the input is missing, a table is invalid, or a patient is in two splits.
+        InputError: the input is missing, fails while it is read, a table is invalid, or a patient is in two splits.
         OutputError: the folder is in use or holds something else, or the disk is full.
     """
     started = time.perf_counter()
@@ -138,6 +139,8 @@ def _headers(settings: IngestSettings, listing: Listing, progress: Progress) -> 
     workers = settings.workers if len(wanted) > 2000 else 1
     for done, header in enumerate(ordered_map(read, wanted, workers=workers, when_killed=read), start=1):
         progress(done, len(wanted), "headers")
+        if isinstance(header, Exclusion):
+            _check_available(settings, [header])
         yield header
 
 
@@ -158,7 +161,9 @@ def _read_studies(
     for index in missing:
         part = StudyResult()
         for _ in shards[index].studies:
-            part.add(next(results))
+            result = next(results)
+            _check_available(settings, result.excluded)
+            part.add(result)
             done += 1
             progress(done, total, "studies")
         parts[index] = save_part(folder, index, shards[index], part)
@@ -185,6 +190,21 @@ def _tasks(
         return (StudyTask(study, text=prepare_text(study, settings, rewriter=rewriter)) for study in studies)
     proposals = propose_edits(studies, settings, rewriter, progress)
     return (StudyTask(study, proposals=own) for study, own in zip(studies, proposals, strict=True))
+
+
+def _check_available(settings: IngestSettings, excluded: list[Exclusion]) -> None:
+    """Fail if a listed file could not be read for a reason that may pass: a row would make the loss permanent.
+
+    Raises:
+        InputError: the same command reads the rest again.
+    """
+    for row in excluded:
+        if row.reason is Reason.UNAVAILABLE:
+            gone = "" if settings.input.exists() else f"{settings.input}: the input is no longer there; "
+            raise InputError(
+                f"{gone}{row.source}: {row.detail}, after the file was listed; re-run the same command when the input "
+                "can be read, which resumes here, or remove the file"
+            )
 
 
 def _belongs_to_job(settings: IngestSettings, index: int) -> bool:

@@ -90,6 +90,8 @@ def _read_image(
         radiograph = read_picture(source.path, max_pixels=budget, keep=keep, view=view)
     else:
         radiograph = read_radiograph(source.path, max_pixels=budget, window=settings.window, keep=keep, view=view)
+    if source.identity and radiograph.identity != source.identity:
+        raise RefusedImage(Reason.UNAVAILABLE, "another file has taken its place since its header was read")
     notes = radiograph.notes + source.notes
     if settings.burned_in != "ignore" and not radiograph.says_no_text and _has_text(radiograph):
         if settings.burned_in == "exclude":

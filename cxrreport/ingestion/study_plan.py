@@ -183,6 +183,7 @@ def _with_header(listing: Listing, source: Source, header: Header) -> Source:
         patient_id=patient_id,
         view=source.view or header.view,
         notes=notes,
+        identity=header.identity,
     )
 
 

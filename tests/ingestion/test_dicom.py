@@ -340,7 +340,7 @@ def test_refusals(make_file: Make, elements: dict[str, Any], reason: Reason) -> 
 
 
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "nothing.dcm").reason == Reason.NOT_READABLE
+    assert refusal(tmp_path / "nothing.dcm").reason == Reason.UNAVAILABLE
     assert refusal(tmp_path).reason == Reason.NOT_READABLE
     (tmp_path / "empty.dcm").write_bytes(b"")
     assert refusal(tmp_path / "empty.dcm").reason == Reason.NOT_DICOM

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cxrreport.errors import RefusedImage
+from cxrreport.ingestion.images.acceptance import refused_by_system
 from cxrreport.records import Reason
 
 _OTHER_BYTES = 1 << 26  # allowance for everything but pixels: overlays, icons, private data
@@ -63,7 +64,8 @@ def opened(path: Path, max_pixels: int) -> Iterator[BoundedFile]:
         max_pixels: largest rows x columns.
 
     Raises:
-        RefusedImage: `not-dicom`, `too-large`, or `not-readable`; also for errors of reading inside the block.
+        RefusedImage: `not-dicom`, `too-large`, `not-readable`, or `unavailable` if the file system fails; also for
+            errors of reading inside the block.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
@@ -81,7 +83,7 @@ def opened(path: Path, max_pixels: int) -> Iterator[BoundedFile]:
                 raise RefusedImage(Reason.TOO_LARGE, f"the file has {size} bytes, more than max_pixels allows")
             yield BoundedFile(file, size)
     except OSError as error:
-        raise RefusedImage(Reason.NOT_READABLE, error.strerror or type(error).__name__) from None
+        raise refused_by_system(error) from None
 
 
 def looks_like_dicom(head: bytes, size: int) -> bool:

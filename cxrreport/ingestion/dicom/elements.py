@@ -13,6 +13,7 @@ import pydicom.config
 from pydicom.dataset import Dataset
 
 from cxrreport.errors import RefusedImage
+from cxrreport.ingestion.images.acceptance import refused_by_system
 from cxrreport.records import Reason
 
 
@@ -36,6 +37,8 @@ def translated(reason: Reason, detail: str, error: type[RefusedImage] = RefusedI
     except MemoryError:
         raise error(Reason.TOO_LARGE, "more memory was asked for than there is") from None
     except Exception as raised:
+        if isinstance(raised, OSError) and raised.errno is not None:  # of the file system, not of the content
+            raise refused_by_system(raised) from None
         raise error(reason, f"{detail} ({type(raised).__name__})") from None
     finally:
         logger.setLevel(level)

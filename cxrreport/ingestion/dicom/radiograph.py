@@ -7,6 +7,7 @@ file, because values may identify a patient.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ _HEADER_TAGS = [
     *("WindowCenterWidthExplanation", "ExtendedOffsetTable"),
 ]
 
+_IDS = {"patient_id": "PatientID", "study_id": "StudyInstanceUID", "image_id": "SOPInstanceUID"}
 _COVARIATE_TAGS = ["PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer"]
 
 
@@ -52,6 +54,7 @@ class Header:
 
     Args:
         patient_id: PatientID, study_id: StudyInstanceUID, image_id: SOPInstanceUID; an empty string where missing.
+        identity: digest of these ids as they are in the file, also where they are replaced by pseudonyms.
         rows: height as stored, pixels; within the budget, as is `columns`.
         geometry: how the stored pixels are displayed.
         says_no_text: true if Burned In Annotation (0028,0301) is NO.
@@ -62,6 +65,7 @@ class Header:
     patient_id: str
     study_id: str
     image_id: str
+    identity: str
     view: View
     rows: int
     columns: int
@@ -158,6 +162,7 @@ def read_radiograph(
         patient_id=header.patient_id,
         study_id=header.study_id,
         image_id=header.image_id,
+        identity=header.identity,
         says_no_text=header.says_no_text,
         notes=header.notes + notes + more,
     )
@@ -208,10 +213,10 @@ def _check(dataset: Dataset, max_pixels: int, keep: Collection[str]) -> Header:
         geometry = geometry_of(dataset)
         if Reason.NOT_CHEST in notes:  # the patient's right is on the left of the picture in chests, not in hands
             geometry = geometry.unturned()
+        ids = {name: text(dataset, keyword) for name, keyword in _IDS.items()}
         return Header(
-            patient_id=text(dataset, "PatientID"),
-            study_id=text(dataset, "StudyInstanceUID"),
-            image_id=text(dataset, "SOPInstanceUID"),
+            **ids,
+            identity=hashlib.sha256("\0".join(ids.values()).encode()).hexdigest(),
             view=view_in(dataset),
             rows=rows,
             columns=columns,

@@ -1,5 +1,6 @@
 """From stored pixel values to the square grey image that the model sees, with checks on the way."""
 
+from cxrreport.ingestion.images.acceptance import refused_by_system
 from cxrreport.ingestion.images.burned_in import text_near_border
 from cxrreport.ingestion.images.contact_sheet import spread, write_contact_sheet
 from cxrreport.ingestion.images.picture import is_picture, read_picture
@@ -12,6 +13,7 @@ __all__ = [
     "is_picture",
     "preference",
     "read_picture",
+    "refused_by_system",
     "spread",
     "text_near_border",
     "to_square",

@@ -5,6 +5,7 @@ An image that is refused by policy, not because it is unreadable, can be kept by
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection
 
 from cxrreport.errors import RefusedImage
@@ -36,6 +37,16 @@ _NOT_CHEST_TERMS = """
     SPINE CSPINE TSPINE LSPINE SSPINE COCCYX SACRUM SIJOINT ABDOMEN
 """
 _NOT_CHEST = frozenset(_NOT_CHEST_TERMS.split())
+
+
+_LASTING = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV}
+"""Errors that another attempt does not change."""
+
+
+def refused_by_system(error: OSError) -> RefusedImage:
+    """The refusal of a file that the system does not open or read: for good (permissions), or `unavailable`."""
+    reason = Reason.NOT_READABLE if error.errno in _LASTING else Reason.UNAVAILABLE
+    return RefusedImage(reason, error.strerror or type(error).__name__)
 
 
 def refused_unless(kept: Collection[str], reason: Reason, detail: str) -> tuple[str, ...]:

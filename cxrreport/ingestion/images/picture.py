@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from cxrreport.errors import PixelError, RefusedImage
-from cxrreport.ingestion.images.acceptance import refused_unless
+from cxrreport.ingestion.images.acceptance import refused_by_system, refused_unless
 from cxrreport.ingestion.images.geometry import Geometry, of_exif
 from cxrreport.ingestion.images.greyscale import GreyScale, luminance, to_grey
 from cxrreport.ingestion.images.radiograph import Radiograph
@@ -68,11 +68,11 @@ def read_picture(path: Path, *, max_pixels: int, keep: Collection[str] = (), vie
                 notes += more + geometry.notes
     except RefusedImage:
         raise
-    except FileNotFoundError:
-        raise RefusedImage(Reason.IMAGE_MISSING) from None
     except (UnidentifiedImageError, Image.DecompressionBombError):
         raise RefusedImage(Reason.NOT_READABLE, "not a PNG or JPEG that Pillow reads") from None
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise refused_by_system(error) from None
         # What Pillow raises on truncated and corrupt data.
         raise PixelError(Reason.BAD_PIXELS, f"the picture cannot be decoded ({type(error).__name__})") from None
     grey, more = to_grey(values, GreyScale(bits_stored=8 * values.dtype.itemsize))

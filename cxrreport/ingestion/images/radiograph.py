@@ -18,7 +18,7 @@ class Radiograph:
         grey: uint8[rows, columns]; bright is dense, whatever the polarity of the file; upright and with square pixels,
             if the file says what is needed for that (`geometry.Geometry`).
         transposed: rows were columns in the file.
-        patient_id: as in `dicom.Header`, like `study_id`, `image_id` and `says_no_text`.
+        patient_id: as in `dicom.Header`, like `study_id`, `image_id`, `identity` and `says_no_text`.
         notes: those of `Header`; those of `dicom.greyscale.grey_scale` and `greyscale.to_grey`; and
             `monochrome2-inverted`, `orientation-doubtful`.
     """
@@ -31,5 +31,6 @@ class Radiograph:
     patient_id: str = ""
     study_id: str = ""
     image_id: str = ""
+    identity: str = ""
     says_no_text: bool = False
     notes: tuple[str, ...] = ()

@@ -29,8 +29,13 @@ def list_sources(settings: IngestSettings) -> Listing:
         raise InputError(f"{settings.reports}: the table of reports does not exist")
     if not (settings.input.is_dir() or is_regular(settings.input)):
         raise InputError(f"{settings.input}: neither a folder nor a regular file (a FIFO, a socket or a device)")
-    layout = detect(settings) if settings.layout == "auto" else settings.layout
-    return _LAYOUTS[layout].list_images(settings)
+    try:
+        layout = detect(settings) if settings.layout == "auto" else settings.layout
+        return _LAYOUTS[layout].list_images(settings)
+    except OSError as error:
+        raise InputError(
+            f"{settings.input}: the input cannot be read ({error.strerror}); re-run the same command when it can"
+        ) from error
 
 
 def detect(settings: IngestSettings) -> str:

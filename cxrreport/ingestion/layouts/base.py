@@ -29,6 +29,7 @@ class Source:
         source: path relative to the input folder, with `/`, for manifest and exclusion log.
         report: `None` if the layout has no report for this study.
         covariates: of a table, if they were requested.
+        identity: `Header.identity` when the header was read; empty if no header was needed.
         copies: other files with this image id, in the order in which they are tried if this one cannot be read.
     """
 
@@ -42,6 +43,7 @@ class Source:
     report: Document | None = None
     covariates: Covariates | None = None
     notes: tuple[str, ...] = ()
+    identity: str = ""
     copies: tuple[Source, ...] = ()
 
 

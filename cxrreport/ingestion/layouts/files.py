@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxrreport.errors import InputError
+from cxrreport.ingestion.images import refused_by_system
 from cxrreport.records import Exclusion, Reason
 from cxrreport.storage.job_arrays import parts_folder
 
@@ -73,10 +74,18 @@ def is_companion(source: str) -> bool:
 
 
 def is_regular(path: Path) -> bool:
-    """True for a file that can be opened without blocking; links are followed."""
+    """True for a file that can be opened without blocking; links are followed.
+
+    Raises:
+        OSError: the file system fails.
+    """
     try:
         return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if refused_by_system(error).reason == Reason.UNAVAILABLE:
+            raise
         return False
 
 
@@ -84,7 +93,7 @@ def _list_folder(folder: Path, root: Path, result: Files, links: list[Path]) -> 
     """List a folder and those below it.
 
     Raises:
-        OSError: `folder` is the root and cannot be listed.
+        OSError: `folder` is the root and cannot be listed, or the file system fails.
     """
     pending = [folder]
     while pending:
@@ -94,7 +103,7 @@ def _list_folder(folder: Path, root: Path, result: Files, links: list[Path]) -> 
             with os.scandir(here) as entries:
                 names = sorted(entry.name for entry in entries)
         except OSError as error:
-            if here == root:
+            if here == root or refused_by_system(error).reason == Reason.UNAVAILABLE:
                 raise
             detail = f"a folder that cannot be listed ({error.strerror})"
             result.exclude(_relative(here, root), Reason.NOT_READABLE, detail)
@@ -109,7 +118,10 @@ def _list_folder(folder: Path, root: Path, result: Files, links: list[Path]) -> 
             try:
                 mode = path.lstat().st_mode
             except OSError as error:
-                result.exclude(_relative(path, root), Reason.NOT_READABLE, error.strerror or type(error).__name__)
+                refusal = refused_by_system(error)
+                if refusal.reason == Reason.UNAVAILABLE:
+                    raise
+                result.exclude(_relative(path, root), Reason.NOT_READABLE, refusal.detail)
                 continue
             if stat.S_ISLNK(mode):
                 links.append(path)

@@ -138,7 +138,11 @@ def _reports_of_xml(folder: Path) -> tuple[dict[str, Document], dict[str, str]]:
         study_id = f"CXR{int(path.stem)}"
         try:
             root = ElementTree.parse(path).getroot()  # noqa: S314 - expat of today bounds entity expansion
-        except (ElementTree.ParseError, OSError, LookupError, ValueError):
+        except OSError as error:
+            raise InputError(
+                f"{path}: the report cannot be read ({error.strerror}); re-run the same command"
+            ) from error
+        except (ElementTree.ParseError, LookupError, ValueError):
             reports[study_id] = UNREADABLE
             continue
         texts: dict[str, str] = {}

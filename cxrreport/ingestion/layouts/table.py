@@ -6,14 +6,17 @@ columns of sections, or `report`.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from cxrreport.dataset import id_for_message, path_for_message, reduce_covariates
 from cxrreport.errors import InputError
 from cxrreport.ingestion.images import is_picture, view_of
 from cxrreport.ingestion.layouts.base import Listing, Source, has_column
+from cxrreport.ingestion.layouts.files import is_regular
 from cxrreport.ingestion.layouts.tables import report_of, split_of
-from cxrreport.records import View
+from cxrreport.records import Exclusion, Reason, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import is_table, read_text_table
 
@@ -33,19 +36,28 @@ def list_images(settings: IngestSettings) -> Listing:
     if table is None or table.is_dir():
         raise InputError(f"{settings.input}: the layout table needs a table: give it as input, or in the field reports")
     root = settings.input.parent if settings.input.is_file() else settings.input
-    sources = []
+    base = Path(os.path.normpath(root.absolute()))
+    sources, excluded = [], []
     for row in read_text_table(table, required=("image", "study_id", "patient_id")):
         if not row["image"]:
             raise InputError(f"{table}: no image for study {id_for_message('study', row['study_id']) or '(none)'}")
-        path = root / row["image"]
+        path = Path(os.path.normpath(base / row["image"]))
+        if not path.is_relative_to(base):
+            # A table may come from elsewhere; what it may read is for the user to say.
+            detail = "a path out of the folder of the images; give a folder that holds them as input"
+            excluded.append(_excluded(row, path.name, Reason.NOT_READABLE, detail))
+            continue
+        source = path.relative_to(base).as_posix()
+        if not is_regular(path):
+            excluded.append(_excluded(row, source, Reason.IMAGE_MISSING, ""))
+            continue
         if is_picture(path) and not (row["study_id"] and row["patient_id"]):
             raise InputError(f"{table}: no study_id or patient_id for image {path_for_message(row['image'])}")
-        inside = path.resolve().is_relative_to(root.resolve())
         view = view_of(row.get("view", ""))
         sources.append(
             Source(
                 path=path,
-                source=row["image"] if inside and not Path(row["image"]).is_absolute() else path.name,
+                source=source,
                 image_id=row.get("image_id", "") or Path(row["image"]).with_suffix("").as_posix(),
                 study_id=row["study_id"],
                 patient_id=row["patient_id"],
@@ -58,4 +70,8 @@ def list_images(settings: IngestSettings) -> Listing:
             )
         )
     official = any(source.split is not None for source in sources)
-    return Listing(layout="table", sources=sources, official_split=official)
+    return Listing(layout="table", sources=sources, excluded=excluded, official_split=official)
+
+
+def _excluded(row: Mapping[str, str], source: str, reason: Reason, detail: str) -> Exclusion:
+    return Exclusion(source=source, reason=reason, detail=detail, study_id=row["study_id"])
