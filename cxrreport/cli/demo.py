@@ -10,17 +10,17 @@ import typer
 
 from cxrreport import tracking
 from cxrreport.cli.app import command
-from cxrreport.cli.options import Given, option
+from cxrreport.cli.options import Given, Option
 from cxrreport.cli.output import interval, mlflow_command, print_json, progress_bar, shown, stdout, table_of
 from cxrreport.settings import DemoSettings
 
 
 @command(
     DemoSettings,
-    option("output", "--out", "-o", metavar="DIR", help="Output folder.", default=Path("demo-out")),
-    option("resolution", help="Side length: 224 or 896."),
-    option("patients", help="Number of phantom patients.", show_default="960; 120 at 896 pixels"),
-    option("seed", help="Random seed."),
+    Option("output", "--out", "-o", metavar="DIR", help="Output folder.", default=Path("demo-out")),
+    Option("resolution", help="Side length: 224 or 896."),
+    Option("patients", help="Number of phantom patients.", show_default="960; 120 at 896 pixels"),
+    Option("seed", help="Random seed."),
 )
 def demo(given: Given[DemoSettings]) -> None:
     """Run the whole pipeline on phantoms: DICOM, fine-tuning, reports and scores, each step an MLflow run.

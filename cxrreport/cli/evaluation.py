@@ -21,12 +21,12 @@ from cxrreport.cli.options import (
     TRACK,
     Given,
     Json,
+    Option,
     argument,
     expanded,
     on_data,
     on_privacy,
     on_scoring,
-    option,
 )
 from cxrreport.cli.output import bounds, guarded, perform, print_json, print_summary, stdout, table_of
 from cxrreport.errors import SettingsError
@@ -49,7 +49,7 @@ MOST_FREQUENT = "most-frequent"
         help=f"Baseline to generate ({'|'.join(BASELINES)}), or the predictions of one; repeatable.",
         show_default=False,
     ),
-    option("controls", "--control", kind=list[str], hidden=True),  # former name of --baseline
+    Option("controls", "--control", kind=list[str], hidden=True),  # former name of --baseline
     on_scoring(
         *("metrics", "--metric"),
         metavar="NAME",
@@ -119,7 +119,7 @@ def review(given: Given[ReviewSettings]) -> None:
 @command(
     CompareSettings,
     *(argument(f, metavar="DIR", help="Output folder of evaluate.", default=...) for f in ("first", "second")),
-    replace(OUTPUT, default=Path("cxrreport-compare")),
+    on_data("output", "-o", metavar="DIR", help="Output folder.", default=Path("cxrreport-compare")),
     on_scoring(
         *("numbers", "--number"),
         metavar="NAME",

@@ -20,7 +20,6 @@ S = TypeVar("S", bound=Settings)
 BASELINES = tuple(name.replace("_", "-") for name in get_args(GeneratedBaseline))
 
 
-@dataclass(frozen=True, kw_only=True)
 class Option:
     """An option of a command.
 
@@ -30,20 +29,23 @@ class Option:
         kind: type of the value if it is not that of the field, or if the command reads the option itself.
         default: value without the option; `None` for that of the settings.
         argument: it is given by its position and has no flags.
+        panel: part of `--help` that lists it.
         details: what else `typer.Option` or `typer.Argument` takes.
     """
 
-    field: str
-    flags: tuple[str, ...]
-    kind: Any = None
-    default: Any = None
-    argument: bool = False
-    details: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Name of the parameter."""
-        return self.field.replace(".", "_")
+    def __init__(
+        self,
+        field: str,
+        *flags: str,
+        kind: Any = None,
+        default: Any = None,
+        argument: bool = False,
+        panel: str | None = None,
+        **details: Any,
+    ) -> None:
+        self.field, self.flags, self.kind, self.default, self.argument = field, flags, kind, default, argument
+        self.details = details | ({"rich_help_panel": panel} if panel else {})
+        self.name = field.replace(".", "_")
 
     def parameter(self, model: type[Settings]) -> inspect.Parameter:
         """The parameter that Typer reads."""
@@ -75,36 +77,19 @@ def _read(info: FieldInfo) -> tuple[Any, dict[str, Any]]:
         kind = int
     default = info.default
     if default not in (None, PydanticUndefined, ()):
-        words = {True: "yes", False: "no"}
-        text = (
-            words[default] if isinstance(default, bool) else f"{default:g}" if isinstance(default, float) else default
-        )
-        details["show_default"] = str(text)
+        text = f"{default:g}" if isinstance(default, float) else str(default)
+        details["show_default"] = {"True": "yes", "False": "no"}.get(text, text)
     return kind, details
 
 
-def option(
-    field: str,
-    *flags: str,
-    panel: str | None = None,
-    kind: Any = None,
-    default: Any = None,
-    argument: bool = False,
-    **details: Any,
-) -> Option:
-    """An option; see `Option` for the arguments. `panel` is the part of `--help` that lists it."""
-    details |= {"rich_help_panel": panel} if panel else {}
-    return Option(field=field, flags=flags, kind=kind, default=default, argument=argument, details=details)
-
-
 on_data, on_images, on_model, on_decoding, on_training, on_gpu, on_scoring, on_privacy, on_work = (
-    partial(option, panel=name)
+    partial(Option, panel=name)
     for name in (
         *("Input and output", "Images", "Model", "Decoding", "Training", "GPU and cost", "Scoring"),
         *("Privacy", "Execution"),
     )
 )
-argument = partial(option, argument=True)
+argument = partial(Option, argument=True)
 
 CONFIG = argument("config", kind=Path, metavar="YAML", help="Settings file; options override it.")
 OUTPUT = on_data("output", "-o", metavar="DIR", help="Output folder.")

@@ -21,6 +21,7 @@ from cxrreport.cli.options import (
     SHARD,
     TRACK,
     Given,
+    Option,
     on_data,
     on_decoding,
     on_images,
@@ -28,7 +29,6 @@ from cxrreport.cli.options import (
     on_privacy,
     on_training,
     on_work,
-    option,
 )
 from cxrreport.cli.output import perform, print_summary
 from cxrreport.errors import SettingsError
@@ -115,7 +115,7 @@ def train(given: Given[TrainSettings]) -> None:
         metavar="|".join(BASELINES),
         help="Generate a baseline instead: other images, or the model before fine-tuning.",
     ),
-    option("control", kind=str, hidden=True),  # former name of --baseline
+    Option("control", kind=str, hidden=True),  # former name of --baseline
     on_decoding(
         *("prompts", "--prompt"),
         metavar="TEXT",

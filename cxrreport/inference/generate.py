@@ -167,7 +167,12 @@ def generate_predictions(
 
         generated = run_on_ray(tasks, settings, layout.settings, manifest.folder)
     else:
-        worker = _make_worker(settings, manifest, loaded, layout, folder, progress)
+        release_unused_memory()
+        if settings.baseline == "nearest":
+            features = folder.path / "nearest"
+            worker = NearestImageWorker(settings, manifest, loaded, layout, folder=features, progress=progress)
+        else:
+            worker = ShardWorker(settings, manifest, loaded, layout)
         generated = worker.run(tasks, lambda count: progress(done + count, total, "studies"))
     for index, rows in generated:
         shards.write(index, rows)
@@ -228,18 +233,3 @@ def _recorded_inputs(
         "quantize": settings.quantize,
         "versions": installed(libraries),
     }
-
-
-def _make_worker(
-    settings: GenerateSettings,
-    manifest: Manifest,
-    loaded: LoadedModel,
-    layout: PromptLayout,
-    folder: OutputFolder,
-    progress: Progress,
-) -> ShardWorker:
-    release_unused_memory()
-    if settings.baseline == "nearest":
-        features = folder.path / "nearest"
-        return NearestImageWorker(settings, manifest, loaded, layout, folder=features, progress=progress)
-    return ShardWorker(settings, manifest, loaded, layout)

@@ -132,7 +132,7 @@ def _ingest(
         "input": settings.input,
         "output": settings.output / INGESTED,
         "layout": "folder",
-        "resolution": card.resolution if card else checkpoints.resolution_of(checkpoint),
+        "resolution": card.resolution if card else checkpoints.architecture(checkpoint)[1],
         "require_report": False,
         "pseudonymize": settings.pseudonymize,
         "pseudonym_version": settings.pseudonym_version,

@@ -7,5 +7,4 @@ from cxrreport.model.checkpoints.loading import (
     choose_device,
     describe,
     load,
-    resolution_of,
 )

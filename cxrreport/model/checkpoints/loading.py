@@ -113,20 +113,8 @@ def _describe(settings: CheckpointSettings, resolution: int) -> tuple[LoadedMode
     return described, config, folder
 
 
-def resolution_of(settings: CheckpointSettings) -> int:
-    """Side of the square images that a checkpoint takes, pixels.
-
-    Raises:
-        WeightsError: it is missing, cannot be fetched, or has no readable configuration.
-    """
-    entry = CHECKPOINTS.get(settings.name)
-    if entry is not None:
-        return entry.resolution
-    return int(read_config(locate(settings), settings.name).vision_config.image_size)
-
-
 def architecture(settings: CheckpointSettings) -> tuple[Any, int]:
-    """Configuration and native resolution of a checkpoint, for resource estimates; published ones need no files.
+    """Configuration and native resolution of a checkpoint, published ones need no files.
 
     Returns:
         A `PaliGemmaConfig` that the caller may change, and the side of the images in pixels.
