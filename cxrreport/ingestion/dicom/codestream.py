@@ -9,9 +9,7 @@ for us and a large one for the decoder.
 from __future__ import annotations
 
 import struct
-from itertools import pairwise
 
-_RLE_HEADER = 64  # bytes: the number of segments and 15 offsets
 _J2K_START = b"\xff\x4f\xff\x51"  # SOC, SIZ
 _JP2_START = b"\0\0\0\x0cjP  "  # the signature box, ITU-T T.800 I.5.1; DICOM does not have it, some files do
 _FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # SOFn and SOF55; not DHT, JPG, DAC
@@ -27,46 +25,17 @@ def frame_size(data: bytes) -> tuple[int, int, int] | None:
     Returns:
         (rows, columns, components), or None where no such declaration is found.
     """
-    if data.startswith(_JP2_START):
-        return _size_of_jpeg_2000(data, _codestream_box(data))
-    if data.startswith(_J2K_START):
-        return _size_of_jpeg_2000(data, 0)
+    start = jpeg_2000_start(data)
+    if start is not None:
+        return _size_of_jpeg_2000(data, start)
     return _size_of_jpeg(data) if data.startswith(b"\xff\xd8") else None
 
 
-def longest_rle_segment(data: bytes) -> int | None:
-    """Bytes that the longest segment of an RLE frame expands to (PS3.5 G.3.2, G.5), counted without expanding it.
-
-    A run of two bytes expands to up to 128, and decoders expand a whole segment before they check its length.
-
-    Args:
-        data: RLE header and segments.
-
-    Returns:
-        The number of bytes, or `None` if the header does not list segments in ascending order.
-    """
-    if len(data) < _RLE_HEADER:
-        return None
-    count, *offsets = struct.unpack("<16I", data[:_RLE_HEADER])
-    bounds = [_RLE_HEADER, *offsets[:count], len(data)]
-    if not 1 <= count <= len(offsets) or sorted(bounds) != bounds:
-        return None
-    return max(_rle_length(data, start, end) for start, end in pairwise(bounds[1:]))
-
-
-def _rle_length(data: bytes, position: int, end: int) -> int:
-    length = 0
-    while position < end:
-        control = data[position]
-        if control < 128:  # literal bytes
-            length += control + 1
-            position += control + 2
-        elif control > 128:  # a run
-            length += 257 - control
-            position += 2
-        else:  # 128: no operation
-            position += 1
-    return length
+def jpeg_2000_start(data: bytes) -> int | None:
+    """Where a JPEG 2000 codestream begins, also inside a JP2 file; None for data of another kind."""
+    if data.startswith(_JP2_START):
+        return _codestream_box(data)
+    return 0 if data.startswith(_J2K_START) else None
 
 
 def _codestream_box(data: bytes) -> int:

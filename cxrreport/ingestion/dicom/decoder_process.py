@@ -1,9 +1,12 @@
-"""Decode in a helper process, because GDCM aborts its process on corrupt data.
+"""Decode in a helper process that bounds memory and time, and hears what decoders only warn of.
 
-GDCM is the only permissively licensed decoder of JPEG Lossless, and its abort is not an exception that could be caught.
-The helper is started on first use, has limits on its memory and on the time for one image, and is restarted after it
-dies. The helper ends with the process that started it,
-whose end closes the pipe that it reads from.
+A decoder trusts the codestream: a kilobyte of JPEG 2000 with the smallest code blocks takes gigabytes, and RLE without
+effect takes minutes. The operating system limits the helper to what a picture of the size in the header needs. GDCM
+aborts its process on corrupt data, which is not an exception that could be caught. And decoders write to stderr or a
+log that data are damaged, and return a picture with the damage concealed.
+
+The helper is started on first use and again after it has died. It ends with the process that started it, whose end
+closes the pipe that it reads from.
 
 One request: a line of JSON (transfer syntax, plugin, options, size of the data), then the data; one reply: a line of
 JSON (shape and dtype, or the type of an error), then the pixels.
@@ -13,11 +16,18 @@ from __future__ import annotations
 
 import atexit
 import json
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -26,11 +36,22 @@ from numpy.typing import NDArray
 from cxrreport.errors import PixelError
 from cxrreport.records import Reason
 
-SECONDS = 60.0
-"""Longest time for one image: JPEG Lossless takes about 0.02 s per million pixels."""
-MEMORY = 4 << 30
-"""Largest address space of the helper, bytes; Windows and macOS have no such limit."""
+SECONDS = 20.0
+"""Longest time for one image, besides a second per million samples: JPEG Lossless takes about 0.02 s for them."""
+MEMORY = 64 << 20
+"""Memory for one image besides `BYTES_PER_SAMPLE`. Windows and macOS have no such limit."""
+BYTES_PER_SAMPLE = 24
+"""Memory for one sample of an image: GDCM, which needs most, takes 12 bytes for JPEG 2000."""
+_HARMLESS = re.compile(
+    rb"Unsupported JPEG data precision 12|Invalid SOS parameters for sequential JPEG|Unknown Adobe color transform.*"
+    rb"|Warning: unknown JFIF revision.*"
+)
+"""What GDCM says of pixels that are all right; it tries its decoder of 8 bits first."""
 _PIPE = 1 << 20  # bytes; Linux grants so much to all users, other systems have their own size
+
+
+class DamagedError(PixelError):
+    """A decoder returned a picture and warned of damage, which it may have concealed."""
 
 
 class DecoderProcess:
@@ -54,13 +75,15 @@ class DecoderProcess:
             integer[rows, columns].
 
         Raises:
-            PixelError: the data cannot be decoded, or the decoder crashed or took more than `SECONDS`.
+            DamagedError: the decoder warned of damage, and no other one should conceal it.
+            PixelError: the data cannot be decoded, or the decoder crashed or took too long.
         """
         request = {"syntax": syntax, "plugin": plugin, "options": options, "size": len(data)}
+        seconds = SECONDS + _samples(options) / 1e6
         with self._lock:
             while True:
                 process, fresh = self._started()
-                timer = threading.Timer(SECONDS, process.kill)
+                timer = threading.Timer(seconds, process.kill)
                 timer.start()
                 try:
                     reply, pixels = _ask(process, request, data)
@@ -72,6 +95,8 @@ class DecoderProcess:
                         raise PixelError(Reason.BAD_PIXELS, detail) from None
                 finally:
                     timer.cancel()
+        if reply.get("error") == DamagedError.__name__:
+            raise DamagedError(Reason.BAD_PIXELS, f"the pixel data are damaged (a warning of {plugin})")
         if "error" in reply:
             raise PixelError(Reason.BAD_PIXELS, f"the pixel data cannot be decoded ({reply['error']})")
         decoded: NDArray[np.integer] = pixels.view(reply["dtype"]).reshape(reply["shape"])
@@ -123,15 +148,20 @@ def _ask(
 
 
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
-    """Answer requests until their stream ends."""
+    """Answer requests until their stream ends, or until memory was not given back."""
     from cxrreport.ingestion.dicom.pixel_data import decode_encapsulated
 
+    warnings.simplefilter("ignore")  # those of pydicom are about the header
+    warned = _Warnings()
+    before = _address_space()
     while line := requests.readline():
         request = json.loads(line)
         data = requests.read(request["size"])
         try:
-            pixels = decode_encapsulated(request["syntax"], request["plugin"], data, request["options"])
+            with _limited_memory(MEMORY + BYTES_PER_SAMPLE * _samples(request["options"])), warned.heard():
+                pixels = decode_encapsulated(request["syntax"], request["plugin"], data, request["options"])
         except Exception as error:  # the decoder's, of any type; the text may quote the file
+            pixels = np.empty(0, np.uint8)
             reply, content = {"error": type(error).__name__, "size": 0}, memoryview(b"")
         else:
             content = np.ascontiguousarray(pixels).data.cast("B")
@@ -139,28 +169,79 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         replies.write(json.dumps(reply).encode() + b"\n")
         replies.write(content)
         replies.flush()
+        del content, data, pixels
+        if _address_space() > before + 4 * MEMORY:  # a heap in pieces
+            return
 
 
-def _limit_memory() -> None:
-    """Limit the address space and forbid core dumps, if the operating system has such limits."""
+class _Warnings(logging.Handler):
+    """What decoders say of an image: OpenJPEG to a logger, GDCM and CharLS to stderr."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+        self._logged = False
+        os.dup2(self._stderr.fileno(), 2)
+        logging.getLogger("openjpeg").addHandler(self)
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Raise a `DamagedError` at the end of the block if there was a warning in it."""
+        os.ftruncate(2, 0)
+        os.lseek(2, 0, os.SEEK_SET)
+        self._logged = False
+        yield
+        os.lseek(2, 0, os.SEEK_SET)
+        if self._logged or _HARMLESS.sub(b"", os.read(2, _PIPE)).strip():
+            raise DamagedError(Reason.BAD_PIXELS)
+
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+        self._logged = True
+
+
+def _samples(options: dict[str, Any]) -> int:
+    return int(options["rows"] * options["columns"] * options["samples_per_pixel"])
+
+
+def _address_space() -> int:
+    """Address space of this process, bytes; 0 where the operating system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+@contextmanager
+def _limited_memory(more: int) -> Iterator[None]:
+    """Limit the address space to `more` bytes than now, where the operating system has such a limit."""
+    now = _address_space()
     try:
         import resource
     except ImportError:  # Windows
+        now = 0
+    if not now:
+        yield
         return
-    for kind, limit in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CORE, 0)):
-        highest = resource.getrlimit(kind)[1]
-        allowed = limit if highest == resource.RLIM_INFINITY else min(limit, highest)
-        try:
-            resource.setrlimit(kind, (allowed, allowed))
-        except (OSError, ValueError):
-            if sys.platform == "linux":  # macOS refuses to limit the address space
-                raise
+    allowed, highest = resource.getrlimit(resource.RLIMIT_AS)
+    limit = now + more
+    resource.setrlimit(
+        resource.RLIMIT_AS, (limit if highest == resource.RLIM_INFINITY else min(limit, highest), highest)
+    )
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (allowed, highest))
 
 
 def main() -> None:
     """The helper process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    _limit_memory()
+    try:
+        import resource
+    except ImportError:  # Windows
+        pass
+    else:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # GDCM aborts
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not get between the replies
     serve(sys.stdin.buffer, replies)

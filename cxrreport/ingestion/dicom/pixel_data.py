@@ -25,17 +25,18 @@ from pydicom.uid import (
 )
 
 from cxrreport.errors import PixelError, RefusedImage
-from cxrreport.ingestion.dicom.codestream import frame_size, longest_rle_segment, sample_format
+from cxrreport.ingestion.dicom.codestream import frame_size, sample_format
 from cxrreport.ingestion.dicom.colour import PALETTE, grey_of_palette
-from cxrreport.ingestion.dicom.decoder_process import DecoderProcess
+from cxrreport.ingestion.dicom.damage import jpeg_2000_fault, rle_fault
+from cxrreport.ingestion.dicom.decoder_process import DamagedError, DecoderProcess
 from cxrreport.ingestion.dicom.elements import text, translated, whole
 from cxrreport.ingestion.dicom.fragments import first_frame
 from cxrreport.ingestion.dicom.sample_values import stored_values
 from cxrreport.ingestion.images.greyscale import luminance
+from cxrreport.ingestion.images.jpeg import decode_jpeg
 from cxrreport.records import Reason
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_IN_PROCESS = ("pylibjpeg", "pyjpegls", "pillow")  # decoders that raise on corrupt data, preferred first; gdcm aborts
 _HELPER = DecoderProcess()
 
 
@@ -174,29 +175,27 @@ def _decode_frame(
         "pixel_keyword": "PixelData",
     }
     refused = PixelError(Reason.BAD_PIXELS, f"no installed decoder reads {name}")
-    for plugin, isolated in _attempts(syntax, plugins):
+    for plugin in _in_order(syntax, plugins):
         try:
-            if isolated:
-                return _HELPER.decode(str(syntax), plugin, data, options)
-            with translated(Reason.BAD_PIXELS, f"{name} pixel data cannot be decoded", PixelError):
-                return decode_encapsulated(syntax, plugin, data, options)
+            return _HELPER.decode(str(syntax), plugin, data, options)
+        except DamagedError:
+            raise
         except PixelError as error:
             refused = error
     raise refused
 
 
-def _attempts(syntax: UID, plugins: Sequence[str]) -> list[tuple[str, bool]]:
-    """Decoders in the order of trying, and whether each works in the helper process.
+def _in_order(syntax: UID, plugins: Sequence[str]) -> list[str]:
+    """Decoders in the order of trying.
 
-    JPEG and JPEG-LS do not go to pylibjpeg as long as another reads them: there it is pylibjpeg-libjpeg, which need
-    not be installed, and an image shall not depend on that.
+    JPEG and JPEG-LS never go to pylibjpeg, which need not be installed: there it is pylibjpeg-libjpeg, which returns a
+    picture for data that are cut off.
     """
     if syntax == RLELossless:
-        return [("pydicom", False)]
+        return ["pydicom"]
     classic = syntax in JPEGTransferSyntaxes or syntax in JPEGLSTransferSyntaxes
-    here = [plugin for plugin in _IN_PROCESS if plugin in plugins and not (classic and plugin == "pylibjpeg")]
-    there = [plugin for plugin in ("gdcm", "pylibjpeg") if plugin in plugins and plugin not in here]
-    return [(plugin, False) for plugin in here] + [(plugin, True) for plugin in there]
+    preferred = ("pyjpegls", "pillow", "gdcm") if classic else ("pylibjpeg", "pillow", "gdcm")
+    return [plugin for plugin in preferred if plugin in plugins]
 
 
 def decode_encapsulated(syntax: str, plugin: str, data: bytes, options: dict[str, Any]) -> NDArray[np.integer]:
@@ -222,6 +221,11 @@ def decode_encapsulated(syntax: str, plugin: str, data: bytes, options: dict[str
 
         return decode_extended(get_frame(data, 0, number_of_frames=1), options)
     pixels, said = get_decoder(UID(syntax)).as_array(data, raw=True, decoding_plugin=plugin, **cast(Any, options))
+    if plugin == "pillow" and syntax in JPEGTransferSyntaxes:
+        try:
+            decode_jpeg(get_frame(data, 0, number_of_frames=1))
+        except ValueError as error:
+            raise DamagedError(Reason.BAD_PIXELS) from error
     return luminance(pixels, str(said["photometric_interpretation"])) if pixels.ndim > 2 else pixels
 
 
@@ -234,12 +238,14 @@ def _check_codestream(frame: bytes, dataset: Dataset) -> None:
         raise PixelError(Reason.BAD_PIXELS, f"the codestream has {size[0]} x {size[1]} pixels, not {rows} x {columns}")
     if size[2] != samples:
         raise PixelError(Reason.BAD_PIXELS, f"the codestream has {size[2]} components, not {samples}")
+    if fault := jpeg_2000_fault(frame):
+        raise PixelError(Reason.BAD_PIXELS, f"the codestream is damaged: {fault}")
 
 
 def _check_rle(frame: bytes, dataset: Dataset) -> None:
-    """Refuse segments that expand far beyond the pixels; a little padding after the last pixel is allowed."""
-    longest, expected = longest_rle_segment(frame), dataset.Rows * dataset.Columns
-    if longest is None:
-        raise PixelError(Reason.BAD_PIXELS, "the RLE header does not list segments in ascending order")
-    if longest > 2 * expected + 128:
-        raise PixelError(Reason.BAD_PIXELS, f"an RLE segment expands to {longest} bytes instead of {expected}")
+    expected = dataset.Rows * dataset.Columns
+    # The worst encoder writes two bytes for one. Beyond that are operations without effect, which take time.
+    if len(frame) > 128 + 3 * expected * dataset.SamplesPerPixel * dataset.BitsAllocated // 8:
+        raise PixelError(Reason.BAD_PIXELS, f"{len(frame)} bytes of RLE for {expected} pixels")
+    if fault := rle_fault(frame, int(dataset.Rows), int(dataset.Columns)):
+        raise PixelError(Reason.BAD_PIXELS, fault)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import struct
 import warnings
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from cxrreport.errors import PixelError, RefusedImage
 from cxrreport.ingestion.images.acceptance import refused_by_system, refused_unless
 from cxrreport.ingestion.images.geometry import Geometry, of_exif
 from cxrreport.ingestion.images.greyscale import GreyScale, luminance, to_grey
+from cxrreport.ingestion.images.jpeg import decode_jpeg
 from cxrreport.ingestion.images.radiograph import Radiograph
 from cxrreport.ingestion.images.upright import orientation_notes
 from cxrreport.records import Reason, View
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION = 274, 282, 283  # EXIF tags
+_OTHER_BYTES = 1 << 24  # allowance for everything but pixels: profiles, thumbnails, texts
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SAME_GREY = 3  # JPEG's colour transformation moves equal channels apart by this much at most
 
 
@@ -63,6 +67,7 @@ def read_picture(path: Path, *, max_pixels: int, keep: Collection[str] = (), vie
                 frames = getattr(image, "n_frames", 1)
                 if frames > 1 and image.format == "PNG":
                     notes = refused_unless(keep, Reason.MULTI_FRAME, f"{frames} frames")
+                _check_integrity(path, image.format, max_pixels)
                 values, more = _values(image, keep)
                 geometry = _geometry(image)
                 notes += more + geometry.notes
@@ -70,7 +75,7 @@ def read_picture(path: Path, *, max_pixels: int, keep: Collection[str] = (), vie
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError):
         raise RefusedImage(Reason.NOT_READABLE, "not a PNG or JPEG that Pillow reads") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+    except (OSError, struct.error, SyntaxError, ValueError, EOFError, MemoryError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise refused_by_system(error) from None
         # What Pillow raises on truncated and corrupt data.
@@ -95,7 +100,7 @@ def _geometry(image: Image.Image) -> Geometry:
         exif = image.getexif()
         orientation = exif.get(_ORIENTATION)
         ratios = [*_densities(image), *_resolutions(exif)]
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error, ZeroDivisionError):
+    except (OSError, struct.error, SyntaxError, ValueError, TypeError, KeyError, EOFError, ZeroDivisionError):
         orientation, ratios = "cannot be read", list(_densities(image))
     return of_exif(orientation).with_pixels(ratios)
 
@@ -116,6 +121,29 @@ def _resolutions(exif: Image.Exif) -> Iterator[float | None]:
     across, down = exif.get(_X_RESOLUTION), exif.get(_Y_RESOLUTION)
     if across is not None and down is not None:
         yield float(across) / float(down) if min(across, down) > 0 else None
+
+
+def _check_integrity(path: Path, kind: str | None, max_pixels: int) -> None:
+    """Find damage that Pillow conceals.
+
+    Raises:
+        RefusedImage: the file is larger than a picture of `max_pixels` can be.
+        ValueError: a checksum of a PNG is wrong, or a JPEG is damaged.
+        struct.error: a PNG is cut off.
+    """
+    if path.stat().st_size > 8 * max_pixels + _OTHER_BYTES:
+        raise RefusedImage(Reason.TOO_LARGE, "the file is larger than max_pixels allows")
+    data = path.read_bytes()
+    if kind == "JPEG":
+        decode_jpeg(data)
+        return
+    position, name = len(_PNG_SIGNATURE), b""
+    while name != b"IEND":
+        length, name = struct.unpack_from(">I4s", data, position)
+        (checksum,) = struct.unpack_from(">I", data, position + 8 + length)
+        if zlib.crc32(memoryview(data)[position + 4 : position + 8 + length]) != checksum:
+            raise ValueError("a checksum of the PNG is wrong")
+        position += 12 + length
 
 
 def _values(image: Image.Image, keep: Collection[str]) -> tuple[NDArray[np.integer], tuple[str, ...]]:
