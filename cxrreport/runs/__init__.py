@@ -13,19 +13,3 @@ from cxrreport.runs.command import Summary, first_process
 from cxrreport.runs.evaluation import compare, evaluate, published, review
 from cxrreport.runs.pipeline import export, generate, ingest, merge, plan, train
 from cxrreport.tracking import sync
-
-__all__ = [
-    "Summary",
-    "compare",
-    "evaluate",
-    "export",
-    "first_process",
-    "generate",
-    "ingest",
-    "merge",
-    "plan",
-    "published",
-    "review",
-    "sync",
-    "train",
-]

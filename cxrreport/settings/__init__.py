@@ -22,63 +22,16 @@ from cxrreport.settings.evaluation import CompareSettings, EvaluateSettings, Rev
 from cxrreport.settings.inference import (
     Beam,
     Decoding,
-    EngineName,
     ExportSettings,
     GeneratedBaseline,
     GenerateSettings,
     Greedy,
-    Quantization,
     RaySettings,
     Sampling,
     SplitName,
 )
-from cxrreport.settings.ingestion import IngestSettings, Layout, PriorsPolicy, RewriterSettings
+from cxrreport.settings.ingestion import IngestSettings, RewriterSettings
 from cxrreport.settings.model import CheckpointSettings, LoraSettings, MergeSettings, PromptSettings
 from cxrreport.settings.serving import RegisterSettings
 from cxrreport.settings.tracking import CommandSettings, TrackingSettings
-from cxrreport.settings.training import Method, PlanSettings, TrainSettings, ValidationSettings
-
-__all__ = [
-    "WEIGHTS",
-    "Beam",
-    "CheckpointSettings",
-    "CommandSettings",
-    "CompareSettings",
-    "Decoding",
-    "DemoSettings",
-    "EngineName",
-    "EvaluateSettings",
-    "ExportSettings",
-    "GenerateSettings",
-    "GeneratedBaseline",
-    "Greedy",
-    "IngestSettings",
-    "Layout",
-    "LoraSettings",
-    "MergeSettings",
-    "Method",
-    "PlanSettings",
-    "PriorsPolicy",
-    "PromptSettings",
-    "Quantization",
-    "RaySettings",
-    "RegisterSettings",
-    "ReviewSettings",
-    "RewriterSettings",
-    "Sampling",
-    "ScoredSection",
-    "Settings",
-    "SplitName",
-    "TrackingSettings",
-    "TrainSettings",
-    "ValidationSettings",
-    "assign",
-    "build",
-    "current_names",
-    "expand",
-    "merge",
-    "model_at",
-    "put",
-    "read_yaml",
-    "weights_folder",
-]
+from cxrreport.settings.training import PlanSettings, TrainSettings, ValidationSettings

@@ -59,8 +59,6 @@ class RaySettings(Settings):
 
 
 SplitName = Literal["train", "validate", "test"]
-EngineName = Literal["torch", "openvino"]
-Quantization = Literal["none", "int8"]
 GeneratedBaseline = Literal["shuffled", "blank", "no_adapter", "nearest"]
 """Baselines that `generate` can make."""
 
@@ -93,9 +91,9 @@ class GenerateSettings(CommandSettings):
     report prompt; each image gets a prediction for each prompt."""
     draw_boxes: bool = False
     """Write a PNG for every answer with boxes, into `boxes` of the output folder."""
-    engine: EngineName = "torch"
+    engine: Literal["torch", "openvino"] = "torch"
     """`openvino`: on a CPU, converted once per checkpoint and adapter (extra `openvino`)."""
-    quantize: Quantization = "none"
+    quantize: Literal["none", "int8"] = "none"
     """`int8`: weights in 8 bits, with `engine: openvino` only. On CUDA, use `checkpoint.precision: nf4`."""
     converted: Path | None = None
     """Folder for converted models; `None` for `~/.cache/cxrreport`."""

@@ -11,7 +11,6 @@ from cxrreport.settings.base import FolderOrName, PositiveInt, Resolution, Setti
 from cxrreport.settings.tracking import CommandSettings
 
 Layout = Literal["auto", "mimic-cxr", "openi", "folder", "table"]
-PriorsPolicy = Literal["training", "all", "keep"]
 Kept = Literal["not-a-radiograph", "not-a-chest", "colour", "multi-frame", "burned-in-annotation"]
 
 
@@ -68,7 +67,7 @@ class IngestSettings(CommandSettings):
     first frame, colour images their luminance. For laterals, use `views`."""
     require_report: bool = True
     """Exclude studies without findings and impression."""
-    priors: PriorsPolicy = "training"
+    priors: Literal["training", "all", "keep"] = "training"
     """Mentions of prior studies ("stable", "new", "compared with") in findings and impression: `training` removes them
     from the training and validation splits and leaves the test references unchanged; `all` removes them everywhere;
     `keep` removes none."""

@@ -11,8 +11,6 @@ from cxrreport.settings.base import FolderOrName, Fraction, PositiveInt, Resolut
 from cxrreport.settings.model import CheckpointSettings, LoraSettings, PromptSettings
 from cxrreport.settings.tracking import CommandSettings
 
-Method = Literal["lora", "qlora", "full"]
-
 
 class ValidationSettings(Settings):
     """Validation during training, in addition to the loss on the whole validation split."""
@@ -94,7 +92,7 @@ class PlanSettings(Settings):
     """As `checkpoint.name` in training; `None` for all nine pre-trained checkpoints."""
     resolution: Resolution | None = None
     """Side length of the images, in pixels; `None` for that of the checkpoint."""
-    method: Method = "lora"
+    method: Literal["lora", "qlora", "full"] = "lora"
     """`qlora`: frozen weights of the language model in 4 bits; `full`: all weights are trained, in float32."""
     lora: LoraSettings = LoraSettings()
     precision: Literal["float32", "bfloat16"] = "bfloat16"

@@ -4,18 +4,3 @@ from cxrreport.tracking.environment import PACKAGES, peak_memory_mb
 from cxrreport.tracking.lifecycle import settings_to_params, start, sync, tracking_uri
 from cxrreport.tracking.mlflow_store import count_experiments, is_new, register_model, sqlite_uri, without_password
 from cxrreport.tracking.run import Run
-
-__all__ = [
-    "PACKAGES",
-    "Run",
-    "count_experiments",
-    "is_new",
-    "peak_memory_mb",
-    "register_model",
-    "settings_to_params",
-    "sqlite_uri",
-    "start",
-    "sync",
-    "tracking_uri",
-    "without_password",
-]

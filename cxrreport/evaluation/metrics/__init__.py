@@ -2,15 +2,3 @@
 
 from cxrreport.evaluation.metrics.interface import GROUP, Metric, Pairs, check, load, metric, plugged_in
 from cxrreport.evaluation.metrics.label_agreement import finding_scorer, finding_scores
-
-__all__ = [
-    "GROUP",
-    "Metric",
-    "Pairs",
-    "check",
-    "finding_scorer",
-    "finding_scores",
-    "load",
-    "metric",
-    "plugged_in",
-]
