@@ -129,7 +129,7 @@ def test_a_table_reads_below_its_root_only(settings: IngestSettings, tmp_path: P
         "below/../../secret.dcm": "not-readable",
         "link/../secret.dcm": "image-file-missing",  # `..` is taken off before the link is followed
         "gone.dcm": "image-file-missing",
-        "below": "image-file-missing",
+        "below": "not-readable",
         "./below/good.dcm": "",
         str(root / "below" / ".." / "link" / "2.dcm"): "",
     }

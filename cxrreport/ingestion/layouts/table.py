@@ -14,7 +14,6 @@ from cxrreport.dataset import id_for_message, path_for_message, reduce_covariate
 from cxrreport.errors import InputError
 from cxrreport.ingestion.images import is_picture, view_of
 from cxrreport.ingestion.layouts.base import Listing, Source, has_column
-from cxrreport.ingestion.layouts.files import is_regular
 from cxrreport.ingestion.layouts.tables import report_of, split_of
 from cxrreport.records import Exclusion, Reason, View
 from cxrreport.settings import IngestSettings
@@ -48,7 +47,7 @@ def list_images(settings: IngestSettings) -> Listing:
             excluded.append(_excluded(row, path.name, Reason.NOT_READABLE, detail))
             continue
         source = path.relative_to(base).as_posix()
-        if not is_regular(path):
+        if not path.exists():
             excluded.append(_excluded(row, source, Reason.IMAGE_MISSING, ""))
             continue
         if is_picture(path) and not (row["study_id"] and row["patient_id"]):
