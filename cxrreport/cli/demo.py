@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from cxrreport import tracking
 from cxrreport.cli.app import command
 from cxrreport.cli.options import Given, Option
-from cxrreport.cli.output import interval, mlflow_command, print_json, progress_bar, shown, stdout, table_of
+from cxrreport.cli.output import echo, interval, mlflow_command, print_json, progress_bar, shown, stdout, table_of
 from cxrreport.settings import DemoSettings
 
 
@@ -55,10 +53,10 @@ def _print_demo(summary: Mapping[str, Any], settings: DemoSettings) -> None:
         steps.add_row(step, shown(seconds))
     steps.add_row("peak memory", f"{summary['peak_memory_mb']:,.0f} MB")
     console.print(steps)
-    typer.echo(f"Results are in {settings.output}:")
-    typer.echo("  summary.json              these scores")
-    typer.echo("  review.html               reports beside their images, lowest scores first")
-    typer.echo("  ingest/contact_sheet.png  what the model sees")
-    typer.echo("  train/loss.png            the loss curve")
-    typer.echo("The runs in MLflow:")
-    typer.echo(f"  {mlflow_command(tracking.sqlite_uri(settings.output / 'mlflow.db'))}")
+    echo(f"Results are in {settings.output}:")
+    echo("  summary.json              these scores")
+    echo("  review.html               reports beside their images, lowest scores first")
+    echo("  ingest/contact_sheet.png  what the model sees")
+    echo("  train/loss.png            the loss curve")
+    echo("The runs in MLflow:")
+    echo(f"  {mlflow_command(tracking.sqlite_uri(settings.output / 'mlflow.db'))}")

@@ -13,7 +13,7 @@ from rich.markup import escape
 from cxrreport import __version__, runs
 from cxrreport.cli.app import WeightsFolder, app
 from cxrreport.cli.options import Json, expanded
-from cxrreport.cli.output import guarded, print_json, progress_bar, stdout, table_of
+from cxrreport.cli.output import echo, guarded, print_json, progress_bar, stdout, table_of
 from cxrreport.errors import SettingsError
 from cxrreport.settings import WEIGHTS, weights_folder
 from cxrreport.versions import installed
@@ -78,7 +78,7 @@ def weights(
         if as_json:
             print_json({"wrong": wrong})
         else:
-            typer.echo("\n".join(wrong) if wrong else "all files match their hashes")
+            echo("\n".join(wrong) if wrong else "all files match their hashes")
         if wrong:
             raise typer.Exit(1)
     else:
@@ -92,8 +92,8 @@ def weights(
             for file, digest in files.items():
                 table.add_row(file, digest[:16])
         stdout().print(table)
-        typer.echo(f"All hashes: {root / published.INVENTORY}. To use them:")
-        typer.echo(f"  export {WEIGHTS}={shlex.quote(str(root.absolute()))}")
+        echo(f"All hashes: {root / published.INVENTORY}. To use them:")
+        echo(f"  export {WEIGHTS}={shlex.quote(str(root.absolute()))}")
 
 
 def _list(names: list[str], root: Path, as_json: bool) -> None:
@@ -107,8 +107,8 @@ def _list(names: list[str], root: Path, as_json: bool) -> None:
         state = "present" if published.is_complete(item.name, root) else ""
         if item.gated and not state:
             state = "gated: accept its licence first"
-        typer.echo(f"# {item.name} ({item.purpose}){': ' if state else ''}{state}")
-        typer.echo("\n".join(published.download_commands(item, root)))
+        echo(f"# {item.name} ({item.purpose}){': ' if state else ''}{state}")
+        echo("\n".join(published.download_commands(item, root)))
 
 
 @app.command()

@@ -5,12 +5,10 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-import typer
-
 from cxrreport import runs
 from cxrreport.cli.app import command
 from cxrreport.cli.options import ADAPTER, CONFIG, SET, TRACK, Given, argument, on_gpu, on_model, on_training
-from cxrreport.cli.output import perform, print_json, print_summary, stdout, table_of
+from cxrreport.cli.output import echo, perform, print_json, print_summary, stdout, table_of
 from cxrreport.settings import MergeSettings, PlanSettings, RegisterSettings, TrainSettings
 
 
@@ -61,9 +59,9 @@ def register(given: Given[RegisterSettings]) -> None:
         f"version {registered.version} of {registered.name}, run {registered.run_id}; serve it with:",
         highlight=False,
     )
-    typer.echo(f"  export MLFLOW_TRACKING_URI={shlex.quote(registered.tracking_uri)}")
-    typer.echo(f"  export {serving.ROOT}=DIR  # below which requests may name files")
-    typer.echo(f"  mlflow models serve -m models:/{registered.name}{which} -h 127.0.0.1 -p 5001 --env-manager local")
+    echo(f"  export MLFLOW_TRACKING_URI={shlex.quote(registered.tracking_uri)}")
+    echo(f"  export {serving.ROOT}=DIR  # below which requests may name files")
+    echo(f"  mlflow models serve -m models:/{registered.name}{which} -h 127.0.0.1 -p 5001 --env-manager local")
 
 
 @command(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
 import shlex
 import signal
@@ -18,32 +19,34 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from cxrreport import records, runs
 from cxrreport.errors import CxrReportError, InferenceError, ScoreError, TrackingError, TrainingError
 from cxrreport.settings import Settings
+from cxrreport.storage.decoding import without_controls
 
 R = TypeVar("R")
 WIDTH = 80
 """Maximum width of a summary, in columns."""
 STOPPED = 130
+_DIRECTIONS = re.compile("[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that reverse the order of what follows, or break lines."""
 _FAILED = (TrainingError, InferenceError, ScoreError, TrackingError)
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Report errors of cxrreport as one line with an exit code; other exceptions keep their traceback."""
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=stderr(), show_time=False, show_path=False)],
-    )
+    """Report errors of cxrreport and of the system as one line with an exit code, others with their traceback."""
+    handler = RichHandler(console=stderr(), show_time=False, show_path=False)
+    handler.setFormatter(_OneLine())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt  # SIGTERM from a scheduler ends a run like Ctrl-C
@@ -57,13 +60,48 @@ def guarded() -> Iterator[None]:
     except CxrReportError as error:
         say_error(" ".join([str(error), *getattr(error, "__notes__", ())]))
         raise typer.Exit(1 if isinstance(error, _FAILED) else 2) from None
+    except OSError as error:
+        name = "the system" if error.filename is None else os.fsdecode(error.filename)
+        say_error(f"{name}: {error.strerror or error}; mend this and re-run the same command")
+        raise typer.Exit(1) from None
+    except Exception:
+        stderr().print_exception(suppress=[typer])
+        raise typer.Exit(1) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def say_error(message: str) -> None:
     """Print an error as one line on standard error."""
-    stderr().print(f"error: {message}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    stderr().print(f"error: {_line(message)}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _line(text: str) -> str:
+    return re.sub(r"[\r\n]+", " ", text)
+
+
+class _OneLine(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name of the base class
+        return _line(super().formatMessage(record))
+
+
+class Terminal(Console):
+    """A console on which no text of a file, for example an id, can move the cursor, change colours or be reversed."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """See `Console.render`; the codes of rich itself are controls or styles, not text."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=harmless(segment.text))
+
+
+def echo(line: str) -> None:
+    """Print a line as it is on standard output, however wide the terminal is."""
+    typer.echo(harmless(line))
+
+
+def harmless(text: str) -> str:
+    """A text with `?` for every character that a terminal would act on."""
+    return _DIRECTIONS.sub("?", without_controls(text, "?"))
 
 
 class _Rate(ProgressColumn):
@@ -109,15 +147,14 @@ def perform(command: Callable[..., runs.Summary[R]], settings: Settings) -> runs
         return command(settings, progress=progress)
 
 
-def stdout() -> Console:
+def stdout() -> Terminal:
     """Standard output, at most 80 columns wide."""
-    console = Console()
-    return Console(width=min(WIDTH, console.width))
+    return Terminal(width=min(WIDTH, Console().width))
 
 
-def stderr() -> Console:
+def stderr() -> Terminal:
     """Standard error, as wide as the terminal."""
-    return Console(stderr=True)
+    return Terminal(stderr=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -128,7 +165,7 @@ def print_json(value: Mapping[str, Any]) -> None:
 def print_summary(summary: runs.Summary[Any], as_json: bool) -> None:
     """Print warnings, facts, the output folder, and the command that opens the MLflow run."""
     for warning in summary.warnings:
-        stderr().print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        stderr().print(f"warning: {_line(warning)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print_json(summary.as_dict())
         return
@@ -141,7 +178,7 @@ def print_summary(summary: runs.Summary[Any], as_json: bool) -> None:
     console.print(table)
     if summary.run_id:
         console.print(f"MLflow run {summary.run_id}; open it with:", highlight=False)
-        typer.echo(f"  {mlflow_command(summary.tracking_uri)}")
+        echo(f"  {mlflow_command(summary.tracking_uri)}")
 
 
 def mlflow_command(uri: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from uuid import UUID, uuid5
 
@@ -20,6 +20,7 @@ from cxrreport.ingestion.dicom import text
 from cxrreport.records import Exclusion, Prediction, Progress, Reason
 from cxrreport.settings import ExportSettings
 from cxrreport.storage.atomic_files import atomic_path
+from cxrreport.storage.decoding import without_controls
 from cxrreport.storage.output_folder import OutputFolder, output_folder
 from cxrreport.storage.parquet import table_from_rows
 
@@ -112,6 +113,11 @@ def _write(
     if not (prediction.findings or prediction.impression):
         raise RefusedImage(Reason.EMPTY_SECTIONS, "neither findings nor impression")
     headers = sources.read(prediction)
+    prediction = replace(
+        prediction,
+        findings=without_controls(prediction.findings),
+        impression=without_controls(prediction.impression),
+    )
     files: dict[str, str] = {kind: f"{kind}/{report}.{'dcm' if kind == 'sr' else 'json'}" for kind in settings.formats}
     for kind, file in files.items():
         if (folder / file).exists():

@@ -91,13 +91,13 @@ def write_tables(
 
 
 def write_picture(manifest: Manifest, folder: Path, prediction: Prediction) -> None:
-    """Draw the boxes of a prediction into `<study>-<hash of the prompt>.png`."""
+    """Draw the boxes of a prediction into `<study>-<hash of study and prompt>.png`."""
     image_id = prediction.image_ids[0]
     picture = draw_boxes(
         manifest.image(image_id), manifest.images[image_id], prediction.boxes, resize=resize_method(manifest)
     )
     # A study id comes from a file or a table and may contain any character.
-    name = re.sub(r"[^\w.-]+", "_", prediction.study_id).strip(".")
-    number = hashlib.sha256(prediction.prompt.encode()).hexdigest()[:8]
+    name = re.sub(r"[^\w.-]+", "_", prediction.study_id, flags=re.ASCII).strip(".")[:64]
+    number = hashlib.sha256(f"{prediction.study_id}\0{prediction.prompt}".encode()).hexdigest()[:8]
     with atomic_path(folder / f"{name}-{number}.png") as temporary:
         picture.save(temporary)

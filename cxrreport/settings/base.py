@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from cxrreport.errors import SettingsError
 
@@ -68,6 +77,21 @@ def expand(path: Path) -> Path:
         raise ValueError(f"{path}: there is no home folder of that name; write the folder") from error
 
 
+_LONGEST_NAME = 255
+"""Bytes in the name of a file or folder that file systems allow."""
+_LONGEST_OUTPUT = _LONGEST_NAME - 15
+"""Some commands write beside their output, under its name with an ending (`-images`, `.shards`)."""
+
+
+def _with_possible_names(path: Path, longest: int) -> Path:
+    for name in path.parts:
+        if (size := len(os.fsencode(name))) > longest:
+            raise ValueError(f"the name {name[:20]}... has {size} bytes; give one of at most {longest}")
+        if "\0" in name:
+            raise ValueError("a path cannot contain a zero byte")
+    return path
+
+
 def _expand_name(name: str) -> str:
     return str(expand(Path(name))) if name.startswith("~") or "$" in name else name
 
@@ -103,10 +127,13 @@ class Settings(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _expand_paths(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: expand(one) if isinstance(one, Path) else one for name, one in value.items()}
-        return expand(value) if isinstance(value, Path) else value
+    def _expand_paths(cls, value: Any, info: ValidationInfo) -> Any:
+        longest = _LONGEST_OUTPUT if info.field_name == "output" else _LONGEST_NAME
+
+        def checked(one: Any) -> Any:
+            return _with_possible_names(expand(one), longest) if isinstance(one, Path) else one
+
+        return {name: checked(one) for name, one in value.items()} if isinstance(value, dict) else checked(value)
 
     def relative_paths(self) -> list[Path]:
         """The paths of these settings that depend on the working folder."""

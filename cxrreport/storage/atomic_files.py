@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from cxrreport.errors import OutputError
 PARTIAL = ".partial-"
 """Prefix of incomplete files; hidden, so that programs that read a whole folder (PyArrow) skip them."""
 
+_SUFFIX = 16
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What file systems answer that have no fsync, or none of folders (some network and FUSE mounts)."""
@@ -39,6 +41,19 @@ def _sync(path: Path, flags: int) -> None:
         os.close(handle)
 
 
+def _partial_prefix(path: Path) -> str:
+    # A hash, because the temporary name of a file with the longest possible name would be too long.
+    return f"{PARTIAL}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}-"
+
+
+def remove_partial(path: Path) -> None:
+    """Remove the incomplete files that killed processes have left of `path`. The caller holds a lock for it."""
+    former = f"{PARTIAL}*-{glob.escape(path.name)}*"
+    for pattern in (f"{_partial_prefix(path)}*", former):
+        for leftover in path.parent.glob(pattern):
+            leftover.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`, and rename it to `path` at the end of the block.
@@ -49,7 +64,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the disk is full, or the file cannot be created or renamed. Other errors of the block propagate.
     """
-    temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}")
+    temporary = path.with_name(f"{_partial_prefix(path)}{secrets.token_hex(4)}{path.suffix[-_SUFFIX:]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -13,6 +13,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _BINARY = re.compile("[\0-\x08\x0e-\x1f]")
+_CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _DAMAGED = re.compile("[\0\ufffd\ud800-\udfff]")
 
 
@@ -50,6 +51,16 @@ def decode_text(data: bytes) -> str:
 def is_damaged(text: str) -> bool:
     """True if a text was decoded with loss before: it holds a NUL, a replacement character or half a character."""
     return _DAMAGED.search(text) is not None
+
+
+def without_controls(text: str, instead: str = "") -> str:
+    """Replace what XML, FHIR and terminals do not show as text: control characters but tabs and line feeds, and halves.
+
+    Args:
+        text: any text, for example of a report or of a DICOM element.
+        instead: takes the place of each character.
+    """
+    return _CONTROLS.sub(instead, text)
 
 
 def _windows_1252(data: bytes) -> str:

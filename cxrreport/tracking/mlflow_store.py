@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrreport import telemetry
 from cxrreport.errors import CxrReportError, TrackingError
-from cxrreport.storage.atomic_files import PARTIAL, atomic_path
+from cxrreport.storage.atomic_files import atomic_path, remove_partial
 from cxrreport.storage.locks import locked_file
 from cxrreport.tracking.spool import Event, RefusedEvent, Send
 
@@ -115,8 +115,7 @@ def _create(database: Path) -> None:
     lock = database.with_name(f".{database.name}.lock")
     with locked_file(lock, wait=True):  # only one of several processes creates the store
         if not database.exists():
-            for leftover in database.parent.glob(f"{PARTIAL}*-{database.name}*"):
-                leftover.unlink()
+            remove_partial(database)
             with atomic_path(database) as temporary:
                 MlflowClient(tracking_uri=sqlite_uri(temporary)).search_experiments(max_results=1)
         lock.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def own_temporary_folder(tmp_path: Path) -> Path:
     """What the commands of a test write into the temporary folder is seen."""
     folder = tmp_path / "temporary"
