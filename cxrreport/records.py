@@ -15,6 +15,14 @@ Progress = Callable[[int, int, str], None]
 """`progress(done, total, label)`, called repeatedly during long work."""
 
 REPORT_SECTIONS = ("indication", "technique", "comparison", "findings", "impression")
+STATEMENT_PARTS = ("", "_side", "_severity")
+"""Endings of the columns with the statement of one report on a finding."""
+FINDING_COLUMNS = (
+    *("study_id", "system", "finding"),
+    *(f"{report}{part}" for report in ("reference", "candidate") for part in STATEMENT_PARTS),
+    *("error", "contradiction"),
+)
+"""Columns of `findings.parquet`, which `evaluate` writes and `review` reads."""
 
 
 class Split(StrEnum):

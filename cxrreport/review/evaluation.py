@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError
+from cxrreport.records import FINDING_COLUMNS, STATEMENT_PARTS
 from cxrreport.review.content import Content, FindingRow, ReviewedStudy, Section, ShownReport, sections
 from cxrreport.review.marks import MarkedEntity, pieces
 from cxrreport.storage.old_names import current
@@ -23,15 +24,6 @@ REFERENCE = "reference"
 _IDENTITY = ("study_id", "patient_id", "system", "candidate", "reference")
 _STARTS = ("candidate_impression", "reference_impression")
 _SIDES = ("candidate", "reference")
-_DETAILS = ("", "_side", "_severity")
-_FINDING_COLUMNS = (
-    "study_id",
-    "system",
-    "finding",
-    *(f"{side}{detail}" for side in _SIDES for detail in _DETAILS),
-    "error",
-    "contradiction",
-)
 
 
 def read_evaluation(folder: Path, against: str = REFERENCE) -> Content:
@@ -158,9 +150,9 @@ def _read_summary(file: Path) -> dict[str, Any]:
 def _read_findings(file: Path, system: str) -> dict[str, list[FindingRow]]:
     """The findings of each study of `system`."""
     by_study: dict[str, list[FindingRow]] = {}
-    for row in _read_table(file, _FINDING_COLUMNS):
+    for row in _read_table(file, FINDING_COLUMNS):
         if row["system"] == system:
-            candidate, reference = (tuple(row[f"{side}{detail}"] for detail in _DETAILS) for side in _SIDES)
+            candidate, reference = (tuple(row[f"{side}{detail}"] for detail in STATEMENT_PARTS) for side in _SIDES)
             by_study.setdefault(row["study_id"], []).append(
                 FindingRow(
                     name=row["finding"],

@@ -22,6 +22,7 @@ from cxrreport.evaluation.clinical.vocabulary import Finding
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.radgraph import Annotation
 from cxrreport.evaluation.statistics import Floats, Measure, PatientBootstrap, f1_of_counts, form, mean, ratio
+from cxrreport.records import FINDING_COLUMNS
 from cxrreport.reports.priors import mentions_prior
 from cxrreport.reports.sentences import sentences
 from cxrreport.storage.atomic_files import atomic_path
@@ -202,14 +203,6 @@ def write_findings(path: Path, systems: Mapping[str, Compared]) -> None:
                 row["error"] = ("omitted" if stated_positive(one) else "hallucinated") if wrong else ""
                 row["contradiction"] = clashes.get(finding, "")
                 rows.append(row)
-    columns = (
-        "study_id",
-        "system",
-        "finding",
-        *(f"{side}{part}" for side in ("reference", "candidate") for part in ("", "_side", "_severity")),
-        "error",
-        "contradiction",
-    )
-    table = pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in columns})
+    table = pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in FINDING_COLUMNS})
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
