@@ -1,16 +1,16 @@
-"""Memory and time of a whole archive: DICOM to predictions, the model replaced by a fixed text; the last line is JSON.
+"""Memory and time of a whole archive, from DICOM to predictions with a fixed text; the last line is a JSON object.
 
     python benchmarks/archive.py                            # 2,000 and 20,000 studies
-    python benchmarks/archive.py --studies 500 2000 8000    # other sizes, the first and the last are compared
+    python benchmarks/archive.py --studies 500 2000 8000    # other sizes; the first and the last are compared
 
 Studies are CR of 256 x 256 pixels in the layout of MIMIC-CXR with a report each, hard links to one file. `ingest` and
-`generate` do all that they do otherwise, at 224 pixels and with the tiny checkpoint loaded; only the engine answers
-every request at once. Every size is a process of its own. Memory is the peak of the whole process, interpreter and
-libraries included; `imported` is what they take before anything is read.
+`generate` run as usual, at 224 pixels and with the tiny checkpoint loaded, except that the engine answers every request
+at once. Each size is a separate process. Memory is the peak of the process, including interpreter and libraries;
+`imported` is what these take before anything is read.
 
-Keys: `memory_ratio`, peak of the largest size over that of the smallest; `kilobytes_per_study`, the rise between them;
-`time_ratio`, seconds per study of the largest over those of the smallest; `cpu_ratio`, the same in seconds of CPU,
-which a machine that others use too blurs less.
+Keys: `memory_ratio`, peak of the largest size divided by that of the smallest; `kilobytes_per_study`, the increase
+between them; `time_ratio`, seconds per study of the largest size divided by those of the smallest; `cpu_ratio`, the
+same for CPU time, which depends less on other work on the machine.
 """
 
 from __future__ import annotations

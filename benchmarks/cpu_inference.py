@@ -1,17 +1,17 @@
-"""PaliGemma 2 on a CPU: stock in float32 beside OpenVINO in 8 bits; the last line is a JSON object.
+"""PaliGemma 2 on a CPU: transformers in float32 beside OpenVINO in 8 bits; the last line is a JSON object.
 
-    python benchmarks/cpu_inference.py --rounds 1   # 3B: up to 18 GB for stock, about 15 once for the conversion
-    python benchmarks/cpu_inference.py --layers 4   # of 26 and 27: what a smaller machine has room for
+    python benchmarks/cpu_inference.py --rounds 1   # 3B: up to 18 GB for stock, about 15 GB once for the conversion
+    python benchmarks/cpu_inference.py --layers 4   # instead of 26 and 27, for a smaller machine
 
-Random weights of the size of the 3B at 224 pixels: 260 tokens are read (256 of them the image) and 32 are written.
-Each side is a process of its own with the same threads, and they take turns: load the model, encode the image, read
-the prompt, write. Stock is transformers as documented, `from_pretrained(dtype=float32)` with its own cache and
-attention; ours is `inference.openvino`, whose conversion (once for every checkpoint) is not timed as loading.
-Memory is the peak of resident memory of the whole process, interpreter and libraries included.
+Random weights of the size of the 3B at 224 pixels; 260 tokens are read (256 of them for the image) and 32 are written.
+Each run is a separate process with the same number of threads, and the two alternate: load the model, encode the image,
+read the prompt, write. Stock is transformers as documented, `from_pretrained(dtype=float32)` with its own cache and
+attention; ours is `inference.openvino`, whose one-time conversion does not count as loading. Memory is the peak
+resident memory of the process, including interpreter and libraries.
 
-Random weights write no reports, so what eight bits cost in quality is measured on the tiny model: the adapter and the
-held-out phantoms of `--demo`, a folder of `cxrreport demo` (made first where it is not there, some seven minutes more),
-written with torch, with OpenVINO and with OpenVINO in 8 bits, and scored.
+Random weights write no reports, so the effect of 8 bits on quality is measured with the tiny model: the adapter and the
+test phantoms of `--demo`, an output folder of `cxrreport demo` (made first if it is missing, which takes about seven
+minutes), are written with torch, with OpenVINO and with OpenVINO in 8 bits, and scored.
 """
 
 from __future__ import annotations

@@ -3,15 +3,15 @@
     python benchmarks/generate.py                          # 32 studies, about ten minutes on two idle cores
     python benchmarks/generate.py --studies 8 --trial 4    # a third of it
 
-Random weights (vision 192 wide, 4 layers; language model 256 wide, 6 layers; the real vocabulary of 257,216) at 896
-pixels; CR of 3056 x 2544 pixels and 12 bits, made here, with indications of 5 to 60 words. Random weights end where
-they like, so the number of new tokens, 24 to 96, is drawn per study and forced alike on both sides: stock by a stopping
-criterion, ours by a limit per request; no token of the vocabulary can end a text before.
+Random weights (vision width 192, 4 layers; language model width 256, 6 layers; the real vocabulary of 257,216) at 896
+pixels; generated CR files of 3056 x 2544 pixels and 12 bits, with indications of 5 to 60 words. Random weights do not
+end a text sensibly, so the number of new tokens, 24 to 96, is drawn per study and is the same for both: by a stopping
+criterion in stock, and by a limit per request in ours. No token of the vocabulary can end a text earlier.
 
-Every side is a process of its own, with the same threads: the stock loop with 1, 2 and 4 studies at a time on the first
-8 studies, then the quickest of these on all, between two runs of ours, of which the mean counts. Timed is what lies
-between the folder of DICOM and the last text (ours: the files of predictions), with the model loaded before. Memory is
-the peak of the whole process, interpreter, libraries and weights included.
+Each run is a separate process with the same number of threads: the stock loop with 1, 2 and 4 studies at a time on the
+first 8 studies, then the fastest of these on all studies, between two runs of ours, whose mean counts. The time is from
+the folder of DICOM to the last text (ours: to the files of predictions), with the model loaded before. Memory is the
+peak of the process, including interpreter, libraries and weights.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What `ingest` costs, beside the usual recipe and beside radreader; the last line is a JSON object.
+"""Time and memory of `ingest`, beside the usual recipe and radreader; the last line is a JSON object.
 
     python benchmarks/ingest.py            # all, about six minutes on two cores
     python benchmarks/ingest.py --rounds 5 --only reading
 
-The files are made here: CR of 3056 x 2544 pixels and 12 bits, uncompressed and as JPEG Lossless, and small ones for
-the memory of long runs. All sides run in one process, in turns, and medians are compared. `radreader` is a test-only
-dependency; where it is missing its keys are null.
+The files are generated: CR of 3056 x 2544 pixels and 12 bits, uncompressed and as JPEG Lossless, and small ones for the
+memory of long runs. All methods alternate in one process, and medians are compared. `radreader` is a test-only
+dependency; without it, its keys are null.
 """
 
 from __future__ import annotations

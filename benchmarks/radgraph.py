@@ -1,16 +1,16 @@
-"""What RadGraph F1 costs, beside the radgraph package's own `F1RadGraph`; the last line is a JSON object.
+"""Time of RadGraph F1, beside `F1RadGraph` of the radgraph package; the last line is a JSON object.
 
     python benchmarks/radgraph.py             # 400 pairs, about eight minutes on two cores
     python benchmarks/radgraph.py --pairs 40
 
-Two evaluations one after the other, as a project has them: first the predictions of one model against the references,
-then those of another model against the same references. Texts are reports of phantoms, every one of them different.
-The encoder has the size of BERT-base, with random weights; spans and heads are DyGIE++'s defaults, and the bias of the
-entity head is set so that reports get about as many entities as real ones do. Both sides run in this process, in turns,
-block by block, on the same threads; loading the model counts on neither side.
+Two evaluations in a row, as in a project: the predictions of one model against the references, then those of another
+model against the same references. Texts are different reports of phantoms. The encoder has the size of BERT-base with
+random weights; spans and heads are DyGIE++'s defaults, and the bias of the entity head is set so that reports get about
+as many entities as real ones. Both methods alternate block by block in this process, with the same threads; loading the
+model is not counted.
 
-`first_run` and `second_run`: seconds of stock by seconds of cxrreport; with `_cpu` the same of CPU time, which a
-machine that others use too blurs less. `identical`: annotations are the same, entity for entity and relation for
+`first_run` and `second_run`: seconds of stock divided by seconds of cxrreport; with `_cpu` the same for CPU time, which
+depends less on other work on the machine. `identical`: annotations are equal entity for entity and relation for
 relation, and so are the scores of every pair at every level.
 """
 

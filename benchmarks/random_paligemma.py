@@ -1,7 +1,7 @@
-"""PaliGemma 2 with random weights and the real vocabulary, in a folder that stock transformers and we both load.
+"""PaliGemma 2 with random weights and the real vocabulary, in a folder that transformers and this project load.
 
-Soft-capping is off and no window reaches the sequence, as for transfer (arXiv 2412.03555, section 3): both sides of a
-benchmark then compute one function, and stock is spared the work of capping.
+Soft-capping is off and the attention window is longer than the sequence, as in transfer (arXiv 2412.03555, section 3).
+Both methods of a benchmark then compute the same function, and stock is spared the cost of soft-capping.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     python benchmarks/reports.py                     # about a minute
     python benchmarks/reports.py --reports 228000    # as many as MIMIC-CXR has
 
-The reports are written here in the manner of MIMIC-CXR, from sentences with random words: 4 to 9 sentences of findings
-and 1 to 3 of impression, a third of them with a mention of a prior study. Each round runs both sides in turns: studies
-without images go through the map of `ingest` to `read_study`, which splits their reports into sections and removes the
-mentions. The start of the worker processes counts. `reports_per_second` and `two_workers` are medians over the rounds;
+The reports are generated in the style of MIMIC-CXR, from sentences with random words: 4 to 9 sentences of findings and
+1 to 3 of impression, a third of them with a mention of a prior study. One and two processes alternate: studies without
+images go through the map of `ingest` to `read_study`, which splits their reports into sections and removes the
+mentions. The start of worker processes is included. `reports_per_second` and `two_workers` are medians over the rounds;
 `minutes_for_228000` follows from `two_workers`.
 """
 

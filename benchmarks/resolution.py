@@ -1,21 +1,20 @@
-"""What resolution buys: a nodule of 1.1 pixels at 896, looked for by the tiny model at 224, 448 and 896.
+"""The effect of resolution: detection of a nodule of 1.1 pixels at 896, with the tiny model at 224, 448 and 896.
 
     python benchmarks/resolution.py --output docs/images/resolution.png    # 12 minutes on two idle cores
-    python benchmarks/resolution.py --train 40 --test 20 --steps 20        # two minutes, to see that it runs
+    python benchmarks/resolution.py --train 40 --test 20 --steps 20        # two minutes, as a trial
 
-Every phantom is drawn once at 896 pixels, with other findings and the noise of the demo's detector, and resampled as
-`ingest` does. At each resolution the vision tower of the tiny checkpoint and a linear head learn which patch holds the
-centre of a nodule, for as many steps on as many pixels: windows of 56 x 56, seven of eight at a nodule, flipped and
-shifted at random. Phantoms for training have up to four nodules; those for testing are others, and every second one has
-one. The language model has no part in it: what the tower does not see, no report can say.
+Each phantom is drawn once at 896 pixels, with other findings and the noise of the demo's detector, and resampled as in
+`ingest`. At each resolution, the vision tower of the tiny checkpoint and a linear head learn which patch contains the
+centre of a nodule, with equal numbers of steps and pixels: windows of 56 x 56, seven of eight at a nodule, flipped and
+shifted at random. Training phantoms have up to four nodules; every second test phantom has one. The language model is
+not used: it cannot report what the tower does not detect.
 
-An image is scored in windows too, each of its 8 x 8 regions by the highest patch. The question is whether a region
-holds a nodule, asked of those that do and of the same regions in images without one, so that it is of no use to know
-where nodules are likely.
+An image is scored in windows as well, each of its 8 x 8 regions by the highest patch. Regions with a nodule are
+compared with the same regions of images without one, so that the prior position of nodules does not help.
 
 The last line is a JSON object: the fingerprint of the base, and for each resolution the area under the ROC curve with a
-95% interval over images, sensitivity at 90% specificity, processor seconds of a whole image in the tower, and
-operations of one training example of the whole model.
+95% interval over images, sensitivity at 90% specificity, processor seconds of the tower per image, and operations of
+one training example of the whole model.
 """
 
 from __future__ import annotations

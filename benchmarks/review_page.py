@@ -1,13 +1,13 @@
-"""How the review page bears many studies, in Chromium; the last line is a JSON object.
+"""Speed of the review page with many studies, in Chromium; the last line is a JSON object.
 
     python benchmarks/review_page.py                                   # 2,000 studies of 224 pixels
     python benchmarks/review_page.py --resolution 896 --keep out       # keep page and screenshots
 
-Reports are of phantoms, with their graphs known by construction, so no model runs; images are phantoms too, 40 of them
-in turn. Written is the page alone (the evaluation is there already). Timed in the browser, median of `--runs` fresh
-pages: from the call to open the file until the first rows are drawn, until the first image is there, until the browser
-has read the whole file; one keystroke in the text filter until the frame after it is drawn (every letter of three
-searches); one step to the next study, image decoded.
+Reports are of phantoms, whose graphs are known by construction, so no model runs; the images are 40 phantoms in turn.
+Only the page is written, from an existing evaluation. Times in the browser are medians over `--runs` fresh pages: from
+opening the file until the first rows are drawn, until the first image is shown, and until the whole file is read; from
+a keystroke in the text filter to the next frame (every letter of three searches); from one study to the next, with its
+image decoded.
 """
 
 from __future__ import annotations

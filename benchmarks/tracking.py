@@ -1,18 +1,18 @@
-"""What MLflow costs a training whose server lives, dies or falls silent; the last line is a JSON object.
+"""Cost of MLflow for training if its server works, stops or does not respond; the last line is a JSON object.
 
-    python benchmarks/tracking.py               # some 15 minutes on two idle cores
+    python benchmarks/tracking.py               # about 15 minutes on two idle cores
     python benchmarks/tracking.py --rounds 1    # a quarter of it
 
-The tiny model trains on phantoms, every run in a process of its own, the sides in turns: without MLflow; with a real
-`mlflow server` on loopback (SQLite, proxied artifacts); with one that is killed after a third of the steps; with one
-that is stopped there, so that it takes connections and answers none. Of the steps after that:
+The tiny model trains on phantoms. Each run is a separate process, and the variants alternate: without MLflow; with a
+real `mlflow server` on loopback (SQLite, proxied artifacts); with one that is killed after a third of the steps; with
+one that is suspended there, so that it accepts connections and does not answer. For the steps after that:
 
-- `slowdown_SIDE`: the median step over that of the untracked run of the same round, the median over rounds. Two such
-  processes differ by some per cent on a machine that does nothing else, so the lines above the last give all rounds.
-- `share_SIDE`: processor time of the threads that send and sample, over the time of the steps. It is free of that
-  noise, and the most that they can take from a step.
-- `end_seconds`: the longest time from the last step to the end of a process: saving, drawing the curve, and waiting
-  for a server that is not there.
+- `slowdown_VARIANT`: the median step divided by that of the untracked run of the same round, median over rounds. Two
+  such processes differ by some per cent on an idle machine, so the lines above the last one list all rounds.
+- `share_VARIANT`: processor time of the threads that send and sample, divided by the time of the steps. It has less
+  noise, and is the largest share of a step that they can take.
+- `end_seconds`: the longest time from the last step to the end of a process: saving, drawing the curve, and waiting for
+  an unreachable server.
 """
 
 from __future__ import annotations

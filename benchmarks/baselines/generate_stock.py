@@ -1,11 +1,11 @@
-"""Reports for a folder of DICOM with transformers as its documentation has it, on a CPU.
+"""Reports for a folder of DICOM with transformers as documented, on a CPU.
 
-The processor and `generate`, one batch after another, default settings: greedy, the dynamic cache, eager attention
-(transformers takes no other for Gemma 2). Images are read with pydicom's functions as one would, then left to the
-processor. Without torchvision its Pillow backend prepares them. How many tokens a study gets is forced by a stopping
-criterion, which `generate` asks row by row, as it asks for EOS.
+The processor and `generate`, one batch after another, with default settings: greedy, dynamic cache, eager attention
+(the only one that transformers offers for Gemma 2). Images are read with pydicom's functions and passed to the
+processor, whose Pillow backend prepares them without torchvision. The number of tokens of a study is set by a stopping
+criterion.
 
-    python generate_stock.py FOLDER BATCH STUDIES      # of benchmarks/generate.py; prints one line of JSON
+    python generate_stock.py FOLDER BATCH STUDIES      # called by benchmarks/generate.py; prints one line of JSON
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The package `radreader` from a DICOM file to a square of 8 bits.
+"""The package `radreader`, from a DICOM file to a square image of 8 bits.
 
-Its checks of header and pixels are on by default, as ours are always; without them it is at its quickest. It gives
-float32 in [0, 1]; rounding to 8 bits and Pillow's resampling are what is left to its caller.
+Its checks of header and pixels are on by default, like ours; without them it is fastest. It returns float32 in [0, 1];
+rounding to 8 bits and resampling by Pillow are left to its caller.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The usual recipe from a DICOM file to a square of 8 bits, as tutorials and data-set scripts have it.
+"""The usual recipe from a DICOM file to a square image of 8 bits, as in tutorials and scripts for data sets.
 
-Public functions of pydicom, NumPy and Pillow only. It flips after the window by the image's own extremes and stretches
-to its own range: what it makes is not the image that the file describes, and only its time is compared.
+It uses public functions of pydicom, NumPy and Pillow only. It inverts by the extremes of the image after windowing and
+stretches to the range of the image, so the result is not the image that the file describes; only its time is compared.
 """
 
 from __future__ import annotations

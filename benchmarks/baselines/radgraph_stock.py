@@ -1,7 +1,7 @@
-"""The radgraph package's own `F1RadGraph`, as its README has it, with what transformers 5 took from it put back.
+"""`F1RadGraph` of the radgraph package as in its README, with the functions that transformers 5 removed restored.
 
-Three thin methods and one function stand in for those that transformers 5 removed; nothing is remembered or left out
-by them, and nothing else of the package is changed.
+Three short methods and one function replace those that transformers 5 removed. They cache nothing, and nothing else of
+the package is changed.
 """
 
 from __future__ import annotations

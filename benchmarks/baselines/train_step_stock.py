@@ -1,11 +1,11 @@
-"""LoRA on PaliGemma 2 with transformers and peft as their documentation has it.
+"""LoRA on PaliGemma 2 with transformers and peft as documented.
 
-`PaliGemmaProcessor` with `suffix`, `get_peft_model`, `labels`, `Trainer`. Documented options that may help it are
-options here: `--checkpointing` (less memory), `--bfloat16` (the type of the published examples). Attention is what
-transformers takes for Gemma 2, eager: it refuses SDPA for this model. The adapted layers are the language model's
-alone; the bare names of published examples would also adapt the vision tower, for more work and not for less.
+`PaliGemmaProcessor` with `suffix`, `get_peft_model`, `labels`, `Trainer`. Documented options that may help are options
+here: `--checkpointing` (less memory) and `--bfloat16` (the type of the published examples). Attention is eager, the
+only one that transformers offers for Gemma 2. Only layers of the language model are adapted; the bare names in
+published examples would also adapt the vision tower, which costs more.
 
-    python train_step_stock.py FOLDER 0,3,1    # folder of random_paligemma.py and order of samples; one line of JSON
+    python train_step_stock.py FOLDER 0,3,1    # folder of random_paligemma.py, and order of samples; one line of JSON
 """
 
 from __future__ import annotations

@@ -55,7 +55,11 @@ def test_nothing_of_a_text_acts_on_the_terminal(make, options):
 
 def test_logs_errors_progress_and_tracebacks(capfd, monkeypatch):
     monkeypatch.setattr(logging.root, "handlers", [])
-    for error, code in ((InputError(f"{HOSTILE}\nforged"), 2), (OSError(5, "I/O", HOSTILE), 1), (ValueError(HOSTILE), 1)):
+    for error, code in (
+        (InputError(f"{HOSTILE}\nforged"), 2),
+        (OSError(5, "I/O", HOSTILE), 1),
+        (ValueError(HOSTILE), 1),
+    ):
         with pytest.raises(typer.Exit) as stopped, guarded():
             logging.getLogger("cxrreport.test").warning("study %s\nforged", HOSTILE)
             with progress_bar() as progress:
