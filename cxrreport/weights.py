@@ -197,13 +197,20 @@ def read_inventory(root: Path) -> dict[str, dict[str, str]]:
 def download_commands(entry: Weights, root: Path) -> list[str]:
     """Return shell commands that download the same files, for an air-gapped machine.
 
-    `ENCODER` stands for the `model_name` of the embedder in the `config.json` of the archive.
+    The archive of a RadGraph model names the repository of its tokenizer, so that command is known once the archive is
+    in `root`; until then a comment says so.
     """
-    return [
-        f"hf download {part.repository} --local-dir {shlex.quote(str(root / part.folder))} "
-        + " ".join(f"--include {shlex.quote(pattern)}" for pattern in part.files)
-        for part in entry.parts
-    ]
+    commands = []
+    for part in entry.parts:
+        repository = part.repository
+        if repository == _NAMED_BY_ARCHIVE:
+            if not (root / f"{entry.name}.tar.gz").is_file() and archives.missing(root / entry.name):
+                commands.append("# then repeat this command: the archive names the tokenizer to download")
+                continue
+            repository = archives.read(archives.locate(entry.name, root)).encoder
+        patterns = " ".join(f"--include {shlex.quote(pattern)}" for pattern in part.files)
+        commands.append(f"hf download {repository} --local-dir {shlex.quote(str(root / part.folder))} {patterns}")
+    return commands
 
 
 def _files(folder: Path) -> list[Path]:

@@ -374,8 +374,8 @@ def test_commands_with_settings_take_any_field(runner: CliRunner, called: dict[s
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("epoch=2", "train.yaml: epoch: unknown field; known are accumulation"),
-        ("checkpoint.precison=float32", "checkpoint.precison: unknown field; known are device, name, precision"),
+        ("epoch=2", "train.yaml: epoch: unknown field; did you mean epochs?"),
+        ("checkpoint.precison=float32", "checkpoint.precison: unknown field; did you mean precision?"),
         ("epochs=many", "train.yaml: epochs: Input should be a valid number"),
         ("seed.x=1", "seed: Input should be a valid integer"),
         ("epochs", "--set epochs: write FIELD=VALUE"),

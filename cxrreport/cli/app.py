@@ -40,6 +40,7 @@ app = typer.Typer(
     cls=Commands,
     pretty_exceptions_show_locals=False,  # a traceback must not print reports or patient tags
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Chest X-ray report generation from DICOM to RadGraph F1. For research only; not a medical device.",
 )
 

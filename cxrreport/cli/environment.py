@@ -68,6 +68,8 @@ def weights(
     from cxrreport import weights as published
 
     root = folder or weights_folder()
+    if root is None and listing:
+        root = Path("weights")
     if root is None:
         raise SettingsError(f"weights: give --weights DIR or set {WEIGHTS} to name the folder")
     names = names or list(published.DEFAULTS.values())

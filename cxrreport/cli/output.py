@@ -12,8 +12,10 @@ import os
 import re
 import shlex
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -36,6 +38,7 @@ R = TypeVar("R")
 WIDTH = 80
 """Maximum width of a summary, in columns."""
 STOPPED = 130
+_SECONDS_BETWEEN_LINES = 30.0
 _DIRECTIONS = re.compile("[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that reverse the order of what follows, or break lines."""
 _FAILED = (TrainingError, InferenceError, ScoreError, TrackingError)
@@ -69,6 +72,11 @@ def guarded() -> Iterator[None]:
         raise typer.Exit(1) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def say(message: str) -> None:
+    """Print one line on standard error."""
+    stderr().print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def say_error(message: str) -> None:
@@ -114,7 +122,13 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress_bar() -> Iterator[records.Progress]:
-    """A progress bar for each label on standard error, with rate and remaining time."""
+    """A progress bar for each label on standard error, with rate and remaining time.
+
+    Without a terminal, a line every 30 seconds instead.
+    """
+    if not stderr().is_terminal:
+        yield _progress_lines()
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), _Rate())
     with Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=stderr()) as bar:
         tasks: dict[str, TaskID] = {}
@@ -127,6 +141,24 @@ def progress_bar() -> Iterator[records.Progress]:
             bar.update(tasks[label], completed=done, total=total)
 
         yield report
+
+
+def _progress_lines() -> records.Progress:
+    begun: dict[str, tuple[float, int]] = {}
+    written = time.monotonic()
+
+    def report(done: int, total: int, label: str) -> None:
+        nonlocal written
+        now = time.monotonic()
+        start, at_start = begun.setdefault(label, (now, done))
+        if not total or now - written < _SECONDS_BETWEEN_LINES:
+            return
+        written = now
+        rate = (done - at_start) / (now - start) if now > start else 0.0
+        left = f", about {timedelta(seconds=round((total - done) / rate))} left" if rate else ""
+        say(f"{label}: {done} of {total}{left}")
+
+    return report
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import re
@@ -38,6 +39,9 @@ PREDICTIONS = pa.schema(
 """Schema of `predictions.parquet`: the fields of `records.Prediction`. The metadata of the file hold `cxrreport.inputs`
 (fingerprints, data, prompt, versions) and `cxrreport.settings`, both JSON."""
 
+_REPORT_COLUMNS = ("study_id", "findings", "impression", "text", "mean_logprob", "finished", "abstained")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 FAILED = pa.schema([(name, pa.string()) for name in ("source", "study_id", "reason", "detail")])
 """Schema of `failed.parquet`: the fields of `records.Exclusion`, as in the exclusion log of `ingest`."""
 
@@ -65,17 +69,20 @@ def write_tables(
     metadata: Mapping[str, Any],
     draw: Callable[[Prediction], None] | None,
 ) -> None:
-    """Write `predictions.parquet`, `predictions.jsonl` and `failed.parquet`, with one shard in memory at a time.
+    """Write the predictions as Parquet, JSON lines and CSV, and `failed.parquet`, with one shard in memory at a time.
 
+    `reports.csv` is for spreadsheets: a cell that one would run as a formula is prefixed with an apostrophe.
     `metadata` goes into the Parquet files as JSON. `draw` is called with every prediction that has boxes.
     """
     texts = {"cxrreport.schema": "1"} | {name: json.dumps(value) for name, value in metadata.items()}
     with ExitStack() as stack:
         # Renamed in reverse: predictions.parquet, by which other commands recognise the folder, comes last.
-        predictions_path, lines_path, failed_path = (
+        predictions_path, lines_path, reports_path, failed_path = (
             stack.enter_context(atomic_path(folder / name))
-            for name in ("predictions.parquet", "predictions.jsonl", "failed.parquet")
+            for name in ("predictions.parquet", "predictions.jsonl", "reports.csv", "failed.parquet")
         )
+        reports = csv.writer(stack.enter_context(reports_path.open("w", encoding="utf-8-sig", newline="")))
+        reports.writerow(_REPORT_COLUMNS)
         lines = stack.enter_context(lines_path.open("w", encoding="utf-8"))
         predictions_file = stack.enter_context(pq.ParquetWriter(predictions_path, PREDICTIONS.with_metadata(texts)))
         failed_file = stack.enter_context(pq.ParquetWriter(failed_path, FAILED.with_metadata(texts)))
@@ -83,11 +90,16 @@ def write_tables(
             predictions = [row for row in rows if isinstance(row, Prediction)]
             failed = [row for row in rows if isinstance(row, Exclusion)]
             lines.writelines(f"{row_to_json(row)}\n" for row in predictions)
+            reports.writerows([_cell(getattr(row, name)) for name in _REPORT_COLUMNS] for row in predictions)
             predictions_file.write_table(table_from_rows([asdict(row) for row in predictions], predictions_file.schema))
             failed_file.write_table(table_from_rows([asdict(row) for row in failed], failed_file.schema))
             for row in predictions:
                 if draw is not None and row.boxes:
                     draw(row)
+
+
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def write_picture(manifest: Manifest, folder: Path, prediction: Prediction) -> None:

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cxrreport import tracking
 from cxrreport.dataset import HIDDEN_INPUT
+from cxrreport.errors import InputError
 from cxrreport.settings import CommandSettings, GenerateSettings, IngestSettings
 
 if TYPE_CHECKING:
     from cxrreport.dataset import Manifest
 
 R = TypeVar("R")
+_INPUTS = ("input", "reports", "data", "evaluation", "predictions", "references", "adapter", "sources")
+"""Fields of settings that name what a command reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,7 @@ def tracked(command: str, settings: CommandSettings) -> Iterator[tuple[tracking.
     """Open the run of a command; yields it with a function that makes the summary from facts, result and warnings."""
     started = time.monotonic()
     output = settings.output
+    check_inputs(settings)
     with tracking.start(command, without_input_name(settings), settings.tracking, output=output) as run:
         uri = tracking.without_password(tracking.tracking_uri(settings.tracking, output)) if run.run_id else ""
 
@@ -80,6 +84,20 @@ def tracked(command: str, settings: CommandSettings) -> Iterator[tuple[tracking.
             )
 
         yield run, summarise
+
+
+def check_inputs(settings: CommandSettings) -> None:
+    """Report a missing input at once, before libraries are loaded and a run is opened.
+
+    Raises:
+        InputError: a file or folder that the settings name as input does not exist.
+    """
+    for name in _INPUTS:
+        path = getattr(settings, name, None)
+        if isinstance(path, Path) and not path.exists():
+            shown = name if getattr(without_input_name(settings), name) != path else f"{path}: {name}"
+            description = type(settings).model_fields[name].description or ""
+            raise InputError(f"{shown} does not exist; give: {description.split('. ')[0].rstrip('.')}")
 
 
 def without_input_name(settings: CommandSettings) -> CommandSettings:

@@ -201,6 +201,7 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
         folder = part_folder(settings.output, settings.shard)
         log_state(run, folder / "generate.json", settings)
         if settings.shard is None:
+            facts["files"] = "reports.csv, predictions.parquet, predictions.jsonl"
             predictions = folder / "predictions.parquet"
             run.dataset("predictions", file_sha256(predictions), "output")
             if settings.tracking.log_reports:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -243,8 +244,10 @@ def build(model: type[S], values: dict[str, Any], *, where: str) -> S:
         for problem in error.errors():
             name = ".".join(str(part) for part in problem["loc"]) or "settings"
             if problem["type"] == "extra_forbidden":
-                known = ", ".join(sorted(model_at(model, problem["loc"][:-1]).model_fields))
-                lines.append(f"{name}: unknown field; known are {known}")
+                known = sorted(model_at(model, problem["loc"][:-1]).model_fields)
+                close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+                remedy = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+                lines.append(f"{name}: unknown field; {remedy}")
             else:
                 lines.append(f"{name}: {problem['msg']}")
         raise SettingsError(f"{where}: " + "; ".join(lines)) from error

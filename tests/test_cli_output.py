@@ -1,0 +1,60 @@
+"""What the command line prints beside summaries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cxrreport import cli
+from cxrreport.cli import output
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(output.time, "monotonic", lambda: clock[0])
+    with output.progress_bar() as progress:
+        for done in range(61):
+            clock[0] += 2
+            progress(done, 100, "studies")
+        progress(1, 0, "nothing")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "studies: 14 of 100, about 0:02:52 left",
+        "studies: 29 of 100, about 0:02:22 left",
+        "studies: 44 of 100, about 0:01:52 left",
+        "studies: 59 of 100, about 0:01:22 left",
+    ]
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_has_a_short_form(flag: str) -> None:
+    assert CliRunner().invoke(cli.app, ["ingest", flag]).exit_code == 0
+
+
+def test_weights_are_listed_without_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXRREPORT_WEIGHTS", raising=False)
+    listed = CliRunner().invoke(cli.app, ["weights", "--list", "radgraph-xl"])
+    assert listed.exit_code == 0
+    assert "hf download" in listed.stdout and "ENCODER" not in listed.stdout
+    assert "repeat this command" in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ingest", "--input", "nowhere", "-o", "out"], "input does not exist; give: Folder of studies"),
+        (["evaluate", "-p", "nowhere", "-r", "nowhere", "-o", "out"], "predictions does not exist; give: "),
+        (["review", "-e", "nowhere", "-i", "nowhere", "-o", "out.html"], "data does not exist; give: "),
+    ],
+)
+def test_a_missing_input_is_reported_before_a_run_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 2 and f"nowhere: {message}" in result.stderr
+    assert list(tmp_path.iterdir()) == []
