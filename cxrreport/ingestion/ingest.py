@@ -31,7 +31,7 @@ from cxrreport.ingestion.images import spread, write_contact_sheet
 from cxrreport.ingestion.layouts import Listing, list_sources
 from cxrreport.ingestion.parts import PARTS, Part, Shard, collect_job_parts, load_part, save_part
 from cxrreport.ingestion.pseudonymized import pseudonymized_header, pseudonymized_listing
-from cxrreport.ingestion.study import StudyResult, StudyTask, read_study, study_of_dead_process
+from cxrreport.ingestion.study import StudyResult, StudyTask, read_study
 from cxrreport.ingestion.study_plan import StudyPlan, make_plan, needs_header, read_header_of
 from cxrreport.ingestion.summary import (
     IngestSummary,
@@ -156,7 +156,7 @@ def _read_studies(
     total = sum(len(shards[index].studies) for index in mine)
     done = total - len(todo)
     progress(done, total, "studies")
-    read, killed = partial(read_study, settings=settings), partial(study_of_dead_process, settings=settings)
+    read, killed = partial(read_study, settings=settings), partial(read_study, settings=settings, apart=True)
     results = ordered_map(read, tasks, workers=settings.workers, when_killed=killed)
     for index in missing:
         part = StudyResult()

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
 from cxrreport.dataset import Covariates, ManifestRow, encode_png, reduce_covariates
-from cxrreport.errors import RefusedImage
+from cxrreport.errors import PixelError, RefusedImage
 from cxrreport.ingestion.dicom import read_covariates, read_radiograph
 from cxrreport.ingestion.images import Radiograph, is_picture, read_picture, text_near_border, to_square
 from cxrreport.ingestion.layouts import Source
 from cxrreport.ingestion.study_plan import StudyPlan, exclude_copies, exclude_image, exclusion_of
 from cxrreport.ingestion.texts import PreparedText, Proposals, prepare_text
+from cxrreport.ingestion.workers import in_own_process
 from cxrreport.records import Exclusion, Image, Reason, Report, View
 from cxrreport.settings import IngestSettings
+
+Kept = tuple[ManifestRow, bytes]
+"""A row of the manifest and its PNG."""
 
 BURNED_IN_NOTE = "burned-in-text"
 
@@ -25,7 +30,7 @@ BURNED_IN_NOTE = "burned-in-text"
 class StudyResult:
     """Images of one or more studies: rows of the manifest with their PNGs, and rows of the exclusion log."""
 
-    kept: list[tuple[ManifestRow, bytes]] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
     excluded: list[Exclusion] = field(default_factory=list)
     texts: Counter[str] = field(default_factory=Counter)
     """Counts of the removal of mentions of prior studies (`texts.PreparedText`)."""
@@ -55,10 +60,16 @@ class StudyTask:
         return self.text or prepare_text(self.study, settings, proposals=self.proposals)
 
 
-def read_study(task: StudyTask, settings: IngestSettings) -> StudyResult:
+def read_study(task: StudyTask, settings: IngestSettings, *, apart: bool = False) -> StudyResult:
     """Prepare the text of one study and read its images.
 
     If one image per study is wanted, read until the first that is usable.
+
+    Args:
+        task: the study.
+        settings: of the command.
+        apart: read each file in a process of its own. For a study whose worker was killed, which a decoder may do and
+            the text does not: other files of the study, and copies of the image, may be readable.
     """
     study, text = task.study, task.prepared_text(settings)
     result = StudyResult(texts=text.counts)
@@ -72,19 +83,31 @@ def read_study(task: StudyTask, settings: IngestSettings) -> StudyResult:
             continue
         files = [image, *image.copies]
         for index, source in enumerate(files, start=1):
-            try:
-                result.kept.append(_read_image(study, text.report, source, settings))
-            except RefusedImage as error:
-                result.excluded.append(exclusion_of(source, error))
+            found = (_outcome_apart if apart else _outcome)(study, text.report, source, settings)
+            if isinstance(found, Exclusion):
+                result.excluded.append(found)
             else:
+                result.kept.append(found)
                 result.excluded.extend(exclude_copies(files[index:], source))
                 break
     return result
 
 
-def _read_image(
-    study: StudyPlan, report: Report, source: Source, settings: IngestSettings
-) -> tuple[ManifestRow, bytes]:
+def _outcome(study: StudyPlan, report: Report, source: Source, settings: IngestSettings) -> Kept | Exclusion:
+    try:
+        return _read_image(study, report, source, settings)
+    except RefusedImage as error:
+        return exclusion_of(source, error)
+
+
+def _outcome_apart(study: StudyPlan, report: Report, source: Source, settings: IngestSettings) -> Kept | Exclusion:
+    try:
+        return in_own_process(_outcome, study, report, source, settings)
+    except BrokenProcessPool:
+        return exclusion_of(source, PixelError(Reason.BAD_PIXELS, "the process that read this file died"))
+
+
+def _read_image(study: StudyPlan, report: Report, source: Source, settings: IngestSettings) -> Kept:
     view, budget, keep = source.view or View.UNKNOWN, settings.max_pixels, settings.keep
     if is_picture(source.path):
         radiograph = read_picture(source.path, max_pixels=budget, keep=keep, view=view)
@@ -133,11 +156,3 @@ def _covariates(source: Source, settings: IngestSettings) -> Covariates:
         return replace(given, projection=given.projection or reduce_covariates(view=view).projection)
     header = read_covariates(source.path, max_pixels=settings.max_pixels, view=view)
     return replace(header, **{name: value for name, value in asdict(given).items() if value})
-
-
-def study_of_dead_process(task: StudyTask, settings: IngestSettings) -> StudyResult:
-    """The result for a study whose worker process was killed, which a decoder may do and the text does not."""
-    text = task.prepared_text(settings)
-    reason, detail = text.excluded or (Reason.BAD_PIXELS, "the process that read this study died")
-    excluded = [row for image in task.study.candidates for row in exclude_image(image, reason, detail)]
-    return StudyResult(excluded=excluded, texts=text.counts)

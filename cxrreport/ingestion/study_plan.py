@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from cxrreport.records import Exclusion, Reason, Report, Split, View
 from cxrreport.reports.sections import parse_report
 from cxrreport.settings import IngestSettings
 
-HeaderReader = Callable[[Source, int], "Header | Exclusion"]
+_UNREADABLE = "~"  # sorts after every digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ def exclude_image(source: Source, reason: Reason, detail: str = "") -> list[Excl
 
 def exclude_copies(copies: Iterable[Source], image: Source) -> list[Exclusion]:
     """The rows of the exclusion log for copies of an image."""
-    detail = f"the same image id as {image.source}"
+    detail = f"the same image as {image.source}"
     return [
         Exclusion(source=copy.source, reason=Reason.DUPLICATE, detail=detail, study_id=copy.study_id) for copy in copies
     ]
@@ -147,14 +148,11 @@ def _with_headers(listing: Listing, headers: Iterable[Header | Exclusion], exclu
     result = []
     remaining = iter(headers)
     for source in listing.sources:
-        if needs_header(source):
-            header = next(remaining)
-            if isinstance(header, Exclusion):
-                excluded.append(header)
-                continue
-            complete = _with_header(listing, source, header)
-        else:
-            complete = replace(source, view=source.view or View.UNKNOWN)
+        header = next(remaining) if needs_header(source) else None
+        if isinstance(header, Exclusion):
+            excluded.append(header)
+            continue
+        complete = _with_ids(listing, source, header)
         row = listing.by_study.get(complete.study_id)
         if row is not None:
             complete = replace(complete, report=row.report, split=row.split or complete.split)
@@ -164,16 +162,17 @@ def _with_headers(listing: Listing, headers: Iterable[Header | Exclusion], exclu
     return result
 
 
-def _with_header(listing: Listing, source: Source, header: Header) -> Source:
-    image_id, notes = source.image_id or header.image_id, source.notes
+def _with_ids(listing: Listing, source: Source, header: Header | None) -> Source:
+    """Ids and view of the layout or the header; a missing study is the image, a missing patient the study."""
+    image_id, notes = source.image_id or (header.image_id if header else ""), source.notes
     if not image_id:
         image_id = f"file-{hashlib.sha256(source.source.encode()).hexdigest()[:16]}"
         notes += ("image-id-missing",)
-    study_id = source.study_id or header.study_id
+    study_id = source.study_id or (header.study_id if header else "")
     if not study_id:
         study_id, notes = image_id, (*notes, "study-id-missing")
     row = listing.by_study.get(study_id)
-    patient_id = source.patient_id or header.patient_id or (row.patient_id if row else "")
+    patient_id = source.patient_id or (header.patient_id if header else "") or (row.patient_id if row else "")
     if not patient_id:
         patient_id, notes = study_id, (*notes, "patient-id-missing")
     return replace(
@@ -181,21 +180,22 @@ def _with_header(listing: Listing, source: Source, header: Header) -> Source:
         image_id=image_id,
         study_id=study_id,
         patient_id=patient_id,
-        view=source.view or header.view,
+        view=source.view or (header.view if header else View.UNKNOWN),
         notes=notes,
         identity=header.identity,
     )
 
 
 def _without_duplicates(listing: Listing, sources: list[Source]) -> list[Source]:
-    """One image per id, with the other files of this id as its copies.
+    """One image per id, with the other files of this id, or of the same content, as its copies.
 
     The first is a DICOM file if there is one, of a study with a report if there is one, and then has the smallest
     SHA-256, so that file names do not matter.
     """
     groups: dict[str, list[Source]] = defaultdict(list)
+    same_content = _ids_by_content(listing, sources)
     for source in sources:
-        groups[source.image_id].append(source)
+        groups[same_content.get(source.image_id, source.image_id)].append(source)
     result = []
     for image_id, group in groups.items():
         if len(group) > 1:
@@ -206,12 +206,32 @@ def _without_duplicates(listing: Listing, sources: list[Source]) -> list[Source]
     return result
 
 
+def _ids_by_content(listing: Listing, sources: list[Source]) -> dict[str, str]:
+    """For files whose ids come from their names: image id to the first image id with the same content.
+
+    Without it, a picture under two names would be two patients, perhaps in two splits.
+    """
+    by_size: dict[int, list[Source]] = defaultdict(list)
+    for source in sources if listing.layout == "folder" else ():
+        if is_picture(source.path) or "image-id-missing" in source.notes:
+            with suppress(OSError):
+                by_size[source.path.stat().st_size].append(source)
+    result = {}
+    for group in by_size.values():
+        first: dict[str, str] = {}
+        for source in group if len(group) > 1 else ():
+            digest = _sha256(source.path)
+            if digest != _UNREADABLE:
+                result[source.image_id] = first.setdefault(digest, source.image_id)
+    return result
+
+
 def _sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return "~"  # after every digest
+        return _UNREADABLE
 
 
 def _with_splits(

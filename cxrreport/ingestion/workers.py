@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import connection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cxrreport.errors import SettingsError
 
@@ -67,6 +67,19 @@ def ordered_map(
                 taken.popleft()
                 futures.popleft()
                 yield result
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def in_own_process(function: Callable[..., R], *arguments: Any) -> R:
+    """Call a function of a module in a new process.
+
+    Raises:
+        BrokenProcessPool: the process died.
+    """
+    pool = _pool(1)
+    try:
+        return pool.submit(function, *arguments).result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

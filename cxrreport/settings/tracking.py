@@ -5,17 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from cxrreport.settings.base import Settings
+from cxrreport.settings.base import Settings, expand
+
+
+def _expand_home(uri: str) -> str:
+    """`~/runs` and `sqlite:///~/mlflow.db` with the home folder; other URIs may hold any character."""
+    scheme, separator, path = uri.rpartition(":///" if uri.startswith("sqlite") else "file://")
+    return f"{scheme}{separator}{expand(Path(path))}" if path.startswith("~") else uri
 
 
 class TrackingSettings(Settings):
     """Where the run is logged in MLflow."""
 
-    uri: str | None = None
-    """Tracking URI; `None` for `MLFLOW_TRACKING_URI` or, if unset, an SQLite file `mlflow.db` beside the output
-    folder."""
+    uri: Annotated[str, AfterValidator(_expand_home)] | None = None
+    """Tracking URI; a leading `~`, also after `sqlite:///`, is the home folder. `None` for `MLFLOW_TRACKING_URI` or, if
+    unset, an SQLite file `mlflow.db` beside the output folder."""
     experiment: str = "cxrreport"
     """Name of the MLflow experiment; created if it does not exist."""
     parent_run_id: str | None = None

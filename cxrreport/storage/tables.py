@@ -13,6 +13,7 @@ import math
 import re
 import stat
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,28 @@ class Table:
             raise InputError(f"{self.path}: no column {', '.join(missing)}; found {found}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which columns of a table are read; arguments as in `read_table`."""
+
+    path: Path
+    columns: Collection[str] | None
+    used: Collection[str] | None
+
+    def of(self, names: Iterable[str]) -> dict[str, str]:
+        """The wanted columns with their `column_name`; columns without a name are left out.
+
+        Raises:
+            InputError: several columns have one name that is used.
+        """
+        pairs = [(name, column_name(name)) for name in names if name.strip()]
+        counts = Counter(normal for _, normal in pairs if self.columns is None or normal in self.columns)
+        repeated = {normal for normal, count in counts.items() if count > 1}
+        if unclear := sorted(repeated if self.used is None else repeated.intersection(self.used)):
+            raise InputError(f"{self.path}: several columns are named {', '.join(unclear)}; keep one")
+        return {name: normal for name, normal in pairs if counts[normal] == 1}
+
+
 def is_table(path: Path) -> bool:
     """Return whether the file name ends in one of `TABLE_SUFFIXES`."""
     return path.name.lower().endswith(TABLE_SUFFIXES)
@@ -73,17 +96,19 @@ def column_name(name: str) -> str:
     return _WITHOUT_SEPARATOR.get(plain, plain)
 
 
-def read_table(path: Path, *, columns: Collection[str] | None = None) -> Table:
+def read_table(path: Path, *, columns: Collection[str] | None = None, used: Collection[str] | None = None) -> Table:
     """Read a table.
 
     Args:
         path: a file with one of `TABLE_SUFFIXES`. Text is decoded by `decoding.decode_text`; CSV needs a header row,
             and commas, semicolons or tabs.
         columns: names of the columns to read, those that are present; `None` for all.
+        used: names that may not be those of several columns; other columns of one name are left out. `None` for all.
 
     Raises:
         InputError: the file has another suffix, cannot be read, is malformed, or is larger than `MAX_CSV_BYTES`.
     """
+    wanted = _Wanted(path, columns, used)
     name = path.name.lower()
     if not name.endswith(TABLE_SUFFIXES):
         raise InputError(f"{path}: expected a table with a name that ends in {', '.join(TABLE_SUFFIXES)}")
@@ -92,7 +117,7 @@ def read_table(path: Path, *, columns: Collection[str] | None = None) -> Table:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
             raise InputError(f"{path}: not a regular file")
-        return read(path, columns)
+        return read(path, wanted)
     except UnreadableTextError as error:
         raise InputError(f"{path}: {error}; convert the file to UTF-8") from None
     except (OSError, EOFError, zlib.error) as error:
@@ -100,12 +125,15 @@ def read_table(path: Path, *, columns: Collection[str] | None = None) -> Table:
         raise InputError(f"{path}: the table cannot be read ({reason})") from None
 
 
-def read_text_table(path: Path, *, required: Sequence[str] = ()) -> list[dict[str, str]]:
+def read_text_table(
+    path: Path, *, required: Sequence[str] = (), optional: Collection[str] = ()
+) -> list[dict[str, str]]:
     """Read a table as texts without surrounding white space; a missing value becomes an empty text.
 
     Args:
         path: as for `read_table`.
         required: columns that must be present.
+        optional: other columns that are used if they are present, besides ids and file names.
 
     Returns:
         One dict per row, keyed by `column_name`.
@@ -113,7 +141,7 @@ def read_text_table(path: Path, *, required: Sequence[str] = ()) -> list[dict[st
     Raises:
         InputError: the table cannot be read, a required column is missing, or an id or file name lost characters.
     """
-    table = read_table(path)
+    table = read_table(path, used={*required, *optional, *_IDS, *_FILES})
     table.require(*required)
     for name in (_IDS | _FILES).intersection(table.columns):
         for number, row in enumerate(table.rows, start=1):
@@ -122,11 +150,11 @@ def read_text_table(path: Path, *, required: Sequence[str] = ()) -> list[dict[st
     return [{name: "" if value is None else str(value).strip() for name, value in row.items()} for row in table.rows]
 
 
-def _read_parquet(path: Path, columns: Collection[str] | None) -> Table:
+def _read_parquet(path: Path, wanted: _Wanted) -> Table:
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
-            names = _selected(path, schema.names, columns)
+            names = wanted.of(schema.names)
             rows = file.read(columns=list(names), use_threads=False).to_pylist()
     except pa.ArrowException:
         raise InputError(f"{path}: not a Parquet file, or damaged") from None
@@ -134,7 +162,7 @@ def _read_parquet(path: Path, columns: Collection[str] | None) -> Table:
     return _table(path, names.values(), rows, schema.metadata or {})
 
 
-def _read_jsonl(path: Path, columns: Collection[str] | None) -> Table:
+def _read_jsonl(path: Path, wanted: _Wanted) -> Table:
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(decode_text(path.read_bytes()).split("\n"), start=1):
         if not line.strip():
@@ -145,12 +173,12 @@ def _read_jsonl(path: Path, columns: Collection[str] | None) -> Table:
             raise InputError(f"{path}, line {number}: not JSON; a .jsonl file holds one object per line") from None
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: not a JSON object")
-        names = _selected(path, row, columns)
+        names = wanted.of(row)
         rows.append({normal: _cell(row[name]) for name, normal in names.items()})
     return _table(path, (name for row in rows for name in row), rows, {})
 
 
-def _read_csv(path: Path, columns: Collection[str] | None) -> Table:
+def _read_csv(path: Path, wanted: _Wanted) -> Table:
     with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
         data = file.read(MAX_CSV_BYTES + 1)
     if len(data) > MAX_CSV_BYTES:
@@ -159,7 +187,7 @@ def _read_csv(path: Path, columns: Collection[str] | None) -> Table:
     _, header = next(lines, (0, []))
     if not header:
         raise InputError(f"{path}: not a CSV file (it is empty)")
-    names = _selected(path, header, columns)
+    names = wanted.of(header)
     places = [(header.index(name), normal) for name, normal in names.items()]
     rows = []
     for number, cells in lines:
@@ -224,16 +252,6 @@ def _ids_within(cells: Sequence[str], delimiter: str, columns: int) -> list[str]
 
 def _shape(text: str) -> str:
     return re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "0", text))
-
-
-def _selected(path: Path, names: Iterable[str], columns: Collection[str] | None) -> dict[str, str]:
-    """The wanted columns with their `column_name`; columns without a name are left out."""
-    pairs = [(name, column_name(name)) for name in names if name.strip()]
-    wanted = [(name, normal) for name, normal in pairs if columns is None or normal in columns]
-    found = [normal for _, normal in wanted]
-    if repeated := sorted({normal for normal in found if found.count(normal) > 1}):
-        raise InputError(f"{path}: several columns are named {', '.join(repeated)}; keep one")
-    return dict(wanted)
 
 
 def _cell(value: Any) -> Any:

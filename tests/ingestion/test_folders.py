@@ -137,9 +137,12 @@ def test_names_that_are_not_utf8_stay_distinct(make_file: Make, tmp_path: Path) 
     assert {"\\xff", "new\nline", "a.dcm"} < set(rows(tmp_path / "out"))
 
 
-def picture(path: Path, seed: int = 0) -> Path:
+def picture(path: Path, seed: int | None = None) -> Path:
+    """A picture of noise, another one for every name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.random.default_rng(seed).integers(0, 255, (24, 20), dtype=np.uint8)
+    values = np.random.default_rng(list(os.fsencode(path.name)) if seed is None else seed).integers(
+        0, 255, (24, 20), dtype=np.uint8
+    )
     Image.fromarray(values).save(path)
     return path
 

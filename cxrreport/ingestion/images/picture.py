@@ -51,8 +51,8 @@ def read_picture(path: Path, *, max_pixels: int, keep: Collection[str] = (), vie
         A record without ids.
 
     Raises:
-        RefusedImage: the file is no picture, too large, in colour, or of several frames; PixelError where its pixels
-            cannot be decoded or are all equal.
+        RefusedImage: the file is no picture, cannot be opened, is too large, in colour, or of several frames;
+            PixelError if its pixels cannot be decoded or are all equal.
     """
     notes: tuple[str, ...] = ()
     try:

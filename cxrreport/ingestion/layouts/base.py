@@ -102,7 +102,7 @@ def require_folder(settings: IngestSettings, layout: str) -> None:
 
 def has_column(table: Path, name: str) -> bool:
     """True if a table has this column and at least one row."""
-    return any(name in row for row in read_text_table(table)[:1])
+    return any(name in row for row in read_text_table(table, optional=(name,))[:1])
 
 
 def report_without_images(study_id: str) -> Exclusion:

@@ -20,6 +20,7 @@ from cxrreport.records import Exclusion, Reason, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import read_text_table
 
+_VIEW_CODE = "viewcodesequence_codemeaning"
 _IMAGE = re.compile(r"(?:^|/)files/p\d+/p(?P<patient>\d+)/s(?P<study>\d+)/(?P<image>[^/]+)\.(?:dcm|jpe?g)$", re.I)
 
 
@@ -90,7 +91,8 @@ def list_images(settings: IngestSettings) -> Listing:
 
 
 def _by_dicom_id(path: Path | None, *required: str) -> dict[str, dict[str, str]]:
-    return {row["dicom_id"]: row for row in read_text_table(path, required=required)} if path else {}
+    rows = read_text_table(path, required=required, optional=(_VIEW_CODE,)) if path else ()
+    return {row["dicom_id"]: row for row in rows}
 
 
 def _study_path(patient_id: str, study_id: str) -> str:
@@ -111,6 +113,6 @@ def _read_report(root: Path, patient_id: str, study_id: str) -> Document | None:
 
 def _view(row: Mapping[str, str] | None, path: Path) -> View | None:
     row = row or {}
-    view = view_of(row.get("viewposition", ""), row.get("viewcodesequence_codemeaning", ""))
+    view = view_of(row.get("viewposition", ""), row.get(_VIEW_CODE, ""))
     # A DICOM header may state the view if the table does not; a JPEG has none.
     return None if view is View.UNKNOWN and not is_picture(path) else view

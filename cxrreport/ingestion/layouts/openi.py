@@ -25,11 +25,12 @@ from cxrreport.ingestion.layouts.base import (
 )
 from cxrreport.ingestion.layouts.files import is_companion, is_regular, list_files
 from cxrreport.ingestion.layouts.tables import report_of, studies_of_table
-from cxrreport.records import Exclusion, Reason, Report, View
+from cxrreport.records import REPORT_SECTIONS, Exclusion, Reason, Report, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import read_text_table
 
 _IMAGE = re.compile(r"^(?:CXR)?(?P<uid>\d+)_.*?(?P<image>IM-\d+(?:-\d+)*)", re.I)
+_OPTIONAL = (*REPORT_SECTIONS, "images")
 
 
 def recognises(settings: IngestSettings) -> bool:
@@ -116,7 +117,7 @@ def _table(root: Path, name: str) -> Path | None:
 def _reports_of_table(path: Path) -> tuple[dict[str, Document], dict[str, str]]:
     reports: dict[str, Document] = {}
     listed: dict[str, str] = {}
-    for row in read_text_table(path, required=("uid", "findings", "impression")):
+    for row in read_text_table(path, required=("uid", "findings", "impression"), optional=_OPTIONAL):
         number = re.sub(r"^CXR", "", row["uid"], flags=re.I)
         report = report_of(row)
         if not number.isdecimal() or report is None:

@@ -1,7 +1,7 @@
 """A table with one row per image.
 
-Columns `image`, `study_id`, `patient_id`; optional `image_id`, `split`, `view`, `sex`, `age`, `manufacturer`; and
-columns of sections, or `report`.
+Columns `image`, `study_id` and `patient_id` (where empty, that of the header or of the image is used); optional
+`image_id`, `split`, `view`, `sex`, `age`, `manufacturer`; and columns of sections, or `report`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from cxrreport.dataset import id_for_message, path_for_message, reduce_covariates
+from cxrreport.dataset import reduce_covariates
 from cxrreport.errors import InputError
 from cxrreport.ingestion.images import is_picture, view_of
 from cxrreport.ingestion.layouts.base import Listing, Source, has_column
-from cxrreport.ingestion.layouts.tables import report_of, split_of
+from cxrreport.ingestion.layouts.tables import REPORT_COLUMNS, report_of, split_of
 from cxrreport.records import Exclusion, Reason, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import is_table, read_text_table
 
 _COVARIATE_COLUMNS = ("sex", "age", "manufacturer")
+_OPTIONAL = ("view", *_COVARIATE_COLUMNS, *REPORT_COLUMNS)
 
 
 def recognises(settings: IngestSettings) -> bool:
@@ -37,9 +38,10 @@ def list_images(settings: IngestSettings) -> Listing:
     root = settings.input.parent if settings.input.is_file() else settings.input
     base = Path(os.path.normpath(root.absolute()))
     sources, excluded = [], []
-    for row in read_text_table(table, required=("image", "study_id", "patient_id")):
+    for row in read_text_table(table, required=("image", "study_id", "patient_id"), optional=_OPTIONAL):
         if not row["image"]:
-            raise InputError(f"{table}: no image for study {id_for_message('study', row['study_id']) or '(none)'}")
+            excluded.append(_excluded(row, "", Reason.IMAGE_MISSING, "a row of the table without an image"))
+            continue
         path = Path(os.path.normpath(base / row["image"]))
         if not path.is_relative_to(base):
             # A table may come from elsewhere; what it may read is for the user to say.
@@ -50,8 +52,6 @@ def list_images(settings: IngestSettings) -> Listing:
         if not path.exists():
             excluded.append(_excluded(row, source, Reason.IMAGE_MISSING, ""))
             continue
-        if is_picture(path) and not (row["study_id"] and row["patient_id"]):
-            raise InputError(f"{table}: no study_id or patient_id for image {path_for_message(row['image'])}")
         view = view_of(row.get("view", ""))
         sources.append(
             Source(

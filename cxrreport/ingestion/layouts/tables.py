@@ -14,6 +14,8 @@ from cxrreport.storage.tables import read_text_table
 
 FULL_REPORT = ("report", "text")
 """Columns with a whole report; used if no section has its own column."""
+REPORT_COLUMNS = (*REPORT_SECTIONS, *FULL_REPORT, "split")
+"""Columns of a table of reports besides ids."""
 
 
 def studies_of_table(path: Path, study_id_of: Callable[[str], str] = str) -> dict[str, StudyRow]:
@@ -27,7 +29,7 @@ def studies_of_table(path: Path, study_id_of: Callable[[str], str] = str) -> dic
         InputError: the table cannot be read, has no report, or lists a study twice.
     """
     by_study: dict[str, StudyRow] = {}
-    for row in read_text_table(path, required=("study_id",)):
+    for row in read_text_table(path, required=("study_id",), optional=REPORT_COLUMNS):
         study_id = study_id_of(row["study_id"])
         if study_id in by_study:
             raise InputError(f"{path}: study {id_for_message('study', study_id)} is there twice")
