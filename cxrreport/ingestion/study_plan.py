@@ -182,7 +182,7 @@ def _with_ids(listing: Listing, source: Source, header: Header | None) -> Source
         patient_id=patient_id,
         view=source.view or (header.view if header else View.UNKNOWN),
         notes=notes,
-        identity=header.identity,
+        identity=header.identity if header else "",
     )
 
 

@@ -90,14 +90,12 @@ def test_rows_of_a_table_without_image_or_ids(make_dataset: Make, write_dataset:
     rows = ["a.png,,", "b.png,S2,", ",S3,P3", "gone.png,,", "c.dcm,,"]
     (tmp_path / "table.csv").write_text("\n".join(["image,study_id,patient_id", *rows]))
     kept, excluded = run(tmp_path / "table.csv", tmp_path / "out")
-    found = {row["source"]: (row["study_id"], row["patient_id"]) for row in kept}
-    assert found == {"a.png": ("a", "a"), "b.png": ("S2", "S2"), "c.dcm": ("1.5", "P5")}
+    kept_ids = {row["source"]: (row["study_id"], row["patient_id"]) for row in kept}
+    assert kept_ids == {"a.png": ("a", "a"), "b.png": ("S2", "S2"), "c.dcm": ("1.5", "P5")}
     notes = {row["source"]: {note for note in row["notes"] if "missing" in note} for row in kept}
     assert notes["a.png"] == {"study-id-missing", "patient-id-missing"} and notes["b.png"] == {"patient-id-missing"}
-    assert [(row["reason"], row["study_id"]) for row in excluded] == [
-        ("image-file-missing", "S3"),
-        ("image-file-missing", "gone"),
-    ]
+    found = [(row["source"], row["reason"], row["study_id"]) for row in excluded]
+    assert found == [("", "image-file-missing", "S3"), ("gone.png", "image-file-missing", "")]
 
 
 def test_one_picture_under_two_names_is_one_patient(make_dataset: Make, write_dataset: Make, tmp_path: Path) -> None:
