@@ -144,8 +144,6 @@ def full_mask_sdpa(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """`prefix_sdpa` with the mask written out for every query and all else left to transformers; see `self_check`."""
@@ -153,7 +151,7 @@ def full_mask_sdpa(
     mask = attention_mask
     if mask is not None and (repeated := query.shape[2] - mask.shape[2]):
         mask = torch.cat([mask[:, :, :1].expand(-1, -1, repeated, -1), mask], dim=2)
-    out, _ = sdpa_attention_forward(module, query, key, value, mask, dropout, scaling, is_causal=False, **kwargs)
+    out, _ = sdpa_attention_forward(module, query, key, value, mask, is_causal=False, **kwargs)
     return out, None
 
 

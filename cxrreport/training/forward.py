@@ -23,7 +23,7 @@ from cxrreport.training.vision_features import VisionFeatures, autocast
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 _ROWS = 64
-"""Positions whose logits are there together: 66 MB of float32, and enough for a product to be quick."""
+"""Positions whose logits are computed together: 66 MB of float32, enough for fast matrix products."""
 
 
 def forward(
@@ -72,10 +72,10 @@ def forward(
 
 
 def predicting(labels: torch.Tensor) -> torch.Tensor:
-    """Positions whose next token is a suffix token: the only ones that the head is computed for.
+    """Positions whose next token is a suffix token; the head is only computed for these.
 
     Args:
-        labels: int64[B, L], not shifted, `IGNORED` outside of the suffix.
+        labels: int64[B, L], not shifted, `IGNORED` outside the suffix.
 
     Returns:
         bool[B, L].
@@ -87,10 +87,10 @@ def predicting(labels: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def row_losses(head: torch.nn.Linear, targets: torch.Tensor) -> Iterator[None]:
-    """For the length of the block a frozen head gives losses, float32[N], in place of the logits of its N rows.
+    """Let a frozen head return losses, float32[N], instead of the logits of its N rows within the block.
 
     Args:
-        head: its weight is real[V, width], without gradient.
+        head: output layer whose weight, real[V, width], has no gradient.
         targets: int64[N], the next tokens.
     """
     apply: Any = _RowLosses.apply
@@ -104,7 +104,7 @@ def row_losses(head: torch.nn.Linear, targets: torch.Tensor) -> Iterator[None]:
 
 
 class _RowLosses(torch.autograd.Function):
-    """Cross-entropy of rows times a frozen weight, with the gradient for the rows taken as long as the logits live."""
+    """Cross-entropy of rows times a frozen weight; gradients for the rows are computed while the logits exist."""
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -116,7 +116,7 @@ class _RowLosses(torch.autograd.Function):
             total = logits.sub_(top).exp_().sum(-1, keepdim=True)
             losses.append(total.log() + top - of_target)
             if ctx.needs_input_grad[0]:
-                # Softmax minus one at the target, times the total, which is divided out where there is less of it.
+                # Softmax minus one at the target, times `total`, by which the smaller product is divided.
                 logits.scatter_add_(-1, wanted, -total)
                 gradients.append((logits.to(weight.dtype) @ weight).div(total).to(rows.dtype))
         if gradients:
@@ -136,20 +136,20 @@ def suffix_loss(
     reduction: Literal["per-example", "per-token"],
     normaliser: float | torch.Tensor,
 ) -> torch.Tensor:
-    """The mean over the suffix tokens of one batch, as its part in the loss of a step.
+    """The contribution of one batch to the mean loss of an optimiser step.
 
-    The reference implementation takes the mean over each example's suffix and then over the batch, so that a short
-    report counts as much as a long one; the usual trainer takes the mean over all tokens of the batch. Either mean runs
-    over a whole optimiser step, which may consist of several batches on several devices: hence the normaliser.
+    The reference implementation averages over the suffix of each example and then over the batch, so that a short
+    report counts as much as a long one; transformers' `Trainer` averages over all tokens of the batch. A step may
+    consist of several batches on several devices, so the normaliser is that of the whole step.
 
     Args:
         losses: float32[N], of the positions that `predicting(labels)` marks, in their order.
-        labels: int64[B, L], as given to `predicting`.
-        reduction: which mean.
-        normaliser: of the whole step, the number of examples (`per-example`) or of suffix tokens (`per-token`).
+        labels: int64[B, L], as passed to `predicting`.
+        reduction: kind of mean.
+        normaliser: number of examples (`per-example`) or of suffix tokens (`per-token`) of the step.
 
     Returns:
-        float32 scalar. Summed over the batches of a step it is the loss of the step.
+        float32 scalar; its sum over the batches of a step is the loss of the step.
     """
     if reduction == "per-token":
         return losses.sum() / normaliser
