@@ -6,6 +6,7 @@ import io
 import os
 import random
 import shutil
+import struct
 import tarfile
 import zipfile
 from collections import Counter
@@ -17,6 +18,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.sequence import Sequence
+from pydicom.uid import RLELossless
 
 from cxrreport.errors import CxrReportError, InputError
 from cxrreport.ingestion.ingest import ingest
@@ -104,6 +109,15 @@ class Tree:
             path.symlink_to(targets[kind])
 
 
+def in_fragments(dataset: Dataset, table: bytes) -> Dataset:
+    """The dataset in RLE, its only frame in three fragments behind an offset table."""
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    items = [table, frame[:64], frame[64:100], frame[100:]]
+    dataset.PixelData = b"".join(b"\xfe\xff\x00\xe0" + struct.pack("<I", len(item)) + item for item in items)
+    return dataset
+
+
 @pytest.fixture
 def contents(tmp_path: Path, make_dataset: Any, write_dataset: Any) -> list[bytes]:
     """Contents of files: DICOM, good and bad, pictures, archives, texts."""
@@ -118,6 +132,10 @@ def contents(tmp_path: Path, make_dataset: Any, write_dataset: Any) -> list[byte
         make_dataset(**same, PixelData=None, Rows=None),
         make_dataset(Modality="CT", SOPClassUID="1.2.840.10008.5.1.4.1.1.2"),
         make_dataset(ViewPosition="LL"),
+        make_dataset(PatientOrientation=["F", "RP"], PixelSpacing=[0.1, 0.2]),
+        make_dataset(PatientOrientation=["X"], PixelAspectRatio=[0, 1]),
+        make_dataset(VOILUTSequence=Sequence([Dataset()]), ModalityLUTSequence=Sequence([Dataset(), Dataset()])),
+        *(in_fragments(make_dataset(), table) for table in (b"", b"\0\0\0\0\1\0\0\0", b"\1\2")),
     ]
     results = [write_dataset(folder / f"{number}.dcm", dataset).read_bytes() for number, dataset in enumerate(datasets)]
     results += [results[0][:200], results[0][:2000], b"", b"text", b"PK\x03\x04", b"\0" * 2000]
@@ -138,8 +156,9 @@ def contents(tmp_path: Path, make_dataset: Any, write_dataset: Any) -> list[byte
         picture = io.BytesIO()
         values = np.arange(480, dtype=np.uint16).reshape(24, 20)
         values = values if mode == "I;16" else (values // 2).astype(np.uint8)
-        image = Image.fromarray(values)
-        (image if mode in {"L", "I;16"} else image.convert(mode)).save(picture, kind)
+        image, exif = Image.fromarray(values), Image.Exif()
+        exif[274] = len(results) % 10  # an orientation, often none
+        (image if mode in {"L", "I;16"} else image.convert(mode)).save(picture, kind, exif=exif, dpi=(72, 99))
         results += [picture.getvalue(), picture.getvalue()[:-40]]
     return [*results, results[-2]]
 
@@ -189,7 +208,7 @@ def check_tree(seed: int, folder: Path, contents: list[bytes]) -> Counter[str]:
         assert "nan" not in texts
     again = ingest(IngestSettings(input=root, output=folder / "again", **settings))
     assert again.digest == summary.digest and again.read == summary.read + 1
-    return Counter(summary.left_out) + Counter(kept=summary.kept)
+    return Counter(summary.left_out) + Counter(summary.notes) + Counter(kept=summary.kept)
 
 
 def fuzz(seeds: range, tmp_path: Path, contents: list[bytes]) -> Counter[str]:
@@ -206,6 +225,7 @@ def fuzz(seeds: range, tmp_path: Path, contents: list[bytes]) -> Counter[str]:
 def test_fifty_random_folders(tmp_path: Path, contents: list[bytes]) -> None:
     outcomes = fuzz(range(50), tmp_path, contents)
     assert {"kept", "refused", "not-dicom", "not-readable", "duplicate-image", "image-file-missing"} < set(outcomes)
+    assert {"orientation-applied", "orientation-unclear", "pixels-not-square", "pixel-shape-unclear"} < set(outcomes)
 
 
 @pytest.mark.slow
