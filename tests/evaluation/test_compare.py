@@ -72,7 +72,7 @@ def settings(folders: dict[str, Path], first: str, second: str, output: Path, **
 
 def test_differences_are_those_of_the_scores_with_corrected_p_values(folders: dict[str, Path], tmp_path: Path) -> None:
     found = compare(settings(folders, "good", "bad", tmp_path / "c"))
-    assert list(found.differences) == ["bleu4", "bleu4_radeval", "rouge_l", "cider", "words"]
+    assert list(found.differences) == ["bleu4", "bleu4_radeval", "rouge_l", "rouge_l_radeval", "cider", "words"]
     assert not found.refused and found.studies == STUDIES and found.patients == STUDIES // 2
     for side in ("good", "bad"):
         scores = json.loads((folders[side] / "scores.json").read_text())["systems"]["model"]

@@ -47,8 +47,10 @@ def test_scores_are_those_of_the_old_version(new: Path) -> None:
     assert list(scores) == list(old) == ["model", "shuffled"]
     assert {"image_reliance_gap", *RENAMED} < scores["model"].keys()
     for system, numbers in old.items():
-        assert list(scores[system]) == list(numbers)
+        assert [number for number in scores[system] if number in numbers] == list(numbers)  # newer ones are in between
         for number, interval in numbers.items():
+            if "_radeval" in number:  # lower-cased in 0.1.0
+                continue
             for bound, value in interval.items():
                 found = scores[system][number][bound]
                 assert found == (value if value is None else pytest.approx(value, rel=1e-12)), number
@@ -56,6 +58,8 @@ def test_scores_are_those_of_the_old_version(new: Path) -> None:
 
 def test_old_and_new_are_compared_with_each_other(new: Path, tmp_path: Path) -> None:
     numbers = ("radgraph_partial", *RENAMED)
+    radeval = [of_number(read_conditions(folder), "bleu4_radeval", "model") for folder in (OLD, new)]
+    assert differing(*radeval).keys() == {"bleu"}
     for number in (*numbers, "bleu4"):
         sides = [of_number(read_conditions(folder), number, "model") for folder in (OLD, new)]
         assert differing(*sides) == {}, number
@@ -82,7 +86,9 @@ def test_published_results_stand_beside_old_scores() -> None:
 
 def test_the_review_page_reads_an_old_folder(new: Path, tmp_path: Path) -> None:
     old, now = read_evaluation(OLD), read_evaluation(new)
-    assert [study.scores for study in old.studies] == [study.scores for study in now.studies]
+    same = old.studies[0].scores.keys() - {name for name in old.studies[0].scores if "_radeval" in name}
+    for before, after in zip(old.studies, now.studies, strict=True):
+        assert {name: before.scores[name] for name in same} == {name: after.scores[name] for name in same}
     assert old.digest == now.digest
     assert "hallucinated" in {piece.status for study in old.studies for piece in study.reports[0].pieces}
     assert "hallucinated" in {finding.error for study in old.studies for finding in study.findings}

@@ -1,8 +1,8 @@
 """BLEU by sacrebleu and ROUGE-L by rouge-score.
 
-BLEU depends on tokenisation and case, so two conventions have separate names: `bleu1` to `bleu4` follow sacrebleu (13a,
-case-sensitive), `bleu1_radeval` to `bleu4_radeval` follow RadEval (split at white space, lower-cased). They are corpus
-scores, computed from summed n-gram counts; only the value of a single study is a sentence score.
+Two conventions have separate names: `bleu1` to `bleu4` follow sacrebleu (13a), `bleu1_radeval` to `bleu4_radeval`
+RadEval 2.2.1 (split at white space); both are case-sensitive. `rouge_l` compares words, `rouge_l_radeval` their stems.
+BLEU is a corpus score, computed from summed n-gram counts; only the value of a single study is a sentence score.
 """
 
 from __future__ import annotations
@@ -18,11 +18,8 @@ from sacrebleu.metrics.bleu import BLEU
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.statistics import Floats, Measure, Score, form, mean
 
-CONVENTIONS: dict[str, dict[str, str | bool]] = {
-    "": {"tokenize": "13a", "lowercase": False},
-    "_radeval": {"tokenize": "none", "lowercase": True},
-}
-"""Suffix of the names to the options of sacrebleu."""
+CONVENTIONS = {"": "13a", "_radeval": "none"}
+"""Suffix of the names to sacrebleu's tokeniser."""
 ORDERS = (4, 1, 2, 3)
 """BLEU-4 first, because the first number of a metric represents it."""
 _LAST = max(ORDERS)
@@ -56,9 +53,7 @@ def signature(convention: str) -> str:
 
 
 def _bleu(convention: str, *, effective_order: bool) -> BLEU:
-    options = CONVENTIONS[convention]
-    tokenize, lowercase = str(options["tokenize"]), bool(options["lowercase"])
-    return BLEU(tokenize=tokenize, lowercase=lowercase, effective_order=effective_order)
+    return BLEU(tokenize=CONVENTIONS[convention], effective_order=effective_order)
 
 
 def _bleu_of(sums: Floats, *, order: int, effective_order: bool = False) -> Floats:
@@ -86,9 +81,9 @@ def _bleu_of(sums: Floats, *, order: int, effective_order: bool = False) -> Floa
 _CORPUS: dict[int, Score] = {order: form(f"bleu{order}")(partial(_bleu_of, order=order)) for order in ORDERS}
 
 
-def rouge_l(candidates: Sequence[str], references: Sequence[str]) -> Measure:
-    """Mean ROUGE-L F-measure in [0, 1]."""
-    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+def rouge_l(candidates: Sequence[str], references: Sequence[str], *, stems: bool = False) -> Measure:
+    """Mean ROUGE-L F-measure in [0, 1], of words or of their Porter stems."""
+    scorer = RougeScorer(["rougeL"], use_stemmer=stems)
     pairs = zip(candidates, references, strict=True)
     return mean([scorer.score(reference, candidate)["rougeL"].fmeasure for candidate, reference in pairs])
 
@@ -106,13 +101,14 @@ def bleu_metrics() -> list[Metric]:
 
 
 def rouge_metrics() -> list[Metric]:
-    """ROUGE-L as a metric."""
-    return [
-        Metric(
-            name="rouge_l",
-            score=lambda pairs: rouge_l(list(pairs.candidates.values()), list(pairs.references.values())),
-            conditions={
-                "rouge": f"rouge-score {metadata.version('rouge-score')}, rougeL F-measure per study, no stemming"
-            },
+    """ROUGE-L of words and, as in RadEval, of stems."""
+
+    def of(name: str, *, stems: bool) -> Metric:
+        rule = f"rouge-score {metadata.version('rouge-score')}, rougeL F-measure per study, "
+        return Metric(
+            name=name,
+            score=lambda pairs: rouge_l(list(pairs.candidates.values()), list(pairs.references.values()), stems=stems),
+            conditions={"rouge": rule + ("Porter stems" if stems else "no stemming")},
         )
-    ]
+
+    return [of("rouge_l", stems=False), of("rouge_l_radeval", stems=True)]
