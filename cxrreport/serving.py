@@ -13,6 +13,9 @@ Nothing is pickled; MLflow runs `_CODE` to load the model.
 
 from __future__ import annotations
 
+import base64
+import json
+import logging
 import os
 import tempfile
 import threading
@@ -26,7 +29,7 @@ from uuid import uuid4
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import save_model
 from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, Schema
@@ -43,16 +46,15 @@ from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Reason, Report
 from cxrreport.settings import RegisterSettings
 
+logger = logging.getLogger(__name__)
+
 ROOT = "CXRREPORT_SERVING_ROOT"
 """Environment variable of the server: the folder for paths in requests. Without it, paths are refused."""
+COLUMNS = ("dicom", "path", "indication")
+"""Columns of a request. They are checked here and not by a signature, because MLflow drops columns that it does not
+know, and repeats the rows of a request in its errors."""
+_EXPECTED = f"send JSON with the key dataframe_records or dataframe_split: a table of {', '.join(COLUMNS)}"
 SIGNATURE = ModelSignature(
-    inputs=Schema(
-        [
-            ColSpec(DataType.binary, "dicom", required=False),
-            ColSpec(DataType.string, "path", required=False),
-            ColSpec(DataType.string, "indication", required=False),
-        ]
-    ),
     outputs=Schema(
         [
             *(ColSpec(DataType.string, name) for name in ("findings", "impression", "text")),
@@ -101,6 +103,8 @@ class ReportModel(PythonModel):
         Raises:
             CxrReportError: the checkpoint is missing, or not the one that the adapter was trained on.
         """
+        # MLflow repeats a body that it cannot parse in its answer, which proxies and clients log.
+        MlflowException.serialize_as_json = _without_request  # type: ignore[method-assign]
         folder = Path(context.artifacts["adapter"])
         self._card = AdapterCard.read(folder)
         loaded = checkpoints.load(self._card.checkpoint, resolution=self._card.resolution)
@@ -124,16 +128,31 @@ class ReportModel(PythonModel):
     ) -> pd.DataFrame:
         """Generate one report per row, with the columns of `SIGNATURE`.
 
+        Args:
+            context: not used.
+            model_input: a table with `COLUMNS`, or what makes one; `dicom` as bytes or in Base64.
+            params: not used.
+
         Raises:
-            MlflowException: INVALID_PARAMETER_VALUE (HTTP status 400) for a row without a radiograph, or with one that
-                is refused; the message names the row, counted from 0, and the reason.
+            RefusedRequest: HTTP status 400 for a table without rows or with other columns, and for a row without a
+                radiograph or with one that is refused; the message names the row, counted from 0, and the reason.
         """
+        try:
+            return self._predict(model_input)
+        except RefusedRequest:
+            raise
+        except Exception as error:  # MLflow would answer with the traceback
+            logger.exception("a request failed")
+            name = type(error).__name__
+            raise RefusedRequest(f"the model failed ({name}); the log of the server has more", INTERNAL_ERROR) from None
+
+    def _predict(self, model_input: Any) -> pd.DataFrame:
         requests, notes = [], []
-        for number, row in enumerate(model_input.to_dict("records")):
+        for number, row in enumerate(_rows(model_input)):
             try:
                 request, image_notes = self._request(number, row)
             except CxrReportError as error:
-                raise MlflowException(f"row {number}: {error}", error_code=INVALID_PARAMETER_VALUE) from error
+                raise RefusedRequest(f"row {number}: {error}") from None
             requests.append(request)
             notes.append(image_notes)
         with self._lock:
@@ -162,16 +181,60 @@ class ReportModel(PythonModel):
         if path is not None:
             radiograph = read_radiograph(resolve_below_root(path), max_pixels=self._max_pixels)
         else:
-            with tempfile.NamedTemporaryFile(suffix=".dcm") as file:
-                file.write(dicom)
-                file.flush()
-                radiograph = read_radiograph(Path(file.name), max_pixels=self._max_pixels)
+            radiograph = read_radiograph(_decoded(dicom), max_pixels=self._max_pixels)
         if not radiograph.view.frontal:
             raise RefusedImage(Reason.NOT_FRONTAL, "the model describes frontal radiographs")
         resampling = {name: self._card.preprocessing[name] for name in ("resize", "interpolation")}
         image = to_square(radiograph.grey, resolution=self._card.resolution, **resampling)
         report = Report(indication=_value_or_none(row.get("indication")) or "")
         return Request(study_id=f"row {number}", images=(image,), report=report), radiograph.notes
+
+
+class RefusedRequest(MlflowException):
+    """A request that is refused with HTTP status 400; the answer does not repeat the request, as MLflow's would."""
+
+    def __init__(self, reason: str, error_code: int = INVALID_PARAMETER_VALUE) -> None:
+        super().__init__(reason, error_code=error_code)
+        self._reason = reason
+
+    def serialize_as_json(self) -> str:
+        """The body of the answer. MLflow puts the rows of the request before `message`."""
+        return json.dumps({"error_code": self.error_code, "message": self._reason})
+
+
+def _without_request(error: MlflowException) -> str:
+    return json.dumps({"error_code": error.error_code, "message": _EXPECTED})
+
+
+def _rows(table: Any) -> list[dict[Hashable, Any]]:
+    """The rows of a request.
+
+    Raises:
+        RefusedRequest: it is no table of `COLUMNS`, or has no rows.
+    """
+    try:
+        frame = pd.DataFrame(table)
+    except (TypeError, ValueError):
+        raise RefusedRequest(f"not a table; give one with the columns {', '.join(COLUMNS)}") from None
+    if unknown := len(set(frame.columns).difference(COLUMNS)):
+        raise RefusedRequest(f"{unknown} unknown columns; known are {', '.join(COLUMNS)}")
+    if frame.empty:
+        raise RefusedRequest(f"no rows; give at least one with {' or '.join(COLUMNS[:2])}")
+    return frame.to_dict("records")
+
+
+def _decoded(dicom: bytes | str) -> bytes:
+    """The content of a file; JSON has no bytes, so it may be in Base64.
+
+    Raises:
+        InputError: it is a text, but not Base64.
+    """
+    if isinstance(dicom, bytes):
+        return dicom
+    try:
+        return base64.b64decode("".join(dicom.split()), validate=True)
+    except ValueError:
+        raise InputError("dicom: not Base64; encode the content of the DICOM file") from None
 
 
 def _value_or_none(value: Any) -> Any:

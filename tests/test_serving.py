@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -146,12 +147,42 @@ def test_without_a_root_no_path_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"dicom": b"no dicom"}, "row 0: not-dicom"),
         ({"indication": "Cough."}, "row 0: give either"),
         ({"dicom": b"x", "path": "y"}, "row 0: give either"),
+        ({"dicom": "no Base64!"}, "row 0: dicom: not Base64"),
+        ({"dicom": 5}, "row 0: give either"),
+        ({"pth": "SECRET"}, "1 unknown columns; known are dicom, path, indication"),
+        ({"path": "1.dcm", "indicaton": "SECRET"}, "1 unknown columns"),
     ],
 )
 def test_a_bad_row_is_a_refusal_with_its_reason(model: Any, row: dict[str, Any], reason: str) -> None:
     with pytest.raises(MlflowException, match=reason) as refused:
         model.predict(pd.DataFrame([row]))
     assert refused.value.get_http_status_code() == 400
+    refused.value.message = "MLflow puts SECRET rows before it"
+    assert "SECRET" not in refused.value.serialize_as_json()
+
+
+@pytest.mark.parametrize("table", [[], {}, pd.DataFrame({"path": []}), "SECRET", [1, 2], {"path": {"a": ["SECRET"]}}])
+def test_what_is_no_table_or_has_no_rows_is_refused(model: Any, table: Any) -> None:
+    with pytest.raises(serving.RefusedRequest) as refused:
+        model.predict(table)
+    assert refused.value.get_http_status_code() == 400
+    assert "SECRET" not in str(refused.value)
+
+
+def test_an_unexpected_failure_does_not_show_the_request(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyError("SECRET")
+
+    monkeypatch.setattr(serving, "to_square", fail)
+    with pytest.raises(serving.RefusedRequest, match=r"the model failed \(KeyError\)") as refused:
+        model.predict(pd.DataFrame([{"dicom": example(1)}]))
+    assert refused.value.get_http_status_code() == 500
+    assert "SECRET" not in refused.value.serialize_as_json()
+
+
+def test_a_file_of_a_request_is_never_on_the_disk(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
+    assert model.predict(pd.DataFrame([{"dicom": example(1)}])).to_dict("records")[0]["text"]
 
 
 def test_registered_again_it_is_another_version_in_another_run(registered: serving.Registered) -> None:
@@ -175,7 +206,7 @@ def test_what_cannot_be_registered_is_said(tmp_path: Path) -> None:
 
 def ask(port: int, body: Any) -> tuple[int, str]:
     """Status and text of the answer to one request."""
-    data = json.dumps(body).encode()
+    data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/invocations", data=data, headers={"Content-Type": "application/json"}
     )
@@ -223,9 +254,15 @@ def test_mlflow_serves_it(registered: serving.Registered, tmp_path: Path) -> Non
             ({"dataframe_records": [{"dicom": base64.b64encode(b"nonsense").decode()}]}, "not-dicom"),
             ({"dataframe_records": [{"path": "../log"}]}, "no such file below"),
             ({"dataframe_records": [{"indication": "Cough."}]}, "give either"),
-            ({"something": "else"}, "dataframe_records"),
+            ({"something": "SECRET"}, "dataframe_records"),
+            ({"dataframe_records": [{"pth": "SECRET"}]}, "unknown columns"),
+            ({"dataframe_split": {"columns": ["path"], "data": [[["SECRET"]]]}}, "give either"),
+            ({"inputs": "SECRET"}, ""),
+            ({"instances": [{"path": "SECRET"}]}, "no such file below"),
+            ('{"dataframe_records": [{"path": "SECRET"', "dataframe_records"),
         ):
             status, text = ask(port, body)
+            assert "SECRET" not in text
             assert 400 <= status < 500, text
             assert reason in text
             assert "Traceback" not in text

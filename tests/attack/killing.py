@@ -125,7 +125,7 @@ def content_below(folder: Path, *, without: Callable[[str], bool] = lambda _: Fa
     }
 
 
-_NOT_CONTENT = frozenset({"seconds", "seconds_per_step", "mlflow_run_id", "run_id", "peak_memory", "resumed"})
+_NOT_CONTENT = frozenset({"seconds", "seconds_per_step", "mlflow_run_id", "run_id", "peak_memory", "resumed_at"})
 
 
 def _digest(path: Path, place: str) -> str:
@@ -136,6 +136,9 @@ def _digest(path: Path, place: str) -> str:
     if path.suffix in (".json", ".jsonl"):
         values = [_plain(json.loads(line)) for line in ([data] if path.suffix == ".json" else data.splitlines())]
         data = json.dumps(values, sort_keys=True).encode()
+    elif path.suffix == ".safetensors":  # the order of its metadata is not fixed
+        start = 8 + int.from_bytes(data[:8], "little")
+        data = json.dumps(json.loads(data[8:start]), sort_keys=True).encode() + data[start:]
     return hashlib.sha256(data).hexdigest()
 
 

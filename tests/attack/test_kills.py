@@ -6,6 +6,7 @@ point of a curve twice in MLflow.
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -41,8 +42,8 @@ CASES = {
 
 def words_of(case: str, demo: Path, out: Path) -> list[str]:
     train = (
-        f"-i {demo}/ingest -c tiny --max-steps 6 --radgraph tiny --set batch_size=2 --set save_every=2 "
-        "--set eval_every=3 --set validation.studies=2 --set gradient_checkpointing=false"
+        f"-i {demo}/ingest -c tiny --max-steps 4 --radgraph tiny --set batch_size=1 --set save_every=1 "
+        "--set eval_every=2 --set validation.studies=2 --set gradient_checkpointing=false"
     )
     generate = f"-a {demo}/train/adapter --batch-size 4 --set shard_size=4 --set max_new_tokens=32"
     return CASES[case][0].format(demo=demo, out=out, train=train, generate=generate).split()
@@ -88,3 +89,37 @@ def test_a_killed_command_is_repeated(case, demo, tmp_path, own_temporary_folder
     note(kind="kills", case=case, kills=KILLS, hit=hit, failed=len(failures), seconds=round(seconds, 1), left=len(left))
     assert not left, left
     assert not failures, "\n".join(failures)
+
+
+def test_a_killed_sync_is_repeated(demo, tmp_path, note):
+    from mlflow import MlflowClient
+
+    template = tmp_path / "template"
+    with_store(template, demo)
+    client = MlflowClient(f"sqlite:///{template}/mlflow.db")
+    run_id = client.create_run(client.create_experiment("x", (tmp_path / "artifacts").as_uri())).info.run_id
+    points = [{"kind": "metrics", "run_id": run_id, "name": "loss", "value": 1 / step} for step in range(1, 6001)]
+    events = [{"kind": "store", "uri": "sqlite:///STORE"}]
+    events += [point | {"step": step, "time": step} for step, point in enumerate(points)]
+    events += [{"kind": "artifact", "run_id": run_id, "path": str(demo / "summary.json"), "folder": None}]
+    events += [{"kind": "tags", "run_id": run_id, "name": f"t{n}", "value": "v"} for n in range(40)]
+    events += [{"kind": "status", "run_id": run_id, "status": "FINISHED"}]
+    moments, hit, seconds = random.Random("sync"), 0, 0.0
+    import_everything(tmp_path / "import.log")
+    for number in range(-1, KILLS):  # the first is not killed
+        folder = tmp_path / f"kill-{number}"
+        shutil.copytree(template, folder)
+        unsent = folder / f".mlflow-unsent-{run_id}.jsonl"
+        lines = "".join(json.dumps(event) + "\n" for event in events)
+        unsent.write_text(lines.replace("sqlite:///STORE", f"sqlite:///{folder}/mlflow.db"))
+        log = tmp_path / f"{number}.log"
+        if number >= 0:
+            hit += Running(["sync", str(folder)], log).kill(moments.uniform(0, seconds))
+        took = run(["sync", str(folder)], log)
+        seconds = seconds or took
+        stored = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        history = stored.get_metric_history(run_id, "loss")
+        assert sorted(point.step for point in history) == list(range(6000))
+        assert stored.get_run(run_id).info.status == "FINISHED" and len(stored.get_run(run_id).data.tags) >= 40
+        assert not [name for name in names_below(folder) if name != "mlflow.db"]
+    note(kind="kills", case="sync", kills=KILLS, hit=hit, failed=0, seconds=round(seconds, 1), left=0)

@@ -56,11 +56,11 @@ class BoundedFile(io.RawIOBase):
 
 
 @contextmanager
-def opened(path: Path, max_pixels: int) -> Iterator[BoundedFile]:
+def opened(path: Path | bytes, max_pixels: int) -> Iterator[BoundedFile]:
     """Open a file that looks like DICOM and is not larger than a radiograph of `max_pixels` could be.
 
     Args:
-        path: the file.
+        path: the file, or its content.
         max_pixels: largest rows x columns.
 
     Raises:
@@ -68,10 +68,9 @@ def opened(path: Path, max_pixels: int) -> Iterator[BoundedFile]:
             errors of reading inside the block.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
-            raise RefusedImage(Reason.NOT_READABLE, "not a regular file")
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        with _open(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
             head = file.read(512)
             file.seek(0)
             if not looks_like_dicom(head, size):
@@ -84,6 +83,14 @@ def opened(path: Path, max_pixels: int) -> Iterator[BoundedFile]:
             yield BoundedFile(file, size)
     except OSError as error:
         raise refused_by_system(error) from None
+
+
+def _open(path: Path | bytes) -> BinaryIO:
+    if isinstance(path, bytes):
+        return io.BytesIO(path)
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
+        raise RefusedImage(Reason.NOT_READABLE, "not a regular file")
+    return path.open("rb")
 
 
 def looks_like_dicom(head: bytes, size: int) -> bool:

@@ -114,7 +114,7 @@ def read_covariates(path: Path, *, max_pixels: int, view: View) -> Covariates:
 
 
 def read_radiograph(
-    path: Path, *, max_pixels: int, window: int | str = 0, keep: Collection[str] = (), view: View | None = None
+    path: Path | bytes, *, max_pixels: int, window: int | str = 0, keep: Collection[str] = (), view: View | None = None
 ) -> Radiograph:
     """Read one file: check its header, decode it, and map its values to display grey (`greyscale.to_grey`), upright.
 
@@ -124,7 +124,7 @@ def read_radiograph(
     the first of several frames is read; colours become luminance.
 
     Args:
-        path: the file.
+        path: the file, or its content.
         max_pixels: largest Rows x Columns x SamplesPerPixel; checked before pixels are read or decoded.
         window: of several windows or VOI LUTs, the index from 0 or the explanation.
         keep: as in `read_header`.
