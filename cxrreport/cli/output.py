@@ -50,6 +50,7 @@ def guarded() -> Iterator[None]:
     handler = RichHandler(console=stderr(), show_time=False, show_path=False)
     handler.setFormatter(_OneLine())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("cxrreport").setLevel(logging.INFO)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt  # SIGTERM from a scheduler ends a run like Ctrl-C
@@ -57,8 +58,8 @@ def guarded() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    except KeyboardInterrupt:
-        stderr().print("interrupted; re-run the same command to resume", highlight=False)
+    except KeyboardInterrupt as stopped:
+        say(f"{stopped or 'interrupted'}; re-run the same command to resume")
         raise typer.Exit(STOPPED) from None
     except CxrReportError as error:
         say_error(" ".join([str(error), *getattr(error, "__notes__", ())]))

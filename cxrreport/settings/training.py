@@ -73,7 +73,8 @@ class TrainSettings(CommandSettings):
     validation: ValidationSettings = ValidationSettings()
     """Validation, which selects the step that is kept."""
     save_every: PositiveInt | None = None
-    """Optimiser steps between checkpoints; `None` for `eval_every`."""
+    """Optimiser steps between checkpoints; `None` for `eval_every`. One is also saved every 15 minutes, and when the
+    run is stopped by Ctrl-C, SIGTERM or SIGUSR1."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed of sample order, dropout and augmentation."""
 

@@ -7,6 +7,7 @@ is refused.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 from collections.abc import Collection, Iterator, Mapping
@@ -23,6 +24,8 @@ from cxrreport.storage.locks import SOFT, lock_file, soft_file
 
 LOCK = ".lock"
 _LOCKS = {LOCK, soft_file(Path(LOCK)).name}
+logger = logging.getLogger(__name__)
+
 VOLATILE = frozenset({"tracking", "output", "workers", "converted", "ray"})
 """Settings that affect how and where a command runs but not its results: they may change when it is resumed."""
 
@@ -90,6 +93,8 @@ def output_folder(
                 )
         else:
             compare_settings(path, command, record["settings"], settings, volatile)
+            state = "has finished before; these are its results" if record.get("finished") else "resumes"
+            logger.info("%s: %s %s", path, command, state)
         started = {"verb": command, "settings": json.loads(json.dumps(dict(settings))), "finished": False}
         folder = OutputFolder(path, record or started, fresh=record is None)
         if folder.fresh:

@@ -7,6 +7,7 @@ computes what an uninterrupted one does, in any number of processes.
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 import time
@@ -44,11 +45,18 @@ from cxrreport.training.distributed import (
     shard,
 )
 from cxrreport.training.forward import forward, suffix_loss
+from cxrreport.training.interruption import StopRequest
 from cxrreport.training.optimization import build_optimizer, learning_rate
 from cxrreport.training.run import Run, TrainResult, Validator, versions
 from cxrreport.training.samples import Augment, Collator, SplitSamples, run_batches
 from cxrreport.training.step_log import Log, StepLog, draw_loss, read_log
 from cxrreport.training.vision_features import VisionFeatures, autocast, frozen_features
+
+logger = logging.getLogger(__name__)
+
+SAVE_SECONDS = 900.0
+"""Time after which a checkpoint is saved, whatever `save_every` says."""
+_STOP = 1_000_000  # more than the first process adds for an overdue checkpoint
 
 
 def train(
@@ -72,6 +80,7 @@ def train(
         WeightsError: the checkpoint is not available or does not fit the images.
         SettingsError: the number of processes does not fit `accumulation` or `sharding`.
         TrainingError: the training split is empty, or a loss is not finite.
+        KeyboardInterrupt: SIGINT, SIGTERM or SIGUSR1; the step that it came in is saved.
     """
     with ExitStack() as stack:
         processes = stack.enter_context(join(settings.checkpoint, sharded=settings.sharding == "full"))
@@ -217,10 +226,12 @@ def fit(run: Run) -> None:
         )
     )
     run.progress(run.resumed_at, run.steps, "training")
+    if run.resumed_at and processes.first:
+        logger.info("%s: resuming from step %d of %d", run.folder, run.resumed_at, run.steps)
     language = adapters.paligemma(network).language_model
     softcap, compiled = run.loaded.softcap, settings.compile
-    with quiet_sharding(), fused(network, language, softcap=softcap, compiled=compiled):
-        started = time.monotonic()
+    with quiet_sharding(), fused(network, language, softcap=softcap, compiled=compiled), StopRequest() as stop:
+        started = saved_at = time.monotonic()
         for step in range(run.resumed_at + 1, run.steps + 1):
             passes = [next(batches) for _ in range(settings.accumulation // processes.count)]
             tokens = processes.total(sum(int((batch["labels"] != IGNORED).sum()) for batch in passes))
@@ -254,10 +265,15 @@ def fit(run: Run) -> None:
             last = step == run.steps
             if last or step % run.eval_every == 0:
                 validate(run, step)
-            if last or step % run.save_every == 0:
+            overdue = processes.first and time.monotonic() - saved_at > SAVE_SECONDS
+            asked = processes.total(_STOP * stop.asked + overdue)  # the same answer in all processes
+            if last or asked or step % run.save_every == 0:
                 checkpointing.save_checkpoint(saved, step, network, optimizer, processes)
+                saved_at = time.monotonic()
             if run.best.exhausted:
                 break
+            if asked >= _STOP and not last:
+                raise KeyboardInterrupt(f"stopped after step {step} of {run.steps}, which is saved")
             started = time.monotonic()
 
 
