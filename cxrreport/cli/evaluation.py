@@ -43,7 +43,8 @@ MOST_FREQUENT = "most-frequent"
     on_data("references", "-r", metavar="PATH", help="Output folder of ingest, or a table."),
     OUTPUT,
     on_scoring(
-        *("baselines", "--baseline"),
+        "baselines",
+        "--baseline",
         kind=list[str],
         metavar="NAME[=PATH]",
         help=f"Baseline to generate ({'|'.join(BASELINES)}), or the predictions of one; repeatable.",
@@ -51,7 +52,8 @@ MOST_FREQUENT = "most-frequent"
     ),
     Option("controls", "--control", kind=list[str], hidden=True),  # former name of --baseline
     on_scoring(
-        *("metrics", "--metric"),
+        "metrics",
+        "--metric",
         metavar="NAME",
         help="Metric to compute instead of the default ones; repeatable.",
         show_default=False,
@@ -121,7 +123,8 @@ def review(given: Given[ReviewSettings]) -> None:
     *(argument(f, metavar="DIR", help="Output folder of evaluate.", default=...) for f in ("first", "second")),
     on_data("output", "-o", metavar="DIR", help="Output folder.", default=Path("cxrreport-compare")),
     on_scoring(
-        *("numbers", "--number"),
+        "numbers",
+        "--number",
         metavar="NAME",
         help="Score to compare; repeatable.",
         show_default="the first of every metric",

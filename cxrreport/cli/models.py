@@ -17,7 +17,9 @@ from cxrreport.settings import MergeSettings, PlanSettings, RegisterSettings, Tr
     argument("adapter", metavar="ADAPTER", help="Adapter folder of train.", default=...),
     argument("output", metavar="DIR", help="Folder for the checkpoint.", default=...),
     on_model(
-        *("checkpoint.name", "--checkpoint", "-c"),
+        "checkpoint.name",
+        "--checkpoint",
+        "-c",
         metavar="NAME",
         help="Base model of the adapter.",
         show_default="from its card",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
@@ -82,13 +82,9 @@ def _read(info: FieldInfo) -> tuple[Any, dict[str, Any]]:
     return kind, details
 
 
-on_data, on_images, on_model, on_decoding, on_training, on_gpu, on_scoring, on_privacy, on_work = (
-    partial(Option, panel=name)
-    for name in (
-        *("Input and output", "Images", "Model", "Decoding", "Training", "GPU and cost", "Scoring"),
-        *("Privacy", "Execution"),
-    )
-)
+on_data, on_images, on_model = (partial(Option, panel=name) for name in ("Input and output", "Images", "Model"))
+on_decoding, on_training, on_gpu = (partial(Option, panel=name) for name in ("Decoding", "Training", "GPU and cost"))
+on_scoring, on_privacy, on_work = (partial(Option, panel=name) for name in ("Scoring", "Privacy", "Execution"))
 argument = partial(Option, argument=True)
 
 CONFIG = argument("config", kind=Path, metavar="YAML", help="Settings file; options override it.")
@@ -97,7 +93,9 @@ INGESTED = on_data("data", "--input", "-i", metavar="DIR", help="Output folder o
 GENERATED = on_data("predictions", "-p", metavar="PATH", help="Output folder of generate.")
 ADAPTER = on_model("adapter", "-a", metavar="DIR", help="Adapter folder of train.")
 CHECKPOINT = on_model(
-    *("checkpoint.name", "--checkpoint", "-c"),
+    "checkpoint.name",
+    "--checkpoint",
+    "-c",
     kind=str,
     metavar="NAME|DIR",
     help="Base model: published name, hub id or folder.",
@@ -107,7 +105,8 @@ ALLOW_REMOTE = on_privacy("allow_remote", help="Allow functions that send report
 SHARD = on_work("shard", metavar="I/N", help="Process only the I-th of N parts.")
 TRACK = on_work("tracking.enabled", "--track/--no-track", help="Log an MLflow run.", show_default="track")
 SET = on_work(
-    *("assignments", "--set"),
+    "assignments",
+    "--set",
     kind=list[str],
     metavar="FIELD=VALUE",
     help="Set any field of the settings, e.g. seed=1 or checkpoint.device=cpu; applied last; repeatable.",
@@ -126,7 +125,7 @@ class Given(Generic[S]):
     """
 
     model: type[S]
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any]
 
     @property
     def as_json(self) -> bool:

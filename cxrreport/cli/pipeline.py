@@ -48,7 +48,8 @@ from cxrreport.settings import ExportSettings, GenerateSettings, IngestSettings,
     on_images("window", kind=str, min=None, help="Index or explanation of the window to use."),
     on_images("keep", metavar="REASON", help="Keep images that this reason code would exclude; repeatable."),
     on_privacy(
-        *("covariates", "--covariates/--no-covariates"),
+        "covariates",
+        "--covariates/--no-covariates",
         help="Add sex, age band, AP/PA and manufacturer to the manifest.",
     ),
     PSEUDONYMIZE,
@@ -78,7 +79,8 @@ def ingest(given: Given[IngestSettings]) -> None:
     on_training("max_steps", help="Optimiser steps; overrides --epochs."),
     on_training("learning_rate", help="Peak learning rate."),
     on_training(
-        *("validation.radgraph", "--radgraph"),
+        "validation.radgraph",
+        "--radgraph",
         metavar="NAME",
         help="RadGraph model that scores validation reports; none: validate by loss only.",
     ),
@@ -117,7 +119,8 @@ def train(given: Given[TrainSettings]) -> None:
     ),
     Option("control", kind=str, hidden=True),  # former name of --baseline
     on_decoding(
-        *("prompts", "--prompt"),
+        "prompts",
+        "--prompt",
         metavar="TEXT",
         help="Prompt for a mix checkpoint, for example 'detect effusion'; repeatable.",
     ),
