@@ -23,9 +23,11 @@ from markupsafe import Markup
 from cxrreport.errors import InputError
 from cxrreport.records import Progress, Study
 from cxrreport.review.content import Content, FindingRow, ReviewedStudy, ShownReport
+from cxrreport.review.locked import images_folder
 from cxrreport.review.marks import Piece
 from cxrreport.review.source_images import QUALITY, jpeg, write_source_images
 from cxrreport.storage.atomic_files import atomic_path
+from cxrreport.storage.decoding import without_controls
 
 if TYPE_CHECKING:
     from cxrreport.dataset import Manifest
@@ -75,7 +77,7 @@ def write_page(
         if study.study_id in known
         for number, image_id in enumerate(known[study.study_id].image_ids)
     ]
-    folder = output.with_name(f"{output.stem}-images")
+    folder = images_folder(output)
     full = write_source_images(sources, images, manifest.images, folder, progress) if sources else []
     side = _side(manifest, [image_id for _, image_id in images], megabytes)
     web = files("cxrreport.review") / "web"
@@ -102,7 +104,7 @@ def write_page(
     with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
         stream.enable_buffering(16)
         for chunk in stream:
-            handle.write(chunk)
+            handle.write(without_controls(chunk, "\ufffd"))
     return len(shown)
 
 

@@ -168,12 +168,21 @@ def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Sum
     """Write one HTML page with the reports of an evaluation or of predictions. The result is the number of studies.
 
     Raises:
-        CxrReportError: as `review.read_evaluation`, `review.read_predictions` and `review.write_page`.
+        CxrReportError: as `review.read_evaluation`, `review.read_predictions`, `review.locked_page` and
+            `review.write_page`.
     """
     from cxrreport.dataset import Manifest
-    from cxrreport.review import blinded, read_evaluation, read_predictions, write_key, write_page
+    from cxrreport.review import (
+        blinded,
+        key_file,
+        locked_page,
+        read_evaluation,
+        read_predictions,
+        write_key,
+        write_page,
+    )
 
-    with tracked("review", settings) as (run, summarise):
+    with tracked("review", settings) as (run, summarise), locked_page(settings.output):
         report = progress or silent
         report(0, 1, "page")
         manifest = Manifest.open(settings.data)
@@ -184,7 +193,7 @@ def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Sum
             content = read_predictions(cast(Path, settings.predictions))
         if settings.blind:
             content, key = blinded(content, settings.seed)
-            write_key(settings.output.with_name(f"{settings.output.stem}-key.csv"), key)
+            write_key(key_file(settings.output), key)
         studies = write_page(
             content,
             manifest,

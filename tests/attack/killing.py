@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pydicom
 
 _SERVER = multiprocessing.get_context("forkserver")
 _IMPORTED = [
@@ -136,6 +137,12 @@ def _digest(path: Path, place: str) -> str:
     if path.suffix in (".json", ".jsonl"):
         values = [_plain(json.loads(line)) for line in ([data] if path.suffix == ".json" else data.splitlines())]
         data = json.dumps(values, sort_keys=True).encode()
+    elif path.suffix == ".dcm":
+        dataset = pydicom.dcmread(path)
+        elements = [element for element in dataset.iterall() if element.VR in ("TM", "DT")]  # when it was written
+        for element in elements:
+            element.value = None
+        data = dataset.to_json().encode()
     elif path.suffix == ".safetensors":  # the order of its metadata is not fixed
         start = 8 + int.from_bytes(data[:8], "little")
         data = json.dumps(json.loads(data[8:start]), sort_keys=True).encode() + data[start:]
