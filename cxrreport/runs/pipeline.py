@@ -49,9 +49,11 @@ def ingest(
     with tracked("ingest", settings) as (run, summarise):
         model = None
         if rewriter is None and settings.rewriter is not None:
+            from cxrreport.ingestion.parts import PARTS
             from cxrreport.model.sentence_editor import ModelEditor
 
-            model = ModelEditor(settings.rewriter)
+            folder = part_folder(settings.output, settings.shard) / PARTS
+            model = ModelEditor(settings.rewriter, folder / "answers.sqlite")
         result = work(settings, progress or silent, rewriter=model or rewriter)
         facts = {"layout": result.layout} | ingest_facts(result)
         run.metrics(flat(facts))

@@ -31,6 +31,9 @@ class RewriterSettings(Settings):
     """Sentences per forward pass."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """dtype of the weights."""
+    cache: Path | None = None
+    """SQLite file for its answers, which several ingests and jobs can share. It holds text of reports. `None` for a
+    file in the output folder that is removed at the end."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: CUDA if available."""
 

@@ -256,8 +256,8 @@ def test_two_processes_share_a_cache(archive: Path, annotator: RadGraphAnnotator
     file = tmp_path / "annotations.sqlite"
     program = (
         "import sys; from pathlib import Path\n"
-        "from cxrreport.evaluation.radgraph.annotation_cache import AnnotationCache\n"
-        "cache = AnnotationCache(Path(sys.argv[1]), 'maker')\n"
+        "from cxrreport.storage.result_cache import ResultCache\n"
+        "cache = ResultCache(Path(sys.argv[1]), 'maker', 'graphs')\n"
         "for n in range(150):\n"
         "    cache.write({f'text {n}': [(0, n, 'label', [])]})\n"
         "    assert cache.read([f'text {n}'])\n"
@@ -276,7 +276,7 @@ def test_a_cache_that_breaks_while_in_use_costs_time_only(
     annotator = RadGraphAnnotator(archive, device="cpu", cache=file)
     file.write_text("no data base " * 100)
     assert annotator.annotate(["No pneumothorax."])[0].entities
-    assert "annotated again" in caplog.text and "not stored" in caplog.text
+    assert "computed again" in caplog.text and "not stored" in caplog.text
     assert "pneumothorax" not in caplog.text.lower()
 
 

@@ -1,104 +1,168 @@
-"""The language model that proposes edits: random weights, with and without a chat template."""
+"""The language model that proposes edits: architectures, chat templates, batches, memory, and answers that are kept."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from cxrreport.errors import WeightsError
+from cxrreport.errors import SettingsError, WeightsError
 from cxrreport.model.sentence_editor import ModelEditor
 from cxrreport.settings import RewriterSettings
 
-WORDS = [
-    "<pad>",
-    "<eos>",
-    "<unk>",
-    "Stable",
-    "cardiomegaly",
-    "effusion",
-    "No",
-    "new",
-    ".",
-    "user",
-    "Edit",
-    ":",
-    "small",
-]
-TEMPLATE = "{% for m in messages %}user {{ m['content'] }}{% endfor %}"
-
-
-def write_model(folder: Path, *, template: str | None = None, seed: int = 0) -> Path:
-    torch.manual_seed(seed)
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>")
-    fast.chat_template = template
-    fast.save_pretrained(folder)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(WORDS), eos_token_id=1, **sizes)).save_pretrained(folder)
-    return folder
+TOKENS = "<pad> <eos> <bos> <unk> <turn> <end> Stable cardiomegaly effusion No new . user model Edit : small"
+WORDS = TOKENS.split()
+CHATML = (
+    "{% for m in messages %}<turn>{{ m.role }} {{ m.content }}<end>{% endfor %}"
+    "{% if add_generation_prompt %}<turn>model {% if enable_thinking %}think{% endif %}{% endif %}"
+)
+GEMMA = (
+    "<bos>{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{% for m in messages %}<turn>{{ m.role }}\n{{ m.content | trim }}<end>\n{% endfor %}<turn>model"
+)
+SIZES: dict[str, Any] = {
+    "vocab_size": len(WORDS),
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+}
+KINDS = {
+    "llama": (None, {}),
+    "qwen3": (CHATML, {}),
+    "gemma2": (GEMMA, {"sliding_window": 16}),
+    "gpt2": (None, {"n_embd": 32, "n_layer": 2, "n_head": 4}),
+}
+SENTENCES = ["Stable cardiomegaly .", "No new effusion . Stable small effusion .", "Stable cardiomegaly .", "effusion"]
 
 
 def silent(_done: int, _total: int, _label: str) -> None:
     """Ignore progress."""
 
 
-SENTENCES = ["Stable cardiomegaly .", "No new effusion . Stable small effusion .", "Stable cardiomegaly .", "effusion"]
+def write_model(folder: Path, kind: str = "llama", *, seed: int = 0) -> Path:
+    template, changes = KINDS[kind]
+    torch.manual_seed(seed)
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = {"eos_token": "<eos>", "unk_token": "<unk>", "additional_special_tokens": ["<turn>", "<end>", "<bos>"]}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+    fast.chat_template = template
+    fast.save_pretrained(folder)
+    sizes = SIZES if kind != "gpt2" else {"vocab_size": len(WORDS)}
+    config = AutoConfig.for_model(kind, **sizes | {"eos_token_id": 1, "pad_token_id": 0, "bos_token_id": 2} | changes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
 
 
-@pytest.mark.parametrize("template", [None, TEMPLATE])
-def test_a_batch_gives_the_answers_of_single_sentences(tmp_path: Path, template: str | None) -> None:
-    folder = write_model(tmp_path, template=template)
-    given = RewriterSettings(model=str(folder), prompt="Edit : {sentence}", precision="float32", device="cpu")
-    together = ModelEditor(given).edit(SENTENCES, silent)
-    alone = ModelEditor(given.model_copy(update={"batch_size": 1}))
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., ModelEditor]:
+    def make_editor(kind: str = "llama", *, folder: Path | None = None, **changes: Any) -> ModelEditor:
+        values = {"model": str(folder or write_model(tmp_path / kind, kind)), "prompt": "Edit : {sentence}"}
+        values |= {"precision": "float32", "device": "cpu"} | changes
+        return ModelEditor(RewriterSettings.model_validate(values), tmp_path / "answers.sqlite")
+
+    return make_editor
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_gives_the_answers_of_single_sentences(
+    make: Callable[..., ModelEditor], kind: str, tmp_path: Path
+) -> None:
+    together = make(kind).edit(SENTENCES, silent)
+    alone = make(kind, batch_size=1, cache=tmp_path / "other.sqlite")
     assert together == [alone.edit([sentence], silent)[0] for sentence in SENTENCES]
     assert together[0] == together[2] and all("\n" not in answer and "<eos>" not in answer for answer in together)
-    assert ModelEditor(given).edit([], silent) == []
+    assert make(kind).edit([], silent) == []
 
 
-def test_answers_are_bounded_and_not_asked_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    editor = ModelEditor(RewriterSettings(model=str(write_model(tmp_path)), prompt="{sentence}", device="cpu"))
-    limits = []
-    generate = editor._model.generate
+def test_the_chat_template_frames_the_prompt(make: Callable[..., ModelEditor]) -> None:
+    seen = []
+    for kind in ("qwen3", "gemma2", "llama"):
+        editor = make(kind)
+        seen.append(editor._prompt(editor._loaded[0], "No effusion ."))
+    assert seen[0] == "<turn>user Edit : No effusion .<end><turn>model "
+    assert seen[1] == "<bos><turn>user\nEdit : No effusion .<end>\n<turn>model"
+    assert seen[2] == "Edit : No effusion ."
 
-    def counting(**arguments: object) -> object:
-        limits.append(arguments["generation_config"].max_new_tokens)  # type: ignore[attr-defined]
+
+def test_answers_are_bounded_and_kept(make: Callable[..., ModelEditor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped run goes on after its last batch, and a finished one needs no model at all."""
+    editor = make(batch_size=2)
+    model, limits, steps = editor._loaded[1], [], []
+    generate = model.generate
+
+    def stops(**arguments: Any) -> Any:
+        if len(limits) == 1:
+            raise KeyboardInterrupt
+        limits.append(arguments["generation_config"].max_new_tokens)
         return generate(**arguments)
 
-    monkeypatch.setattr(editor._model, "generate", counting)
-    first = editor.edit(SENTENCES, silent)
-    assert editor.edit(SENTENCES, silent) == first
-    assert limits == [8 + 8]
+    monkeypatch.setattr(model, "generate", stops)
+    with pytest.raises(KeyboardInterrupt):
+        editor.edit(SENTENCES, lambda *step: steps.append(step))
+    assert limits == [8 + 8] and steps == [(0, 3, "sentences"), (2, 3, "sentences")]
+    again = make(batch_size=2)
+    answers = again.edit(SENTENCES, lambda *step: steps.append(step))
+    assert steps[2:] == [(2, 3, "sentences"), (3, 3, "sentences")]
+    finished = make(batch_size=2)
+    assert finished.edit(SENTENCES, silent) == answers and "_loaded" not in vars(finished)
 
 
-def test_memory_that_runs_out_halves_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    editor = ModelEditor(RewriterSettings(model=str(write_model(tmp_path)), prompt="{sentence}", device="cpu"))
-    generate = editor._model.generate
+def test_memory_that_runs_out_halves_the_batch(
+    make: Callable[..., ModelEditor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    expected = make().edit(SENTENCES, silent)
+    editor = make(cache=tmp_path / "other.sqlite")
+    model = editor._loaded[1]
+    generate, most = model.generate, 1
 
-    def small(**arguments: object) -> object:
-        if len(arguments["input_ids"]) > 1:  # type: ignore[arg-type]
+    def small(**arguments: Any) -> Any:
+        if len(arguments["input_ids"]) > most:
             raise torch.OutOfMemoryError
         return generate(**arguments)
 
-    expected = editor.edit(SENTENCES, silent)
-    editor._answers.clear()
-    monkeypatch.setattr(editor._model, "generate", small)
+    monkeypatch.setattr(model, "generate", small)
     assert editor.edit(SENTENCES, silent) == expected
+    most = 0
+    with pytest.raises(SettingsError, match="smaller model"):
+        editor.edit(["small effusion"], silent)
 
 
-def test_the_digest_is_of_weights_tokenizer_and_prompt(tmp_path: Path) -> None:
-    folders = [write_model(tmp_path / "a"), write_model(tmp_path / "b", seed=1), write_model(tmp_path / "c")]
-    digests = [ModelEditor(RewriterSettings(model=str(folder), device="cpu")).digest for folder in folders]
-    assert digests[0] == digests[2] != digests[1]
-    assert ModelEditor(RewriterSettings(model=str(folders[0]), prompt="{sentence}")).digest != digests[0]
+def test_the_digest_is_of_weights_configuration_tokenizer_and_prompt(
+    make: Callable[..., ModelEditor], tmp_path: Path
+) -> None:
+    first = make().digest
+    assert make().digest == first == make(folder=write_model(tmp_path / "copy")).digest
+    others = {make(folder=write_model(tmp_path / "weights", seed=1)).digest, make(prompt="{sentence}").digest}
+    others |= {make("qwen3").digest, make(precision="bfloat16").digest}
+    config = tmp_path / "copy" / "config.json"
+    config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
+    others.add(make(folder=tmp_path / "copy").digest)
+    assert len(others - {first}) == 5
 
 
-def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
+def test_a_folder_without_a_model_is_named(make: Callable[..., ModelEditor], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match=str(tmp_path)):
-        ModelEditor(RewriterSettings(model=str(tmp_path)))
+        make(folder=tmp_path / "empty").edit(["Stable ."], silent)
+
+
+def test_a_model_with_code_of_its_own_is_refused(make: Callable[..., ModelEditor], tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "custom")
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(
+        config.replace('"llama"', '"custom"').replace("{", '{"auto_map": {"AutoModelForCausalLM": "code.Model"},', 1)
+    )
+    (folder / "code.py").write_text("raise SystemExit('this code ran')")
+    with pytest.raises(WeightsError, match="transformers can load"):
+        make(folder=folder).edit(["Stable ."], silent)

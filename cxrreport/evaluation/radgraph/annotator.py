@@ -18,13 +18,13 @@ import torch
 
 from cxrreport.errors import SettingsError, WeightsError
 from cxrreport.evaluation.radgraph import compat
-from cxrreport.evaluation.radgraph.annotation_cache import AnnotationCache, Graph
 from cxrreport.evaluation.radgraph.archives import Archive, locate, package_version, read
 from cxrreport.evaluation.radgraph.batched_model import BatchedModel, batches, span_table
-from cxrreport.evaluation.radgraph.compat import PACKAGE_CACHE
+from cxrreport.evaluation.radgraph.compat import PACKAGE_CACHE, Graph
 from cxrreport.evaluation.radgraph.graph import Annotation, Entity
 from cxrreport.records import Progress
 from cxrreport.settings import weights_folder
+from cxrreport.storage.result_cache import ResultCache
 
 __all__ = ["PACKAGE_CACHE", "RadGraphAnnotator"]
 
@@ -69,7 +69,7 @@ class RadGraphAnnotator:
         self._batched: BatchedModel | None = None
         self._max_span_width: int = self.archive.config["dataset_reader"]["max_span_width"]
         maker = json.dumps([self.archive.fingerprint, self.archive.model_type, package_version(), self.device.type])
-        self._cache = AnnotationCache(cache, maker) if cache is not None else None
+        self._cache = ResultCache(cache, maker, "graphs") if cache is not None else None
 
     @classmethod
     def find(cls, name: str, root: Path | None, *, cache: Path, download: bool) -> Self:

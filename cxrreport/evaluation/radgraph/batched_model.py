@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from cxrreport.evaluation.radgraph import compat
-from cxrreport.evaluation.radgraph.annotation_cache import Graph
+from cxrreport.evaluation.radgraph.compat import Graph
 
 TOLERANCE = 2e-5
 """Smallest margin, relative to the largest score of its kind in the report: at least six times the rounding error of a

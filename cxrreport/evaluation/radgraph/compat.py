@@ -21,7 +21,6 @@ from typing import Any
 import torch
 
 from cxrreport import versions
-from cxrreport.evaluation.radgraph.annotation_cache import Graph
 
 PACKAGES = ("radgraph", "transformers", "torch")
 
@@ -50,6 +49,9 @@ with supported_names(), warnings.catch_warnings():
 NON_PADDED = "non_padded_namespaces.txt"
 PACKAGE_CACHE = Path(CACHE_DIR)
 """Folder in which the radgraph package keeps its models."""
+
+Graph = list[tuple[int, int, str, list[tuple[str, int]]]]
+"""Entities as (first token, last token, label, relations), a relation as (kind, index of the target)."""
 
 _making = threading.Lock()
 

@@ -27,14 +27,20 @@ from cxrreport.settings import CheckpointSettings, weights_folder
 WHOLE_FILE_BYTES = 256 * 2**20
 """Weight files up to this size enter the fingerprint whole, larger ones by header, size and samples."""
 
+FILES = ("*.json", "*.safetensors")  # neither *.bin nor *.pth: both are pickles
+
 PAD, EOS, BOS, IMAGE, FIRST_SPECIAL = "<pad>", "<eos>", "<bos>", "<image>", "<loc0000>"
 """Tokens that the prompt layout needs. No id from the first location token upwards belongs in a report."""
 
 
-def locate(settings: CheckpointSettings) -> Path:
+def locate(settings: CheckpointSettings, *, files: Sequence[str] = FILES) -> Path:
     """Find the folder of a checkpoint, in the hub's cache or on the hub if necessary.
 
     A local folder is never looked up anywhere else.
+
+    Args:
+        settings: name and revision.
+        files: patterns of the files to fetch from the hub.
 
     Raises:
         WeightsError: there is no such checkpoint, or it cannot be fetched; the message says what to do.
@@ -54,14 +60,14 @@ def locate(settings: CheckpointSettings) -> Path:
             "omit --weights and CXRREPORT_WEIGHTS to search the hub's cache"
         )
     if entry is not None:
-        return download(entry.source, settings.revision)
+        return download(entry.source, settings.revision, files=files)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
     if folder.exists():
         raise WeightsError(f"checkpoint '{name}': a file; give the folder that holds config.json and *.safetensors")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
-        return download(name, settings.revision)
+        return download(name, settings.revision, files=files)
     raise WeightsError(
         f"checkpoint '{name}': neither a folder, nor a hub id (owner/name), nor one of {', '.join(sorted(CHECKPOINTS))}"
     )
@@ -71,7 +77,7 @@ def download(
     repository: str,
     revision: str | None,
     *,
-    files: Sequence[str] = ("*.json", "*.safetensors"),  # neither *.bin nor *.pth: both are pickles
+    files: Sequence[str] = FILES,
     folder: Path | None = None,
 ) -> Path:
     """Fetch files of a hub repository, unless they are here already.
