@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from cxrreport.errors import SettingsError, WeightsError
-from cxrreport.model.checkpoints import choose_device, fingerprint, locate
+from cxrreport.model.checkpoints import choose_device, fingerprint, locate, quiet
 from cxrreport.records import Progress
 from cxrreport.settings import CheckpointSettings, RewriterSettings
 from cxrreport.storage.result_cache import ResultCache
@@ -94,8 +94,9 @@ class ModelEditor:
         dtype = torch.float32 if self._settings.precision == "float32" else torch.bfloat16
         load: Any = AutoModelForCausalLM.from_pretrained
         try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(self._folder, local_files_only=True, padding_side="left")
-            model = load(self._folder, local_files_only=True, use_safetensors=True, dtype=dtype)
+            with quiet():
+                tokenizer: Any = AutoTokenizer.from_pretrained(self._folder, local_files_only=True, padding_side="left")
+                model = load(self._folder, local_files_only=True, use_safetensors=True, dtype=dtype)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise WeightsError(
                 f"{self._folder}: no causal language model that transformers can load ({type(error).__name__}); set "

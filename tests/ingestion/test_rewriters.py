@@ -159,6 +159,17 @@ LIES: dict[str, Callable[[str], str]] = {
     "other side": lambda s: s.replace("Unchanged ", "").replace("left", "right"),
     "certain": lambda s: s.replace("possible ", "").replace("Interval increase in ", "").replace("stable ", ""),
     "past as present": lambda s: s.replace("Previously seen ", "").replace("is now small", "is seen"),
+    "other letters": lambda s: s.replace("Stable ", "").replace("o", "\u043e"),
+    "hidden letters": lambda s: s.replace("Unchanged ", "").replace("small", "sm\u200ball"),
+    "no case": lambda s: s.replace("Compared with the prior, ", "").upper(),
+    "one more sentence": lambda s: s.replace("Unchanged ", "") + " No pneumothorax.",
+    "two lines": lambda s: s.replace("Stable ", "") + "\nThere is edema.",
+    "reasons": lambda s: f"<think>{s}</think>",
+    "brackets": lambda s: f"[{s.replace('Unchanged ', '')}]",
+    "the rest": lambda s: s.partition(" ")[2],
+    "the end": lambda s: " ".join(s.split()[-3:]),
+    "one word": lambda s: s.split()[-1],
+    "very long": lambda s: "effusion " * 20_000,
     "control characters": lambda s: f"\x1b[31m{s}\x00",
 }
 
@@ -170,7 +181,7 @@ def test_a_model_that_lies_gets_no_falsehood_through(lie: str) -> None:
         by_rules = prepare_text(study(sentence), settings()).report.findings
         text = rewritten(sentence, Model(LIES[lie])).report.findings
         assert not mentions_prior(text)
-        true = {by_rules, sentence.replace("Unchanged ", "").capitalize(), "2.5 cm nodule, no effusion."}
+        true = {by_rules, sentence.replace("Unchanged ", "").capitalize()}
         assert text in true, (sentence, text)
 
 

@@ -8,59 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from random_causal_model import KINDS, write_model
 
 from cxrreport.errors import SettingsError, WeightsError
 from cxrreport.model.sentence_editor import ModelEditor
 from cxrreport.settings import RewriterSettings
 
-TOKENS = "<pad> <eos> <bos> <unk> <turn> <end> Stable cardiomegaly effusion No new . user model Edit : small"
-WORDS = TOKENS.split()
-CHATML = (
-    "{% for m in messages %}<turn>{{ m.role }} {{ m.content }}<end>{% endfor %}"
-    "{% if add_generation_prompt %}<turn>model {% if enable_thinking %}think{% endif %}{% endif %}"
-)
-GEMMA = (
-    "<bos>{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
-    "{% for m in messages %}<turn>{{ m.role }}\n{{ m.content | trim }}<end>\n{% endfor %}<turn>model"
-)
-SIZES: dict[str, Any] = {
-    "vocab_size": len(WORDS),
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 256,
-}
-KINDS = {
-    "llama": (None, {}),
-    "qwen3": (CHATML, {}),
-    "gemma2": (GEMMA, {"sliding_window": 16}),
-    "gpt2": (None, {"n_embd": 32, "n_layer": 2, "n_head": 4}),
-}
 SENTENCES = ["Stable cardiomegaly .", "No new effusion . Stable small effusion .", "Stable cardiomegaly .", "effusion"]
 
 
 def silent(_done: int, _total: int, _label: str) -> None:
     """Ignore progress."""
-
-
-def write_model(folder: Path, kind: str = "llama", *, seed: int = 0) -> Path:
-    template, changes = KINDS[kind]
-    torch.manual_seed(seed)
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    names = {"eos_token": "<eos>", "unk_token": "<unk>", "additional_special_tokens": ["<turn>", "<end>", "<bos>"]}
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
-    fast.chat_template = template
-    fast.save_pretrained(folder)
-    sizes = SIZES if kind != "gpt2" else {"vocab_size": len(WORDS)}
-    config = AutoConfig.for_model(kind, **sizes | {"eos_token_id": 1, "pad_token_id": 0, "bos_token_id": 2} | changes)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
@@ -97,7 +55,9 @@ def test_the_chat_template_frames_the_prompt(make: Callable[..., ModelEditor]) -
 def test_answers_are_bounded_and_kept(make: Callable[..., ModelEditor], monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped run goes on after its last batch, and a finished one needs no model at all."""
     editor = make(batch_size=2)
-    model, limits, steps = editor._loaded[1], [], []
+    model = editor._loaded[1]
+    limits: list[int] = []
+    steps: list[tuple[int, int, str]] = []
     generate = model.generate
 
     def stops(**arguments: Any) -> Any:

@@ -8,3 +8,4 @@ from cxrreport.model.checkpoints.loading import (
     describe,
     load,
 )
+from cxrreport.model.checkpoints.weights import quiet

@@ -45,7 +45,7 @@ def read_weights(
     where = {"": torch.cuda.current_device()} if torch.cuda.is_available() else {"": "cpu"}
     quantised = {"quantization_config": quantisation, "device_map": where} if quantisation is not None else {}
     try:
-        with _quiet():
+        with quiet():
             model, report = architecture.from_pretrained(
                 folder,
                 config=config,
@@ -122,7 +122,7 @@ def resize_position_embeddings(model: Any, resolution: int) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Suppress progress bars and notes of transformers."""
     log: Any = transformers_logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()

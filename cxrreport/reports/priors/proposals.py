@@ -78,26 +78,32 @@ def deletes_known_phrases(before: str, after: str) -> bool:
         before: the sentence as written, without its number and final punctuation.
         after: its proposed edit.
     """
+    written, answered = before.split(), after.split()
     given, kept = before.lower().split(), after.lower().split()
     plain_given, plain_kept = ([token.strip(_PUNCTUATION) for token in tokens] for tokens in (given, kept))
     expected: list[str] = []
     gone = []
     for tag, i1, i2, j1, j2 in SequenceMatcher(None, plain_given, plain_kept, autojunk=False).get_opcodes():
         if tag == "equal":
-            expected += given[i1:i2]
+            expected += written[i1:i2]
             continue
         added = " ".join(kept[j1:j2])
         if not _may_go(given, i1, i2, added):
             return False
         gone.append(" ".join(given[i1:i2]))
         if expected and not added:
-            expected[-1] = _ending(given[i1 - 1], given[i2 - 1], given[i2] if i2 < len(given) else "")
-        expected += kept[j1:j2]
-    if kept != expected:
+            expected[-1] = _ending(written[i1 - 1], written[i2 - 1], given[i2] if i2 < len(given) else "")
+        expected += answered[j1:j2]
+    if answered[1:] != expected[1:] or answered[0][0].lower() + answered[0][1:] not in _cases(expected[0]):
         return False
     if _FRAGMENT.search(after) or any(set(words(piece)) <= ANATOMY for piece in _pieces(after) - _pieces(before)):
         return False
     return not (_NOW.search(" ".join(gone)) and _THEN.search(" ".join(gone)))
+
+
+def _cases(word: str) -> set[str]:
+    """A word, and the word as it is inside of a sentence."""
+    return {word, word[0].lower() + word[1:]}
 
 
 def _pieces(text: str) -> set[str]:

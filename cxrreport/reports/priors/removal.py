@@ -122,15 +122,14 @@ def check_proposal(sentence: str, proposal: str) -> tuple[str | None, str]:
     if max(len(sentence), len(proposal)) > LONGEST_EDITED:
         return None, "rejected"
     number, body, mark = _parts(sentence)
-    _, edit, _ = _parts(proposal)
+    _, edit, _ = _parts(proposal.upper() if body.isupper() else proposal)
     if edit.lower() == body.lower():
         return None, "unchanged"
     if not edit or mentions_prior(edit) or is_anatomy_only(edit):
         return None, "rejected"
     if not (passes(body, edit) and deletes_known_phrases(body, edit)):
         return None, "rejected"
-    edit = edit.upper() if body.isupper() else edit[0].upper() + edit[1:]
-    return f"{number}{edit}{mark if mark != ':' else '.'}", "accepted"
+    return f"{number}{edit[0].upper()}{edit[1:]}{mark if mark != ':' else '.'}", "accepted"
 
 
 def edit_sentence(sentence: str) -> str | None:
