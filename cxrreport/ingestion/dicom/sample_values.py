@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+_ROWS = 64  # rows at a time: in between, a value takes 8 bytes
+
 
 def stored_values(
     samples: NDArray[np.integer], precision: int, *, bits_stored: int, signed: bool
@@ -26,17 +28,16 @@ def stored_values(
     low, high = (-(1 << (bits_stored - 1)), (1 << (bits_stored - 1)) - 1) if signed else (0, (1 << bits_stored) - 1)
     least, most = int(samples.min()), int(samples.max())
     has_sign = samples.dtype.kind == "i"
-    if signed != has_sign:
-        wide: NDArray[np.integer] = samples.astype(np.int64)
-        if signed:
-            sign_bit = 1 << ((bits_stored if most < 1 << bits_stored < 1 << precision else precision) - 1)
-            wide = (wide ^ sign_bit) - sign_bit
-        else:
-            wide &= (1 << precision) - 1
-    elif least < low or most > high:
-        wide = samples
-    else:
+    if signed == has_sign and low <= least and most <= high:
         return samples
+    sign_bit = 1 << ((bits_stored if most < 1 << bits_stored < 1 << precision else precision) - 1)
     size = 1 if bits_stored <= 8 else 2 if bits_stored <= 16 else 4
-    fitting: NDArray[np.integer] = np.clip(wide, low, high).astype(f"{'i' if signed else 'u'}{size}")
-    return fitting
+    values = np.empty(samples.shape, f"{'i' if signed else 'u'}{size}")
+    for start in range(0, len(samples), _ROWS):
+        wide = samples[start : start + _ROWS].astype(np.int64)
+        if signed and not has_sign:
+            wide = (wide ^ sign_bit) - sign_bit
+        elif has_sign and not signed:
+            wide &= (1 << precision) - 1
+        values[start : start + _ROWS] = wide.clip(low, high)
+    return values
