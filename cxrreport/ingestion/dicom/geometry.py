@@ -38,8 +38,9 @@ def directions_of(dataset: Dataset) -> list[str]:
             return stated
     for item in _items(dataset):
         cosines = numbers(item, "ImageOrientationPatient")
-        if len(cosines) == 6:
-            return [_direction(cosines[:3]), _direction(cosines[3:])]
+        directions = [_direction(cosines[:3]), _direction(cosines[3:])] if len(cosines) == 6 else []
+        if {"H", "F"}.intersection(directions):  # a slice across the body has no side that is up
+            return directions
     return []
 
 
@@ -76,7 +77,7 @@ def _items(dataset: Dataset) -> Iterator[Dataset]:
 
 
 def _direction(cosines: list[float]) -> str:
-    """The dominant direction; of equal ones none, as the letters of no axis dominate."""
+    """The dominant direction; empty if two are equal."""
     sizes = [abs(value) for value in cosines]
     axis = sizes.index(max(sizes))
     return ("LPH" if cosines[axis] > 0 else "RAF")[axis] if sizes.count(max(sizes)) == 1 else ""

@@ -56,13 +56,13 @@ class Geometry:
     notes: tuple[str, ...] = ()
 
     def size(self, rows: int, columns: int) -> tuple[int, int]:
-        """Rows and columns of the displayed picture. The number of pixels remains the same, up to rounding down."""
+        """Rows and columns of the displayed picture. The number of pixels remains about the same."""
         if self.transpose:
             rows, columns = columns, rows
         if self.aspect == 1.0:
             return rows, columns
         stretch = math.sqrt(self.aspect)
-        return max(1, int(rows * stretch)), max(1, int(columns / stretch))
+        return max(1, round(rows * stretch)), max(1, round(columns / stretch))
 
     def apply(self, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8[rows, columns] as stored to uint8[rows, columns] as displayed."""
