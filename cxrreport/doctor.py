@@ -125,7 +125,7 @@ def _decoders() -> Check:
     missing = [name for name, plugins in plugins_of.items() if not plugins]
     if not missing:
         return Check("decoders", State.OK, f"for {len(plugins_of)} compressed transfer syntaxes")
-    remedy = "pip install python-gdcm pylibjpeg-openjpeg; such files are excluded as bad-pixel-data"
+    remedy = "pip install python-gdcm pyjpegls pylibjpeg-openjpeg; such files are excluded as bad-pixel-data"
     return Check("decoders", State.NOTE, f"none for {', '.join(missing)}", remedy)
 
 
