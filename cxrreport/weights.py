@@ -67,9 +67,8 @@ def _radgraph(name: str) -> Weights:
 _CHEXBERT = Weights(
     name="chexbert",
     purpose=CHEXBERT,
-    parts=(
-        Download(repository=archives.REPOSITORY, files=(chexbert.WEIGHTS,), folder="chexbert"),
-        Download(repository=chexbert.ENCODER, files=(chexbert.WORDS,), folder="chexbert"),
+    parts=tuple(
+        Download(repository=source, files=(name,), folder="chexbert") for name, source in chexbert.FILES.items()
     ),
 )
 CATALOGUE: Mapping[str, Weights] = {
@@ -144,7 +143,7 @@ def is_complete(name: str, root: Path) -> bool:
     if name in archives.MODELS:
         return not archives.missing(folder) and (folder / "encoder" / "config.json").is_file()
     if name == "chexbert":
-        return (folder / chexbert.WEIGHTS).is_file() and (folder / chexbert.WORDS).is_file()
+        return all((folder / file).is_file() for file in chexbert.FILES)
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))

@@ -30,6 +30,8 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chex
 WEIGHTS, WORDS, CONFIG = "chexbert.pth", "vocab.txt", "config.json"
 ENCODER = "google-bert/bert-base-uncased"
 """Hub repository of the vocabulary that the weights need."""
+FILES = {WEIGHTS: REPOSITORY, WORDS: ENCODER}
+"""Files to the hub repositories that have them."""
 
 FINDINGS = (
     "Enlarged Cardiomediastinum",
@@ -112,14 +114,11 @@ class CheXbert:
 
 def _find(folder: Path, *, download: bool) -> None:
     failure = ""
-    for name, repository in ((WEIGHTS, REPOSITORY), (WORDS, ENCODER)):
+    for name, repository in FILES.items():
         if download and not (folder / name).is_file():
             failure = failure or fetch(repository, name, folder)
-    if lacking := [str(folder / name) for name in (WEIGHTS, WORDS) if not (folder / name).is_file()]:
-        commands = " && ".join(
-            f"hf download {repository} {name} --local-dir {folder}"
-            for name, repository in ((WEIGHTS, REPOSITORY), (WORDS, ENCODER))
-        )
+    if lacking := [str(folder / name) for name in FILES if not (folder / name).is_file()]:
+        commands = " && ".join(f"hf download {source} {name} --local-dir {folder}" for name, source in FILES.items())
         raise WeightsError(
             f"CheXbert was not found{failure}: missing {', '.join(lacking)}. Get {WEIGHTS} from the Hugging Face "
             f"repository {REPOSITORY} and {WORDS} from {ENCODER} (`{commands}`), set `download: true`, or set "

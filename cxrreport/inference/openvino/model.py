@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,13 +25,13 @@ import torch
 from transformers import PaliGemmaConfig
 from transformers.modeling_outputs import CausalLMOutput
 
-from cxrreport.errors import SettingsError
+from cxrreport.errors import InputError, SettingsError
 from cxrreport.inference.openvino.graphs import LANGUAGE, VISION, convert_model, import_openvino
 from cxrreport.model import adapters, checkpoints
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.compat import CACHE, BaseModelOutputWithPooling, features_in
 from cxrreport.settings import CheckpointSettings
-from cxrreport.storage.output_folder import output_folder
+from cxrreport.storage.output_folder import finished_record, output_folder
 
 _LOG = logging.getLogger(__name__)
 _RECORD = "openvino"
@@ -97,11 +97,9 @@ def load_openvino_model(
 
 def _is_finished(converted: Path) -> bool:
     """True if a conversion is complete. Read without the lock, so that several runs can use it."""
-    try:
-        record = json.loads((converted / f"{_RECORD}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(record, dict) and record.get("finished") is True
+    with suppress(InputError):
+        return bool(finished_record(converted, _RECORD))
+    return False
 
 
 class OpenVinoModel:
