@@ -32,6 +32,7 @@ _ADMINISTRATIVE = re.compile(r"^\s*(?:ACCESSION|MRN|DOB|DOCTOR|DATE)\b[ #]*[\w./
 _LONGEST_FIRST = "|".join(sorted(_SECTION_OF, key=len, reverse=True))
 _INSIDE_GENERATED = re.compile(rf"(?<![a-z/&])(?<![/&] )(?P<name>{_LONGEST_FIRST})\s*:", re.IGNORECASE)
 _SENTENCE_END = ".?!:;)]_"
+_BEFORE = 200
 _RULE = re.compile(r"^[\s_\-=*]{8,}$")
 _FINAL_REPORT = re.compile(r"^[ \t]*FINAL REPORT[ \t]*:?[ \t\r]*$", re.MULTILINE)
 
@@ -110,6 +111,7 @@ def _blocks(text: str, headers_of: Collection[str], *, generated: bool = False) 
     all_lower = not any(_header(line, headers_of)[0] and _initial(line).isupper() for line in lines)
     blocks: list[tuple[str, list[str]]] = [("", [])]
     previous = ""
+    has_reading = False
     for line in lines:
         if _RULE.match(line):
             line = ""
@@ -119,25 +121,21 @@ def _blocks(text: str, headers_of: Collection[str], *, generated: bool = False) 
             capital = _initial(line).isupper() or all_lower
             if _continues(previous) or not (capital or _ended(previous)):
                 section = ""
-        if (
-            section == TITLE
-            and line.strip().lower().startswith("chest:")
-            and any(name in ("findings", "impression") for name, _ in blocks)
-        ):
+        if section == TITLE and has_reading and line.strip().lower().startswith("chest:"):
             section = ""  # a region, in a report of several
-        empty = not "".join(blocks[-1][1]).strip()
         if (
             section == TITLE
-            and empty
             and not rest.strip()
             and blocks[-1][0] not in ("", "findings", "impression", TITLE)
+            and not any(map(str.strip, blocks[-1][1]))
         ):
             section = ""  # `EXAM:` with the title on the next line
         if section:
             is_addendum = "addend" in line[: len(line) - len(rest)].lower()
-            if is_addendum and any(name in ("findings", "impression") for name, _ in blocks):
+            if is_addendum and has_reading:
                 break
             blocks.append((section, [rest]))
+            has_reading = has_reading or section in ("findings", "impression")
         else:
             blocks[-1][1].append(line)
         previous = line.strip()
@@ -161,10 +159,11 @@ def _split_inside(line: str, headers_of: Collection[str], generated: bool) -> li
         matches.sort(key=lambda match: match.start("name"))
     for match in matches:
         at = match.start("name")
+        # What is before a header decides on it; the whole line would make the time quadratic.
+        before = line[max(start, match.start() - _BEFORE) : match.start()].rstrip()
         if at < end or (_section_of_name(match["name"]) not in headers_of and match.re is not _INSIDE_TITLE):
             continue
         if match.re is _INSIDE_ANY_CASE:
-            before = line[start : match.start()].rstrip()
             reading = bool(opening) and match["name"].lower() in ("findings", "impression", "conclusion")
             accepted = not _continues(before) and (reading or _ended(before))
         elif match.re is _INSIDE_TITLE:
@@ -175,7 +174,6 @@ def _split_inside(line: str, headers_of: Collection[str], generated: bool) -> li
             accepted = at > first and (match["name"].isupper() or (any_case and not _continues(before)))
         else:
             # `CHEST COMPARISON:` ends in a known name, and so may a sentence in capitals.
-            before = line[start : match.start()].rstrip()
             last = before.split()[-1] if before.split() else ""
             in_capitals = last.isupper() and last.isalpha() and not line[match.start() : match.start() + 2].isspace()
             accepted = not _continues(before) and not (in_capitals and not _ended(before))

@@ -1,0 +1,29 @@
+"""Whether a report is in English, for which the rules of this package are written."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+_LANGUAGES = (
+    "ar cs da de el en es fa fi fr he hi hu id it ja ko nl no pl pt ro ru sv th tr uk vi zh"
+).split()
+_SURE = 0.6
+"""Probability of another language. Telegraphic English (`Bibasilar atelectasis.`) has up to 0.6 for some other one."""
+_ENOUGH = 4000
+"""Characters that are read."""
+
+
+def is_other_language(text: str) -> bool:
+    """True if a report is in another language than English, by its letters; False if it is too short to say."""
+    scores = dict(_identifier().rank(text[:_ENOUGH])) if any(map(str.isalpha, text[:_ENOUGH])) else {}
+    return any(score >= _SURE for language, score in scores.items() if language != "en")
+
+
+@cache
+def _identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(_LANGUAGES)
+    return identifier
