@@ -19,6 +19,7 @@ from typing import Any
 
 from cxrreport.errors import InputError, ScoreError
 from cxrreport.records import Split
+from cxrreport.reports.plain_text import TooLongError, plain_text
 from cxrreport.reports.sections import split_generated
 from cxrreport.settings import ScoredSection, current_names
 from cxrreport.storage.atomic_files import file_sha256
@@ -264,8 +265,13 @@ def _identity(table: Table, number: int, row: Mapping[str, Any], name: str) -> s
 
 def _text(table: Table, number: int, row: Mapping[str, Any], name: str) -> str | None:
     value = row.get(name)
-    if value is None or isinstance(value, str):
-        return value
+    if isinstance(value, str):
+        try:
+            return plain_text(value)
+        except TooLongError:
+            return value  # is cut where it is scored
+    if value is None:
+        return None
     if isinstance(value, float) and value != value:  # NaN: a missing text of a data frame
         return None
     raise InputError(f"{table.path}, row {number}: {name} has type {type(value).__name__}, expected text")

@@ -40,7 +40,15 @@ from cxrreport.ingestion.summary import (
     read_summary,
     studies_per_split,
 )
-from cxrreport.ingestion.texts import Rewriter, allowed_rewriter, name_of, prepare_text, propose_edits
+from cxrreport.ingestion.texts import (
+    Rewriter,
+    allowed_rewriter,
+    deidentification_of,
+    name_of,
+    prepare_text,
+    propose_edits,
+    seeded,
+)
 from cxrreport.ingestion.workers import ordered_map
 from cxrreport.records import Exclusion, Progress, Reason
 from cxrreport.settings import IngestSettings
@@ -68,12 +76,14 @@ def ingest(
 
     Raises:
         SettingsError: the key file cannot be used, or the rewriter is missing or not allowed.
+        MissingExtraError: `texts.deidentify` is set, and its extra is not installed.
         InputError: the input is missing, fails while it is read, a table is invalid, or a patient is in two splits.
         OutputError: the folder is in use or holds something else, or the disk is full.
     """
     started = time.perf_counter()
     report = progress or _ignore
     rewriter = allowed_rewriter(settings, rewriter)
+    deidentification = deidentification_of(settings)
     where = part_folder(settings.output, settings.shard)
     version = key_version(settings, where, "ingest")
     recorded = _recorded(settings, rewriter, version)
@@ -97,8 +107,9 @@ def ingest(
         headers = (pseudonymized_header(header, pseudonyms) for header in _headers(settings, listing, report))
         plan = make_plan(settings, listing, headers)
         resumed = (folder.path / PARTS).is_dir()
-        starts = range(0, len(plan.studies), STUDIES_PER_SHARD)
-        shards = [Shard(plan.studies[start : start + STUDIES_PER_SHARD], name_of(rewriter)) for start in starts]
+        studies = seeded(plan.studies, settings, pseudonyms)
+        starts = range(0, len(studies), STUDIES_PER_SHARD)
+        shards = [Shard(studies[start : start + STUDIES_PER_SHARD], name_of(rewriter)) for start in starts]
         if settings.shard is None:
             collect_job_parts(settings, recorded, folder.path, shards)
         rows, excluded, texts = _read_studies(settings, folder.path, shards, rewriter, report)
@@ -123,6 +134,7 @@ def ingest(
             reports_in_several_splits=count_shared_reports(rows),
             near_duplicate_reports=count_near_duplicate_reports(rows),
             texts=dict(sorted(texts.items())),
+            deidentification=deidentification,
             digest=digest,
             seconds=round(time.perf_counter() - started, 3),
         )

@@ -31,6 +31,7 @@ class StudyPlan:
         report: as the layout has it; whoever reads the study prepares it.
         candidates: images, best view first.
         only_first: keep only the first candidate that can be read.
+        seed: of the surrogates for the identifiers of this patient.
     """
 
     study_id: str
@@ -39,6 +40,7 @@ class StudyPlan:
     report: Document
     candidates: tuple[Source, ...]
     only_first: bool
+    seed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrreport.dataset import ManifestRow
+from cxrreport.ingestion.texts import IDENTIFIERS, OTHER_LANGUAGE, TOO_LONG
 from cxrreport.records import Split
 from cxrreport.reports.near_duplicates import count_near_duplicates
 from cxrreport.storage.output_folder import OutputFolder
+
+_OF_REPORTS = frozenset({OTHER_LANGUAGE, TOO_LONG})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +31,8 @@ class IngestSummary:
         reports_in_several_splits: training reports that occur word for word in another split.
         near_duplicate_reports: validation and test reports that nearly equal a training report
             (`reports.near_duplicates`).
-        texts: counts of the removal of mentions of prior studies (`texts.PreparedText`).
+        texts: counts of reports, of the removal of mentions of prior studies, and of identifiers
+            (`texts.PreparedText`).
         digest: SHA-256 of the content (`dataset.manifest.content_digest`); empty for a job of an array.
         seconds: wall time of the run that finished.
         resumed: True if this call found earlier work.
@@ -48,6 +52,17 @@ class IngestSummary:
     digest: str
     seconds: float
     resumed: bool = False
+
+    @property
+    def mentions(self) -> dict[str, int]:
+        """Counts of the removal of mentions of prior studies."""
+        return {name: count for name, count in self.texts.items() if name not in _OF_REPORTS and "." not in name}
+
+    @property
+    def identifiers(self) -> dict[str, int]:
+        """Identifiers that were marked or replaced in the texts, per kind."""
+        found = self.texts.items()
+        return {name.removeprefix(IDENTIFIERS): count for name, count in found if name.startswith(IDENTIFIERS)}
 
 
 def read_summary(folder: OutputFolder, *, resumed: bool) -> IngestSummary:

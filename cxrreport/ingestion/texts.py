@@ -1,4 +1,7 @@
-"""What becomes of the text of a study on its way into the manifest: sections, placeholders, mentions of prior studies.
+"""What becomes of the text of a study on its way into the manifest.
+
+Markup and control characters go, the report is split into sections, and identifiers, placeholders and mentions of prior
+studies are edited as the settings say.
 
 The worker that reads the images of a study prepares its text too. Only a rewriter, which may hold a model, runs in the
 parent process.
@@ -12,11 +15,14 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
+from cxrreport.dataset import Pseudonyms
 from cxrreport.errors import InputError, SettingsError
 from cxrreport.ingestion.study_plan import StudyPlan, has_text
 from cxrreport.ingestion.workers import ordered_map
 from cxrreport.records import Progress, Reason, Report, Split
+from cxrreport.reports.language import is_other_language
 from cxrreport.reports.placeholders import edit_placeholders
+from cxrreport.reports.plain_text import MOST_CHARACTERS, TooLongError, plain_text
 from cxrreport.reports.sections import parse_report
 from cxrreport.settings import IngestSettings
 from cxrreport.user_functions import check_allowed, load_function
@@ -27,6 +33,10 @@ MODEL = "model"
 """Value of `priors_rewriter` for a language model."""
 
 _EDITED_SECTIONS = ("findings", "impression")
+OTHER_LANGUAGE, TOO_LONG, IDENTIFIERS = "other_language", "too_long", "identifiers."
+"""Counts of reports that are not in English, of those too long to be read, and of identifiers, by kind."""
+
+_TOO_LONG = f"the report has more than {MOST_CHARACTERS} characters"
 _EMPTIED = "nothing is left without mentions of earlier studies"
 _FEW_STUDIES = 2000  # are searched faster than worker processes start
 
@@ -54,7 +64,8 @@ class PreparedText:
         report: the sections.
         excluded: why the study is excluded, and a detail; `None` if it is not.
         counts: `sentences`, `mentioned`, `edited`, `dropped`; with a model also `accepted`, `unchanged` and `rejected`
-            proposals; with a function `sections` and `edited`; and `emptied` if nothing is left.
+            proposals; with a function `sections` and `edited`; `emptied` if nothing is left; and the others
+            above.
     """
 
     report: Report
@@ -79,6 +90,27 @@ def allowed_rewriter(settings: IngestSettings, given: Rewriter | None = None) ->
     if callable(given):
         check_allowed(given, name, allow_remote=settings.allow_remote)
     return given
+
+
+def deidentification_of(settings: IngestSettings) -> dict[str, str]:
+    """How identifiers are found and replaced, for `ingest.json`: the setting, and versions of the libraries.
+
+    Raises:
+        MissingExtraError: they are to be found, and the libraries are not installed.
+    """
+    if settings.texts.deidentify == "off":
+        return {"deidentify": "off"}
+    from cxrreport.reports.deidentify import libraries
+
+    return {"deidentify": settings.texts.deidentify, **libraries()}
+
+
+def seeded(studies: list[StudyPlan], settings: IngestSettings, pseudonyms: Pseudonyms | None) -> list[StudyPlan]:
+    """The studies with the seed of the surrogates of their patient, if surrogates are written."""
+    if settings.texts.deidentify != "surrogate":
+        return studies
+    seed = pseudonyms.of if pseudonyms is not None else lambda _, patient_id: patient_id
+    return [replace(study, seed=seed("surrogates", study.patient_id)) for study in studies]
 
 
 def name_of(rewriter: Rewriter | None) -> str:
@@ -108,13 +140,12 @@ def prepare_text(
     Raises:
         InputError: the rewriter failed; its own message is not shown, as it may quote the report.
     """
-    report = _sections(study)
+    report, counts = _sections(study, settings)
     if settings.require_report and not has_text(report):
-        return PreparedText(report, excluded=(Reason.EMPTY_SECTIONS, ""))
-    report = _with_placeholders(report, settings)
+        why = (Reason.NO_REPORT, _TOO_LONG) if counts[TOO_LONG] else (Reason.EMPTY_SECTIONS, "")
+        return PreparedText(report, excluded=why, counts=counts)
     if not _loses_priors(study, settings) or not has_text(report):
-        return PreparedText(report)
-    counts: Counter[str] = Counter()
+        return PreparedText(report, counts=counts)
     changed = {}
     for section in _EDITED_SECTIONS:
         if not (text := getattr(report, section)):
@@ -148,16 +179,35 @@ def _sentences_to_edit(study: StudyPlan, settings: IngestSettings) -> list[str]:
 
     if not _loses_priors(study, settings):
         return []
-    report = _with_placeholders(_sections(study), settings)
+    report, _ = _sections(study, settings)
     return [sentence for section in _EDITED_SECTIONS for sentence in prior_sentences(getattr(report, section))]
 
 
-def _sections(study: StudyPlan) -> Report:
-    return parse_report(study.report) if isinstance(study.report, str) else study.report
+def _sections(study: StudyPlan, settings: IngestSettings) -> tuple[Report, Counter[str]]:
+    """The sections, with identifiers and placeholders as the settings say, and counts; empty if it is too long."""
+    try:
+        if isinstance(study.report, str):
+            report = parse_report(plain_text(study.report))
+        else:
+            texts = {name: plain_text(text) for name, text in asdict(study.report).items()}
+            report = Report(**{name: " ".join(text.split()) for name, text in texts.items()})
+    except TooLongError:
+        return Report(), Counter({TOO_LONG: 1})
+    counts: Counter[str] = Counter()
+    if is_other_language(f"{report.findings} {report.impression}"):
+        counts[OTHER_LANGUAGE] += 1
+    texts = asdict(report)
+    if settings.texts.deidentify != "off":
+        texts = {name: _deidentified(text, study, settings, counts) for name, text in texts.items()}
+    return Report(**{name: edit_placeholders(text, settings.placeholders) for name, text in texts.items()}), counts
 
 
-def _with_placeholders(report: Report, settings: IngestSettings) -> Report:
-    return Report(**{name: edit_placeholders(text, settings.placeholders) for name, text in asdict(report).items()})
+def _deidentified(text: str, study: StudyPlan, settings: IngestSettings, counts: Counter[str]) -> str:
+    from cxrreport.reports.deidentify import deidentify  # slow to import
+
+    result = deidentify(text, settings.texts.deidentify, seed=study.seed)
+    counts.update({f"{IDENTIFIERS}{kind}": count for kind, count in result.counts.items()})
+    return result.text
 
 
 def _loses_priors(study: StudyPlan, settings: IngestSettings) -> bool:

@@ -1,4 +1,4 @@
-"""Reports as they are stored and pasted, as plain text: before sections are read, and in time linear in their length."""
+"""Reports as they are stored and pasted, as plain text, in time linear in their length."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ MOST_CHARACTERS = 100_000
 """A longer text is no report of one examination: the longest report of MIMIC-CXR has a few thousand."""
 
 # Line breaks as HL7 version 2 (`\.br\`, `\X0D\`), spreadsheets and escaped exports write them.
-_ESCAPED_BREAK = re.compile(r"\\\.br\\|\\X0[AaDd]\\|_x000[dD]_(?:\n)?")
+_ESCAPED_BREAK = re.compile(r"\\\.br\\|\\X0[AaDd]\\|_x000[dD]_\n?")
 _LITERAL_BREAK = re.compile(r"(?:\\r)?\\n|\\r")
 _BREAK = re.compile("\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
 _LIGATURE = re.compile("[\ufb00-\ufb06\uff01-\uff5e]")
-_LONG_RUN = re.compile(r"([^\w\s.])\1{99,}")
+_PLAIN = re.compile(r"[\n\t -%'-;=-\[\]-~]*")  # ASCII without `&`, `<` and the backslash
+_DROPPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+"""Categories of control, format, surrogate, private and unassigned characters."""
 
 
 class TooLongError(ValueError):
@@ -25,12 +27,14 @@ class TooLongError(ValueError):
 def plain_text(text: str) -> str:
     """A report without markup, control characters and characters without width or with a direction only.
 
-    RTF and HTML become their text, escaped line breaks become line breaks, full-width letters and ligatures become plain
-    ones, and the rest is composed (Unicode normalisation form C).
+    RTF and HTML become their text, escaped line breaks become line breaks, and full-width letters and ligatures become
+    plain ones. The rest is composed (Unicode normalisation form C).
 
     Raises:
         TooLongError: the result has more than `MOST_CHARACTERS`.
     """
+    if len(text) <= MOST_CHARACTERS and _PLAIN.fullmatch(text) and "_x000" not in text:
+        return text
     text = _ESCAPED_BREAK.sub("\n", without_markup(text))
     if "\n" not in text and "\\" in text:
         text = _LITERAL_BREAK.sub("\n", text)
@@ -44,7 +48,3 @@ def plain_text(text: str) -> str:
     if len(text) > MOST_CHARACTERS:
         raise TooLongError
     return text
-
-
-_DROPPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
-"""Categories of control, format, surrogate, private and unassigned characters."""

@@ -10,8 +10,8 @@ import html
 import re
 
 _RTF = re.compile(
-    r"\\(?P<word>[a-zA-Z]{1,32})(?P<number>-?\d{1,10})? ?|\\'(?P<hex>[0-9a-fA-F]{2})|\\(?P<symbol>[^a-zA-Z])|(?P<brace>[{}])"
-    r"|[\r\n]+|(?P<text>[^\\{}\r\n]+)",
+    r"\\(?P<word>[a-zA-Z]{1,32})(?P<number>-?\d{1,10})? ?|\\'(?P<hex>[0-9a-fA-F]{2})|\\(?P<symbol>[^a-zA-Z])"
+    r"|(?P<brace>[{}])|[\r\n]+|(?P<text>[^\\{}\r\n]+)",
     re.DOTALL,
 )
 _RTF_TEXT = {
@@ -20,8 +20,33 @@ _RTF_TEXT = {
     "rdblquote": '"',
 }  # fmt: skip
 _RTF_HIDDEN = frozenset(
-    "fonttbl colortbl stylesheet info pict object header headerl headerr headerf footer footerl footerr footerf footnote "
-    "listtable listoverridetable revtbl rsidtbl generator fldinst themedata datastore xmlnstbl latentstyles".split()
+    [
+        "fonttbl",
+        "colortbl",
+        "stylesheet",
+        "info",
+        "pict",
+        "object",
+        "header",
+        "headerl",
+        "headerr",
+        "headerf",
+        "footer",
+        "footerl",
+        "footerr",
+        "footerf",
+        "footnote",
+        "listtable",
+        "listoverridetable",
+        "revtbl",
+        "rsidtbl",
+        "generator",
+        "fldinst",
+        "themedata",
+        "datastore",
+        "xmlnstbl",
+        "latentstyles",
+    ]
 )
 _TAG_NAMES = (
     r"a|abbr|address|article|b|big|blockquote|body|br|caption|center|cite|code|col|colgroup|dd|div|dl|dt|em|font|footer|"
@@ -30,7 +55,30 @@ _TAG_NAMES = (
 )
 # Each attempt ends at the next `<` or after 2000 characters.
 _TAG = re.compile(rf"<(?P<close>/?)(?P<name>{_TAG_NAMES})(?=[\s/>])[^<>]{{0,2000}}>|<!doctype[^<>]{{0,2000}}>", re.I)
-_INLINE = frozenset("a abbr b big cite code em font i label o:p s small span strike strong sub sup tt u".split())
+_INLINE = frozenset(
+    [
+        "a",
+        "abbr",
+        "b",
+        "big",
+        "cite",
+        "code",
+        "em",
+        "font",
+        "i",
+        "label",
+        "o:p",
+        "s",
+        "small",
+        "span",
+        "strike",
+        "strong",
+        "sub",
+        "sup",
+        "tt",
+        "u",
+    ]
+)
 _CELLS = frozenset({"td", "th", "col"})
 _HIDDEN = frozenset({"head", "script", "style", "title", "xml"})
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
@@ -70,9 +118,7 @@ def _from_rtf(text: str) -> str:
             if depth <= 0:
                 break  # what follows the document is not part of it
             skip_after.pop()
-        elif word and starts and word in _RTF_HIDDEN:
-            hidden_since = hidden_since or depth
-        elif symbol == "*" and starts:
+        elif (word and starts and word in _RTF_HIDDEN) or (symbol == "*" and starts):
             hidden_since = hidden_since or depth
         elif word == "ansicpg":
             encoding = _known_encoding(match["number"])
@@ -88,7 +134,9 @@ def _from_rtf(text: str) -> str:
         elif word:
             out.append(_RTF_TEXT.get(word, ""))
         elif symbol:
-            out.append({"~": " ", "_": "-", "-": "", "\n": "\n", "\r": "\n"}.get(symbol, symbol if symbol in "\\{}" else ""))
+            out.append(
+                {"~": " ", "_": "-", "-": "", "\n": "\n", "\r": "\n"}.get(symbol, symbol if symbol in "\\{}" else "")
+            )
         elif match["hex"]:
             if skip:
                 skip -= 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxrreport.records import Progress
+from cxrreport.records import Progress, Report
 from cxrreport.runs.command import Summary, first_process, flat, log_data, log_state, phantoms, silent, tracked
 from cxrreport.settings import (
     ExportSettings,
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from cxrreport.model.checkpoints import LoadedModel
     from cxrreport.training.planning.estimate import Offer
     from cxrreport.training.run import TrainResult, Validator
+
+_DEIDENTIFIED = frozenset({"mimic-cxr", "openi"})
+"""Layouts of data sets whose publishers have removed names and numbers from the reports."""
 
 
 def ingest(
@@ -60,10 +63,22 @@ def ingest(
         log_state(run, result.folder / "ingest.json", settings)
         if settings.shard is not None:
             return summarise(facts, result)
-        log_data(run, Manifest.open(settings.output), "output")
+        manifest = Manifest.open(settings.output)
+        log_data(run, manifest, "output")
         run.artifact(settings.output / "contact_sheet.png")
-    nothing = f"nothing was kept; {settings.output / 'ledger.parquet'} says why, file by file"
-    return summarise(facts, result, () if result.kept else (nothing,))
+    warnings = []
+    if not result.kept:
+        warnings.append(f"nothing was kept; {settings.output / 'ledger.parquet'} says why, file by file")
+    elif (
+        settings.texts.deidentify == "off"
+        and result.layout not in _DEIDENTIFIED
+        and any(study.report != Report() for study in manifest.studies())
+    ):
+        warnings.append(
+            "names, dates and numbers in the text of reports were kept as they are; if they are of patients, set "
+            "texts.deidentify to mark or surrogate"
+        )
+    return summarise(facts, result, tuple(warnings))
 
 
 def ingest_facts(result: IngestSummary) -> dict[str, Any]:
@@ -76,7 +91,9 @@ def ingest_facts(result: IngestSummary) -> dict[str, Any]:
         "split": dict(result.studies),
         "reports_in_several_splits": result.reports_in_several_splits,
         "near_duplicate_reports": result.near_duplicate_reports,
-        "mentions_of_earlier_studies": dict(result.texts),
+        "mentions_of_earlier_studies": result.mentions,
+        "identifiers": result.identifiers,
+        "reports_in_other_languages": result.texts.get("other_language", 0),
     }
 
 

@@ -45,6 +45,16 @@ class RewriterSettings(Settings):
         return prompt
 
 
+class TextSettings(Settings):
+    """What is done with identifiers in the text of reports."""
+
+    deidentify: Literal["off", "mark", "surrogate"] = "off"
+    """Names, dates, times, telephone and record numbers, addresses, hospitals, e-mail addresses, ages over 89 and
+    identity numbers in the text: `mark` writes `___` as MIMIC-CXR does, `surrogate` writes other ones, the same for the
+    same patient and key of `pseudonymize` (extra `deidentify`). No automatic method finds all of them. The publishers
+    of MIMIC-CXR and Open-i have removed them already."""
+
+
 class IngestSettings(CommandSettings):
     """Convert DICOM (or PNG, JPEG) and reports into a manifest and model-ready images."""
 
@@ -85,6 +95,8 @@ class IngestSettings(CommandSettings):
     placeholders: Literal["keep", "remove", "underscores"] = "keep"
     """Placeholders for text removed for privacy, `___` and `XXXX`: `keep` them, as published scores do (RadGraph scores
     depend on them), `remove` them, or write all as `___`."""
+    texts: TextSettings = TextSettings()
+    """What is done with identifiers in the text of reports."""
     pseudonymize: Path | None = None
     """File with a secret key of at least 16 random bytes; ids and names of files and folders become keyed hashes."""
     pseudonym_version: Literal[1, 2] = 2

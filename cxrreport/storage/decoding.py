@@ -29,14 +29,16 @@ class UnreadableTextError(ValueError):
 
 
 def decode_text(data: bytes) -> str:
-    """Decode UTF-8, UTF-16 and UTF-32 with a byte order mark, or else Windows-1252 (which includes Latin-1).
+    """Decode UTF-8, UTF-16 and UTF-32 with a byte order mark, UTF-16 of a Latin script without one, or Windows-1252.
+
+    Windows-1252 includes Latin-1.
 
     Byte order marks are removed wherever they are: concatenated files have them in the middle.
 
     Raises:
         UnreadableTextError: the data are none of these, or contain a NUL.
     """
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), _without_mark(data))
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -46,6 +48,15 @@ def decode_text(data: bytes) -> str:
     if "\0" in text:
         raise UnreadableTextError(text.index("\0"))
     return text.replace("\ufeff", "")
+
+
+def _without_mark(data: bytes) -> str:
+    """UTF-16 if most characters have a NUL as one of their bytes, always the same; otherwise UTF-8."""
+    head = data[: 1 << 16]
+    for encoding, nul in (("utf-16-le", 1), ("utf-16-be", 0)):
+        if len(data) % 2 == 0 and head[nul::2].count(0) > 0.7 * len(head[nul::2]) and not head[1 - nul :: 2].count(0):
+            return encoding
+    return "utf-8"
 
 
 def is_damaged(text: str) -> bool:

@@ -55,7 +55,7 @@ def test_byte_order_mark_numbers_as_ids_and_other_columns(tmp_path: Path) -> Non
 
 def test_line_separators_inside_a_text_do_not_end_a_line(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", [{"study_id": "1", "text": "one\u2028two\x85three"}])
-    assert read_predictions(path, BOTH).texts == {"1": "one\u2028two\x85three"}
+    assert read_predictions(path, BOTH).texts == {"1": "one\ntwo\nthree"}
 
 
 def test_a_text_of_a_million_characters(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from cxrreport.reports.deidentify.identifiers import KINDS, Identifier, identifiers, load
 from cxrreport.reports.deidentify.surrogates import MARK, Surrogates
 
-__all__ = ["KINDS", "MARK", "Deidentified", "Identifier", "deidentify", "identifiers", "load", "method"]
+__all__ = ["KINDS", "MARK", "Deidentified", "Identifier", "deidentify", "identifiers", "libraries"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,28 +23,36 @@ class Deidentified:
     counts: Counter[str]
 
 
-def deidentify(text: str, mode: str, *, patient_id: str = "", key: bytes = b"") -> Deidentified:
+def deidentify(text: str, mode: str, *, seed: str = "") -> Deidentified:
     """Mark or replace the identifiers in a text.
 
     Args:
         text: one section of a report.
-        mode: `mark` writes `MARK`; `surrogate` another name, date or number, the same for the same patient and key.
-        patient_id: whose report it is, for surrogates.
-        key: of the pseudonyms, for surrogates; may be empty.
+        mode: `mark` writes `MARK`; `surrogate` another name, date or number, the same for the same seed.
+        seed: of the patient. Whoever knows it can test guesses, so it should come from a secret key.
 
     Raises:
         MissingExtraError: presidio or Faker is not installed.
     """
     found = identifiers(text)
-    surrogates = Surrogates(key, patient_id)
+    surrogates = Surrogates(seed)
     pieces, end = [], 0
     for item in found:
         old = text[item.start : item.end]
-        pieces += [text[end : item.start], MARK if mode == "mark" else surrogates.of(item.kind, old)]
+        new = MARK if mode == "mark" else surrogates.of(item.kind, old)
+        pieces += [text[end : item.start], new]
         end = item.end
+        following = text[end : end + 2].strip()
+        if old.endswith(".") and not new.endswith(".") and (not following or following[0].isupper()):
+            pieces.append(".")  # of an abbreviation and of the sentence
     return Deidentified("".join([*pieces, text[end:]]), Counter(item.kind for item in found))
 
 
-def method() -> dict[str, str]:
-    """The libraries that find identifiers, with their versions, for `ingest.json`."""
+def libraries() -> dict[str, str]:
+    """The libraries that find identifiers, with their versions.
+
+    Raises:
+        MissingExtraError: presidio or Faker is not installed.
+    """
+    load()
     return {name: version(name) for name in ("presidio-analyzer", "phonenumbers", "Faker")}

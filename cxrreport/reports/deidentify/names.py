@@ -19,11 +19,11 @@ _GAP = r"(?:[ \t]{1,3}|(?<=\.))"
 _PART = rf"(?:{_WORD}|{_INITIAL})"
 _FULL = rf"{_PART}(?:{_GAP}(?:{_PARTICLE}[ \t]{{1,3}}){{0,2}}{_PART}){{0,3}}"
 _COMMA = rf"{_WORD}(?:[ \t]{_WORD})?,[ \t]{{0,2}}{_WORD}(?:[ \t]{_INITIAL})?"
-_NAME = rf"(?P<name>{_COMMA}|{_FULL})"
+_NAME = rf"(?P<name>(?:{_PARTICLE}[ \t]{{1,3}}){{0,2}}(?:{_COMMA}|{_FULL}))"
 _DEGREE = r"(?:M\.?D|D\.?O|R\.?N|PA-C|P\.?A|N\.?P|Ph\.?D|MBBS|MBChB|FRCR|FRCP|DNP|CRNP|ARNP|RT\(R\)|RRT|LPN|APRN|CNP)"
 _TITLE = (
-    r"(?i:dr|drs|doctor|mr|mrs|ms|miss|mister|prof|professor|nurse|sister|staff nurse|physician assistant|"
-    r"nurse practitioner|technologist|radiographer|sonographer)"
+    r"(?i:dr|drs|doctor|mr|mrs|ms|miss|mister|prof|professor|nurse|sister|staff nurse|physician assistant|baby boy|"
+    r"baby girl|nurse practitioner|technologist|radiographer|sonographer)"
 )
 _ROLE = (
     r"dictated by|electronically signed by|digitally signed by|signed by|signed|reviewed by|read by|interpreted by|"
@@ -35,12 +35,13 @@ _ROLE = (
 )
 _PATIENT = r"(?:patient|pt|patient's)?(?:[ \t]?name| is named)(?: is)?|patient|pt|re|name|next of kin|guardian"
 _TOLD = (
-    r"(?:discussed|reviewed|communicated|conveyed|relayed|reported|telephoned|phoned|called|paged|given|faxed|"
-    r"texted|sent|spoke|notified|informed)(?: in person| directly| verbally| by (?:tele)?phone| over the (?:tele)?phone)?"
-    r" (?:with|to|by) "
+    r"(?:discussed|reviewed|communicated|conveyed|relayed|reported|telephoned|phoned|called|paged|given|faxed|texted|sent|"
+    r"spoke|notified|informed)(?: in person| directly| verbally| (?:by|over the) (?:tele)?phone)? (?:with|to|by) "
 )
-_AFTER_ROLE = re.compile(rf"(?i:\b(?:{_ROLE}))[ \t]{{0,2}}(?::|-|(?<= by)|(?<=cc))[ \t]{{0,3}}(?:{_TITLE}\.?[ \t]{{1,3}})?{_NAME}")
+_SIGN = r"[ \t]{0,2}(?::|-|(?<= by)|(?<=cc))[ \t]{0,3}"
+_AFTER_ROLE = re.compile(rf"(?i:\b(?:{_ROLE})){_SIGN}(?:{_TITLE}\.?[ \t]{{1,3}})?{_NAME}")
 _AFTER_TITLE = re.compile(rf"\b{_TITLE}\.?(?:[ \t]{{1,3}}|(?<=\.)){_NAME}")
+_AFTER_TITLE_IN_LOWER_CASE = re.compile(r"\b(?:dr|mr|mrs|ms)\.?[ \t]{1,3}(?P<name>[a-zà-öø-þ][\w'’-]{2,24})\b")
 _AFTER_PATIENT = re.compile(rf"(?i:\b(?:{_PATIENT}))[ \t]{{0,2}}[:,;]?[ \t]{{1,3}}{_NAME}")
 _AFTER_RELATION = re.compile(
     rf"(?i:\b(?:daughter|son|wife|husband|mother|father|sister|brother|spouse|partner|parents?|guardian|family) of )"
@@ -51,25 +52,27 @@ _BEFORE_DEGREE = re.compile(rf"(?<![\w.]){_NAME}[ \t]{{0,2}},?[ \t]{{0,2}}{_DEGR
 _WITH_FIRST_NAME = re.compile(
     rf"(?<![\w.'-])(?P<name>{_WORD}(?:[ \t]{{1,3}}{_INITIAL})?(?:[ \t]{{1,3}}{_PARTICLE}){{0,2}}[ \t]{{1,3}}{_WORD})"
 )
+_OF_DICOM = re.compile(r"(?<![\w^])[^\W\d_]{2,30}\^[^\W\d_]{1,30}(?:\^[^\W\d_]{0,30}){0,3}")  # SMITH^JOHN
 _PARTS = re.compile(rf"{_WORD}|{_INITIAL}")
 _NO_WORD = re.compile(r"[Xx]{3,}|_|\d")
 _TITLES = re.compile(rf"{_TITLE}|{_DEGREE}")
 
 _NO_NAMES = frozenset(
     """
-    a about above acute address age all am an and any ap apex apical approximately as at atelectasis attending before
-    bilateral bone by call called cardiac catheter cc chest chf clear clinic comparison compared conclusion consolidation
-    copd correlation ct cxr date department discussed dob doctor dr drain during ed edema effusion emergency
-    endotracheal er exam examination fax female final findings floor following for from frontal ftl given had has have
-    he heart her hilar his history hospital icu if image images imaging impression in indication interval is it
-    kerley labs lateral left line lines lingula lobe lower lung lungs male md medical mediastinal mild moderate mri mrn
-    name new no nodule none normal not note notified now number nurse of on one opacity or osseous our pa pacemaker
-    page paged patient phone picc please pleural pm pneumonia pneumothorax po portable positive possible post prior
-    procedure provider pulmonary radiograph radiographs radiologist radiology re read reading record report resident
-    results rib ribs right rn room rule said see seen service severe sex she signed small spine stable status study
-    supine svc team tech technique tel telephone that the their there these they this thoracic to today trachea tube
-    two unit unknown unremarkable upper upright verified view views ward was we were when which who will with within
-    without x-ray xray yesterday you phd mbbs frcr np wet mm cm ppd ett ngt iabp
+    a about above acute address age all am an and any ap apex apical approximately as at atelectasis attending
+    before bilateral bone by call called cardiac catheter cc chest chf clear clinic cm compared comparison
+    conclusion consolidation copd correlation ct cxr date department discussed dob doctor dr drain during ed edema
+    effusion emergency endotracheal er ett exam examination fax female final findings floor following for frcr from
+    frontal ftl given had has have he heart her hilar his history hospital iabp icu if image images imaging
+    impression in indication interval is it kerley labs lateral left line lines lingula lobe lower lung lungs male
+    mbbs md mediastinal medical mild mm moderate mri mrn name new ngt no nodule none normal not note notified now
+    np number nurse of on one opacity or osseous our pa nursing pacemaker per page paged patient phd phone picc
+    please pleural pm pneumonia pneumothorax po portable positive possible post ppd prior procedure provider
+    pulmonary radiograph radiographs radiologist radiology re read reading record report resident results rib
+    ribs right rn room rule said see seen service severe sex she signed small spine stable status study supine
+    svc team tech technique tel telephone that the their there these they this thoracic to today trachea tube
+    two unit unknown unremarkable upper upright verified view views ward was we were wet when which who will
+    with within without x-ray xray yesterday you
     """.split()  # noqa: SIM905 - easier to read and to extend
 )
 """Words that are capitalised in reports and are not a part of a name where a name can be."""
@@ -96,6 +99,10 @@ def _in_context(text: str) -> Iterator[tuple[int, int]]:
     for pattern in (_AFTER_ROLE, _AFTER_TITLE, _BEFORE_DEGREE):
         for match in pattern.finditer(text):
             yield from _trimmed(text, match, from_end=pattern is _BEFORE_DEGREE)
+    yield from (match.span() for match in _OF_DICOM.finditer(text))
+    for match in _AFTER_TITLE_IN_LOWER_CASE.finditer(text):
+        if _plain(match["name"]) in last_names() and match["name"] not in _NO_NAMES:
+            yield match.span("name")
     for pattern in (_AFTER_PATIENT, _AFTER_RELATION, _AFTER_VERB):
         for match in pattern.finditer(text):
             for start, end in _trimmed(text, match):
@@ -120,9 +127,8 @@ def _known(text: str) -> Iterator[tuple[int, int]]:
             continue
         if match["name"].casefold() in _EPONYMS or (last.isupper() and not (knows_first and knows_last)):
             continue
-        if knows_first and (knows_last or not _is_ordinary(last)):
-            yield match.span()
-        elif middle and middle[0].endswith(".") and knows_last and not (_is_ordinary(first) or _is_ordinary(last)):
+        after_initial = knows_last and bool(middle) and middle[0].endswith(".") and not _is_ordinary(first)
+        if (knows_first and knows_last) or ((knows_first or after_initial) and not _is_ordinary(last)):
             yield match.span()
 
 

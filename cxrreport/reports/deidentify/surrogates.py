@@ -1,4 +1,4 @@
-"""Surrogates: what is written in the place of an identifier, the same for the same patient, identifier and key.
+"""Surrogates: what is written in the place of an identifier, the same for the same patient and identifier.
 
 Names become other names, dates of a patient are moved by the same number of days, and digits become other digits.
 """
@@ -17,15 +17,10 @@ from cxrreport.reports.deidentify.names import first_names
 
 MARK = "___"
 """As MIMIC-CXR marks what was removed."""
-_SPELLINGS = {
-    name[:3].lower(): number
-    for number, name in enumerate(
-        ("January February March April May June July August September October November December").split(), start=1
-    )
-}
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _NUMERIC = re.compile(r"\d+")
 _MONTH = re.compile(r"(?i)\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*")
-_WEEKDAY = re.compile(r"(?i)\b(?:mon|tues|wednes|thurs|fri|satur|sun)day\b")
+_WEEKDAY = re.compile(r"(?i)\b(?:mon|tue|wed|thu|fri|sat|sun)(?:s|nes|rs|ur)?(?P<day>day)?\b")
 _ORDINAL = re.compile(r"(?i)(\d+)(?:st|nd|rd|th)\b")
 _CENTURY = 70  # a year of two digits from 70 on is one of the 1900s
 
@@ -35,12 +30,10 @@ class Surrogates:
     """Surrogates for the identifiers of one patient.
 
     Args:
-        key: of the pseudonyms; empty if there is none, and then whoever knows the patient id can test guesses.
-        patient_id: identifiers of another patient have other surrogates.
+        seed: of the patient; another one gives other surrogates.
     """
 
-    key: bytes
-    patient_id: str
+    seed: str
 
     def of(self, kind: str, text: str) -> str:
         """The surrogate of an identifier."""
@@ -63,8 +56,9 @@ class Surrogates:
         return self._digits(text)
 
     def _number(self, purpose: str, text: str, below: int) -> int:
-        message = f"{self.patient_id}\0{purpose}\0{text}".encode(errors="surrogatepass")
-        return int.from_bytes(hmac.new(self.key, message, hashlib.sha256).digest()[:8], "big") % below
+        message = f"{purpose}\0{text}".encode(errors="surrogatepass")
+        digest = hmac.new(self.seed.encode(errors="surrogatepass"), message, hashlib.sha256).digest()
+        return int.from_bytes(digest[:8], "big") % below
 
     def _name(self, match: re.Match[str]) -> str:
         name = match.group()
@@ -83,7 +77,9 @@ class Surrogates:
 
         def other(match: re.Match[str]) -> str:
             at, old = match.start(), match.group()
-            return str(self._number(f"digit{at}", plain, 10)) if old.isdigit() else chr(65 + self._number(f"letter{at}", plain, 26))
+            if old.isdigit():
+                return str(self._number(f"digit{at}", plain, 10))
+            return chr(ord("A") + self._number(f"letter{at}", plain, 26))
 
         return re.sub(r"\d|(?<![a-z])[A-Z](?![a-z])", other, text)
 
@@ -110,7 +106,7 @@ class Surrogates:
             return MARK
         parts = dict(zip(order, numbers, strict=True))
         if month:
-            parts["month"] = _SPELLINGS[month.group()[:3].lower()]
+            parts["month"] = _MONTHS.index(month.group()[:3].lower()) + 1
         year = parts.get("year", 2001)
         year += 0 if year > 99 else 1900 if year >= _CENTURY else 2000
         try:
@@ -120,15 +116,15 @@ class Surrogates:
         names = iter(order)
 
         def number(match: re.Match[str]) -> str:
-            value = getattr(moved, next(names))
-            return f"{value % 10 ** len(match.group()):0{len(match.group())}}" if value >= 10 else f"{value:0{len(match.group())}}"
+            digits = len(match.group())
+            return f"{getattr(moved, next(names)) % 10 ** max(digits, 2):0{digits}}"
 
         result = _NUMERIC.sub(number, text)
         result = _ORDINAL.sub(lambda match: match[1] + _ending(int(match[1])), result)
         if month:
             full = moved.strftime("%B" if len(month.group()) > 4 or month.group().lower() == "june" else "%b")
             result = _MONTH.sub(full.upper() if month.group().isupper() else full, result, count=1)
-        return _WEEKDAY.sub(moved.strftime("%A"), result)
+        return _WEEKDAY.sub(lambda match: moved.strftime("%A" if match["day"] else "%a"), result)
 
 
 def _order(numbers: list[str], *, named_month: bool, text: str) -> tuple[str, ...]:
@@ -138,7 +134,7 @@ def _order(numbers: list[str], *, named_month: bool, text: str) -> tuple[str, ..
             return ("year",) if len(numbers[0]) == 4 else ("day",)
         return ("day", "year")
     if len(numbers) < 3:
-        return ("month", "day")
+        return ("month", "year") if len(numbers[-1]) == 4 else ("month", "day")
     if len(numbers[0]) == 4:
         return ("year", "month", "day")
     day_first = int(numbers[0]) > 12 or ("." in text and int(numbers[1]) <= 12)
