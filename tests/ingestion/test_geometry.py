@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from pydicom.dataset import Dataset
 
 from cxrreport.demo.phantom import draw, expose, sample_anatomy
@@ -20,8 +20,10 @@ from cxrreport.ingestion.dicom.reference import reopen
 from cxrreport.ingestion.images import Radiograph, read_picture
 from cxrreport.ingestion.images.geometry import Geometry
 from cxrreport.ingestion.images.upright import orientation_notes
+from cxrreport.ingestion.ingest import ingest
 from cxrreport.records import Image as Row
 from cxrreport.records import Split, View
+from cxrreport.settings import IngestSettings
 
 Make = Callable[..., Any]
 BUDGET = 10_000_000
@@ -245,3 +247,15 @@ def test_pictures_without_structure_are_not_judged() -> None:
     for grey in (ramp, ramp.T, ramp[:, ::-1], noise, np.zeros((99, 99), np.uint8), np.full((70, 70), 255, np.uint8)):
         assert orientation_notes(np.ascontiguousarray(grey), View.PA) == ()
     assert Geometry().size(3, 5) == (3, 5) and Geometry(transpose=True, aspect=2.0).size(10, 10) == (14, 7)
+
+
+@pytest.mark.parametrize("directions", FRONTALS)
+def test_text_is_found_along_the_rows_of_the_file_too(make_file: Make, tmp_path: Path, directions: list[str]) -> None:
+    picture = Image.fromarray(np.rint(phantom() * 255).astype(np.uint8)).resize((448, 512))
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle((8, 8, 300, 38), fill=0)
+    pen.text((12, 12), "SMITH^JOHN 1961-04-12", fill=255, font_size=18)
+    grey = np.asarray(picture).astype(np.uint16) * 16
+    make_file(grey, PatientOrientation=list(directions), name="in/a.dcm")
+    settings = IngestSettings(input=tmp_path / "in", output=tmp_path / "out", require_report=False)
+    assert ingest(settings).notes["burned-in-text"] == 1
