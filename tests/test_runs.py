@@ -181,6 +181,12 @@ def test_scores_stand_beside_their_controls_with_intervals(road: Road) -> None:
     assert found["findings/Pneumothorax/agreed"] >= 0 and found["subgroups/reference/abnormal/patients"] >= 1
     assert {"scores.png", "findings.png", "selective.png"} <= artifacts(road, road.evaluated)
     assert any("synthetic" in warning for warning in road.evaluated.warnings)
+    client = MlflowClient(road.evaluated.tracking_uri)
+    logged = json.loads(Path(client.download_artifacts(road.evaluated.run_id, "scores.json")).read_text())
+    written = json.loads((road.evaluated.output / "scores.json").read_text())
+    assert written["diversity"]["systems"]["model"].pop("sentences") != []
+    assert logged["diversity"]["systems"]["model"] == written["diversity"]["systems"]["model"]
+    assert SECRET not in json.dumps(logged)
 
 
 def test_the_page_is_written_and_stays_out_of_the_store(road: Road) -> None:

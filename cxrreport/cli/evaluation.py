@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +33,8 @@ from cxrreport.cli.output import bounds, guarded, perform, print_json, print_sum
 from cxrreport.errors import SettingsError
 from cxrreport.settings import CompareSettings, EvaluateSettings, ReviewSettings
 
+MAIN_SCORES = ("image_reliance_gap", "actionable_errors", "findings_f1", "bleu4", "cider")
+"""Scores that `evaluate` prints without `--all`, if they were computed."""
 MOST_FREQUENT = "most-frequent"
 """The baseline that `evaluate` makes itself."""
 
@@ -63,6 +66,7 @@ MOST_FREQUENT = "most-frequent"
     ALLOW_REMOTE,
     TRACK,
     SET,
+    Option("all_scores", "--all", kind=bool, default=False, panel="Execution", help="Print all scores."),
 )
 def evaluate(given: Given[EvaluateSettings]) -> None:
     """Score reports with patient-level intervals, beside baselines.
@@ -70,8 +74,20 @@ def evaluate(given: Given[EvaluateSettings]) -> None:
     Example: `cxrreport evaluate -p reports -r data -o scores --baseline shuffled --baseline nearest`
     """
     baselines = [name for option in ("baselines", "controls") for name in given.options.pop(option, ())]
-    settings = given.settings(**_baselines(baselines))
-    print_summary(perform(runs.evaluate, settings), given.as_json)
+    everything = given.options.pop("all_scores")
+    summary = perform(runs.evaluate, given.settings(**_baselines(baselines)))
+    if not (everything or given.as_json):
+        summary = replace(summary, facts=_main_scores(summary.facts))
+    print_summary(summary, given.as_json)
+
+
+def _main_scores(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The counts, and five of the scores: the headline of model and baselines, then those of `MAIN_SCORES`."""
+    counts = {name: value for name, value in facts.items() if not isinstance(value, Mapping)}
+    systems = [name for name in facts if "/" in name][:2]
+    names = [*systems, *(name for name in MAIN_SCORES if name in facts)]
+    others = [name for name in facts if name not in counts]
+    return counts | {name: facts[name] for name in list(dict.fromkeys([*names, *others]))[:5]}
 
 
 def _baselines(given: list[str]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from cxrreport.evaluation import clinical, plots, subgroups
-from cxrreport.evaluation.clinical import Compared, Finding
+from cxrreport.evaluation.clinical import Compared, Finding, ReadReport
 from cxrreport.evaluation.metrics import Pairs
+from cxrreport.evaluation.metrics.diversity import diversity
 from cxrreport.evaluation.statistics import Floats, Measure, PatientBootstrap, risk_coverage
 from cxrreport.evaluation.tables import MANIFEST, Predictions
 from cxrreport.settings import EvaluateSettings
@@ -43,8 +44,8 @@ def analyse(
         note: line under the title of every plot.
 
     Returns:
-        `findings`, `subgroups` and `selective` of `scores.json`. Parts that need graphs or confidences are absent if
-        there are none.
+        `diversity`, `findings`, `subgroups` and `selective` of `scores.json`. Parts that need graphs or confidences are
+        absent if there are none.
     """
     main = next(iter(pairs))
     studies = list(pairs[main].references)
@@ -59,8 +60,10 @@ def analyse(
         losses[f"1 - {headline}"] = 1 - first.values
     if settings.references.is_dir():
         groups |= subgroups.read_groups(settings.references / MANIFEST, studies)
+    read: dict[str, Sequence[ReadReport]] = {}
     if pairs[main].reference_graphs:
         compared = {name: clinical.compare(one) for name, one in pairs.items()}
+        read = {name: one.candidate for name, one in compared.items()} | {"": compared[main].reference}
         clinical.write_findings(folder / "findings.parquet", compared)
         analyses["findings"] = {name: clinical.by_finding(one, bootstrap) for name, one in compared.items()}
         plots.findings(folder / "findings.png", analyses["findings"][main], note)
@@ -70,8 +73,16 @@ def analyse(
         losses[ANY_ERROR] = np.any(errors, axis=0).astype(np.float64)
         groups["reference"] = _reference_groups(compared[main])
         by_group += [
-            name for name in ("findings_f1", "omitted_findings", "hallucinated_findings") if name in measures[main]
+            name
+            for name in ("findings_f1", "omitted_findings", "hallucinated_findings", "actionable_errors")
+            if name in measures[main]
         ]
+    analyses["diversity"] = {
+        "references": diversity(pairs[main].references.values(), _positive(read.get("", ()))),
+        "systems": {
+            name: diversity(one.candidates.values(), _positive(read.get(name, ()))) for name, one in pairs.items()
+        },
+    }
     analyses["subgroups"] = subgroups.by_group(
         groups,
         {name: measures[main][name] for name in by_group},
@@ -82,6 +93,10 @@ def analyse(
     if losses and predictions.confidences:
         analyses["selective"] = _selective_prediction(folder, settings, predictions, studies, patients, losses, note)
     return analyses
+
+
+def _positive(reports: Sequence[ReadReport]) -> list[set[str]]:
+    return [{one for one in clinical.SCORED if clinical.stated_positive(report.stated.get(one))} for report in reports]
 
 
 def _selective_prediction(

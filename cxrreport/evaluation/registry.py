@@ -51,7 +51,7 @@ def _chexbert(settings: EvaluateSettings) -> Sequence[Metric]:
 
 BUILT_IN: Mapping[str, Callable[[EvaluateSettings], Sequence[Metric]]] = {
     "radgraph": _radgraph,
-    "clinical": lambda _: [clinical.METRIC],
+    "clinical": lambda settings: [clinical.METRIC, clinical.severity_metric(settings.error_weights)],
     "bleu": lambda _: bleu_metrics(),
     "rouge_l": lambda _: rouge_metrics(),
     "cider": lambda _: cider_metrics(),

@@ -45,14 +45,18 @@ def evaluate(
         MismatchError: data or adapter have changed since the predictions were generated.
         CxrReportError: as `generate` and `evaluation.evaluate.evaluate`.
     """
+    from cxrreport.evaluation.evaluate import MAIN
     from cxrreport.evaluation.evaluate import evaluate as score
+    from cxrreport.evaluation.metrics.diversity import collapse
 
     if settings.generate_baselines:
         settings = _with_baselines(settings, progress or silent)
     with tracked("evaluate", settings) as (run, summarise):
         result = score(settings, progress=progress, extra_metrics=extra_metrics)
         facts = _log_evaluation(run, settings, result)
-    return summarise(facts, result, phantoms(bool(result.conditions["synthetic"])))
+        diversity = result.analyses["diversity"]
+        warnings = collapse(diversity["systems"][MAIN], diversity["references"])
+    return summarise(facts, result, (*phantoms(bool(result.conditions["synthetic"])), *warnings))
 
 
 def _log_evaluation(run: Run, settings: EvaluateSettings, result: Evaluation) -> dict[str, Any]:
@@ -81,7 +85,10 @@ def _log_evaluation(run: Run, settings: EvaluateSettings, result: Evaluation) ->
     run.tags(
         {f"conditions.{name}": json.dumps(of_number(conditions, number, MAIN)) for name, number in numbers.items()}
     )
-    run.artifact(settings.output / "scores.json")
+    scores_file = json.loads((settings.output / "scores.json").read_text(encoding="utf-8"))
+    for one in (scores_file["diversity"]["references"], *scores_file["diversity"]["systems"].values()):
+        del one["sentences"]  # text of reports
+    run.text("scores.json", json.dumps(scores_file, indent=2, ensure_ascii=False))
     for plot in sorted(settings.output.glob("*.png")):
         run.artifact(plot)
     if settings.tracking.log_reports:

@@ -45,6 +45,9 @@ class EvaluateSettings(CommandSettings):
     """Folder of the RadGraph models; `None` for the cache of the radgraph package."""
     chexbert: Path | None = None
     """Folder with CheXbert's `chexbert.pth` and the `vocab.txt` of its encoder; `None` for `~/.cache/chexbert`."""
+    error_weights: Path | None = None
+    """Table with the clinical weight of every error (columns finding, omitted, hallucinated, wrong_side, wrong_grade;
+    values urgent, actionable, minor or none); `None` for `evaluation/clinical/error_weights.csv`."""
     download: bool = False
     """Download missing files from the hub: RadGraph's archive, the tokenizer of its encoder and CheXbert's files."""
     allow_remote: bool = False

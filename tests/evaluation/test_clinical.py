@@ -47,6 +47,19 @@ def pairs_of(graph_of: Callable[[str], Annotation]) -> Callable[..., Pairs]:
     return made
 
 
+def test_errors_by_clinical_weight(pairs_of: Callable[..., Pairs]) -> None:
+    pneumothorax = "Small/O>pneumothorax pneumothorax/O ."
+    found = clinical.severity_metric(None).score(
+        pairs_of((SMALL_LEFT, LARGE_RIGHT), (pneumothorax, ""), (HEART, pneumothorax), (NONE, NONE))
+    )
+    # A wrong side and grade of an effusion; a missed pneumothorax; an invented one, and a missed heart.
+    assert {name: one.values.tolist() for name, one in found.items()} == {
+        "actionable_errors": [1, 1, 1, 0],
+        "urgent_errors": [0, 1, 1, 0],
+        "minor_errors": [1, 0, 1, 0],
+    }
+
+
 def test_numbers_of_a_metric(pairs_of: Callable[..., Pairs]) -> None:
     found = clinical.METRIC.score(
         pairs_of((SMALL_LEFT, SMALL_LEFT), (SMALL_LEFT, LARGE_RIGHT), (DOUBTFUL, NONE), (HEART, STABLE), (HEART, ""))

@@ -26,7 +26,10 @@ from cxrreport.review import read_evaluation
 from cxrreport.settings import EvaluateSettings
 
 STUDIES = 24
-ERRORS = ("hallucinated_findings", "omitted_findings", "contradictions", "hallucinated_priors")
+ERRORS = (
+    *("hallucinated_findings", "omitted_findings", "contradictions", "hallucinated_priors"),
+    *("actionable_errors", "urgent_errors", "minor_errors"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +128,7 @@ def test_files_say_the_same_and_the_review_page_can_read_them(
     found = run(tmp_path, data, predict(tmp_path / "p", turned(reports)))
     folder = tmp_path / "scores"
     scores = json.loads((folder / "scores.json").read_text())
-    assert set(scores) == {"conditions", "systems", "differences", "counts", "findings", "subgroups"}
+    assert set(scores) == {"conditions", "systems", "differences", "counts", "findings", "diversity", "subgroups"}
     assert scores["conditions"] == found.conditions and scores["counts"] == found.counts
     studies = pq.read_table(folder / "studies.parquet").to_pylist()
     assert len(studies) == 2 * STUDIES and studies[0]["system"] == "model"

@@ -4,9 +4,11 @@ from cxrreport.evaluation.clinical.comparison import (
     METRIC,
     SCORED,
     Compared,
+    ReadReport,
     by_finding,
     compare,
     stated_positive,
     write_findings,
 )
+from cxrreport.evaluation.clinical.severity import severity_metric
 from cxrreport.evaluation.clinical.vocabulary import Finding
