@@ -28,6 +28,10 @@ TRUE = {
     "Interval removal of the right line.": (),
     "The chest tube has been removed since ___.": (),
     "Heart size is stable.": (),
+    "Compared with the prior, no effusion and stable nodules.": (),
+    "The effusion is absent and the tube is unchanged.": (),
+    "The previously seen catheter ended in the right atrium.": (),
+    "Decreased but persistent left opacity.": ("Left opacity.",),
     "Rib fractures with no significant change in displacement.": ("Rib fractures.",),
     "Left basilar opacity, new from ___, may represent aspiration.": (
         "Left basilar opacity may represent aspiration.",

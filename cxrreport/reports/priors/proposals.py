@@ -65,6 +65,13 @@ _FRAGMENT = re.compile(
     r"\b(?:although|though|while|whereas|because) )(?!.*\b(?:is|are|has|have|may|shows?)\b)",
     re.IGNORECASE,
 )
+_JOINED = re.compile(
+    # "No effusion and stable nodules" denies no nodules; "decreased but persistent opacity" needs both words or none.
+    rf"(?:\b(?:no|not|without|neither|absent|free|denies)\b[^;]*\b(?:and|or)|\bbut|\b{_ATTRIBUTE},?\s+(?:and|or))$"
+)
+_SECOND_SUBJECT = re.compile(r"\b(?:is|are|has|have)\b[^;.]*\band\b[^;.]*$")
+"""The predicate of the first subject must not become that of the second: "The effusion is absent and the tube"."""
+_PAST = re.compile(r"\b(?:ended|terminated|measured|appeared|coursed|reached|lay)\b")
 _NOW = re.compile(r"\b(?:now|currently|today|new|newly|this time)\b")
 _THEN = re.compile(r"\b(?:prior|previous|previously|earlier|former|formerly|initial|initially|before|old|preceding)\b")
 
@@ -98,7 +105,8 @@ def deletes_known_phrases(before: str, after: str) -> bool:
         return False
     if _FRAGMENT.search(after) or any(set(words(piece)) <= ANATOMY for piece in _pieces(after) - _pieces(before)):
         return False
-    return not (_NOW.search(" ".join(gone)) and _THEN.search(" ".join(gone)))
+    past = _THEN.search(" ".join(gone))
+    return not (past and (_NOW.search(" ".join(gone)) or _PAST.search(after.lower())))
 
 
 def _cases(word: str) -> set[str]:
@@ -129,11 +137,14 @@ def _may_go(tokens: list[str], start: int, end: int, added: str) -> bool:
     if _ANYWHERE.fullmatch(run):
         return True
     phrase_ends = not following or tokens[end - 1][-1] in ",;"
+    rest = " ".join(tokens[:start])
     if before_a_noun and not phrase_ends and _BEFORE_A_NOUN.fullmatch(run):
-        return True
+        return not _JOINED.search(rest)
     after_a_comma = tokens[start - 1][-1] in ",;"
     if _CHANGED.fullmatch(tokens[start - 1].strip(_PUNCTUATION)):
         return False  # "increased from the prior study" goes as a whole
+    if _SECOND_SUBJECT.search(rest):
+        return False
     return phrase_ends and bool(_AT_THE_END.fullmatch(run) or (after_a_comma and _AFTER_A_COMMA.fullmatch(run)))
 
 
