@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from cxrreport.reports.priors.changes import CHANGES
 from cxrreport.reports.priors.vocabulary import (
     ADVERB,
     COMPARED,
@@ -21,7 +22,7 @@ from cxrreport.reports.priors.vocabulary import (
 
 # Words before a future resolution or change.
 _FUTURE = (
-    r"(?:ensure|document|confirm|assess|assure|insure|evaluate|until|verify|demonstrate|establish|show|exclude|to|"
+    r"(?:ensure|document|confirm|assess|assure|insure|evaluate|until|verify|establish|to (?:show|demonstrate)|exclude|to|"
     r"(?<!negative )for|check|monitor|prove)\s+"
     r"(?:(?:the|its|their|for|complete|full|interval|expected|any|possible|continued)\s+)*"
 )
@@ -81,14 +82,14 @@ _MENTIONS = (
     ),
     r"(?<!right )(?<!left )\b(?:smaller|larger|worse)\s+than\s+(?:before|prior|previous|on|in)\b",
     (
-        rf"^(?:\d+\.\s*)?{ADVERB}{DEGREE}(?:improvement|progression|increase|decrease|worsening|reduction|clearing|"
-        r"resolution)\s+(?:in|of)\b"
+        rf"^(?:\d+[.)]\s*)?{ADVERB}{DEGREE}(?:improvement|progression|increase|decrease|worsening|reduction|clearing|"
+        r"resolution(?!\s+of\s+(?:the\s+)?(?:image|study|exam|film|radiograph)))\s+(?:in|of)\b"
     ),
     r"(?<!represent )(?<!reflect )(?<!versus )(?<!suggest )(?<!indicate )(?<!or )\b(?:resolving|resolved)\b",
-    r"(?<!high )(?<!high-)\bresolution\b(?!\s+(?:is\s+limited|of\s+(?:the\s+)?(?:image|study|exam)))",
+    r"(?<!high )(?<!high-)\bresolution\b(?!\s+(?:is\s+limited|of\s+(?:the\s+)?(?:images?|study|exam\w*|films?|radiographs?)\b))",
     r"\b(?:a|an|interval)\s+(?:\w+\s+)?change\s+in\b",
     r"\benlargement of (?:the )?(?:\w+ ){0,3}(?:effusion|pneumothorax|mass|nodule|opacity)\b",
-    r"^(?:\d+\.\s*)?(?:increased|decreased)\s+(?:size|extent|conspicuity|number)\s+of\b",
+    r"^(?:\d+[.)]\s*)?(?:increased|decreased)\s+(?:size|extent|conspicuity|number)\s+of\b",
     rf"\bsince\s+(?:the\s+)?(?:\w+\s+){{0,3}}(?:{IMAGING}|removal|placement|intubation|extubation)\b",
     (
         r"\b(?:improved|worsened|improving|worsening|enlarging|decreasing|increasing|progressing)\b"
@@ -117,7 +118,7 @@ _MENTIONS = (
     ),
     r"\b(?:better|less well|more poorly|less|more)\s+(?:aerated|inflated|expanded)\b(?!\s+(?:than|on the))",
     (
-        r"^(?:\d+\.\s*)?(?:overall\s+)?similar\b|\b(?:appear|are|is|appears)\s+similar\b(?!\s+to the|"
+        r"^(?:\d+[.)]\s*)?(?:overall\s+)?similar\b|\b(?:appear|are|is|appears)\s+similar\b(?!\s+to the|"
         r"\s+(?:on|in) both)|"
         r"\bsimilar\s+(?:in|to)\s+(?:appearance|size|extent|the prior|prior|previous|before|position|that)"
     ),
@@ -192,7 +193,7 @@ _MENTIONS = (
     ),
 )
 _WINDOW = 500
-_COMPILED = [re.compile(pattern, re.IGNORECASE) for pattern in _MENTIONS]
+_COMPILED = [re.compile(pattern, re.IGNORECASE) for pattern in (*_MENTIONS, *CHANGES)]
 
 
 def mentions_prior(sentence: str) -> bool:
