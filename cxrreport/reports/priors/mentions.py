@@ -22,7 +22,8 @@ from cxrreport.reports.priors.vocabulary import (
 
 # Words before a future resolution or change.
 _FUTURE = (
-    r"(?:ensure|document|confirm|assess|assure|insure|evaluate|until|verify|establish|to (?:show|demonstrate)|exclude|to|"
+    r"(?:ensure|document|confirm|assess|assure|insure|evaluate|until|verify|establish|to (?:show|demonstrate)|"
+    r"exclude|to|"
     r"(?<!negative )for|check|monitor|prove)\s+"
     r"(?:(?:the|its|their|for|complete|full|interval|expected|any|possible|continued)\s+)*"
 )
@@ -33,7 +34,10 @@ _FUTURE_CHANGE = re.compile(
 )
 _MENTIONS = (
     r"\b(?:unchanged|redemonstrat\w*|re-demonstrat\w*|reidentified|re-identified)\b",
-    rf"(?<!clinically )(?<!hemodynamically )(?<!if )\bstabl[ey]\b|(?<!assess )(?<!establish )(?<!{'to '})\bstability\b",
+    (
+        rf"(?<!clinically )(?<!hemodynamically )(?<!if )\bstabl[ey]\b|(?<!assess )(?<!establish )"
+        rf"(?<!{'to '})\bstability\b"
+    ),
     r"\bagain\b|\bonce more\b",
     (
         r"\binterval(?:ly)?\b(?!\s+(?:follow|chest\s+(?:ct|x)|ct\b|radiograph|imaging|x-ray|between))"
@@ -42,7 +46,10 @@ _MENTIONS = (
     r"\bin the interim\b|\binterim\b",
     r"\b(?:no longer|not any longer|heretofore)\b",
     rf"\b(?:{COMPARED})",
-    r"\bcompar(?:ed|ison|e|able(?=\s+(?:to|with)|\W*$)|ative|isons)\b(?!\s+to\s+the\s+(?:left|right|other|contralateral|opposite))",
+    (
+        r"\bcompar(?:ed|ison|e|able(?=\s+(?:to|with)|\W*$)|ative|isons)\b(?!\s+to\s+the\s+(?:left|right|other|"
+        r"contralateral|opposite))"
+    ),
     (
         rf"\b(?:since|from|than|over|on|in|with|to|by)\s+(?:(?:the|a|his|her|any|all|most|both|multiple)\s+)*"
         rf"{EARLIER}(?:\s+{EARLIER})*(?:\s+{KIND}){{0,6}}\s+{IMAGING}\b"
@@ -86,14 +93,18 @@ _MENTIONS = (
         r"resolution(?!\s+of\s+(?:the\s+)?(?:image|study|exam|film|radiograph)))\s+(?:in|of)\b"
     ),
     r"(?<!represent )(?<!reflect )(?<!versus )(?<!suggest )(?<!indicate )(?<!or )\b(?:resolving|resolved)\b",
-    r"(?<!high )(?<!high-)\bresolution\b(?!\s+(?:is\s+limited|of\s+(?:the\s+)?(?:images?|study|exam\w*|films?|radiographs?)\b))",
+    (
+        r"(?<!high )(?<!high-)\bresolution\b(?!\s+(?:is\s+limited|of\s+(?:the\s+)?(?:images?|study|exam\w*|films?|"
+        r"radiographs?)\b))"
+    ),
     r"\b(?:a|an|interval)\s+(?:\w+\s+)?change\s+in\b",
     r"\benlargement of (?:the )?(?:\w+ ){0,3}(?:effusion|pneumothorax|mass|nodule|opacity)\b",
     r"^(?:\d+[.)]\s*)?(?:increased|decreased)\s+(?:size|extent|conspicuity|number)\s+of\b",
     rf"\bsince\s+(?:the\s+)?(?:\w+\s+){{0,3}}(?:{IMAGING}|removal|placement|intubation|extubation)\b",
     (
         r"\b(?:improved|worsened|improving|worsening|enlarging|decreasing|increasing|progressing)\b"
-        r"(?!\s+(?:visuali|characteri|evaluat|assess|specific|sensitiv|symptom|dyspn|shortness|cough|pain|fever|hypox))"
+        r"(?!\s+(?:visuali|characteri|evaluat|assess|specific|sensitiv|symptom|dyspn|shortness|cough|pain|fever|"
+        r"hypox))"
     ),
     (
         r"\b(?:decreased|increased|reduced)\s+(?:(?:right|left|bilateral|small|moderate|large|pleural|basilar|"
@@ -159,7 +170,10 @@ _MENTIONS = (
         r"$))(?<!markings are increased)"
         r"(?<!markings are decreased)(?<!volumes are decreased)"
     ),
-    r"\bpartial(?:ly)?\s+clear(?:ing|ed)\b|\bresidual\b(?!\s+(?:contrast|barium|functional))|\brecurr(?:ent|ed|ence)\b",
+    (
+        r"\bpartial(?:ly)?\s+clear(?:ing|ed)\b|\bresidual\b(?!\s+(?:contrast|barium|functional))|\brecurr(?:ent|ed|"
+        r"ence)\b"
+    ),
     r"\bhas\s+(?:drained|reaccumulated|recurred|become)\b|\bhave\s+(?:drained|become)\b",
     (
         r"\b(?:is|are|be|appears?)\s+(?:\w+ly\s+)?(?:no\s+)?(?:bigger|worse|better|wider|"
@@ -179,9 +193,15 @@ _MENTIONS = (
     ),
     rf"[,;]\s+{ADVERB}(?:increased|decreased|improved|worsened)\s+(?:on|at|in)\b",
     r"\b(?:is|are)\s+not\s+(?:\w+ly\s+)?(?:increased|decreased|worse|better|larger|smaller|bigger)\b(?!\s+than)",
-    r"^(?:\w+ly\s+)?(?:worse|better|improved|increased|decreased)\W*$|\b(?:was|were)\s+(?:removed|repositioned|withdrawn)\b",
+    (
+        r"^(?:\w+ly\s+)?(?:worse|better|improved|increased|decreased)\W*$|\b(?:was|were)\s+(?:removed|repositioned|"
+        r"withdrawn)\b"
+    ),
     r"\bshows?\s+(?:\w+\s+)?(?:improvement|worsening|progression|clearing)\b",
-    r"\b(?:has|have)\s+been\s+(?:present|in\s+place|there|seen|noted)\b|\b(?:seen|noted|present)\s+on\s+___(?!\s*views?)",
+    (
+        r"\b(?:has|have)\s+been\s+(?:present|in\s+place|there|seen|noted)\b|\b(?:seen|noted|present)\s+on\s+___"
+        r"(?!\s*views?)"
+    ),
     r"\byesterday\b|\bearlier (?:today|in the day)\b|\bformerly\b|\bdating back\b|\bsince at least\b",
     r"\b(?:was|were)\b[^.;]{0,60}\bon\s+(?:the\s+study\s+of\s+)?___",
     rf"\b{IMAGING}\s+(?:of|from|on)\s+___",
