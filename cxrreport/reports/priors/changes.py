@@ -5,142 +5,287 @@ All are for `re.IGNORECASE`.
 
 from __future__ import annotations
 
-from cxrreport.reports.priors.vocabulary import EARLIER, IMAGING, SEEN
+from cxrreport.reports.priors.vocabulary import EARLIER, IMAGING, MONTH, SEEN
 
 _HOW = (
-    r"(?:(?:not|never|also|now|since|all|both|nearly|almost|mostly|largely|perhaps|somewhat|otherwise|quite|slightly|"
-    r"\w+ly|even|far|much|no|any|a bit|a little|but|further|yet)\s+){0,4}"
+    r"(?:(?:not|never|also|now|since|all|both|nearly|almost|perhaps|somewhat|otherwise|quite|yet|just|"
+    r"\w+ly|even|far|much|no|any|a bit|a little|but|further)\s+){0,4}"
 )
-_CHANGED = (
-    r"(?:increased|decreased|improved|worsened|progressed|regressed|diminished|reduced|lessened|grown|shrunk(?:en)?|"
-    r"enlarged|expanded|contracted|cleared|resolved|receded|subsided|abated|recurred|appeared|disappeared|developed|"
-    r"evolved|migrated|shifted|moved|rotated|advanced|retracted|withdrawn|pulled|repositioned|removed|placed|"
-    r"inserted|"
-    r"exchanged|replaced|discontinued|extubated|intubated|drained|evacuated|healed|normali[sz]ed|stabili[sz]ed|"
-    r"plateaued|doubled|tripled|halved|changed|altered|varied|fluctuated|come|gone|fallen|risen|dropped|declined|"
-    r"waned|"
-    r"coalesced|cavitated|collapsed|spread|lowered|become|persisted|remained|continued|arisen|emerged|occurred|"
-    r"returned|reverted|deteriorated|thickened|thinned|widened|narrowed|opened|slipped|dissipated|vanished|faded|"
-    r"re-?\w+(?:ed|en)|taken out|intensified|consolidated|weaned|swapped|upsized|downsized)"
+# The perfect tense tells of an event since an earlier time, except for these verbs of history and procedure.
+_NO_EVENT = (
+    r"(?!(?:had|undergone|obtained|performed|reviewed|informed|notified|discussed|dictated|marked|excluded|"
+    r"resected|repaired|"
+    r"fused|treated|operated|diagnosed|described|suggested|recommended|ruled|known|done|included|coned|submitted|"
+    r"cut|shown|"
+    r"acquired|provided|labell?ed|made|used|requested|given|considered|associated|limited|healthy|bypassed|"
+    r"irradiated|"
+    r"interpreted|annotated|ordered|scanned|called|asked|seen by|read|signed|electronically|fixed|plated|"
+    r"amputated|resurfaced)\b)"
+)
+_EVENT = (
+    rf"{_NO_EVENT}(?:\w{{2,}}ed|grown|shrunk(?:en)?|withdrawn|come|gone|fallen|risen|spread|become|arisen|taken|"
+    rf"put|drawn|"
+    r"worn|begun|broken|slid|sunk|lost|built|gotten|swollen)"
+)
+_GREW = (
+    r"(?:increased|decreased|reduced|diminished|lessened|grown|shrunk(?:en)?|progressed|regressed|improved|worsened|"
+    r"unaltered|reaccumulated|cleared|changed|evolved|advanced|receded)"
 )
 _COMPARATIVE = (
     r"(?:larger|smaller|bigger|greater|lower|higher|denser|wider|narrower|worse|better|thicker|thinner|milder|fuller|"
-    r"clearer|deeper|shallower|fewer|fainter|sharper|(?:more|less)\s+(?!likely|common|typical|than|or\b|suggest|"
-    r"often|X{3}|_)\w+)"
+    r"clearer|deeper|shallower|fewer|fainter|sharper|tighter|straighter|longer|shorter|bulkier|hazier|"
+    r"(?:more|less)\s+(?!likely|common|typical|than|or\b|suggest|often|so\b|X{3}|_)\w+)"
 )
 _ELSEWHERE = (
-    r"(?!\s+(?:(?:than|to|from)\s+(?:(?:on|at|in)\s+)?(?:the\s+)?(?:right|left|normal|expected|usual|typical|average|"
-    r"opposite|contralateral|other|upper|lower|\d)|lobes?\b|lungs?\b|zones?\b|limits?\b|in the|at the|on the lateral|"
-    r"toward|along|within|over\b|on (?:this|today|the current|the frontal)))"
+    r"(?!\s+(?:than|to|from|lobes?\b|lungs?\b|zones?\b|limits?\b|in the|at the|on the lateral|toward|along|"
+    r"within|over\b|"
+    r"on (?:this|today|the current|the frontal)))"
 )
+_THAN_PRIOR = r"\b(?:[a-z]+er|worse|(?:more|less|fewer)\s+(?:[\w-]+))\s+(?:[\w-]+\s+){0,2}than\b"
 _GROWS = (
     r"(?:effusions?|pneumothora\w+|o?edema|consolidations?|opacit\w+|opacification|atelectasis|nodul\w+|mass(?:es)?|"
     r"infiltrat\w+|congestion|pneumonias?|collections?|hemothora\w+|cardiomegaly|\w*adenopathy|pneumomediastinum|"
     r"fluid|"
-    r"collapse|haz(?:e|iness)|abscess|cavit\w+|lesions?|disease|metastas\w+|tumou?r|hematoma|swelling|process)"
+    r"collapse|haz(?:e|iness)|abscess|cavit\w+|lesions?|disease|metastas\w+|tumou?r|hematoma|swelling|process|"
+    r"failure|chf|"
+    r"shadow\w*|ptx|emphysema|fibrosis)"
 )
 _TUBES = (
-    r"(?:tubes?|lines?|catheters?|drains?|picc|wires?|pigtail|swan[- ]ganz|pacemaker|device|sheath|balloon|"
-    r"leads?|ett)"
+    r"(?:(?:et|ng|og|dht|chest|endotracheal|nasogastric|orogastric|enteric|feeding|tracheostomy|dobhoff|dobbhoff|"
+    r"picc|central|venous|"
+    r"drainage|thoracostomy|pigtail|pacing|pacer|swan[- ]ganz|picc|ij|subclavian|dialysis|support)\s+)*(?:tubes?|"
+    r"lines?|catheters?|drains?|"
+    r"picc|ett?|ngt|ogt|dht|icd|aicd|iabp|balloon|pump|pigtail|swan[- ]ganz|pacemaker|pacer|devices?|sheath|"
+    r"leads?|cannula\w*|"
+    r"ports?|port-a-cath|stent|tracheostomy|trach|wires?|peg|ppm|lvad|impella|ecmo|cvc|cvl|cordis|introducer|"
+    r"electrodes?)"
+)
+_MOVED = (
+    r"(?:removed|re-?adjusted|adjusted|withdrawn|retracted|advanced|repositioned|re-?sited|pulled|exchanged|"
+    r"changed|replaced|"
+    r"reinserted|discontinued|disconnected|out(?! of)|taken out|swapped|upsized|downsized|moved|rewired|reinserted|"
+    r"deployed|migrated|slipped|dislodged|d/?c'?ed|explanted)"
+)
+_CHANGE_NOUN = (
+    r"(?:change|increase|decrease|improvement|progression|worsening|reduction|enlargement|alteration|growth|"
+    r"deterioration|"
+    r"variation|difference|evolution|extension|clearing|resolution|regression|shift|migration|displacement)s?"
+)
+_START = (
+    r"^(?:(?:\d+|[a-h])[.)]\s*|[\w ]{1,20}:\s*){0,3}"
+    r"(?:overall,?\s+|otherwise,?\s+|possible\s+|probable\s+|likely\s+)?"
+)
+_AGO = (
+    r"(?:(?:\w+|\d+)[\s-](?:hours?|hrs?|days?|weeks?|wks?|months?|mos?|years?|yrs?)\s+(?:ago|earlier|before|"
+    r"prior|previously|back)|"
+    r"yesterday|overnight|last (?:night|week|month|year|film|exam\w*|time|study|radiograph|visit|admission|"
+    r"x-?ray|ct|\w+day)|"
+    r"(?:the )?(?:previous|prior|day[- ]before|preceding) (?:day|night|evening|morning|film|week|month|year)|"
+    r"(?:the )?day[- ](?:before|prior))"
 )
 
 CHANGES = (
-    # Perfect tense of a verb of change, affirmed or denied; an organ that was removed is history.
-    rf"(?<!gallbladder )(?<!breast )(?<!lobe )(?<!spleen )\b(?:has|have|had)\s+{_HOW}(?:been\s+)?{_HOW}{_CHANGED}\b",
-    r"\b(?:was|were)\s+(?:\w+ly\s+)?(?:removed|repositioned|withdrawn|placed|exchanged|pulled|retracted|advanced)\b",
-    r"\b(?:no longer|gone|disappear\w*|vanish\w*|extubated)\b|(?<!until )\bcleared\b|\bclearing\b",
-    # Comparison without the other side ("is smaller", "no larger effusion", "not as dense").
+    # Perfect tense, affirmed or denied.
+    rf"\b(?:has|have|having|had)\s+(?:to date\s+)?{_HOW}(?:been\s+{_HOW})?{_EVENT}\b",
+    r"\b(?:was|were)\s+(?:\w+ly\s+)?(?:removed|repositioned|withdrawn|exchanged|pulled|retracted|advanced)\b",
+    (
+        r"\b(?:no longer|not any longer|gone|disappear\w*|vanish\w*|extubated|reabsorbed|resorbed)\b|"
+        r"(?<!until )(?<!to )(?<!be )\bcleared\b|\bclearing\b|\bnot yet\b|\byet to\b|"
+        r"\b(?:fails?|failed|failure|tendency|continu\w+|began|begun|slow|tends?) to (?:clear|resolve|change|"
+        r"improve|progress|enlarge|grow|respond|re-?expand|"
+        r"increase|decrease|worsen|shrink)\b"
+    ),
+    (
+        r"\b(?:was|were)\s+(?:small|large|moderate|tiny|mild|severe|clear|normal|absent|present|"
+        r"\d[\d.]*\s*[cm]m)\w*\s+(?:and|but|,)\s+(?:now\s+)?(?:is|are|measures?)\b"
+    ),
+    (
+        r"\b(?:that|which|previously)\s+measured\b|\bwhere there (?:was|were|had)\b|\b(?:grew|rose|fell|shrank|"
+        r"dropped|went|declined)\s+(?:from|to|by|in)\b"
+    ),
+    (
+        r"\b(?:up|down) from (?:\d|___|the|a)|(?<!ranging )(?<!range )(?<!varying )(?<!sized )\bfrom \d[\d.]*\s*"
+        r"(?:mm|cm)? to \d[\d.]*\s*(?:mm|cm)?"
+    ),
+    (
+        rf"\b{IMAGING}\s+(?:at|of|from|on|dated|in)\s+[^,;]{{1,20}}\s(?:showed|demonstrated|revealed)\b|"
+        rf"\b{EARLIER}\s+\w+\s+(?:showed|demonstrated|revealed|had)\b"
+    ),
+    # Comparison with another time.
+    _THAN_PRIOR,
     (
         rf"\b(?:is|are|be|being|appears?|looks?|seems?|now|but|and|though|although|perhaps|,)\s+{_HOW}{_COMPARATIVE}"
-        rf"(?=\s*(?:$|[.,;)]|than|and\b|but\b|in\s+(?:size|extent|number|degree|volume|severity)|compared))"
-        rf"{_ELSEWHERE}"
+        rf"(?=\s*(?:$|[.,;)]|and\b|but\b|in\s+(?:size|extent|number|degree|volume|severity|density|prominence)))"
+        rf"(?<!\bupper and lower)"
     ),
-    # "Effusions are larger on the right" may compare with the left; "effusion, larger on the right" does.
+    (
+        rf"(?<!respectively ){_START}(?:\w+ly\s+)?(?:worse|better|larger|smaller|bigger|denser|fewer|wider|"
+        rf"fainter|(?:more|less)\s+(?!likely|than|or\b|of\b)\w+)\s+"
+        rf"(?!than|on\b|in\b|at\b|of\b|seen|visuali|left\b|or\b|lobe)[a-z]"
+    ),
+    (
+        rf"\b(?:shows?|demonstrates?|reveals?|with)\s+(?:\w+ly\s+)?(?:larger|smaller|bigger|worse|better|denser|"
+        rf"fewer|"
+        rf"(?:reduced|improved|increased|decreased)(?!\s+(?:\w+\s+){{0,2}}opacit))\s+(?:(?:right|left|bilateral|"
+        rf"small|"
+        rf"pleural|basal|basilar)\s+)*{_GROWS}\b"
+    ),
     (
         r"^(?!.*\b(?:bilateral|both)\b).*\b(?:is|are)\s+(?:\w+ly\s+)?(?:larger|smaller|bigger|worse|better)\s+on the "
         r"(?:left|right)\W*$"
     ),
     rf"\b(?:no|not|not any|without|any)\s+(?:larger|smaller|bigger|worse|better|denser|wider|fewer)\b{_ELSEWHERE}",
-    r"\bnot (?:quite |nearly )?(?:as|so) (?:\w+ly )?\w+(?=\s*(?:as\b|$|[.,;]))",
+    r"\bnot (?:quite |nearly )?(?:as|so) (?:\w+ly )?(?:well )?\w+(?=\s*(?:as\b|$|[.,;]))|\bnowhere near (?:as|so)\b",
+    r"\b(?:as|than|like)\s+(?:it|they|that|those|these|he|she)\s+(?:was|were|did|had|has)\b",
     (
-        rf"\b(?:larger|smaller|worse|better|denser|wider|higher|lower|fewer|(?:more|less)\s+\w+)\s+than\s+"
-        rf"(?:(?:it|they|that|those|was|were|is|are|had|has|been|the|one|on|in|at|seen|present)\s+)*(?:before|"
-        rf"previous|prior|{EARLIER}|"
-        rf"yesterday|___|X{{3,}})"
+        rf"\b(?:as|like)\s+(?:(?:in|on|at|of|per|with|for)\s+)?(?:the\s+)?(?:before|previously|earlier|yesterday|"
+        rf"then|"
+        rf"ever|{MONTH}|(?:19|20)\d\d|{_AGO})\b"
     ),
     # Noun of change.
     (
         r"\b(?:improvement|worsening|deterioration|regression|re-?accumulation|recurrence|re-?appearance|"
         r"re-?expansion|"
-        r"re-?aeration|re-?inflation|re-?positioning|redistribution|accumulation|stabili[sz]ation)\s+(?:of|in)\b"
+        r"re-?aeration|re-?inflation|redistribution|accumulation|stabili[sz]ation|persistence)\s+(?:of|in)\b"
+    ),
+    (
+        rf"{_START}(?:\w+\s+){{0,2}}(?:development|emergence|onset|recurrence|regression|resolution|diminution|"
+        rf"abatement|healing|growth|"
+        rf"progression|improvement|evolution|maturation)\s+of\b"
+    ),
+    (
+        r"\bno\s+(?:(?:sig\.?|signif\.?|radiographic|radiological|perceptible|measurable|demonstrable|detectable|"
+        r"material|meaningful|noticeable|"
+        r"significant|interval|appreciable|substantial|definite|obvious|relevant|major|marked|apparent|"
+        r"convincing|real|further|other|great|visible|"
+        r"drastic|overt|gross|overall|evident|clear|discernible|particular|notable|new|intervening|serial|"
+        r"important|such|clinically|radiographically)\s+){0,3}"
+        r"(?:alteration|deterioration|variation|difference|evolution|progression|regression)s?\b"
+    ),
+    (
+        r"\b(?:further|additional|ongoing|gradual|rapid|steady)\s+(?:increase|decrease|healing|consolidation|"
+        r"clearing|collapse|"
+        r"opacification|enlargement|loss|growth|resolution|progression|improvement|worsening|deterioration|"
+        r"reduction|accumulation|expansion|re-?expansion)\b"
+    ),
+    (
+        r"\b(?:incomplete|near[- ]complete|complete|partial)\s+(?:clearing|resolution|improvement|regression|healing|"
+        r"re-?expansion)\b"
     ),
     (
         r"\b(?:no|any|without|with|slight|mild|minimal|moderate|marked|significant|substantial|definite|further|"
         r"some|gradual|"
-        r"rapid|continued|little|there is an?|evidence of)\s+(?:increase|decrease|reduction|growth|progression|"
-        r"enlargement)\b"
-        r"(?!\s+(?:of|in)\s+(?:the\s+)?(?:\w+\s+)?(?:heart|cardiac|cardio\w+|silhouette|hil\w+|aort\w+|atri\w+|"
+        r"rapid|continued|little|there is an?|evidence of|and|an|a)\s+(?:increase|decrease|reduction|growth|"
+        r"progression|enlargement)\s+(?:in|of)\b"
+        r"(?!\s+(?:the\s+)?(?:\w+\s+)?(?:heart\b(?! size)|cardiac|cardio\w+|silhouette|hil\w+|aort\w+|atri\w+|"
         r"ventric\w+|"
-        r"pulmonary arter\w+|azygos|thyroid|lung volumes|\w*\s*markings))"
+        r"pulmonary arter\w+|azygos|thyroid|lung volumes|ap\b|anteroposterior|height|lucency|radiolucency|"
+        r"\w*\s*markings|disc|disk|bone|mineral\w+))"
+    ),
+    (
+        r"\bthe (?:increase|decrease|reduction|improvement|worsening|change|difference|progression) (?:in|from|"
+        r"between)\b"
     ),
     rf"\b(?:increase|decrease|reduction|growth|development) (?:in|of) (?:the |an? )?(?:\w+ ){{0,4}}{_GROWS}\b",
     rf"\bno\s+(?:\w+ly\s+)?(?:increased|decreased|enlarging|increasing|worsened)\s+(?:\w+\s+){{0,4}}{_GROWS}\b",
     (
         rf"^(?:\d+[.)]\s*)?(?:\w+ly\s+)?(?:increased|decreased|reduced|diminished)\s+(?:(?:right|left|bilateral)\s+"
         rf"(?:[\w-]+\s+){{0,2}}opacit\w+|(?:(?!interstitial|markings|volumes?|with)[\w-]+\s+){{0,3}}(?!opaci|"
-        rf"air\b){_GROWS}\b)"
+        rf"shadow|emphys|fibros){_GROWS}\b)"
     ),
     (
-        r"\bthere (?:has|have) (?:also |now )?been (?:\w+ ){0,4}(?:improvement|progression|increase|decrease|"
-        r"worsening|change|"
-        r"reduction|clearing|development|removal|placement|resolution|insertion|withdrawal|advancement|repositioning|"
-        r"retraction|growth|enlargement|shift|migration|exchange|recurrence|regression|deterioration)\b"
+        rf"\bthere (?:has|have) (?:also |now )?been (?:\w+ ){{0,4}}(?:{_CHANGE_NOUN}|development|removal|"
+        rf"placement|insertion|withdrawal|advancement|"
+        rf"repositioning|retraction|exchange|recurrence|appearance|extubation|intubation)\b"
     ),
-    # Event.
+    r"\b(?:increase|decrease) (?:in|of) (?:the )?(?:left|right)\b",
+    # Attribute of change.
     (
-        r"\b(?:removal|withdrawal|retraction|exchange|replacement|advancement|discontinuation)\s+of\s+(?:the\s+|"
-        r"an?\s+|all\s+)?"
-        r"(?:prior|previous(?:ly)?|old|support|monitoring|all)\b"
+        r"\b(?:diminishing|emerging|(?<!represent )(?<!reflect )(?<!or )(?<!with )(?<!versus )(?<!vs )(?<!vs\. )"
+        r"(?<!be )(?<!of )(?<!possible )(?<!possibly )(?<!suggest )(?<!early )developing|growing|shrinking|"
+        r"receding|subsiding|fading|"
+        r"deteriorating|(?<!or )(?<!represent )(?<!reflect )(?<!early )(?<!XX )evolving|waxing|waning|"
+        r"fluctuating|unresolved|unaltered|lingering|"
+        r"non-?resolv\w+|nonprogressive|unimproved|abating|re-?expanding|re-?accumulating)\b"
     ),
-    rf"\b(?:prior|previous(?:ly)?)\s+(?:\w+\s+){{0,3}}{_TUBES}\b",
     (
-        r"\b(?:growing|shrinking|receding|subsiding|fading|(?<!or )(?<!represent )(?<!reflect )(?<!early )"
-        r"(?<!XX )evolving|waxing|waning|fluctuating|unresolved|unaltered)\b"
+        r"\blinger\w*\b|\bongoing\b|\bsteady\b|\bstatic\b|\bunvarying\b|\binvariable\b|\bconstant (?:appearance|size|"
+        r"in|position)"
     ),
+    (
+        rf"[,;:]\s+(?:\w+ly\s+)?{_GREW}\s*(?:in (?:size|number|extent)|since|slightly|[.,;]|$)|\b(?:is|are|"
+        rf"appears?|looks?)\s+(?:\w+ly\s+)?(?:reduced|lessened|diminished|changed|altered)"
+        rf"(?=\s*(?:[.,;]|$))(?<!volumes are reduced)(?<!volumes are diminished)(?<!height is reduced)"
+        rf"(?<!density is reduced)(?<!volume is reduced)"
+    ),
+    (
+        r"\b(?:recently|newly|just)\s+(?:added|placed|inserted|sited|introduced|removed|implanted|developed|appeared|"
+        r"seen)\b"
+    ),
+    # Event of a device.
+    (
+        rf"\b{_TUBES}\s+(?:(?:has|have|is|are|was|were|been|now|all|also|since)\s+)*(?:\w+ly\s+)?{_MOVED}\b(?!\s+"
+        rf"(?:should|by\b))"
+    ),
+    (
+        rf"(?:{_START}|[,;]\s*)(?:the\s+)?(?:removal|withdrawal|retraction|exchange|replacement|advancement|"
+        rf"discontinuation|placement|insertion|repositioning|re-?siting|"
+        rf"introduction|extubation|re-?intubation)\s+of\s+(?:the\s+|an?\s+|all\s+)?(?:\w+\s+){{0,2}}?{_TUBES}\b"
+    ),
+    rf"\b(?:prior|previous(?:ly)?|former(?:ly)?|earlier|old)\s+(?:\w+\s+){{0,2}}{_TUBES}\b",
     r"\bre-?(?:aerat|expan|inflat|accumul|appear|demonstrat|identif|visuali[sz])\w*",
     # Return and time.
     (
-        r"\b(?:back|return(?:s|ed)?|revert(?:s|ed)?) to (?:its |the |their |a )?(?:\w+ )?(?:normal|baseline|"
-        r"previous|prior|original|"
+        r"\b(?:back|return(?:s|ed)?|revert(?:s|ed)?|restored) to (?:its |the |their |a )?(?:\w+ )?(?:normal|"
+        r"baseline|previous|prior|original|"
         r"usual|standard|satisfactory|expected)"
     ),
     r"\bbaseline (?:appearance|size|study|film|radiograph|exam\w*)\b|\bfrom baseline\b|\bat baseline\b",
     (
         rf"\b(?:{SEEN}|than|as|like|since|from|worse|better|severe)\s+before\b(?!\s+\w)|\bas (?:was|were)?\s*"
         rf"(?:{SEEN}|described|stated)\s+(?:earlier|"
-        rf"previously|before)\b"
+        rf"previously|before)\b|\b(?:{SEEN})\s+(?:earlier|previously|formerly)\b|\b(?:earlier|formerly)\s+"
+        rf"(?:{SEEN}|clear|normal|large|small)\b|\bformer\s+(?:position|"
+        r"location|site|size|level|appearance|place|extent)\b"
+    ),
+    rf"\b{_AGO}\b|\b(?:first|initially|originally) (?:{SEEN})\b",
+    (
+        rf"\b(?:than|since|from|until|by|of)\s+(?:in\s+)?(?:{MONTH}|(?:19|20)\d\d)\b(?<!of may)(?<!than may)"
+        rf"(?<!from may)|\b{IMAGING}\s+(?:\w+\s+)?(?:in\s+)?(?:19|20)\d\d\b|"
+        rf"\b{IMAGING}\s+(?:of|from|dated|on)?\s*\d{{1,2}}[/-]\d{{1,2}}\b|^(?:comparisons?|priors?|previous|"
+        rf"reference)\s*:|\bcompar\w+ with \d"
     ),
     (
-        r"\b(?:over time|serial (?:exam|stud|radiograph|film|imaging)\w*|in the meantime|meanwhile|over the "
-        r"(?:past|last|intervening|"
-        r"course)|in the (?:past|last) (?:few |\w+ )?(?:hours?|days?|weeks?|months?|years?)|since (?:admission|"
-        r"surgery|the operation|"
-        r"extubation|intubation|thoracentesis|bronchoscopy|then|this morning|last))\b"
+        r"\b(?:over time|serial(?:ly)?|in the meantime|meanwhile|over (?:the (?:past|last|intervening|course)|"
+        r"(?:\w+ )?(?:two|three|four|five|several|many|\d+) (?:hours|days|"
+        r"weeks|months|years))|in the (?:past|last) (?:few |\w+ )?(?:hours?|days?|weeks?|months?|years?)|since "
+        r"(?:the )?(?:admission|surgery|operation|"
+        r"extubation|intubation|thoracentesis|bronchoscopy|then|this morning|last|drainage|procedure|event|first|"
+        r"initial|recent|time)|intervening)\b"
     ),
+    r"\b(?:heretofore|hitherto|at that time|in the past(?= (?:and|it|this|but))|since that time|longstanding on)\b",
+    # Follow-up film.
     (
-        r"\b(?:up|down) from (?:\d|___|the|a)|\b(?<!ranging )(?<!range )(?<!varying )from \d[\d.]*\s*(?:mm|"
-        r"cm)? to \d[\d.]*\s*(?:mm|cm)"
+        rf"^(?:\d+[.)]\s*)?(?:follow[- ]?up|f/u|fu|review|progress|check)\s+(?:(?:chest|portable|frontal|pa|"
+        rf"ap)\s+)*(?:{IMAGING}\b|of\s+(?!the\s+patient))(?!.*\b(?:recommend\w*|suggested|advised|may|would|"
+        rf"should|could|can|indicated|warranted|required|needed|in (?:\w+|\d+-\d+) "
+        r"(?:days|weeks?|months?)|(?:to|for) (?:assess|ensure|document|evaluate|confirm|exclude|resolution|"
+        r"further))\b)"
     ),
-    r"\b(?:formerly|heretofore|hitherto|at that time|in the past(?= (?:and|it|this|but))|since that time)\b",
     # Sameness.
     (
         r"\b(?:identical|essentially the same|much the same|the same as|no different|nothing new|no difference|"
-        r"unvaried)\b"
-        r"(?!\s+(?:to|as|from)\s+the\s+(?:right|left|other|opposite|contralateral))"
+        r"unvaried)\b|"
+        r"\bthe same\s+(?:degree|extent|amount|size|position|appearance|configuration|pattern|location|severity|"
+        r"distribution|as)\b"
     ),
-    rf"\b(?:consistent|concordant|in keeping|in line) with (?:the )?(?:prior|previous|earlier) (?:{IMAGING}|finding)",
+    (
+        rf"\b(?:consistent|concordant|in keeping|in line|accordance) with (?:the )?(?:prior|previous|earlier) "
+        rf"(?:{IMAGING}|finding)"
+    ),
+    r"\b(?:prior|previous|earlier) (?:evidence|finding|abnormal|change|suggest|question|mention)\w*",
     (
         r"\bstatus quo\b|\b(?:non|un)changing\b|\bwithout (?:any )?(?:\w+ )?(?:change|difference|progression|"
-        r"improvement|growth)\b"
+        r"improvement|growth|alteration)\b"
     ),
 )

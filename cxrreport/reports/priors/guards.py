@@ -158,10 +158,15 @@ def deletes_only_mentions(before: str, after: str) -> bool:
     return True
 
 
+_ITEM_ENDS = re.compile(
+    r"[,;]|\b(?:with|suggest\w*|consistent|compatible|represent\w*|likely|concerning|which)\b", _FLAGS
+)
+
+
 def leaves_no_bare_anatomy(before: str, after: str) -> bool:
     """True if no item of a list ("cardiomegaly, stable contours") has become normal anatomy without a statement."""
-    given = {" ".join(words(item)) for item in re.split(r"[,;]|\bwith\b", before)}
-    items = [words(item) for item in re.split(r"[,;]|\bwith\b", after)]
+    given = {" ".join(words(item)) for item in _ITEM_ENDS.split(before)}
+    items = [words(item) for item in _ITEM_ENDS.split(after)]
     return not any(set(item) <= ANATOMY and " ".join(item) not in given for item in items if item)
 
 

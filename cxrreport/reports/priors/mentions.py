@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 
 from cxrreport.reports.priors.changes import CHANGES
+from cxrreport.reports.priors.context import without_context
+from cxrreport.reports.priors.spelling import with_correct_changes
 from cxrreport.reports.priors.vocabulary import (
     ADVERB,
     COMPARED,
@@ -116,7 +118,10 @@ _MENTIONS = (
         r"\b(?:remains?|remained)\b(?<!remains indeterminate)(?<!the remain)(?<!the remains)|"
         r"\bremaining\s+(?:\w+\s+){0,2}(?:effusions?|pneumothora\w+|fluid|opacit\w+|consolidations?|edema)\b"
     ),
-    r"\bcontinu(?:ed|es|ing)\b(?!\s+(?:follow|attention|surveillance|monitoring|clinical))",
+    (
+        r"\bcontinu(?:ed|es|ing)\b(?!\s+(?:follow|attention|surveillance|monitoring|clinical|concern|symptom|pain|"
+        r"fever|cough|dyspn))"
+    ),
     r"\bstill\b(?!\s+(?:not excluded|be considered|possible))",
     r"\bnow\b|^currently\b",
     r"\b(?:new|newly)\b(?!\s+york)",
@@ -166,9 +171,9 @@ _MENTIONS = (
     ),
     r"\breturned to (?:normal|baseline)\b|\bback to baseline\b|\b(?:pulled|drawn|moved) back\b",
     (
-        r"\b(?:is|are|appears?)\s+(?:\w+ly\s+)?(?:increased|decreased|constant|lower|gone)(?=\s*(?:[.,;]|"
-        r"$))(?<!markings are increased)"
-        r"(?<!markings are decreased)(?<!volumes are decreased)"
+        r"(?<!markings )(?<!volumes )(?<!volume )(?<!density )(?<!vascularity )(?<!vasculature )(?<!attenuation )"
+        r"(?<!diameter )(?<!lucency )(?<!kyphosis )(?<!mineralization )(?<!interstitium )\b(?:is|are|appears?)\s+"
+        r"(?:\w+ly\s+)?(?:increased|decreased|constant|lower|gone)(?=\s*(?:[.,;]|$))"
     ),
     (
         r"\bpartial(?:ly)?\s+clear(?:ing|ed)\b|\bresidual\b(?!\s+(?:contrast|barium|functional))|\brecurr(?:ent|ed|"
@@ -222,8 +227,8 @@ def mentions_prior(sentence: str) -> bool:
     That is: stable, new, gone, changed, compared, or that no study is available for comparison. History (an old
     fracture, prior surgery) and recommendations (follow-up to resolution) are not mentions.
     """
-    plain = without_future(" ".join(sentence.split()))
-    return any(pattern.search(window) for window in _windows(plain) for pattern in _COMPILED)
+    plain = without_future(with_correct_changes(" ".join(sentence.split())))
+    return any(pattern.search(window) for window in map(without_context, _windows(plain)) for pattern in _COMPILED)
 
 
 def _windows(text: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from cxrreport.reports.priors.comparisons import cannot_be_edited, remove_comparison
 from cxrreport.reports.priors.guards import (
     LONGEST_EDITED,
     is_well_formed,
@@ -28,13 +29,12 @@ from cxrreport.reports.priors.proposals import deletes_known_phrases
 from cxrreport.reports.priors.rules import (
     STATES_A_CHANGE,
     VERB,
-    cannot_be_edited,
     edit_clause,
     is_anatomy_only,
-    remove_comparison,
     tidy,
 )
 from cxrreport.reports.priors.seams import has_sound_seams
+from cxrreport.reports.priors.spelling import with_correct_changes
 from cxrreport.reports.sentences import sentences
 
 
@@ -136,7 +136,7 @@ def edit_sentence(sentence: str) -> str | None:
     """Remove the mention from a sentence; `None` if no known construction fits or a guard rejects the edit."""
     if len(sentence) > LONGEST_EDITED:
         return None
-    number, body, mark = _parts(sentence)
+    number, body, mark = _parts(with_correct_changes(sentence))
     without = remove_comparison(body)
     if cannot_be_edited(body):
         return None

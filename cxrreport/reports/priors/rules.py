@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
+from cxrreport.reports.priors.comparisons import rule
 from cxrreport.reports.priors.mentions import without_future
 from cxrreport.reports.priors.vocabulary import (
     ADVERB,
     ANATOMY,
     ASPECT,
     CHANGE,
-    COMPARED,
     DEGREE,
     GROWING,
     GROWN,
     IMAGING,
-    NOTABLE,
+    NEGATION,
     SAME,
     SEEN,
     SINCE,
-    STUDY,
 )
 
 _FLAGS = re.IGNORECASE
@@ -33,21 +31,35 @@ _NOT_EDITABLE_PATTERNS = (
         r"repositioned|replaced|migrat\w+)\b"
     ),
     r"\b(?:if|should)\b.*\b(?:prior|old|older|previous|comparison|outside)\b",
-    r"\b(?:interval enlargement|enlargement of (?:the )?(?:\w+ ){0,3}(?:effusion|pneumothorax|mass|nodule|opacity))\b",
+    (
+        r"\b(?:interval enlargement|enlargement of (?:the )?(?:\w+ ){0,3}(?:effusion|pneumothorax|mass|nodule|"
+        r"opacity))\b"
+    ),
     (
         r"\b(?:comparison|prior|priors|old|previous)\s+(?:[\w,]+\s+){0,4}"
         r"(?:available|unavailable|helpful|useful|obtained|requested|recommended)\b"
     ),
     (
-        rf"\b(?:no|without|absence of|lack of|not|unavailable)\s+(?:\w+\s+){{0,2}}(?:prior|previous|comparison|old)\s+"
+        rf"\b(?:no|without|absence of|lack of|not|unavailable)\s+(?:\w+\s+){{0,2}}(?:prior|previous|comparison|"
+        rf"old)\s+"
         rf"(?:\w+\s+){{0,3}}{IMAGING}"
     ),
-    r"\b(?:correlat\w+|comparison|compare|review)\s+(?:\w+\s+){0,2}(?:with|to|of)\s+(?:any\s+)?(?:prior|old|previous|outside)",
+    (
+        r"\b(?:correlat\w+|comparison|compare|review)\s+(?:\w+\s+){0,2}(?:with|to|of)\s+(?:any\s+)?(?:prior|old|"
+        r"previous|outside)"
+    ),
     r"\bprogression\b(?!\s+(?:of|in)\b)|\brecurren\w+\b",
     (
-        r"\b(?:could|may|might|should|would|can)\s+(?:\w+\s+){0,2}(?:stable|unchanged|new|interval|compar\w+|improv\w+|"
+        r"\b(?:could|may|might|should|would|can)\s+(?:\w+\s+){0,2}(?:stable|unchanged|new|interval|compar\w+|"
+        r"improv\w+|"
         r"worsen\w*|increas\w+)\b"
     ),
+    (
+        rf"\b(?:{GROWN}|{GROWING})\s+(?:\w+\s+){{0,2}}(?:aeration|inflation|expansion|inspiration|inspiratory|"
+        rf"ventilation|lung volumes?)"
+    ),
+    rf"\b(?:aeration|inflation|expansion|inspiration|ventilation)\b[^,;]*\b(?:{GROWN}|{GROWING})",
+    r"\bcomparison\b.*\b(?:would|could|may|recommended|suggested|advised|helpful|useful)\b",
     r"\b(?:more|less|better|worse|larger|smaller|fewer)\b(?!\s+(?:than|on|in)\s+(?:the\s+)?(?:right|left))",
     r"\b(?:difference|different|differs?|differing)\b",
     r"\bat least (?:as|since)\b|\bdating back\b",
@@ -55,15 +67,13 @@ _NOT_EDITABLE_PATTERNS = (
     r"\bunless\b|\bwhether\b|\bcannot\b",
 )
 _NOT_EDITABLE = [re.compile(pattern, _FLAGS) for pattern in _NOT_EDITABLE_PATTERNS]
-_NEGATION = re.compile(
-    r"\b(?:no|not|without|absent|absence|negative|free|nor|neither|never|none|rather than|denies|denied|cannot|"
-    r"lack|lacks|unlikely|rules? out|ruled out|excluded?)\b",
-    _FLAGS,
-)
 VERB = re.compile(
-    r"\b(?:is|are|was|were|has|have|had|be|been|may|might|could|can|should|would|will|do|does|did|shows?|demonstrates?|"
-    r"represents?|suggests?|projects?|overlies|overlie|terminates?|ends|courses|enters|appears?|lies|remains?|reflects?|contains?|extends?|"
-    r"indicates?|reveals?|seems?|persists?|continues?|recommend\w*|consider)\b",
+    r"\b(?:is|are|was|were|has|have|had|be|been|may|might|could|can|should|would|will|do|does|did|shows?|"
+    r"demonstrates?|"
+    r"represents?|suggests?|projects?|overlies|overlie|terminates?|ends|courses|enters|appears?|lies|remains?|"
+    r"reflects?|contains?|extends?|"
+    r"indicates?|reveals?|seems?|persists?|continues?|obscures|abuts|causes|displaces|effaces|involves|encases|"
+    r"compresses|crosses|occupies|narrows|measures|spans|blunts|impinges|surrounds|recommend\w*|consider)\b",
     _FLAGS,
 )
 _PRONOUN = re.compile(
@@ -76,121 +86,73 @@ _CHANGED = re.compile(
 )
 
 
-def _rule(pattern: str, replacement: str = "") -> Callable[[str], str]:
-    compiled = re.compile(pattern, _FLAGS)
-    return lambda clause: compiled.sub(replacement, clause)
-
-
-_NO_CHANGE = [
-    # "Fracture without change in alignment": the phrase goes as a whole.
-    _rule(
-        rf",?\s+(?:but\s+)?(?:with\s+no|without)\s+(?:any\s+)?{NOTABLE}(?:changes?|increase|decrease|growth|enlargement)"
-        r"(?:\s+(?:in|of)\s+(?:the\s+)?(?:size|alignment|displacement|appearance|position|extent))?(?=\s*(?:$|[,;]))"
-    ),
-    _rule(
-        r",?\s+with\s+(?:an?\s+)?(?:(?:slight|mild|marked)\s+)?interval\s+(?:increase|decrease|improvement|worsening)\s+(?:in|of)\s+"
-        r"[^,;]+(?=$|[,;])"
-    ),
-    # "No change" has a negation but denies no finding: it becomes "unchanged" before negations are searched.
-    _rule(
-        rf"\b(?:there (?:is|are|has been|have been|was)\s+)?(?:no|without|little)\s+{NOTABLE}changes?\s+"
-        r"(?:in|of|to|involving)\s+(?:the\s+)?(?:(?:appearance|size|extent|position)\s+of\s+)?(?:the\s+)?",
-        "unchanged ",
-    ),
-    _rule(
-        rf"\b(?:with\s+)?(?:there (?:is|has been)\s+)?(?:no|without|little)\s+{NOTABLE}changes?\b",
-        "unchanged",
-    ),
-    _rule(r"\b(?:has|is)\s+not\s+(?:been\s+)?(?:\w+ly\s+)?(?:interval\s+)?changed\b", "is unchanged"),
-    _rule(r"\b(?:have|are)\s+not\s+(?:been\s+)?(?:\w+ly\s+)?(?:interval\s+)?changed\b", "are unchanged"),
-    _rule(r"\bnot\s+(?:\w+ly\s+)?changed\b", "unchanged"),
-]
-_COMPARISON = [
-    _rule(rf"^(?:in\s+)?{COMPARED}\s*,\s*"),
-    _rule(rf"^(?:since|from|on)\s+{SINCE}\s*,\s*"),
-    _rule(rf"^(?:as\s+)?(?:\w+ly\s+)?{SEEN}\s+(?:on|in|at)\s+{STUDY}\s*,\s*"),
-    _rule(rf"^(?:new|increased)(?:\s+(?:since|from)\s+{SINCE})?\s+(is|are)\b", r"there \1"),
-    _rule(rf"\s*,\s+(?:as\s+|not\s+)?{SEEN}\s+previously\s*$"),
-    _rule(r"^(?:in the (?:interval|interim)|(?:once )?again|currently|now)\s*,\s*"),
-    _rule(rf"\s*,?\s*\(?\b{COMPARED}\)?"),
-    _rule(
-        r"\s*,?\s+(?:(?:and|but)\s+)?(?:which|that)\s+(?:was|were|is|are|has been|have been)\s+(?:not\s+)?"
-        rf"(?:\w+ly\s+)?{SEEN}\s+(?:on|in|at)\s+{STUDY}"
-    ),
-    _rule(rf"\s*,?\s+(?:which|that)\s+(?:has|have)\s+been\s+there\s+(?:on|in|at)\s+{STUDY}"),
-    _rule(rf"\s*,\s+(?:not\s+)?(?:\w+ly\s+)?{SEEN}\s+(?:on|in|at)\s+{STUDY}"),
-    _rule(
-        rf"(?<!is)(?<!are)(?<!was)(?<!were)(?<!been)(?<!not)\s+(?:as\s+)?(?:\w+ly\s+)?{SEEN}\s+(?:on|in|at)\s+{STUDY}"
-    ),
-    _rule(rf",?\s+(?:as|like)\s+(?:on|in)\s+{STUDY}"),
-    _rule(r",?\s+as\s+(?:before|previously)\b(?!\s+\w)"),
-    _rule(
-        rf"\b(?P<same>{SAME}|{GROWN}|change\w*)(?P<aspect>{ASPECT})\s+(?:since|from|to|with|than|over|as)\s+{SINCE}",
-        r"\g<same>\g<aspect>",
-    ),
-    _rule(rf"\s*,?\s+\bsince\s+{SINCE}"),
-    _rule(rf"\s*,?\s+\b(?:from|than)\s+{STUDY}(?=\s*(?:$|[,;)]))"),
-    _rule(r"\s*,?\s+\b(?:in|over|during)\s+the\s+(?:interval|interim)\b"),
-]
 _REMAINS = [
-    _rule(rf"\bthere (is|are) (?:again|once again|still) {SEEN}\b", r"there \1"),
-    _rule(rf"^(?:(?:again|once again)\s+{SEEN}|re-?demonstrated|re-?identified)\s+(is|are)\b", r"There \1"),
-    _rule(r"\b(is|are) (?:redemonstrated|re-demonstrated|reidentified|re-identified)\b", r"\1 seen"),
-    _rule(r"\b(?:there (?:is|are)\s+)?(?:re-?demonstration|persistence|continuation) of\s+(?:the\s+)?"),
-    _rule(r"\b(?:redemonstrated|re-demonstrated)\s+"),
-    _rule(r"\bthere (?:remains|persists|continues to be)\b", "there is"),
-    _rule(r"\bthere remain\b", "there are"),
-    _rule(r"\b(?:remains?|persists?|(?:is|are) persistent|(?:has|have) persisted)\s*$"),
-    _rule(r"\b(?:remains|has remained|continues to be)\b(?=\s+\w)", "is"),
-    _rule(r"\b(?:remain|have remained|continue to be)\b(?=\s+\w)", "are"),
-    _rule(r"\bpersists?\b(?=\s+(?:in|at|on|within)\b)"),
-    _rule(r"\bcontinues to (show|demonstrate)\b", r"\1s"),
-    _rule(r"\bcontinue to (show|demonstrate)\b", r"\1"),
-    _rule(r"^(?:the )?patient (?:has|had) (?:now )?received\s+(?:the\s+)?(?:new\s+)?"),
-    _rule(r"\s*\b(?:once again|again|still|now|once more)\b"),
-    _rule(rf"\b(?:previously|prior|previous)\s+(?:\w+ly\s+)?{SEEN}\s+"),
-    _rule(r"\b(?:has|have)\s+(?:interval(?:ly)?\s+|newly\s+)?(?:developed|appeared)\s*$"),
-    _rule(
-        r"\bhas\s+(?:interval(?:ly)?\s+|newly\s+)?(?:developed|appeared)\b(?=\s+(?:in|at|on|within|along)\b)", "is seen"
+    rule(rf"\bthere (is|are) (?:again|once again|still) {SEEN}\b", r"there \1"),
+    rule(rf"^(?:(?:again|once again)\s+{SEEN}|re-?demonstrated|re-?identified)\s+(is|are)\b", r"There \1"),
+    rule(r"\b(is|are) (?:redemonstrated|re-demonstrated|reidentified|re-identified)\b", r"\1 seen"),
+    rule(r"\b(?:there (?:is|are)\s+)?(?:re-?demonstration|persistence|continuation) of\s+(?:the\s+)?"),
+    rule(r"\b(?:redemonstrated|re-demonstrated)\s+"),
+    rule(r"\bthere (?:remains|persists|continues to be)\b", "there is"),
+    rule(r"\bthere remain\b", "there are"),
+    rule(r"\b(?:remains?|persists?|(?:is|are) persistent|(?:has|have) persisted)\s*$"),
+    rule(r"\b(?:remains|has remained|continues to be)\b(?=\s+\w)", "is"),
+    rule(r"\b(?:remain|have remained|continue to be)\b(?=\s+\w)", "are"),
+    rule(r"\bpersists?\b(?=\s+(?:in|at|on|within)\b)"),
+    rule(r"\bcontinues to (show|demonstrate)\b", r"\1s"),
+    rule(r"\bcontinue to (show|demonstrate)\b", r"\1"),
+    rule(r"^(?:the )?patient (?:has|had) (?:now )?received\s+(?:the\s+)?(?:new\s+)?"),
+    rule(r"\s*\b(?:once again|again|still|now|once more)\b"),
+    rule(rf"\b(?:previously|prior|previous)\s+(?:\w+ly\s+)?{SEEN}\s+"),
+    rule(r"\b(?:has|have)\s+(?:interval(?:ly)?\s+|newly\s+)?(?:developed|appeared)\s*$"),
+    rule(
+        r"\bhas\s+(?:interval(?:ly)?\s+|newly\s+)?(?:developed|appeared)\b(?=\s+(?:in|at|on|within|"
+        r"along)\b)",
+        "is seen",
     ),
-    _rule(
+    rule(
         r"\bhave\s+(?:interval(?:ly)?\s+|newly\s+)?(?:developed|appeared)\b(?=\s+(?:in|at|on|within|along)\b)",
         "are seen",
     ),
 ]
 _POSITION = [
-    _rule(
-        rf"\s+(?:is|are|appears?|(?:is|are)\s+seen|remains?)\s+in\s+(?:an?\s+|the\s+)?{ADVERB}(?:{SAME}|same|similar)\s+"
+    rule(
+        rf"\s+(?:is|are|appears?|(?:is|are)\s+seen|remains?)\s+in\s+(?:an?\s+|the\s+)?{ADVERB}(?:{SAME}|same|"
+        rf"similar)\s+"
         r"(?:positions?|positioning|locations?|alignment|configuration)\b"
     ),
-    _rule(
+    rule(
         rf",?\s+(?:in|with)\s+(?:an?\s+|the\s+)?{ADVERB}(?:{SAME}|same|similar)\s+"
         r"(?:positions?|positioning|locations?|alignment|configuration)\b"
         r"(?=\s*(?:$|[,;)]|(?:with|without|and|as|on|in|at|terminat\w+|overly\w+|project\w+)\b))"
     ),
-    _rule(rf"\b{SAME}\s+position\s+(?=(?:right|left|dual|cardiac)\b)"),
-    _rule(r"^(?:increased|decreased)\s+(?:size|extent|conspicuity|number)\s+of\s+(?:the\s+)?"),
-    _rule(
+    rule(rf"\b{SAME}\s+position\s+(?=(?:right|left|dual|cardiac)\b)"),
+    rule(r"^(?:increased|decreased)\s+(?:size|extent|conspicuity|number)\s+of\s+(?:the\s+)?"),
+    rule(
         rf"\b{ADVERB}{SAME}\s+(?:in\s+)?(?:appearance|position|positioning|size|extent|degree|configuration)\s+of\s+"
         r"(?:the\s+)?"
     ),
-    _rule(
+    rule(
         rf"^(?:overall\s+)?(?:{ADVERB}{SAME})\s+"
         r"(?:(?:exam|examination|chest|appearance|study|radiographs?|chest x-\w+)\s+)"
         r"with\s+(?=\w)"
     ),
 ]
-_RELATIVE = _rule(
+_RELATIVE = rule(
     rf"\s*,?\s*\b(?:which|that)\s+(?:is|are|appears?|remains?|has been|have been|has|have)\s+(?:been\s+)?{ADVERB}"
     rf"(?:{SAME}|{GROWN}){ASPECT}"
 )
-_APPOSITION = _rule(
+_BESIDE_A_STATE = rule(
+    rf"\b{ADVERB}{SAME}\s+(?:and|but)\s+(?=(?:\w+ly\s+)?(?:within|normal|unremarkable|clear|intact|enlarged|"
+    rf"tortuous)\b)"
+)
+_APPOSITION = rule(
     rf"\s*(?:,\s*(?:but|and|though|although)?|\bbut\b|\band\b|\(|--?)\s*(?:(?:appears?|is|are)\s+)?{ADVERB}"
     rf"(?:{SAME}|{GROWN}|{GROWING}){ASPECT}\)?(?=\s*(?:$|,|\bwith\b|\band\b|\bwithout\b))"
 )
 _THERE_CHANGED = re.compile(
     rf"^(?:there (?:is|are|has been|have been)\s+)?(?:an?\s+|the\s+)?{ADVERB}{DEGREE}(?:(?:interval|new)\s+)?{DEGREE}"
-    rf"{CHANGE}(?:\s*(?:/|and|or)\s*{CHANGE})?(?:\s+(?:in|of)\s+(?:the\s+)?(?:size|extent|degree|severity|amount|volume|"
+    rf"{CHANGE}(?:\s*(?:/|and|or)\s*{CHANGE})?(?:\s+(?:in|of)\s+(?:the\s+)?(?:size|extent|degree|severity|amount|"
+    rf"volume|"
     r"appearance|prominence|conspicuity))?\s+(?:in|of)\s+(?:the\s+|an?\s+)?(?P<what>.+)$",
     _FLAGS,
 )
@@ -198,7 +160,8 @@ _PREDICATE = re.compile(
     r"^(?P<subject>.+?)(?:\s+also)?,?\s+(?P<verb>is|are|has been|have been|has|have|appears?|looks?|seems?)"
     rf"(?:\s+to (?:be|have))?(?:\s+been)?\s+{ADVERB}(?P<state>{SAME}|{GROWN}|new)"
     rf"(?:\s+(?:to|or|and)\s+{ADVERB}(?:{GROWN}|{SAME}))?{ASPECT}"
-    r"(?:\s+(?:slightly|significantly|markedly|mildly))?(?P<rest>\s*$|,?\s+(?:with|without|and|but|at|on|in)\b.*|,\s.*)$",
+    r"(?:\s+(?:slightly|significantly|markedly|mildly))?(?P<rest>\s*$|,?\s+(?:with|without|and|but|at|on|in)\b.*|"
+    r",\s.*)$",
     _FLAGS,
 )
 _STATES = re.compile(
@@ -206,19 +169,25 @@ _STATES = re.compile(
     r"(?:within|normal|enlarged|unremarkable|clear|top|borderline|upper|prominent|tortuous|elevated|intact)\b.*)$",
     _FLAGS,
 )
-_NEW_STATE = re.compile(
-    r"^\s*,?\s*(?:and|but)\s+(?P<state>(?:is|are|appears?|measures?|projects?|terminates?)\s+.+)$", _FLAGS
+_ACTS = (
+    r"(?:measure|project|terminate|obscure|abut|cause|extend|overlie|end|course|lie|cross|occup[yi]e?|displace|"
+    r"efface|"
+    r"silhouette|contain|involve|encase|narrow|compress|reache?|enter|show|demonstrate|span|blunt|track|layer|indent|"
+    r"deviate|conform|follow|impinge|border|fill|replace|surround|arise|pass|curl|loop|kink|sit|rest|point|fold)s?"
 )
+_NEW_STATE = re.compile(rf"^\s*,?\s*(?:and|but)\s+(?P<state>(?:is|are|appears?|{_ACTS})\s+.+)$", _FLAGS)
 _INTERPRETATION = re.compile(r"^\s*,?\s*and\s+(?P<meaning>(?:may|could|might|likely|probably)\b.*)$", _FLAGS)
 _EXPLAINED = re.compile(
-    r"^(?:\s*,)?\s*(?:X{3,}|___|with|without|at|on|in|likely|probably|most|consistent|compatible|suggest\w+|represent\w+|"
+    r"^(?:\s*,)?\s*(?:X{3,}|___|with|without|at|on|in|likely|probably|most|consistent|compatible|suggest\w+|"
+    r"represent\w+|"
     r"(?:measur|terminat|end|project|overly|extend|involv|obscur)ing)\b",
     _FLAGS,
 )
 _ADJECTIVE = (
     rf"{ADVERB}(?:{SAME}(?:[\s-]appearing)?|stably|persistent|persistently|persisting|continued|continuing|newly|new|"
     rf"{GROWING}|improved|worsened|progressive|progressively|residual|(?:increased|decreased|reduced)"
-    r"(?=\s+(?:[\w-]+\s+){0,4}(?:effusions?|pneumothora\w+|pneumomediastinum|fluid|opacity|opacities|o?edema|cardiomegaly|"
+    r"(?=\s+(?:[\w-]+\s+){0,4}(?:effusions?|pneumothora\w+|pneumomediastinum|fluid|opacity|opacities|o?edema|"
+    r"cardiomegaly|"
     r"consolidation|atelectasis)\b))"
 )
 _ATTRIBUTE = re.compile(
@@ -232,47 +201,14 @@ _BESIDE = re.compile(
 )
 _PERSISTENCE = re.compile(r"^(?:persist\w*|residual|remain\w*)$", _FLAGS)
 _HANGING = re.compile(
-    r"(?:^|\s)(?:is|are|was|were|has|have|been|and|or|but|with|without|no|of|in|the|a|an|to|appears?|there|from|by|as|"
+    r"(?:^|\s)(?:is|are|was|were|has|have|been|and|or|but|with|without|no|of|in|the|a|an|to|appears?|there|from|"
+    r"by|as|"
     r"which|that|than|since|on|at|there (?:is|are)(?: an?)?)$",
     _FLAGS,
 )
 
 
-# "No effusion since the prior study" may deny new effusions only.
-_NOT_SINCE = re.compile(
-    rf"{_NEGATION.pattern}(?:(?!\b{SAME}\b)[^,;])*?(?:\b{COMPARED}|\bsince\s+{SINCE}|\b(?:from|than)\s+{STUDY})", _FLAGS
-)
-# Without the comparison, these clauses are unclear.
-_UNCLEAR_PATTERNS = (
-    rf"\b(?:X{{3,}}|___)\s+(?:(?:as|when)\s+)?(?:compared|since\s+{SINCE})",
-    (
-        rf"\b(?:lower|higher|greater|fewer|larger|smaller|more|less|better|worse)\b(?!\s+(?:lobes?|left|right|zone|thora))"
-        rf"(?:\s+[\w-]+){{0,4}}\s+(?:{COMPARED}|than\s+{SINCE}|since\s+{SINCE}|from\s+{STUDY})"
-    ),
-)
-_UNCLEAR_COMPARISON = [re.compile(pattern, _FLAGS) for pattern in _UNCLEAR_PATTERNS]
 STATES_A_CHANGE = re.compile(rf"\b(?:{GROWN}|{GROWING}|changes? in)\b(?!\s+than\s+(?:the\s+)?(?:right|left))", _FLAGS)
-
-
-def cannot_be_edited(body: str) -> bool:
-    """True if deleting words would change the meaning of the sentence, whatever its clauses are."""
-    return bool(_NOT_SINCE.search(_replace_no_change(body))) or any(
-        pattern.search(body) for pattern in _UNCLEAR_COMPARISON
-    )
-
-
-def _replace_no_change(body: str) -> str:
-    for rule in _NO_CHANGE:
-        body = rule(body).strip()
-    return body
-
-
-def remove_comparison(body: str) -> str:
-    """Remove the study that a sentence is compared with."""
-    body = _replace_no_change(body)
-    for rule in _COMPARISON:
-        body = rule(body).strip()
-    return body
 
 
 def edit_clause(clause: str) -> str:
@@ -283,9 +219,9 @@ def edit_clause(clause: str) -> str:
     if re.match(r"unchanged\b.*\b(?:or|OR)\b", clause):
         return ""  # "no change in A or B" does not state which of them is present
     clause = _RELATIVE(clause)
-    for rule in _POSITION + _REMAINS:
-        clause = rule(clause).strip()
-    clause = _before_negated_change(_APPOSITION(clause))
+    for edit in _POSITION + _REMAINS:
+        clause = edit(clause).strip()
+    clause = _before_negated_change(_APPOSITION(_BESIDE_A_STATE(clause)))
     changed = _THERE_CHANGED.match(clause)
     if changed:
         clause = re.sub(rf"\s+(?:from|since)\s+{SINCE}$", "", changed["what"], flags=_FLAGS)
@@ -302,12 +238,12 @@ def _before_negated_change(clause: str) -> str:
 
     "No persistent pneumothorax" does not count: it means that there is no pneumothorax.
     """
-    for negation in _NEGATION.finditer(clause):
+    for negation in NEGATION.finditer(clause):
         reached = [word for word in _CHANGED.finditer(clause, negation.end()) if not _PERSISTENCE.match(word.group())]
         if not reached:
             continue
         before = re.sub(r"(?:\s*,)?(?:\s+(?:and|but|with|or))?\s*$", "", clause[: negation.start()], flags=_FLAGS)
-        if not before or _HANGING.search(before) or "," in before or _NEGATION.search(before):
+        if not before or _HANGING.search(before) or "," in before or NEGATION.search(before):
             return ""
         return before
     return clause
@@ -319,7 +255,7 @@ def _remove_predicate(clause: str) -> str:
     if not match:
         return clause
     subject, rest = match["subject"], match["rest"]
-    if VERB.search(subject) or _NEGATION.search(subject) or _PRONOUN.match(subject):
+    if VERB.search(subject) or NEGATION.search(subject) or _PRONOUN.match(subject):
         return ""
     grown = not re.fullmatch(SAME, match["state"], _FLAGS)
     interpretation = _INTERPRETATION.match(rest)
@@ -334,7 +270,7 @@ def _remove_predicate(clause: str) -> str:
         return f"{subject} {verb} {state['state']}"
     if not rest.strip():
         return subject
-    if _EXPLAINED.match(rest) and not (grown and (is_anatomy_only(subject) or _NEGATION.search(rest))):
+    if _EXPLAINED.match(rest) and not (grown and (is_anatomy_only(subject) or NEGATION.search(rest))):
         return f"{subject}{rest}"
     return ""
 
@@ -367,7 +303,7 @@ def tidy(text: str) -> str:
     text = re.sub(r"^(?:and|but|while|although|however|with)\s+", "", text, flags=_FLAGS)
     if not VERB.search(text):
         text = re.sub(r"^(?:the|an?)\s+", "", text, flags=_FLAGS)
-    text = re.sub(r"\b([Aa])n (?=[b-df-gj-np-tv-z])", r"\1 ", text)
+    text = re.sub(r"\b([Aa])n (?=[b-df-gj-np-tv-z]|h(?!our|eir|onest))", r"\1 ", text)
     text = re.sub(r"\b([Aa]) (?=(?:[aio]|e(?!u)|u(?!ni|s))[a-z])", r"\1n ", text)
     return text[:1].upper() + text[1:]
 

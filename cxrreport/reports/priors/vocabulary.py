@@ -35,6 +35,10 @@ ASPECT = (
     r"(?:\s*(?:,|and|or|,\s*and)\s*(?:size|appearance|position|extent|configuration|contours?|number|degree|severity|"
     r"distribution|location|volume|caliber|course|alignment|morphology|shape))*)?"
 )
+MONTH = (
+    r"(?:january|february|march|april|may|june|july|august|september|october|november|december|jan|feb|mar|apr|jun|"
+    r"jul|aug|sept?|oct|nov|dec)"
+)
 DATE = (
     r"(?:(?:(?:through|and) ___|___|X{3,}|\d{1,2}:\d{2}\s*[ap]\.m\.|\d{1,4}(?:[-/.]\d{1,4})+|\d{4}|"
     r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?(?:\s+\d{1,2})?(?:,?\s+\d{4})?|yesterday|"
@@ -173,3 +177,9 @@ FINDING = re.compile(
     re.IGNORECASE,
 )
 """Stems of findings, devices and anatomy: an edited sentence has one of them."""
+NEGATION = re.compile(
+    r"\b(?:no|not|without|absent|absence|negative|free|nor|neither|never|none|rather than|denies|denied|cannot|"
+    r"lack|lacks|unlikely|rules? out|ruled out|excluded?)\b",
+    re.IGNORECASE,
+)
+"""Words that deny what follows or precedes them."""
