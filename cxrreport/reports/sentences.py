@@ -6,7 +6,7 @@ import re
 
 # Closing punctuation, white space, and then the possible beginning of another sentence. A number alone (`1.`) begins a
 # numbered item and belongs to the sentence after it. A run of marks is read once, from its start.
-_END = re.compile(r"(?P<mark>(?<![.?!])[.?!]+[\"')\]]*)(?P<gap>\s+)(?=[\"'(\[]?[A-Z0-9_])")
+_END = re.compile(r"(?P<mark>(?<![.?!])[.?!]+[\"')\]]*)(?P<gap>\s+)(?=[\"'(\[]?[A-Z0-9_]|[b-h]\)\s)")
 _NUMBER = re.compile(r"(?:^|\s)\(?\d{1,2}[.)]$")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:dr|drs|mr|mrs|ms|vs|no|approx|e\.g|i\.e|cf|fig|st|a\.m|p\.m)\.$", re.IGNORECASE

@@ -67,7 +67,7 @@ EDITED = [
     ('Stable bilateral pleural effusions, right greater than left.', 'Bilateral pleural effusions, right greater than left.'),
     ('There are persistent small bilateral pleural effusions, left larger than right.', 'There are small bilateral pleural effusions, left larger than right.'),
     ('Compared with prior exam, no pneumothorax.', 'No pneumothorax.'),
-    ('No consolidation is seen, and the small effusion is unchanged.', 'No consolidation is seen, and small effusion.'),
+    ('No consolidation is seen, and the small effusion is unchanged.', 'No consolidation is seen, and there is a small effusion.'),
     ('Heart size is not enlarged, unchanged from prior.', 'Heart size is not enlarged.'),
     ('Stable cardiomegaly, no focal consolidation.', 'Cardiomegaly, no focal consolidation.'),
     ('Lines and tubes are unchanged, without pneumothorax.', 'Lines and tubes, without pneumothorax.'),
@@ -278,7 +278,7 @@ def words(text: str) -> list[str]:
 def denied_words(text: str) -> set[str]:
     """Words after a negation, up to the end of the clause."""
     denied: set[str] = set()
-    for clause in re.split(r"[;.]|, (?=no )|\b(?:but|and there|although)\b", text):
+    for clause in re.split(r"[;.]|, (?=no |and )|\b(?:but|and there|although)\b", text):
         found = NEGATION.search(clause)
         if found:
             denied |= set(words(clause[found.end() :]))

@@ -144,7 +144,8 @@ CHANGES = (
     ),
     # Noun of change.
     (
-        r"\b(?:improvement|worsening|deterioration|regression|re-?accumulation|recurrence|re-?appearance|"
+        r"\b(?:improvement|worsening|deterioration|regression|accentuation|aggravation|exacerbation|"
+        r"re-?accumulation|recurrence|re-?appearance|"
         r"re-?expansion|"
         r"re-?aeration|re-?inflation|redistribution|accumulation|stabili[sz]ation|persistence)\s+(?:of|in)\b"
     ),

@@ -149,6 +149,8 @@ def edit_sentence(sentence: str) -> str | None:
             kept.append((link, edited))
     if not kept or (compared and any(STATES_A_CHANGE.search(clause) for _, clause in kept)):
         return None
+    if any(VERB.search(clause) for _, clause in kept) and not any(re.search(r"[;.]", link) for link, _ in kept):
+        kept = [(link, _stated(clause) if clause not in dict(clauses).values() else clause) for link, clause in kept]
     if any(_CONTRAST.search(link) for link, _ in kept[1:]) and not all(VERB.search(clause) for _, clause in kept):
         return None
     joined = kept[0][1] + "".join(f"{link}{_lowered(clause)}" for link, clause in kept[1:])
@@ -165,7 +167,9 @@ def edit_sentence(sentence: str) -> str | None:
     return f"{number}{result}{mark if mark != ':' else '.'}"
 
 
-_PARTS = re.compile(r"^(?P<number>\(?\d{1,2}[.)](?:\s+|(?=[A-Za-z])))?(?P<body>.*?)(?P<mark>[\s.?!]*)$", re.DOTALL)
+_PARTS = re.compile(
+    r"^(?P<number>\(?(?:\d{1,2}[.)]|[a-h]\))(?:\s+|(?=[A-Za-z])))?(?P<body>.*?)(?P<mark>[\s.?!]*)$", re.DOTALL
+)
 _LINK = re.compile(
     r"(?P<semicolon>\s*;\s*)"
     r"|(?P<link>,?\s+(?:and|but|while|although|though|however)\s+)"
@@ -174,7 +178,7 @@ _LINK = re.compile(
     r"|(?P<comma>,\s+)(?=(?:there (?:is|are)|no(?!\s+chang| longer|t))\b)",
     re.IGNORECASE,
 )
-_CONTRAST = re.compile(r"\b(?:while|although|though|however)\b", re.IGNORECASE)
+_CONTRAST = re.compile(r"\b(?:but|while|although|though|however)\b", re.IGNORECASE)
 _LEADING_PHRASE = re.compile(
     r"^(?:on|in|at|within|with|along|over|near|below|above|from|for|given|due)\b", re.IGNORECASE
 )
@@ -200,17 +204,44 @@ def _clauses(body: str) -> Iterator[tuple[str, str]]:
     yield link, body[start:]
 
 
+_HEAD = re.compile(
+    r"^(?P<phrase>.+?)(?=\s+(?:in|at|of|on|with|along|over|near|within|without|adjacent)\b|,|$)", re.IGNORECASE
+)
+_NO_ARTICLE = re.compile(
+    r"(?:^(?:an?|the|no|some|multiple|several|both|bilateral|two|three|this|these|\d)\b|(?:edema|oedema|"
+    r"congestion|atelectasis|"
+    r"cardiomegaly|emphysema|fibrosis|scarring|thickening|fluid|air|gas|haziness|consolidation|opacification|"
+    r"calcification|"
+    r"adenopathy|lymphadenopathy|disease|engorgement|pneumonia|enlargement|elevation|blunting|prominence|"
+    r"tortuosity|change|"
+    r"[^s]s)$)",
+    re.IGNORECASE,
+)
+
+
+def _stated(clause: str) -> str:
+    """A sentence for the noun phrase that an edit left beside another clause: `there is a left effusion`."""
+    if VERB.search(clause) or re.match(r"(?:no|with|without)\b", clause, re.IGNORECASE):
+        return clause
+    found = _HEAD.match(clause)
+    phrase = found["phrase"] if found else clause
+    plural = re.search(
+        r"(?<!atelecta)(?<!fibro)(?<!s)s$|\b(?:multiple|several|both|bilateral)\b| and ", phrase, re.IGNORECASE
+    )
+    article = "" if _NO_ARTICLE.search(phrase) else "an " if phrase[:1].lower() in "aeiou" else "a "
+    return f"There {'are' if plural else 'is'} {article}{_lowered(clause)}"
+
+
 def _lowered(clause: str) -> str:
     return clause if clause[1:2].isupper() else clause[:1].lower() + clause[1:]
 
 
 def _renumbered(kept: list[str]) -> list[str]:
-    """Renumber numbered sentences from 1; the number of a single one is removed."""
-    numbered = [bool(re.match(r"\d{1,2}\.\s", sentence)) for sentence in kept]
-    if sum(numbered) <= 1:
-        return [re.sub(r"^\d{1,2}\.\s+", "", sentence) for sentence in kept]
-    result, count = [], 0
-    for sentence, has_number in zip(kept, numbered, strict=True):
-        count += has_number
-        result.append(re.sub(r"^\d{1,2}\.", f"{count}.", sentence) if has_number else sentence)
-    return result
+    """Renumber items (`1.`, `a)`) from the first; the number of a single one is removed."""
+    for item, number in ((r"\d{1,2}(?=\.)", str), (r"[a-h](?=\))", lambda place: "abcdefgh"[place - 1])):
+        places = [place for place, sentence in enumerate(kept) if re.match(rf"{item}[.)]\s", sentence)]
+        kept = list(kept)
+        for count, place in enumerate(places, start=1):
+            start = number(count) if len(places) > 1 else ""
+            kept[place] = re.sub(rf"^{item}" if start else rf"^{item}[.)]\s+", start, kept[place])
+    return kept

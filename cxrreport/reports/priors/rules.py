@@ -56,12 +56,16 @@ _NOT_EDITABLE_PATTERNS = (
     ),
     (
         rf"\b(?:{GROWN}|{GROWING})\s+(?:\w+\s+){{0,2}}(?:aeration|inflation|expansion|inspiration|inspiratory|"
-        rf"ventilation|lung volumes?)"
+        rf"ventilation)|\b(?:improved|improving|worsened|worsening)\s+lung volumes?"
     ),
     rf"\b(?:aeration|inflation|expansion|inspiration|ventilation)\b[^,;]*\b(?:{GROWN}|{GROWING})",
     r"\bcomparison\b.*\b(?:would|could|may|recommended|suggested|advised|helpful|useful)\b",
     r"\b(?:more|less|better|worse|larger|smaller|fewer)\b(?!\s+(?:than|on|in)\s+(?:the\s+)?(?:right|left))",
     r"\b(?:difference|different|differs?|differing)\b",
+    (
+        r"\b(?:marked|markedly|significant|substantial|dramatic|near[- ]complete|great)\s+(?:interval\s+)?"
+        r"(?:improvement|decrease|reduction|regression)\b"
+    ),
     r"\bat least (?:as|since)\b|\bdating back\b",
     r"\b(?:waxing|waning|fluctuat\w+|alternat\w+)\b",
     r"\bunless\b|\bwhether\b|\bcannot\b",
@@ -72,7 +76,8 @@ VERB = re.compile(
     r"demonstrates?|"
     r"represents?|suggests?|projects?|overlies|overlie|terminates?|ends|courses|enters|appears?|lies|remains?|"
     r"reflects?|contains?|extends?|"
-    r"indicates?|reveals?|seems?|persists?|continues?|obscures|abuts|causes|displaces|effaces|involves|encases|"
+    r"indicates?|reveals?|seems?|persists?|continues?|obscures|abuts|tracks|reaches|deviates|causes|displaces|"
+    r"effaces|involves|encases|"
     r"compresses|crosses|occupies|narrows|measures|spans|blunts|impinges|surrounds|recommend\w*|consider)\b",
     _FLAGS,
 )
@@ -137,6 +142,17 @@ _POSITION = [
         r"with\s+(?=\w)"
     ),
 ]
+_ACTS = (
+    r"(?:measure|project|terminate|obscure|abut|cause|extend|overlie|end|course|lie|cross|occup[yi]e?|displace|"
+    r"efface|"
+    r"silhouette|contain|involve|encase|narrow|compress|reache?|enter|show|demonstrate|span|blunt|track|layer|indent|"
+    r"deviate|conform|follow|impinge|border|fill|replace|surround|arise|pass|curl|loop|kink|sit|rest|point|fold)s?"
+)
+_ASIDE = rule(
+    rf",\s*(?:(?:which|that)\s+(?:is|are|appears?|remains?|has been|have been|has|have)\s+(?:been\s+)?)?{ADVERB}"
+    rf"(?:{SAME}|{GROWN}){ASPECT}\s*,\s+(?=(?:is|are|has|have|may|could|\w+s|{_ACTS})\s+(?!with\b))",
+    " ",
+)
 _RELATIVE = rule(
     rf"\s*,?\s*\b(?:which|that)\s+(?:is|are|appears?|remains?|has been|have been|has|have)\s+(?:been\s+)?{ADVERB}"
     rf"(?:{SAME}|{GROWN}){ASPECT}"
@@ -168,12 +184,6 @@ _STATES = re.compile(
     r"^\s*,?\s*(?:and|but)\s+(?P<state>(?:(?:mildly|moderately|severely|markedly|slightly|grossly|otherwise)\s+)?"
     r"(?:within|normal|enlarged|unremarkable|clear|top|borderline|upper|prominent|tortuous|elevated|intact)\b.*)$",
     _FLAGS,
-)
-_ACTS = (
-    r"(?:measure|project|terminate|obscure|abut|cause|extend|overlie|end|course|lie|cross|occup[yi]e?|displace|"
-    r"efface|"
-    r"silhouette|contain|involve|encase|narrow|compress|reache?|enter|show|demonstrate|span|blunt|track|layer|indent|"
-    r"deviate|conform|follow|impinge|border|fill|replace|surround|arise|pass|curl|loop|kink|sit|rest|point|fold)s?"
 )
 _NEW_STATE = re.compile(rf"^\s*,?\s*(?:and|but)\s+(?P<state>(?:is|are|appears?|{_ACTS})\s+.+)$", _FLAGS)
 _INTERPRETATION = re.compile(r"^\s*,?\s*and\s+(?P<meaning>(?:may|could|might|likely|probably)\b.*)$", _FLAGS)
@@ -218,7 +228,7 @@ def edit_clause(clause: str) -> str:
         return ""
     if re.match(r"unchanged\b.*\b(?:or|OR)\b", clause):
         return ""  # "no change in A or B" does not state which of them is present
-    clause = _RELATIVE(clause)
+    clause = _RELATIVE(_ASIDE(clause))
     for edit in _POSITION + _REMAINS:
         clause = edit(clause).strip()
     clause = _before_negated_change(_APPOSITION(_BESIDE_A_STATE(clause)))
@@ -275,7 +285,9 @@ def _remove_predicate(clause: str) -> str:
     return ""
 
 
-_HEAD = re.compile(r"^(?P<head>[\w /-]+?)(?P<link>,\s+|\s+with(?:out|\s+no)?\s+)(?P<tail>.+)$", _FLAGS)
+_HEAD = re.compile(
+    r"^(?P<head>[\w /-]+?)(?P<link>,\s+|\s+and\s+(?=no\b)|\s+with(?:out|\s+no)?\s+)(?P<tail>.+)$", _FLAGS
+)
 _PLACE = re.compile(
     r"\b(?:right|left|upper|lower|mid|middle|bilateral|both|base|bases|lobe|hilar|hilum|apical)\b", _FLAGS
 )

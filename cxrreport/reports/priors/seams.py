@@ -75,7 +75,7 @@ def _breaks(tokens: list[str], place: int) -> bool:
         return (
             right in _CONJUNCTIONS | _COPULAS | _VERBS | _PUNCTUATION
             or (right in _PREPOSITIONS - _PLACES)
-            or right in {"appearing", "greater", "not", "also"}
+            or right in {"appearing", "greater", "not", "also", "though", "although", "while", "whereas"}
             or (right in _MEASURES and after not in {"of"})
             or (right in _MEASURES and after == "of" and not _COPULAS & set(tokens))
         )
