@@ -121,7 +121,7 @@ CHANGES = (
     (
         rf"(?<!respectively ){_START}(?:\w+ly\s+)?(?:worse|better|larger|smaller|bigger|denser|fewer|wider|"
         rf"fainter|(?:more|less)\s+(?!likely|than|or\b|of\b)\w+)\s+"
-        rf"(?!than|on\b|in\b|at\b|of\b|seen|visuali|left\b|or\b|lobe)[a-z]"
+        rf"(?!than|on\b|in\b|at\b|of\b|seen|visuali|(?:left|right) (?:than|side)|or\b|lobe)[a-z]"
     ),
     (
         rf"\b(?:shows?|demonstrates?|reveals?|with)\s+(?:\w+ly\s+)?(?:larger|smaller|bigger|worse|better|denser|"
@@ -152,7 +152,8 @@ CHANGES = (
     (
         rf"{_START}(?:\w+\s+){{0,2}}(?:development|emergence|onset|recurrence|regression|resolution|diminution|"
         rf"abatement|healing|growth|"
-        rf"progression|improvement|evolution|maturation)\s+of\b"
+        rf"progression|improvement|evolution|maturation|normali[sz]ation|recovery|restoration|"
+        rf"disappearance)\s+of\b"
     ),
     (
         r"\bno\s+(?:(?:sig\.?|signif\.?|radiographic|radiological|perceptible|measurable|demonstrable|detectable|"
@@ -225,7 +226,7 @@ CHANGES = (
     ),
     # Event of a device.
     (
-        rf"\b{_TUBES}\s+(?:(?:has|have|is|are|was|were|been|now|all|also|since)\s+)*(?:\w+ly\s+)?{_MOVED}\b(?!\s+"
+        rf"\b{_TUBES},?\s+(?:(?:has|have|is|are|was|were|been|now|all|also|since)\s+)*(?:\w+ly\s+)?{_MOVED}\b(?!\s+"
         rf"(?:should|by\b))"
     ),
     (
@@ -235,6 +236,25 @@ CHANGES = (
     ),
     rf"\b(?:prior|previous(?:ly)?|former(?:ly)?|earlier|old)\s+(?:\w+\s+){{0,2}}{_TUBES}\b",
     r"\bre-?(?:aerat|expan|inflat|accumul|appear|demonstrat|identif|visuali[sz])\w*",
+    (
+        r":\s*(?:\w+ly\s+)?(?:improved|worse|better|same|stable|unchanged|increased|decreased|cleared|smaller|larger|"
+        r"clearing|resolved)\b"
+    ),
+    (
+        r"\b(?:is|are|appears?)\s+(?:\w+ly\s+)?(?:less|more|fewer)\s*(?:[.,;]|$)|\b(?:is|are)\s+(?:\w+ly\s+)?"
+        r"(?:clearing|regressing|recovering|"
+        r"accumulating|spreading|coalescing|migrating|advancing|retracting|progressing|abating|healing)\b|\b"
+        r"(?:lessening|abating|regressing|recovering)\b"
+    ),
+    (
+        r"\b(?:shows?|demonstrates?|reveals?)\s+(?:\w+\s+){0,2}(?:increase|decrease|growth|progress|progression|"
+        r"resolution|improvement|worsening|deterioration|"
+        r"clearing|recovery|re-?expansion)\b"
+    ),
+    (
+        rf"{_START}(?:\w+\s+)?(?:decrease|improvement|progression|worsening|reduction|clearing|regression|"
+        rf"deterioration)\s+(?!of life)\w"
+    ),
     # Return and time.
     (
         r"\b(?:back|return(?:s|ed)?|revert(?:s|ed)?|restored) to (?:its |the |their |a )?(?:\w+ )?(?:normal|"
@@ -265,6 +285,26 @@ CHANGES = (
         r"initial|recent|time)|intervening)\b"
     ),
     r"\b(?:heretofore|hitherto|at that time|in the past(?= (?:and|it|this|but))|since that time|longstanding on)\b",
+    (
+        rf"\b(?:the|from|on|with|than|of|to|since)\s+(?:admission|pre-?operative|pre-?op|initial|original|first|"
+        rf"trauma|index|scout|earliest|baseline|"
+        rf"referral|referring|outside|external|"
+        rf"archived?|historical|same-day|sequential|successive|consecutive|serial|comparison)\s+(?:chest\s+|"
+        rf"portable\s+)?(?!chest|images?\b){IMAGING}\b"
+    ),
+    (
+        r"\b(?:on|since|from|than|of|last)\s+(?:monday|tuesday|wednesday|thursday|friday|saturday|sunday)\b|\bdat"
+        r"(?:ing|es?) (?:from|back)\b"
+    ),
+    (
+        rf"\bas\s+(?:{SEEN})\s+(?:at|during|on)\s+(?:the\s+)?(?:time|admission|presentation|last|first|initial|"
+        rf"earlier)\b|\bat the time of admission\b"
+    ),
+    (
+        rf"\b(?:which|that)\s+(?:was|were)\s+(?:not\s+|never\s+)?(?:\w+ly\s+)?{SEEN}\b|\b(?:was|were)\s+not\s+"
+        rf"(?:\w+ly\s+)?{SEEN}\b"
+    ),
+    r"\b(?:was|were)\b[^.;,]{1,60}\b(?:and|but)\s+(?:is|are|has|have|measures?)\b",
     # Follow-up film.
     (
         rf"^(?:\d+[.)]\s*)?(?:follow[- ]?up|f/u|fu|review|progress|check)\s+(?:(?:chest|portable|frontal|pa|"
@@ -286,6 +326,12 @@ CHANGES = (
     ),
     r"\b(?:prior|previous|earlier) (?:evidence|finding|abnormal|change|suggest|question|mention)\w*",
     (
+        r"\bof (?:a )?similar (?:severity|degree|extent)\b|\bneither\s+(?:\w+ly\s+)?(?:better|worse|larger|"
+        r"smaller|bigger|increased|decreased|improved|worsened)\b|"
+        r"\bnot\s+(?:\w+ly\s+)?(?:altered|different|dissimilar|changed)\b|\bchanged\b|\bfresh\b(?!\s+(?:blood|"
+        r"frozen|fracture))|\b(?:stays?|stayed|keeps)\b|"
+        r"\b(?:some|slight|subtle|minor|obvious|definite|little|any|further|marked|significant|"
+        r"dramatic)\s+change\b(?!\s+of\b)|"
         r"\bstatus quo\b|\b(?:non|un)changing\b|\bwithout (?:any )?(?:\w+ )?(?:change|difference|progression|"
         r"improvement|growth|alteration)\b"
     ),

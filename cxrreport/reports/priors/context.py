@@ -23,7 +23,9 @@ _TREATED = (
     r"tubercul\w+|"
     r"granulom\w+|histoplasm\w+|radiation|radiotherapy|exposure|malignan\w+|cancer|\w+ectomy|\w+plasty|\w+otomy|"
     r"repair|resection|"
-    r"stenosis|smok\w+|graft\w*|replacement|fusion|fixation|stent\w*|cabg|tb|kochs?|transplant\w*)"
+    r"stenosis|chemo\w*|mi\b|myocardial|stroke|pregnan\w+|varicella|chickenpox|measles|covid\w*|influenza|"
+    r"occupation\w*|ablation|emboli[sz]ation|biops\w+|pleurodesis|bypass|smok\w+|graft\w*|replacement|fusion|"
+    r"fixation|stent\w*|cabg|tb|kochs?|transplant\w*)"
 )
 _DISEASE = (
     rf"(?:{_TREATED}|pneumonias?|pneumonitis|effusions?|pleur\w+|h(?:a)?emothorax|aspiration|abscess|disease|"
@@ -123,6 +125,14 @@ _MASKS = (
         r"discharged|admitted|hospitali[sz]ed|"
         r"transfused|diagnosed|treated|vaccinated|immuni[sz]ed|travel\w*|emigrated|operated|presented|consulted|"
         r"seen in clinic)\b[^;.]*"
+    ),
+    (
+        r"\bpatient\s+(?:is|was|remains|appears|has been|continues)\s+(?:\w+ly\s+)?(?:stable|improv\w+|worse\w*|"
+        r"better|unchanged|well|unwell)\b"
+    ),
+    (
+        rf"\b{_SYMPTOM}\s+(?:that|which)\s+(?:has|have|is|are)\s+(?:been\s+)?\w+|\bnew\s+(?:mother|father|parent|"
+        rf"partner|murmur|rash|therapy|medication|drug)\b"
     ),
     # History.
     rf"\b(?:prior|previous|earlier|old|remote|past|former|recent)\s+(?:[\w-]+\s+){{0,3}}?{_TREATED}\b",

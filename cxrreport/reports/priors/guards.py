@@ -41,6 +41,13 @@ _ENDS = re.compile(
     r"[,:;(]|\b(?:is|are|appears?) \w+ly)\W*$",
     _FLAGS,
 )
+_BARE_MEASURE = re.compile(
+    r"^(?:(?!\b(?:normal|standard|satisfactory|good|appropriate|expected|adequate|low|high|small|large|chronic|"
+    r"abnormal|is|are|in|"
+    r"with|of)\b)[^,;:])*\b(?:position|positions|positioning|size|appearance|placement|location|alignment|"
+    r"configuration)\W*$",
+    _FLAGS,
+)
 _BROKEN = re.compile(
     r"\b(?:of|in|with|without|to|on|by|from|the|an?|no|very)\s*(?:,|;|\b(?:is|are|and|or|but|has|have|of|"
     r"in|with|by|from)\b)|"
@@ -79,7 +86,9 @@ _SAME_STATE = frozenset(
         "continued",
     ]
 )
-_IMAGING_WORDS = frozenset(["ct", "cts", "radiograph", "radiographs", "exam", "examination", "study", "film", "scan"])
+_IMAGING_WORDS = frozenset(
+    ["ct", "cts", "radiograph", "radiographs", "exam", "examination", "study", "film", "scan", "films"]
+)
 _DROPPED_PHRASE = frozenset(["with", "without", "which", "that", "but", "no", "and"])
 _PRONOUN_SUBJECT = re.compile(
     r"^(?:this|these|those|it|they|both|that|he|she|all|findings?)\b(?!\s+(?!is\b|are\b|has\b)\w+\s+\w+)", _FLAGS
@@ -115,6 +124,7 @@ def is_well_formed(text: str) -> bool:
     return not (
         _BEGINS.match(plain)
         or _ENDS.search(plain)
+        or _BARE_MEASURE.match(plain)
         or _BROKEN.search(plain)
         or _PRONOUN_SUBJECT.match(plain)
         or not FINDING.search(plain)
@@ -141,7 +151,7 @@ def deletes_only_mentions(before: str, after: str) -> bool:
             return False
         if i1 and given[i1 - 1] == "with" and run[:1] == ["no"]:
             return False
-        if run and given[i2 : i2 + 1] and given[i2] in _IMAGING_WORDS:
+        if run and _IMAGING_WORDS & set(given[i2 : i2 + 2]):
             return False  # part of the name of a prior study is left
         if run and run[0] in {"which", "that"} and given[i2 : i2 + 1] in (["and"], ["but"]):
             return False

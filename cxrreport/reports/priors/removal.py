@@ -226,7 +226,7 @@ def _stated(clause: str) -> str:
     found = _HEAD.match(clause)
     phrase = found["phrase"] if found else clause
     plural = re.search(
-        r"(?<!atelecta)(?<!fibro)(?<!s)s$|\b(?:multiple|several|both|bilateral)\b| and ", phrase, re.IGNORECASE
+        r"(?<!si)(?<!ti)(?<!u)(?<!s)s$|\b(?:multiple|several|both|bilateral)\b| and ", phrase, re.IGNORECASE
     )
     article = "" if _NO_ARTICLE.search(phrase) else "an " if phrase[:1].lower() in "aeiou" else "a "
     return f"There {'are' if plural else 'is'} {article}{_lowered(clause)}"

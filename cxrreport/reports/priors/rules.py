@@ -162,7 +162,8 @@ _BESIDE_A_STATE = rule(
     rf"tortuous)\b)"
 )
 _APPOSITION = rule(
-    rf"\s*(?:,\s*(?:but|and|though|although)?|\bbut\b|\band\b|\(|--?)\s*(?:(?:appears?|is|are)\s+)?{ADVERB}"
+    rf"\s*(?:,\s*(?:but|and|though|although)?|\bbut\b|\band\b|\(|--?)\s*(?:(?:appears?|is|are)\s+)?(?:(?:all|both|"
+    rf"each)\s+)?{ADVERB}"
     rf"(?:{SAME}|{GROWN}|{GROWING}){ASPECT}\)?(?=\s*(?:$|,|\bwith\b|\band\b|\bwithout\b))"
 )
 _THERE_CHANGED = re.compile(

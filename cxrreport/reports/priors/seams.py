@@ -75,7 +75,25 @@ def _breaks(tokens: list[str], place: int) -> bool:
         return (
             right in _CONJUNCTIONS | _COPULAS | _VERBS | _PUNCTUATION
             or (right in _PREPOSITIONS - _PLACES)
-            or right in {"appearing", "greater", "not", "also", "though", "although", "while", "whereas"}
+            or right
+            in {
+                "appearing",
+                "greater",
+                "not",
+                "also",
+                "inserted",
+                "placed",
+                "added",
+                "sited",
+                "seen",
+                "noted",
+                "developed",
+                "described",
+                "though",
+                "although",
+                "while",
+                "whereas",
+            }
             or (right in _MEASURES and after not in {"of"})
             or (right in _MEASURES and after == "of" and not _COPULAS & set(tokens))
         )
@@ -98,4 +116,7 @@ def _breaks(tokens: list[str], place: int) -> bool:
         return right in (_PUNCTUATION - {_LAST, ")"}) | _COPULAS or right == "than"
     if left == "there":
         return right not in _COPULAS
-    return left in _ADVERBS and right in _PUNCTUATION | _CONJUNCTIONS
+    return (
+        left in _ADVERBS | {"all", "both", "each", "most", "year", "month", "week"}
+        and right in _PUNCTUATION | _CONJUNCTIONS
+    )

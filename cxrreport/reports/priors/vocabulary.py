@@ -56,7 +56,7 @@ IMAGING = (
 EARLIER = r"(?:priors?|previous|earlier|preceding|last|recent|older|old|outside|comparison|baseline|remote|same[- ]day)"
 KIND = (
     r"(?:chest|portable|ap|pa|frontal|lateral|and|single|view|two-view|thoracic|abdominal|ct|pet|pet-ct|of|x-?ray|"
-    r"x-X+|X{3,}|___|most|more|available|plain|the|both|multiple|several|many|\d+)"
+    r"x-X+|X{3,}|___|most|more|available|plain|year's|month's|week's|yesterday's|day's|morning's|night's|the|both|multiple|several|many|\d+)"
 )
 STUDY = (
     rf"(?:(?:the|a|an|his|her|their|patient's|any|all|most|more|multiple|several|both|many|prior)\s+)*"
