@@ -33,7 +33,8 @@ _GREW = (
 )
 _COMPARATIVE = (
     r"(?:larger|smaller|bigger|greater|lower|higher|denser|wider|narrower|worse|better|thicker|thinner|milder|fuller|"
-    r"clearer|deeper|shallower|fewer|fainter|sharper|tighter|straighter|longer|shorter|bulkier|hazier|"
+    r"clearer|deeper|shallower|fewer|fainter|sharper|tighter|straighter|longer|shorter|bulkier|hazier|patchier|"
+    r"coarser|finer|rounder|flatter|darker|whiter|lighter|weaker|broader|fluffier|"
     r"(?:more|less)\s+(?!likely|common|typical|than|or\b|suggest|often|so\b|X{3}|_)\w+)"
 )
 _ELSEWHERE = (
@@ -120,7 +121,8 @@ CHANGES = (
     ),
     (
         rf"(?<!respectively ){_START}(?:\w+ly\s+)?(?:worse|better|larger|smaller|bigger|denser|fewer|wider|"
-        rf"fainter|(?:more|less)\s+(?!likely|than|or\b|of\b)\w+)\s+"
+        rf"fainter|hazier|patchier|fuller|sharper|thicker|thinner|milder|(?:more|less)\s+(?!likely|than|or\b|"
+        rf"of\b)\w+)\s+"
         rf"(?!than|on\b|in\b|at\b|of\b|seen|visuali|(?:left|right) (?:than|side)|or\b|lobe)[a-z]"
     ),
     (
@@ -196,7 +198,8 @@ CHANGES = (
         rf"shadow|emphys|fibros){_GROWS}\b)"
     ),
     (
-        rf"\bthere (?:has|have) (?:also |now )?been (?:\w+ ){{0,4}}(?:{_CHANGE_NOUN}|development|removal|"
+        rf"\bthere (?:has|have) (?:also |now )?been (?:\w+ ){{0,4}}(?:{_CHANGE_NOUN}|(?!(?:resec|fixa|transplanta|"
+        rf"radia|reconstruc|augmenta|amputa|opera|emboli[sz]a|abla|exci)[st]?ion)\w{{4,}}tion|development|removal|"
         rf"placement|insertion|withdrawal|advancement|"
         rf"repositioning|retraction|exchange|recurrence|appearance|extubation|intubation)\b"
     ),
@@ -305,6 +308,23 @@ CHANGES = (
         rf"(?:\w+ly\s+)?{SEEN}\b"
     ),
     r"\b(?:was|were)\b[^.;,]{1,60}\b(?:and|but)\s+(?:is|are|has|have|measures?)\b",
+    (
+        r"(?<!volumes )(?<!volume )(?<!density )(?<!markings )(?<!vascularity )(?<!height )(?<!diameter )"
+        r"(?<!space )(?<!spaces )(?<!lucency )(?<!are )(?<!is )(?<!appear )(?<!appears )"
+        r"\b(?:\w+ly|much|somewhat|an? (?:little|bit|lot|touch))\s+(?:reduced|increased|decreased|improved|worse|"
+        r"better|larger|smaller|bigger|diminished)\s*(?:[.,;]|$)"
+    ),
+    rf"{_START}(?:\w+\s+)?(?:improvement|progression|worsening|deterioration|regression|resolution)\W*$",
+    (
+        r"\bsince\s+(?:\w+\s+){0,4}(?:insertion|placement|removal|drainage|extubation|intubation|surgery|"
+        r"operation|admission|procedure|injury|"
+        r"thoracentesis|aspiration|therapy|treatment|diuresis|withdrawal|discharge|exchange)\b"
+    ),
+    (
+        rf"\breference is made\b|\b\d{{1,2}}(?:st|nd|rd|th)?\s+(?:of\s+)?{MONTH}\b|\b{MONTH}\s+"
+        rf"(?:the\s+)?\d{{1,2}}\b|\b\d[\d.]*\s*(?:mm|cm|%)\s+(?:larger|smaller|"
+        r"bigger|longer|wider|thicker)\b(?!\s+than)"
+    ),
     # Follow-up film.
     (
         rf"^(?:\d+[.)]\s*)?(?:follow[- ]?up|f/u|fu|review|progress|check)\s+(?:(?:chest|portable|frontal|pa|"

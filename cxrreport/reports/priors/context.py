@@ -83,6 +83,11 @@ _MASKS = (
         r"(?:on|at|with|in) (?:an? |the )?(?:repeat|follow|further|next|future|subsequent)\b"
     ),
     r"\b(?:repeat|further|follow-?up)\b[^,;.]{0,40}\b(?:improved|better|deeper|new|interval)\s+\w+",
+    (
+        r"\b(?:worse|better|increased|decreased|more \w+|less \w+)\s+(?:on|in|with|during)\s+(?:forced\s+)?"
+        r"(?:expiration|inspiration|exertion|valsalva)\b|"
+        r"\bremains?\s+to\s+be\b"
+    ),
     # The patient.
     (
         rf"\b(?:worse\w*|improv\w+|increas\w+|decreas\w+|progress\w+|persist\w*|new(?:\s+onset(?:\s+of)?)?|newly|"

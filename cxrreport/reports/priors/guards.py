@@ -37,15 +37,16 @@ _BEGINS = re.compile(
 _ENDS = re.compile(
     r"(?:\b(?:and|or|but|nor|than|that|which|of|by|to|with|without|from|in|on|at|the|a|an|as|is|are|has|"
     r"have|been|be|no|not|"
-    r"there|appears?|shows?|demonstrates?|reveals?|seems?|since|until|through|its|their|likewise|very|more|less)|"
+    r"there|appears?|shows?|demonstrates?|reveals?|seems?|since|until|through|its|their|likewise|very|more|less|"
+    r"known|thought|felt|noted to)|"
     r"[,:;(]|\b(?:is|are|appears?) \w+ly)\W*$",
     _FLAGS,
 )
 _BARE_MEASURE = re.compile(
-    r"^(?:(?!\b(?:normal|standard|satisfactory|good|appropriate|expected|adequate|low|high|small|large|chronic|"
-    r"abnormal|is|are|in|"
-    r"with|of)\b)[^,;:])*\b(?:position|positions|positioning|size|appearance|placement|location|alignment|"
-    r"configuration)\W*$",
+    r"^(?:(?!\b(?:is|are)\b)[^,;:])*\b(?:lines?|tubes?|catheters?|leads?|devices?|picc|drains?|pacemaker|pacer|"
+    r"wires?|ports?|tips?|"
+    r"effusions?|nodules?|mass|opacity|opacities|pneumothorax|edema|hardware)\s+"
+    r"(?:position|positions|positioning|size|appearance|placement|location|alignment|configuration)\W*$",
     _FLAGS,
 )
 _BROKEN = re.compile(
