@@ -28,7 +28,7 @@ class UnreadableTextError(ValueError):
         super().__init__(f"neither UTF-8, UTF-16 with a mark nor Windows-1252 (position {position})")
 
 
-def decode_text(data: bytes) -> str:
+def decode_text(data: bytes | bytearray) -> str:
     """Decode UTF-8, UTF-16 and UTF-32 with a byte order mark, UTF-16 of a Latin script without one, or Windows-1252.
 
     Windows-1252 includes Latin-1.
@@ -50,7 +50,7 @@ def decode_text(data: bytes) -> str:
     return text.replace("\ufeff", "")
 
 
-def _without_mark(data: bytes) -> str:
+def _without_mark(data: bytes | bytearray) -> str:
     """UTF-16 if most characters have a NUL as one of their bytes, always the same; otherwise UTF-8."""
     head = data[: 1 << 16]
     for encoding, nul in (("utf-16-le", 1), ("utf-16-be", 0)):
@@ -74,7 +74,7 @@ def without_controls(text: str, instead: str = "") -> str:
     return _CONTROLS.sub(instead, text)
 
 
-def _windows_1252(data: bytes) -> str:
+def _windows_1252(data: bytes | bytearray) -> str:
     try:
         text = data.decode("cp1252")
     except UnicodeDecodeError as error:

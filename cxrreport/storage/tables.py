@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import math
 import re
@@ -26,8 +25,15 @@ from cxrreport.errors import InputError
 from cxrreport.storage.decoding import UnreadableTextError, decode_text, is_damaged
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
-MAX_CSV_BYTES = 2 << 30
-"""Size limit of a CSV file after decompression: a small `.csv.gz` can decompress to more than the memory holds."""
+MAX_BYTES = 512 << 20
+"""Largest text of a table, after decompression."""
+MAX_ROW = 16 << 20
+"""Longest text of one row, characters."""
+MAX_MEMORY = 2 << 30
+"""Memory for the rows of a table, bytes. A megabyte of CSV can take 30, and a kilobyte of Parquet gigabytes."""
+_ROW, _CELL = 200, 90  # bytes of a dict, and of one of its cells besides its characters
+_BATCH, _SMALL_BATCH = 32, 4  # rows of Parquet that are decoded before they are counted
+_LARGE_CHUNK = 64 << 20  # of Parquet: a value can be as long, and is there once in a dictionary
 
 MISSING = frozenset({"nan", "none", "null", "na", "<na>", "n/a"})
 """Texts of a missing cell besides the empty one, in lower case, as spreadsheets, R, SQL and pandas write them."""
@@ -36,6 +42,7 @@ _IDS = frozenset({"study_id", "patient_id", "image_id", "subject_id", "dicom_id"
 _FILES = frozenset({"image", "filename"})
 _WITHOUT_SEPARATOR = {name.replace("_", ""): name for name in _IDS}
 _WHOLE_NUMBER = re.compile(r"^(\d+)\.0+$")
+_LINE_END = re.compile("\r\n|\r|\n")
 _EXACT = 2**53  # whole numbers below it have lost no digits as floating-point numbers
 
 
@@ -106,7 +113,8 @@ def read_table(path: Path, *, columns: Collection[str] | None = None, used: Coll
         used: names that may not be those of several columns; other columns of one name are left out. `None` for all.
 
     Raises:
-        InputError: the file has another suffix, cannot be read, is malformed, or is larger than `MAX_CSV_BYTES`.
+        InputError: the file has another suffix, cannot be read, is malformed, or exceeds `MAX_BYTES`, `MAX_ROW` or
+            `MAX_MEMORY`.
     """
     wanted = _Wanted(path, columns, used)
     name = path.name.lower()
@@ -120,6 +128,8 @@ def read_table(path: Path, *, columns: Collection[str] | None = None, used: Coll
         return read(path, wanted)
     except UnreadableTextError as error:
         raise InputError(f"{path}: {error}; convert the file to UTF-8") from None
+    except MemoryError:
+        raise InputError(f"{path}: the table takes more memory than there is; split it") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise InputError(f"{path}: the table cannot be read ({reason})") from None
@@ -155,18 +165,40 @@ def _read_parquet(path: Path, wanted: _Wanted) -> Table:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
             names = wanted.of(schema.names)
-            rows = file.read(columns=list(names), use_threads=False).to_pylist()
+            budget = _Budget(path)
+            rows: list[dict[str, Any]] = []
+            budget.check(file.metadata.num_rows, file.metadata.num_rows * len(names))
+            groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+            chunks = [group.column(column) for group in groups for column in range(group.num_columns)]
+            large = any(chunk.total_uncompressed_size > _LARGE_CHUNK for chunk in chunks)
+            batch_size = _SMALL_BATCH if large else _BATCH
+            for batch in file.iter_batches(batch_size, columns=list(names), use_threads=False):
+                for column in batch.columns:
+                    budget.take(0, batch.num_rows, _dense_size(column))
+                budget.take(batch.num_rows, 0, 0)
+                rows += batch.to_pylist()
     except pa.ArrowException:
         raise InputError(f"{path}: not a Parquet file, or damaged") from None
     rows = [{names[name]: _cell(value) for name, value in row.items()} for row in rows]
     return _table(path, names.values(), rows, schema.metadata or {})
 
 
+def _dense_size(column: pa.Array) -> int:
+    """Bytes of a column when its dictionary, if it has one, is written out."""
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    return int(column.dictionary.nbytes) * len(column)
+
+
 def _read_jsonl(path: Path, wanted: _Wanted) -> Table:
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(decode_text(path.read_bytes()).split("\n"), start=1):
+    budget = _Budget(path)
+    lines = _Lines(path, _text(path))
+    for number, line in enumerate(lines, start=1):
+        lines.begin_row()
         if not line.strip():
             continue
+        budget.take(1, sum(map(line.count, ",:[{")), len(line))
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
@@ -179,24 +211,91 @@ def _read_jsonl(path: Path, wanted: _Wanted) -> Table:
 
 
 def _read_csv(path: Path, wanted: _Wanted) -> Table:
-    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-        data = file.read(MAX_CSV_BYTES + 1)
-    if len(data) > MAX_CSV_BYTES:
-        raise InputError(f"{path}: more than {MAX_CSV_BYTES >> 20} MiB of text; split it, or write it as Parquet")
-    lines = _csv_rows(path, decode_text(data))
+    lines = _csv_rows(path, _text(path))
     _, header = next(lines, (0, []))
     if not header:
         raise InputError(f"{path}: not a CSV file (it is empty)")
     names = wanted.of(header)
     places = [(header.index(name), normal) for name, normal in names.items()]
     rows = []
+    budget = _Budget(path)
     for number, cells in lines:
         if len(cells) != len(header):
             detail = f"{len(cells)} cells, and the header has {len(header)}"
             raise InputError(f"{path}, line {number}: not a CSV file ({detail}); check the quotes of this line")
         if any(cells):
+            budget.take(1, len(places), sum(len(cells[place]) for place, _ in places))
             rows.append({normal: _cell(cells[place]) for place, normal in places})
     return _table(path, names.values(), rows, {})
+
+
+class _Budget:
+    """Counts the memory of a table while it grows, so that nothing much larger is ever held."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._taken = 0
+
+    def check(self, rows: int, cells: int) -> None:
+        """Raise an `InputError` if so many rows and cells alone exceed `MAX_MEMORY`."""
+        taken = self._taken
+        self.take(rows, cells, 0)
+        self._taken = taken
+
+    def take(self, rows: int, cells: int, size: int) -> None:
+        """Count some rows, their cells, and the size of their contents, bytes or characters.
+
+        Raises:
+            InputError: the table exceeds `MAX_MEMORY`.
+        """
+        self._taken += _ROW * rows + _CELL * cells + size
+        if self._taken > MAX_MEMORY:
+            raise InputError(f"{self._path}: its rows take more than {MAX_MEMORY >> 20} MiB of memory; split the table")
+
+
+class _Lines:
+    """The lines of a text, with their ends: carriage return, line feed, or both.
+
+    Args:
+        path: of the table.
+        text: its text.
+    """
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path = path
+        self._text = text
+        self._position = self._row = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self._position == len(self._text):
+            raise StopIteration
+        found = _LINE_END.search(self._text, self._position)
+        start, self._position = self._position, found.end() if found else len(self._text)
+        if self._position - self._row > MAX_ROW:
+            raise InputError(f"{self._path}: a row of more than {MAX_ROW >> 20} MiB; check its quotes")
+        return self._text[start : self._position]
+
+    def begin_row(self) -> None:
+        """The next line begins a row."""
+        self._row = self._position
+
+
+def _text(path: Path) -> str:
+    """The text of a file, which may be gzipped.
+
+    Raises:
+        InputError: it has more than `MAX_BYTES`.
+    """
+    data = bytearray()
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        while part := file.read(1 << 20):
+            data += part
+            if len(data) > MAX_BYTES:
+                raise InputError(f"{path}: more than {MAX_BYTES >> 20} MiB of text; split it, or write it as Parquet")
+    return decode_text(data)
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -205,9 +304,10 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     Raises:
         InputError: a quote is unbalanced.
     """
-    delimiter, start = _delimiter(text)
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
-    limit = csv.field_size_limit(MAX_CSV_BYTES)  # of the process; without it, a text of 128 KiB is refused
+    delimiter, start = _delimiter(_Lines(path, text))
+    source = _Lines(path, text)
+    lines = csv.reader(source, delimiter=delimiter, strict=True, skipinitialspace=True)
+    limit = csv.field_size_limit(MAX_ROW)  # of the process; without it, a text of 128 KiB is refused
     number, columns = 1, 0
     ids: set[str] = set()
     suspects: list[tuple[int, str]] = []
@@ -219,6 +319,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
                 if lines.line_num > number:
                     suspects += [(number, row_id) for row_id in _ids_within(cells, delimiter, columns)]
                 yield number, cells
+            source.begin_row()
             number = lines.line_num + 1
         number = next((line for line, row_id in suspects if row_id not in ids), 0)
         if number:
@@ -230,9 +331,9 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         csv.field_size_limit(limit)
 
 
-def _delimiter(text: str) -> tuple[str, int]:
+def _delimiter(source: _Lines) -> tuple[str, int]:
     """The delimiter of a CSV file, and how many lines come before its header (Excel's `sep=;`)."""
-    lines = (line for line in io.StringIO(text) if line.strip())
+    lines = (line for line in source if line.strip())
     first = next(lines, "").strip("\r\n")
     if re.fullmatch(r"sep=[,;\t]", first, re.I):
         return first[-1], 1

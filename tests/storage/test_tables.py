@@ -72,7 +72,7 @@ def test_rows_of_another_length_are_refused_without_their_text(tmp_path: Path, t
 
 
 def test_a_gzip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cxrreport.storage.tables.MAX_CSV_BYTES", 1 << 20)
+    monkeypatch.setattr("cxrreport.storage.tables.MAX_BYTES", 1 << 20)
     packed = tmp_path / "p.csv.gz"
     packed.write_bytes(gzip.compress(b"study_id,text\n1," + b"a" * (1 << 20)))
     assert packed.stat().st_size < 5000

@@ -16,6 +16,11 @@ from cxrreport.ingestion.images.acceptance import refused_by_system
 from cxrreport.records import Reason
 
 _OTHER_BYTES = 1 << 26  # allowance for everything but pixels: overlays, icons, private data
+_MAX_READS = 1 << 18
+"""Reads of one file: some for each data element, and one for 8 KiB of fragments."""
+_MAX_ITEMS = 50_000
+"""Items of all sequences and fragments of one file, which is read twice: an item of 8 bytes takes a kilobyte."""
+_ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # (FFFE,E000) in either byte order
 
 _ARCHIVES = (
     b"PK\x03\x04",
@@ -33,6 +38,8 @@ _ARCHIVES = (
 class BoundedFile(io.RawIOBase):
     """A file that never allocates more for a read than it has left, whatever length an element claims.
 
+    Files of very many data elements or items are refused while they are read.
+
     It has the methods that pydicom uses: `read`, `seek` and `tell`.
     """
 
@@ -40,11 +47,21 @@ class BoundedFile(io.RawIOBase):
         super().__init__()
         self._file = file
         self._size = size
+        self._reads = self._items = 0
 
     def read(self, size: int | None = -1) -> bytes:
-        """At most `size` bytes, or the rest of the file."""
+        """At most `size` bytes, or the rest of the file.
+
+        Raises:
+            RefusedImage: `too-large`.
+        """
         left = max(0, self._size - self._file.tell())
-        return self._file.read(left if size is None or size < 0 else min(size, left))
+        data = self._file.read(left if size is None or size < 0 else min(size, left))
+        self._reads += 1
+        self._items += sum(data.count(tag) for tag in _ITEMS)
+        if self._reads > _MAX_READS or self._items > _MAX_ITEMS:
+            raise RefusedImage(Reason.TOO_LARGE, "more data elements or items than a radiograph has")
+        return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move, as `io.IOBase.seek` does."""

@@ -40,7 +40,7 @@ SECONDS = 20.0
 """Longest time for one image, besides a second per million samples: JPEG Lossless takes about 0.02 s for them."""
 MEMORY = 64 << 20
 """Memory for one image besides `BYTES_PER_SAMPLE`. Windows and macOS have no such limit."""
-BYTES_PER_SAMPLE = 24
+BYTES_PER_SAMPLE = 16
 """Memory for one sample of an image: GDCM, which needs most, takes 12 bytes for JPEG 2000."""
 _HARMLESS = re.compile(
     rb"Unsupported JPEG data precision 12|Invalid SOS parameters for sequential JPEG|Unknown Adobe color transform.*"
@@ -51,7 +51,7 @@ _PIPE = 1 << 20  # bytes; Linux grants so much to all users, other systems have 
 
 
 class DamagedError(PixelError):
-    """A decoder returned a picture and warned of damage, which it may have concealed."""
+    """A decoder warned of damage, which it may have concealed, crashed or took too long: no other one is tried."""
 
 
 class DecoderProcess:
@@ -75,8 +75,8 @@ class DecoderProcess:
             integer[rows, columns].
 
         Raises:
-            DamagedError: the decoder warned of damage, and no other one should conceal it.
-            PixelError: the data cannot be decoded, or the decoder crashed or took too long.
+            DamagedError: the decoder warned of damage, crashed, or took too long.
+            PixelError: the data cannot be decoded.
         """
         request = {"syntax": syntax, "plugin": plugin, "options": options, "size": len(data)}
         seconds = SECONDS + _samples(options) / 1e6
@@ -92,7 +92,7 @@ class DecoderProcess:
                     self.close()
                     if fresh:  # an old one may have died of something else
                         detail = f"the decoder {plugin} crashed or took too long"
-                        raise PixelError(Reason.BAD_PIXELS, detail) from None
+                        raise DamagedError(Reason.BAD_PIXELS, detail) from None
                 finally:
                     timer.cancel()
         if reply.get("error") == DamagedError.__name__:

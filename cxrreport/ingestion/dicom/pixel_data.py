@@ -33,7 +33,7 @@ from cxrreport.ingestion.dicom.elements import text, translated, whole
 from cxrreport.ingestion.dicom.fragments import first_frame
 from cxrreport.ingestion.dicom.sample_values import stored_values
 from cxrreport.ingestion.images.greyscale import luminance
-from cxrreport.ingestion.images.jpeg import decode_jpeg
+from cxrreport.ingestion.images.jpeg import MAX_SCANS, SCAN, decode_jpeg
 from cxrreport.records import Reason
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -238,6 +238,8 @@ def _check_codestream(frame: bytes, dataset: Dataset) -> None:
         raise PixelError(Reason.BAD_PIXELS, f"the codestream has {size[0]} x {size[1]} pixels, not {rows} x {columns}")
     if size[2] != samples:
         raise PixelError(Reason.BAD_PIXELS, f"the codestream has {size[2]} components, not {samples}")
+    if frame.startswith(b"\xff\xd8") and frame.count(SCAN) > MAX_SCANS:
+        raise PixelError(Reason.BAD_PIXELS, f"more than {MAX_SCANS} scans")
     if fault := jpeg_2000_fault(frame):
         raise PixelError(Reason.BAD_PIXELS, f"the codestream is damaged: {fault}")
 

@@ -8,6 +8,7 @@ file, because values may identify a patient.
 from __future__ import annotations
 
 import hashlib
+import io
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from pydicom.dataset import Dataset
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from cxrreport.dataset import Covariates, reduce_covariates
@@ -44,6 +47,10 @@ _HEADER_TAGS = [
     *("WindowCenterWidthExplanation", "ExtendedOffsetTable"),
 ]
 
+_MAX_VALUE = 1 << 22
+"""Largest value of an element besides pixels, bytes: lookup tables have 128 KiB, and sequences some of them."""
+_INFLATED_BYTES = 1 << 25
+"""Allowance for everything but pixels in a deflated file."""
 _IDS = {"patient_id": "PatientID", "study_id": "StudyInstanceUID", "image_id": "SOPInstanceUID"}
 _COVARIATE_TAGS = ["PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "Manufacturer"]
 
@@ -134,10 +141,12 @@ def read_radiograph(
         RefusedImage: the file is not an acceptable radiograph; `PixelError` if pixels or grey scale are the reason.
     """
     with opened(path, max_pixels) as file:
-        header = _check(_parse(file, pixels=False), max_pixels, keep)
+        dataset = _parse(file, pixels=False)
+        header = _check(dataset, max_pixels, keep)
         begins_pixels = file.read(4) in _PIXEL_TAGS
         file.seek(0)
-        dataset = _parse(file, pixels=True)
+        samples, allocated = whole(dataset, "SamplesPerPixel") or 1, whole(dataset, "BitsAllocated") or 8
+        dataset = _parse(file, pixels=True, stored=header.rows * header.columns * samples * allocated // 8)
         if begins_pixels and not any(keyword in dataset for keyword in PIXELS):
             raise PixelError(Reason.BAD_PIXELS, "the pixel data are cut off")
     with translated(Reason.BAD_LUT, "the grey-scale transformations cannot be read", PixelError):
@@ -168,30 +177,46 @@ def read_radiograph(
     )
 
 
-def _parse(file: BoundedFile, *, pixels: bool, tags: Sequence[Any] = _HEADER_TAGS) -> Dataset:
+def _parse(file: BoundedFile, *, pixels: bool, tags: Sequence[Any] = _HEADER_TAGS, stored: int = 0) -> Dataset:
+    """Read elements; `stored` is the size of the pixels by the header, bytes."""
     with translated(Reason.NOT_READABLE, "the data set cannot be parsed"):
-        _check_inflated_size(file)
+        wanted = [*tags, *((*PIXELS, *PALETTE_TAGS) if pixels else ())]
         # pydicom only uses read, seek and tell.
         source: Any = file
-        wanted = [*tags, *((*PIXELS, *PALETTE_TAGS) if pixels else ())]
-        return pydicom.dcmread(source, stop_before_pixels=not pixels, force=True, specific_tags=wanted)
+        meta = _meta_if_deflated(source)
+        if meta is not None:
+            source = BoundedFile(*_inflated(source.read(), _INFLATED_BYTES + stored, cut=not pixels))
+        dataset = pydicom.dcmread(source, stop_before_pixels=not pixels, force=True, specific_tags=wanted)
+        if meta is not None:
+            dataset.file_meta = meta
+        for element in map(dataset.get_item, dataset.keys()):
+            size = len(element.value or b"") if isinstance(element, RawDataElement) else 0
+            if size > _MAX_VALUE and keyword_for_tag(element.tag) not in PIXELS:
+                raise RefusedImage(Reason.TOO_LARGE, f"{element.tag} has {size} bytes")
+        return dataset
 
 
-def _check_inflated_size(file: BoundedFile) -> None:
-    """Refuse a deflated data set that would grow past any size a radiograph has (a compression bomb)."""
-    source: Any = file
-    if source.read(132)[128:] != b"DICM":
-        source.seek(0)
-        return
-    meta = pydicom.filereader._read_file_meta_info(source)
-    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        inflater, packed, total = zlib.decompressobj(-zlib.MAX_WBITS), source.read(), 0
-        while packed and not inflater.eof:
-            total += len(inflater.decompress(packed, 1 << 20))
-            packed = inflater.unconsumed_tail
-            if total > 1 << 29:
-                raise RefusedImage(Reason.TOO_LARGE, "the deflated data set inflates to more than 512 MiB")
+def _meta_if_deflated(source: Any) -> FileMetaDataset | None:
+    """Read the meta information of a deflated file, and go behind it; of another file, back to its start."""
+    if source.read(132)[128:] == b"DICM":
+        meta: FileMetaDataset = pydicom.filereader._read_file_meta_info(source)
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            return meta
     source.seek(0)
+    return None
+
+
+def _inflated(packed: bytes, limit: int, *, cut: bool) -> tuple[io.BytesIO, int]:
+    """Inflate to at most `limit` bytes; give them and their number.
+
+    Raises:
+        RefusedImage: there are more, unless the rest may be `cut` off.
+    """
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = inflater.decompress(packed, limit)
+    if not cut and inflater.decompress(inflater.unconsumed_tail, 1):
+        raise RefusedImage(Reason.TOO_LARGE, f"the deflated data set inflates to more than {limit} bytes")
+    return io.BytesIO(data), len(data)
 
 
 # --- The header ---

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 MAX_SCANS = 200
 """Scans of one picture: progressive encoders write about 10. A scan of a few bytes goes over the whole picture."""
-_SCAN = b"\xff\xda"  # in compressed data, FF is followed by 00 or a restart marker
+SCAN = b"\xff\xda"
+"""Begins a scan; in compressed data, FF is followed by 00 or a restart marker."""
 
 
 def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
@@ -25,7 +26,7 @@ def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
     Raises:
         ValueError: the data are cut off or damaged, no such JPEG, or have more than `MAX_SCANS` scans.
     """
-    if data.count(_SCAN) > MAX_SCANS:
+    if data.count(SCAN) > MAX_SCANS:
         raise ValueError(f"more than {MAX_SCANS} scans")
     decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "GRAY", strict=True)
     return decoded[:, :, 0]

@@ -151,8 +151,10 @@ def _values(image: Image.Image, keep: Collection[str]) -> tuple[NDArray[np.integ
         return np.asarray(image), ()
     if image.mode == "1":
         return np.asarray(image.convert("L")), ()
-    if image.mode in {"I;16", "I;16B", "I;16L", "I"}:
-        values = np.asarray(image).astype(np.int64)
+    if image.mode in {"I;16", "I;16B", "I;16L"}:
+        return np.asarray(image).astype(np.uint16), ()
+    if image.mode == "I":
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 0xFFFF:
             raise PixelError(Reason.BAD_PIXELS, "values beyond 16 bits")
         return values.astype(np.uint16), ()

@@ -42,6 +42,9 @@ class Files:
         self.excluded.append(Exclusion(source=source, reason=reason, detail=detail))
 
 
+_MAX_RECORD = 1 << 20  # characters of the settings of a command
+
+
 def list_files(root: Path, output: Path) -> Files:
     """List everything below `root`. Links are followed, and nothing is opened except state files.
 
@@ -166,7 +169,8 @@ def _is_output_folder(folder: Path) -> bool:
         if not is_regular(folder / name):
             continue
         try:
-            record = json.loads((folder / name).read_text(encoding="utf-8"))
+            with (folder / name).open(encoding="utf-8") as file:
+                record = json.loads(file.read(_MAX_RECORD))
         except (OSError, ValueError, RecursionError):
             continue
         if isinstance(record, dict) and record.get("verb") == Path(name).stem and "settings" in record:

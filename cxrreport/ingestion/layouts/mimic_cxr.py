@@ -15,7 +15,7 @@ from cxrreport.errors import InputError
 from cxrreport.ingestion.images import is_picture, view_of
 from cxrreport.ingestion.layouts.base import Document, Listing, Source, newest_table, require_folder
 from cxrreport.ingestion.layouts.files import is_companion, is_regular, list_files
-from cxrreport.ingestion.layouts.tables import report_in_file, split_of, studies_of_table
+from cxrreport.ingestion.layouts.tables import MAX_REPORT, report_in_file, split_of, studies_of_table
 from cxrreport.records import Exclusion, Reason, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import read_text_table
@@ -104,7 +104,8 @@ def _read_report(root: Path, patient_id: str, study_id: str) -> Document | None:
     try:
         if not is_regular(path):
             return None
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_REPORT + 1)
     except OSError as error:
         named = id_for_message("study", study_id)
         raise InputError(f"the report of study {named} cannot be read ({error.strerror})") from error

@@ -24,7 +24,7 @@ from cxrreport.ingestion.layouts.base import (
     require_folder,
 )
 from cxrreport.ingestion.layouts.files import is_companion, is_regular, list_files
-from cxrreport.ingestion.layouts.tables import report_of, studies_of_table
+from cxrreport.ingestion.layouts.tables import MAX_REPORT, report_of, studies_of_table
 from cxrreport.records import REPORT_SECTIONS, Exclusion, Reason, Report, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import read_text_table
@@ -138,7 +138,10 @@ def _reports_of_xml(folder: Path) -> tuple[dict[str, Document], dict[str, str]]:
             continue
         study_id = f"CXR{int(path.stem)}"
         try:
-            root = ElementTree.parse(path).getroot()  # noqa: S314 - expat of today bounds entity expansion
+            if path.stat().st_size > MAX_REPORT:
+                raise ValueError
+            # Expat bounds the expansion of entities to 100 times the size of the file.
+            root = ElementTree.parse(path).getroot()  # noqa: S314
         except OSError as error:
             raise InputError(
                 f"{path}: the report cannot be read ({error.strerror}); re-run the same command"

@@ -17,6 +17,9 @@ FULL_REPORT = ("report", "text")
 REPORT_COLUMNS = (*REPORT_SECTIONS, *FULL_REPORT, "split")
 """Columns of a table of reports besides ids."""
 
+MAX_REPORT = 1 << 20
+"""Largest file of one report, bytes. Larger ones are not read."""
+
 
 def studies_of_table(path: Path, study_id_of: Callable[[str], str] = str) -> dict[str, StudyRow]:
     """The rows of a table of reports by study id.
@@ -58,7 +61,9 @@ def report_of(row: Mapping[str, str]) -> Document | None:
 
 
 def report_in_file(data: bytes) -> Document:
-    """The report in a text file, `UNREADABLE` if it cannot be decoded without loss."""
+    """The report in a text file, `UNREADABLE` if it exceeds `MAX_REPORT` or cannot be decoded without loss."""
+    if len(data) > MAX_REPORT:
+        return UNREADABLE
     try:
         text = decode_text(data)
     except UnreadableTextError:
