@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from cxrreport.reports.priors.changes import CHANGES
 from cxrreport.reports.priors.context import without_context
 from cxrreport.reports.priors.spelling import with_correct_changes
+from cxrreport.reports.priors.triggers import may_mention
 from cxrreport.reports.priors.vocabulary import (
     ADVERB,
     COMPARED,
@@ -227,7 +229,15 @@ def mentions_prior(sentence: str) -> bool:
     That is: stable, new, gone, changed, compared, or that no study is available for comparison. History (an old
     fracture, prior surgery) and recommendations (follow-up to resolution) are not mentions.
     """
-    plain = without_future(with_correct_changes(" ".join(sentence.split())))
+    return _mentions_prior(sentence) if len(sentence) <= _WINDOW else _mentions_prior.__wrapped__(sentence)
+
+
+@lru_cache(maxsize=1 << 16)  # reports repeat their sentences
+def _mentions_prior(sentence: str) -> bool:
+    plain = with_correct_changes(" ".join(sentence.split()))
+    if not may_mention(plain):
+        return False
+    plain = without_future(plain)
     return any(pattern.search(window) for window in map(without_context, _windows(plain)) for pattern in _COMPILED)
 
 

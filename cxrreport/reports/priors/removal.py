@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cxrreport.reports.priors.comparisons import cannot_be_edited, remove_comparison
 from cxrreport.reports.priors.guards import (
@@ -132,6 +133,7 @@ def check_proposal(sentence: str, proposal: str) -> tuple[str | None, str]:
     return f"{number}{edit[0].upper()}{edit[1:]}{mark if mark != ':' else '.'}", "accepted"
 
 
+@lru_cache(maxsize=1 << 15)  # reports repeat their sentences
 def edit_sentence(sentence: str) -> str | None:
     """Remove the mention from a sentence; `None` if no known construction fits or a guard rejects the edit."""
     if len(sentence) > LONGEST_EDITED:
@@ -151,6 +153,8 @@ def edit_sentence(sentence: str) -> str | None:
         return None
     if any(VERB.search(clause) for _, clause in kept) and not any(re.search(r"[;.]", link) for link, _ in kept):
         kept = [(link, _stated(clause) if clause not in dict(clauses).values() else clause) for link, clause in kept]
+    if not all(clause for _, clause in kept):
+        return None
     if any(_CONTRAST.search(link) for link, _ in kept[1:]) and not all(VERB.search(clause) for _, clause in kept):
         return None
     joined = kept[0][1] + "".join(f"{link}{_lowered(clause)}" for link, clause in kept[1:])
@@ -220,11 +224,17 @@ _NO_ARTICLE = re.compile(
 
 
 def _stated(clause: str) -> str:
-    """A sentence for the noun phrase that an edit left beside another clause: `there is a left effusion`."""
+    """A sentence for the noun phrase that an edit left beside another clause: `there is a left effusion`; empty for anatomy."""
     if VERB.search(clause) or re.match(r"(?:no|with|without)\b", clause, re.IGNORECASE):
         return clause
     found = _HEAD.match(clause)
     phrase = found["phrase"] if found else clause
+    if re.search(
+        r"(?:position\w*|size|appearance|location|placement|contours?|silhouette|volumes?|markings|vasculature|"
+        r"vascularity)$",
+        phrase,
+    ):
+        return ""
     plural = re.search(
         r"(?<!si)(?<!ti)(?<!u)(?<!s)s$|\b(?:multiple|several|both|bilateral)\b| and ", phrase, re.IGNORECASE
     )
