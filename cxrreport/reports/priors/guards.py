@@ -92,7 +92,9 @@ _IMAGING_WORDS = frozenset(
 )
 _DROPPED_PHRASE = frozenset(["with", "without", "which", "that", "but", "no", "and"])
 _PRONOUN_SUBJECT = re.compile(
-    r"^(?:this|these|those|it|they|both|that|he|she|all|findings?)\b(?!\s+(?!is\b|are\b|has\b)\w+\s+\w+)", _FLAGS
+    r"^(?:this|these|those|it|they|both|that|he|she|all|findings?)\b(?!\s+(?!is\b|are\b|has\b|appears?\b|"
+    r"seems?\b)\w+\s+\w+)",
+    _FLAGS,
 )
 
 

@@ -140,7 +140,7 @@ def edit_sentence(sentence: str) -> str | None:
         return None
     number, body, mark = _parts(with_correct_changes(sentence))
     without = remove_comparison(body)
-    if cannot_be_edited(body):
+    if cannot_be_edited(body) or _RUN_ON.search(body):
         return None
     compared = without != body
     clauses = list(_clauses(without))
@@ -181,6 +181,9 @@ _LINK = re.compile(
     r"|(?P<stop>\.\s+)(?=[a-z])"
     r"|(?P<comma>,\s+)(?=(?:there (?:is|are)|no(?!\s+chang| longer|t))\b)",
     re.IGNORECASE,
+)
+_RUN_ON = re.compile(
+    r"[a-z],?\s+(?:The|There|No|This|Visualized|Heart|Lungs)\s|[a-z]{3}\.[A-Z][a-z]|^With\b|\b[Tt]here's\b"
 )
 _CONTRAST = re.compile(r"\b(?:but|while|although|though|however)\b", re.IGNORECASE)
 _LEADING_PHRASE = re.compile(
@@ -223,17 +226,22 @@ _NO_ARTICLE = re.compile(
 )
 
 
+_MEASURE = re.compile(
+    r"\b(?:position\w*|size|appearance|location|placement|contours?|silhouette|volumes?|markings|vascul\w+)\b",
+    re.IGNORECASE,
+)
+
+
 def _stated(clause: str) -> str:
-    """A sentence for the noun phrase that an edit left beside another clause: `there is a left effusion`; empty for anatomy."""
+    """A sentence for the noun phrase that an edit left beside another clause: `there is a left effusion`.
+
+    It is empty for a phrase that names normal anatomy or a measure.
+    """
     if VERB.search(clause) or re.match(r"(?:no|with|without)\b", clause, re.IGNORECASE):
         return clause
     found = _HEAD.match(clause)
     phrase = found["phrase"] if found else clause
-    if re.search(
-        r"(?:position\w*|size|appearance|location|placement|contours?|silhouette|volumes?|markings|vasculature|"
-        r"vascularity)$",
-        phrase,
-    ):
+    if _MEASURE.search(phrase):
         return ""
     plural = re.search(
         r"(?<!si)(?<!ti)(?<!u)(?<!s)s$|\b(?:multiple|several|both|bilateral)\b| and ", phrase, re.IGNORECASE
