@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from cxrreport.tracking import Run
 
 
+_INTERVAL = ("value", "low", "high")
+
+
 def evaluate(
     settings: EvaluateSettings,
     *,
@@ -70,21 +73,31 @@ def _log_evaluation(run: Run, settings: EvaluateSettings, result: Evaluation) ->
     for system, digest in conditions["predictions"].items():
         run.dataset("predictions" if system == MAIN else f"predictions of {system}", digest, "evaluation")
     run.link("cxrreport.predictions_run", "predictions", conditions["predictions"][MAIN])
-    if adapter := _adapter_digest(settings.predictions):
+    adapter = _adapter_digest(settings.predictions)
+    if adapter:
         run.link("cxrreport.model_run", "adapter", adapter, parent=True)
     scores = {
         f"{metric}/{system}": plain(one)  # `None` for undefined values, because JSON has no NaN
         for system, metrics in result.systems.items()
         for metric, one in metrics.items()
     }
-    run.metrics(flat(scores) | flat({"counts": dict(counts)}))
-    details = flat(plain({**result.analyses, "findings": result.analyses.get("findings", {}).get(MAIN, {})}))
-    # Their bounds would be hundreds of rows in the store; scores.json has them.
-    run.metrics({name: value for name, value in details.items() if not name.endswith(("/low", "/high"))})
+    # About a dozen numbers that MLflow can plot and compare; the tables and scores.json have the rest.
     numbers = {name: one["numbers"][0] for name, one in conditions["metrics"].items()}
-    run.tags(
-        {f"conditions.{name}": json.dumps(of_number(conditions, number, MAIN)) for name, number in numbers.items()}
-    )
+    first = next(iter(result.systems[MAIN]))
+    for system, metrics in result.systems.items():
+        headlines = flat({number: plain(metrics[number]) for number in (first, *numbers.values()) if number in metrics})
+        values = {name: value for name, value in headlines.items() if "/" not in name or name.startswith(f"{first}/")}
+        if system == MAIN:
+            run.metrics(values | {name: float(counts[name]) for name in ("scored", "excluded")})
+            run.model_scores(adapter, values, conditions["references"])
+        else:
+            run.child(system, values)
+    rows = [[*name.rsplit("/", 1), *map(one.get, _INTERVAL)] for name, one in scores.items()]
+    run.table("all_scores", ("metric", "system", *_INTERVAL), rows)
+    run.table("analyses", ("name", "value"), list(flat(plain(result.analyses)).items()))
+    described = [[name, json.dumps(of_number(conditions, number, MAIN), indent=1)] for name, number in numbers.items()]
+    run.table("conditions", ("metric", "conditions"), described)
+    run.tags({f"conditions.{name}": str(conditions[name]) for name in ("section", "synthetic", "cohort")})
     scores_file = json.loads((settings.output / "scores.json").read_text(encoding="utf-8"))
     for one in (scores_file["diversity"]["references"], *scores_file["diversity"]["systems"].values()):
         del one["sentences"]  # text of reports

@@ -148,8 +148,10 @@ def train(
         run.dataset(result.adapter.name, checkpoints.fingerprint(result.adapter), "output", steps=result.steps)
         for name in ("train.json", "log.jsonl", "loss.png"):
             run.artifact(settings.output / name)
-        if settings.lora is not None:  # after full fine-tuning it is gigabytes; its place is its folder
-            run.artifact(result.adapter)
+        # After full fine-tuning the files are gigabytes; their place is their folder.
+        files = result.adapter if settings.lora is not None else None
+        chosen = {"base": settings.checkpoint.name, "rank": str(settings.lora.rank if settings.lora else "full")}
+        run.model(settings.output.name, checkpoints.fingerprint(result.adapter), files, chosen)
     return summarise(facts, result, phantoms(result.synthetic))
 
 

@@ -19,6 +19,7 @@ from cxrreport import telemetry
 from cxrreport.errors import CxrReportError, TrackingError
 from cxrreport.storage.atomic_files import atomic_path, remove_partial
 from cxrreport.storage.locks import locked_file
+from cxrreport.tracking import logged_models
 from cxrreport.tracking.spool import Event, RefusedEvent, Send
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 _BATCH = 100  # params and tags per request: the limit of the REST API
 _DIGEST = 32  # MLflow allows at most 36 characters
 _OTHER_STORE = "Check tracking.uri or MLFLOW_TRACKING_URI, or disable tracking (tracking.enabled: false, --no-track)"
+_EXPERIMENT = {
+    "mlflow.experimentKind": "custom_model_development",  # otherwise it opens as one of traces
+    "mlflow.note.content": "Chest X-ray report generation with cxrreport: ingest, train, generate, evaluate. The "
+    "models are the adapters; runs of baselines are below those of evaluations.",
+}
 _FINAL = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"})
 """Error codes for which a retry is useless."""
 
@@ -151,7 +157,8 @@ def experiment(client: MlflowClient, name: str, uri: str) -> Experiment:
         database = _database(uri)
         location = (database.parent / "mlartifacts").as_uri() if database is not None else None
         try:
-            return client.get_experiment(client.create_experiment(name, artifact_location=location))
+            created = client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT)
+            return client.get_experiment(created)
         except MlflowException:
             found = client.get_experiment_by_name(name)  # another process created it first
             if found is None:
@@ -211,6 +218,8 @@ def _send(client: MlflowClient, uri: str, events: Sequence[Event]) -> None:
                 raise TrackingError(f"the unsent events belong to MLflow at {event['uri']}, not to {uri}")
         elif kind == "link":
             _link(client, run_id, event)
+        elif kind in logged_models.KINDS:
+            logged_models.send(client, run_id, event)
         elif kind == "tags":
             client.log_batch(run_id, tags=[RunTag(event["name"], event["value"])])
         elif kind == "dataset":

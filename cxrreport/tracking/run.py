@@ -12,7 +12,7 @@ import posixpath
 import re
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,10 @@ def clean_name(name: str) -> str:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:_DIGITS]
     return f"{clean[: _LONGEST - _DIGITS - 1].rstrip('/')}-{digest}"
+
+
+def _clean(values: Mapping[str, float]) -> dict[str, float]:
+    return {clean_name(name): float(value) for name, value in values.items()}
 
 
 class Run:
@@ -73,6 +77,25 @@ class Run:
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set searchable tags."""
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Log a table, which MLflow shows as one, as the artifact `<name>.json`."""
+
+    def child(self, name: str, values: Mapping[str, float]) -> None:
+        """Log numbers in a run of their own below this one, so that MLflow compares runs by the same names."""
+
+    def model(self, name: str, digest: str, folder: Path | None, params: Mapping[str, str]) -> None:
+        """Record the model that this run made, which appears among the models of the experiment.
+
+        Args:
+            name: of the model.
+            digest: hash of its weights, hexadecimal.
+            folder: files to log with it; `None` for none.
+            params: what distinguishes it.
+        """
+
+    def model_scores(self, digest: str, values: Mapping[str, float], data: str) -> None:
+        """Log numbers of the model with this digest, if the store has it, on the data with the digest `data`."""
 
     def link(self, tag: str, made: str, digest: str, *, parent: bool = False) -> None:
         """Tag the run with the id of the latest run in the store that wrote data with this digest, if there is one.
@@ -123,6 +146,23 @@ class MlflowRun(Run):
         """See `Run.tags`."""
         for key, value in values.items():
             self._put("tags", name=clean_name(key), value=value)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """See `Run.table`."""
+        self._put("table", name=f"{name}.json", columns=list(columns), rows=[list(row) for row in rows])
+
+    def child(self, name: str, values: Mapping[str, float]) -> None:
+        """See `Run.child`."""
+        self._put("child", name=name, values=_clean(values))
+
+    def model(self, name: str, digest: str, folder: Path | None, params: Mapping[str, str]) -> None:
+        """See `Run.model`."""
+        path = None if folder is None else str(folder.resolve())
+        self._put("model", name=name, digest=digest, path=path, params=dict(params))
+
+    def model_scores(self, digest: str, values: Mapping[str, float], data: str) -> None:
+        """See `Run.model_scores`."""
+        self._put("model_scores", digest=digest, values=_clean(values), data=data)
 
     def link(self, tag: str, made: str, digest: str, *, parent: bool = False) -> None:
         """See `Run.link`."""
