@@ -126,7 +126,9 @@ def content_below(folder: Path, *, without: Callable[[str], bool] = lambda _: Fa
     }
 
 
-_NOT_CONTENT = frozenset({"seconds", "seconds_per_step", "mlflow_run_id", "run_id", "peak_memory", "resumed_at"})
+_NOT_CONTENT = frozenset(
+    {"seconds", "seconds_per_step", "mlflow_run_id", "run_id", "peak_memory", "resumed", "resumed_at"}
+)
 
 
 def _digest(path: Path, place: str) -> str:

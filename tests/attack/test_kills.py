@@ -10,6 +10,7 @@ import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attack.killing import Running, content_below, import_everything, names_below, repeated_points, run
@@ -56,12 +57,13 @@ def with_store(folder: Path, demo: Path) -> Path:
     return folder / "out"
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.replace(", ", "-").replace(" ", "-"))
 def test_a_killed_command_is_repeated(case, demo, tmp_path, own_temporary_folder, note):
     ranks = CASES[case][1]
-    options = {"ranks": ranks, "TMPDIR": str(own_temporary_folder)}
+    options: dict[str, Any] = {"ranks": ranks, "TMPDIR": str(own_temporary_folder)}
     undisturbed = with_store(tmp_path / "undisturbed", demo)
     import_everything(tmp_path / "import.log")
+    options["MLFLOW_TRACKING_URI"] = f"sqlite:///{undisturbed.parent}/mlflow.db"
     seconds = run(words_of(case, demo, undisturbed), tmp_path / "undisturbed.log", **options)
     expected, files = content_below(undisturbed), names_below(undisturbed.parent)
     moments = random.Random(case)
@@ -71,6 +73,7 @@ def test_a_killed_command_is_repeated(case, demo, tmp_path, own_temporary_folder
         log = tmp_path / f"{number}.log"
         words = words_of(case, demo, out)
         after = moments.uniform(0, seconds)
+        options["MLFLOW_TRACKING_URI"] = f"sqlite:///{out.parent}/mlflow.db"
         hit += Running(words, log, **options).kill(after, which=moments.choice((-1, 0, ranks - 1)))
         where = f"killed after {after:.2f} of {seconds:.2f} s"
         try:
