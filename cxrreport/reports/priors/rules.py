@@ -106,7 +106,7 @@ _REMAINS = [
     rule(r"\bcontinues to (show|demonstrate)\b", r"\1s"),
     rule(r"\bcontinue to (show|demonstrate)\b", r"\1"),
     rule(r"^(?:the )?patient (?:has|had) (?:now )?received\s+(?:the\s+)?(?:new\s+)?"),
-    rule(r"\s*\b(?:once again|again|still|now|once more)\b"),
+    rule(r"\s*\b(?:once again|yet again|again|still|now|once more)\b"),
     rule(rf"\b(?:previously|prior|previous)\s+(?:\w+ly\s+)?{SEEN}\s+"),
     rule(r"\b(?:has|have)\s+(?:interval(?:ly)?\s+|newly\s+)?(?:developed|appeared)\s*$"),
     rule(
