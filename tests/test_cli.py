@@ -227,6 +227,7 @@ def test_a_mistake_names_its_field(runner: CliRunner, given: list[str], named: s
 
 CONFIGURED = [name for name, one in COMMANDS_OF.items() if any(each.name == "config" for each in one.params)]
 MISTAKES = {
+    "agreement": (["--verdicts", "nowhere", "--scores", "nowhere"], "nowhere"),
     "compare": (["nowhere", "nowhere"], "nowhere"),
     "demo": (["--resolution", "448"], "resolution"),
     "doctor": (["here", "there"], "there"),

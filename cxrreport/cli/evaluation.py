@@ -1,4 +1,4 @@
-"""The commands that score and read reports: evaluate, review, compare, published."""
+"""The commands that score and read reports: evaluate, review, compare, agreement, published."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from cxrreport.cli.options import (
 )
 from cxrreport.cli.output import bounds, guarded, perform, print_json, print_summary, stdout, table_of
 from cxrreport.errors import SettingsError
-from cxrreport.settings import CompareSettings, EvaluateSettings, ReviewSettings
+from cxrreport.settings import AgreementSettings, CompareSettings, EvaluateSettings, ReviewSettings
 
 MAIN_SCORES = ("image_reliance_gap", "actionable_errors", "findings_f1", "bleu4", "cider")
 """Scores that `evaluate` prints without `--all`, if they were computed."""
@@ -174,6 +174,36 @@ def compare(given: Given[CompareSettings]) -> None:
         stdout().print(f"{number}: not comparable, different {', '.join(differs)}", markup=False, highlight=False)
     counts = {name: summary.facts[name] for name in ("studies", "patients")}
     print_summary(replace(summary, facts=counts), given.as_json)
+
+
+@command(
+    AgreementSettings,
+    argument("more", kind=list[Path], metavar="[FILE]...", help="Further tables.", hidden=True),
+    on_data("verdicts", "-v", metavar="FILE...", help="Verdicts exported by the review page, or ratings."),
+    on_data("scores", metavar="DIR", help="Output folder of evaluate."),
+    on_data("key", metavar="FILE", help="Key of a blind page."),
+    on_data("output", "-o", metavar="DIR", help="Output folder.", default=Path("cxrreport-agreement")),
+    TRACK,
+    SET,
+)
+def agreement(given: Given[AgreementSettings]) -> None:
+    """Compare readers with each other, and metrics with the readers.
+
+    Example: `cxrreport agreement --verdicts verdicts-A.csv verdicts-B.csv --scores scores`
+    """
+    given.options["verdicts"] = [*given.options.get("verdicts", ()), *given.options.pop("more", ())]
+    summary = perform(runs.agreement, given.settings())
+    if given.as_json:
+        print_summary(summary, given.as_json)
+        return
+    result = summary.result
+    table = table_of("Kendall's tau-b with the readers (95%)", "metric", *result.metrics)
+    for number in dict.fromkeys(number for ones in result.metrics.values() for number in ones):
+        found = [ones.get(number) for ones in result.metrics.values()]
+        table.add_row(number, *("" if one is None else f"{one.value:.3f} {bounds(one.low, one.high)}" for one in found))
+    stdout().print(table)
+    facts = {name: value for name, value in summary.facts.items() if name != "kendall_tau_b"}
+    print_summary(replace(summary, facts=facts), given.as_json)
 
 
 @app.command()

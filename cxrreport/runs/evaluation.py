@@ -1,4 +1,4 @@
-"""Tracked runs of `evaluate`, `compare` and `review`, and published results beside scores."""
+"""Tracked runs of `evaluate`, `compare`, `agreement` and `review`, and published results beside scores."""
 
 from __future__ import annotations
 
@@ -13,10 +13,19 @@ from cxrreport.inference import INGESTED
 from cxrreport.records import Progress
 from cxrreport.runs.command import Summary, flat, log_data, phantoms, silent, tracked
 from cxrreport.runs.pipeline import generate
-from cxrreport.settings import CompareSettings, EvaluateSettings, GenerateSettings, ReviewSettings, build
+from cxrreport.settings import (
+    AgreementSettings,
+    CompareSettings,
+    EvaluateSettings,
+    GenerateSettings,
+    ReviewSettings,
+    build,
+)
+from cxrreport.storage.atomic_files import file_sha256
 from cxrreport.storage.output_folder import finished_record
 
 if TYPE_CHECKING:
+    from cxrreport.evaluation.agreement import Agreement
     from cxrreport.evaluation.compare import Comparison
     from cxrreport.evaluation.evaluate import Evaluation
     from cxrreport.evaluation.metrics import Metric
@@ -101,6 +110,7 @@ def _log_evaluation(run: Run, settings: EvaluateSettings, result: Evaluation) ->
     scores_file = json.loads((settings.output / "scores.json").read_text(encoding="utf-8"))
     for one in (scores_file["diversity"]["references"], *scores_file["diversity"]["systems"].values()):
         del one["sentences"]  # text of reports
+    run.dataset("scores", file_sha256(settings.output / "scores.json"), "output")
     run.text("scores.json", json.dumps(scores_file, indent=2, ensure_ascii=False))
     for plot in sorted(settings.output.glob("*.png")):
         run.artifact(plot)
@@ -170,6 +180,31 @@ def compare(settings: CompareSettings, *, progress: Progress | None = None) -> S
         facts = {"studies": result.studies, "patients": result.patients, "differences": differences}
         facts |= {"refused": {number: sorted(ones) for number, ones in result.refused.items()}}
     return summarise(facts, result, phantoms(result.synthetic))
+
+
+def agreement(settings: AgreementSettings, *, progress: Progress | None = None) -> Summary[Agreement]:
+    """Agreement between readers, and of every metric with the readers. MLflow gets neither ids nor names of readers.
+
+    Raises:
+        CxrReportError: as `evaluation.agreement.agreement`.
+    """
+    from cxrreport.evaluation.agreement import agreement as compare_readers
+    from cxrreport.evaluation.results import plain
+
+    with tracked("agreement", settings) as (run, summarise):
+        result = compare_readers(settings, progress=progress)
+        between = {
+            outcome: {name: one for name, one in values.items() if name != "pairs"}
+            for outcome, values in result.between_readers.items()
+        }
+        scores: dict[str, Any] = plain({"between_readers": between, "kendall_tau_b": result.metrics})
+        counts = {"readers": len(result.readers), **result.counts}
+        digest = file_sha256(settings.scores / "scores.json")
+        run.dataset("scores", digest, "evaluation")
+        run.link("cxrreport.evaluation_run", "scores", digest)
+        run.metrics(flat(scores) | flat({"counts": counts}))
+        one = ("one reader: agreement between readers is not computed",) if len(result.readers) == 1 else ()
+    return summarise(counts | scores, result, (*phantoms(result.synthetic), *one))
 
 
 def published(evaluation: Path) -> list[Published]:

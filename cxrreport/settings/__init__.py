@@ -18,7 +18,13 @@ from cxrreport.settings.base import (
     weights_folder,
 )
 from cxrreport.settings.demo import DemoSettings
-from cxrreport.settings.evaluation import CompareSettings, EvaluateSettings, ReviewSettings, ScoredSection
+from cxrreport.settings.evaluation import (
+    AgreementSettings,
+    CompareSettings,
+    EvaluateSettings,
+    ReviewSettings,
+    ScoredSection,
+)
 from cxrreport.settings.inference import (
     Beam,
     Decoding,

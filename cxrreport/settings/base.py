@@ -134,12 +134,15 @@ class Settings(BaseModel):
         def checked(one: Any) -> Any:
             return _with_possible_names(expand(one), longest) if isinstance(one, Path) else one
 
+        if isinstance(value, tuple):
+            return tuple(checked(one) for one in value)
         return {name: checked(one) for name, one in value.items()} if isinstance(value, dict) else checked(value)
 
     def relative_paths(self) -> list[Path]:
         """The paths of these settings that depend on the working folder."""
         values = [one for _, one in self]
         values += [below for one in values if isinstance(one, dict) for below in one.values()]
+        values += [below for one in values if isinstance(one, tuple) for below in one]
         return [one for one in values if isinstance(one, Path) and not one.is_absolute()]
 
     @classmethod

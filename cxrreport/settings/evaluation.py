@@ -1,4 +1,4 @@
-"""Settings of `evaluate`, `compare` and `review`."""
+"""Settings of `evaluate`, `compare`, `agreement` and `review`."""
 
 from __future__ import annotations
 
@@ -87,6 +87,24 @@ class CompareSettings(CommandSettings):
     """Number of random exchanges of the two systems by patient for the p-values."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the resamples and the exchanges."""
+
+
+class AgreementSettings(CommandSettings):
+    """Compare readers with each other, and the metrics of an evaluation with the readers."""
+
+    verdicts: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """Verdicts that the review page exports, of one or several readers, or tables with study_id, system, reader and
+    errors."""
+    scores: Path
+    """Output folder of `evaluate` with the rated reports."""
+    key: Path | None = None
+    """Key of a blind page, with study_id, report and system."""
+    output: Path
+    """Output folder for the table."""
+    bootstrap_samples: PositiveInt = 1000
+    """Number of resamples of the patients for the intervals."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the resamples."""
 
 
 class ReviewSettings(CommandSettings):
