@@ -87,15 +87,19 @@ def test_rows_of_a_table_without_image_or_ids(make_dataset: Make, write_dataset:
     write_picture(tmp_path / "a.png")
     write_picture(tmp_path / "b.png", 1)
     write_dataset(tmp_path / "c.dcm", make_dataset(StudyInstanceUID="1.5", PatientID="P5"))
-    rows = ["a.png,,", "b.png,S2,", ",S3,P3", "gone.png,,", "c.dcm,,"]
+    rows = ["a.png,,", "b.png,S2,", ",S3,P3", "gone.png,,", "c.dcm,,", f"{'x' * 300}.png,4,4", "a.png/b.png,5,5"]
     (tmp_path / "table.csv").write_text("\n".join(["image,study_id,patient_id", *rows]))
     kept, excluded = run(tmp_path / "table.csv", tmp_path / "out")
     kept_ids = {row["source"]: (row["study_id"], row["patient_id"]) for row in kept}
     assert kept_ids == {"a.png": ("a", "a"), "b.png": ("S2", "S2"), "c.dcm": ("1.5", "P5")}
     notes = {row["source"]: {note for note in row["notes"] if "missing" in note} for row in kept}
     assert notes["a.png"] == {"study-id-missing", "patient-id-missing"} and notes["b.png"] == {"patient-id-missing"}
-    found = [(row["source"], row["reason"], row["study_id"]) for row in excluded]
-    assert found == [("", "image-file-missing", "S3"), ("gone.png", "image-file-missing", "")]
+    assert [(row["source"][:11], row["reason"], row["study_id"]) for row in excluded] == [
+        ("", "image-file-missing", "S3"),
+        ("a.png/b.png", "image-file-missing", "5"),
+        ("gone.png", "image-file-missing", ""),
+        ("x" * 11, "not-readable", "4"),
+    ]
 
 
 def test_one_picture_under_two_names_is_one_patient(make_dataset: Make, write_dataset: Make, tmp_path: Path) -> None:

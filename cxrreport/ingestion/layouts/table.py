@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cxrreport.dataset import reduce_covariates
 from cxrreport.errors import InputError
-from cxrreport.ingestion.images import is_picture, view_of
+from cxrreport.ingestion.images import is_picture, refused_by_system, view_of
 from cxrreport.ingestion.layouts.base import Listing, Source, has_column
 from cxrreport.ingestion.layouts.tables import REPORT_COLUMNS, report_of, split_of
 from cxrreport.records import Exclusion, Reason, View
@@ -49,15 +49,22 @@ def list_images(settings: IngestSettings) -> Listing:
             excluded.append(_excluded(row, path.name, Reason.NOT_READABLE, detail))
             continue
         source = path.relative_to(base).as_posix()
-        if not path.exists():
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
             excluded.append(_excluded(row, source, Reason.IMAGE_MISSING, ""))
+            continue
+        except OSError as error:
+            if (refusal := refused_by_system(error)).reason == Reason.UNAVAILABLE:
+                raise
+            excluded.append(_excluded(row, source, Reason.NOT_READABLE, refusal.detail))
             continue
         view = view_of(row.get("view", ""))
         sources.append(
             Source(
                 path=path,
                 source=source,
-                image_id=row.get("image_id", "") or Path(row["image"]).with_suffix("").as_posix(),
+                image_id=row.get("image_id", "") or Path(source).with_suffix("").as_posix(),
                 study_id=row["study_id"],
                 patient_id=row["patient_id"],
                 split=split_of(row, str(table)),

@@ -82,7 +82,7 @@ def _breaks(tokens: list[str], place: int) -> bool:
                 "not",
                 "also",
                 "apparent",
-        "its",
+                "its",
                 "their",
                 "it",
                 "they",
