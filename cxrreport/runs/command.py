@@ -101,20 +101,31 @@ def check_inputs(settings: CommandSettings) -> None:
 
 
 def without_input_name(settings: CommandSettings) -> CommandSettings:
-    """Settings as MLflow may show them: with pseudonyms, it gets neither the input nor anything made with the key."""
-    if not isinstance(settings, (IngestSettings, GenerateSettings)) or settings.pseudonymize is None:
-        return settings
-    names = HIDDEN_INPUT.keys() & {name for name, value in settings if value is not None}
-    return settings.model_copy(update={name: Path(HIDDEN_INPUT[name]) for name in names})
+    """Settings as MLflow may show them: with pseudonyms, it gets neither the input nor anything made with the key.
+
+    The path of one radiograph is not shown either, because its names often are ids.
+    """
+    return settings.model_copy(update={name: Path(HIDDEN_INPUT[name]) for name in _hidden(settings)})
+
+
+def _hidden(settings: CommandSettings) -> set[str]:
+    """The settings that MLflow does not get."""
+    if not isinstance(settings, (IngestSettings, GenerateSettings)):
+        return set()
+    if settings.pseudonymize is not None:
+        return HIDDEN_INPUT.keys() & {name for name, value in settings if value is not None}
+    from cxrreport.storage.tables import is_table  # loads pyarrow
+
+    return {"input"} if settings.input.is_file() and not is_table(settings.input) else set()
 
 
 def log_state(run: tracking.Run, path: Path, settings: IngestSettings | GenerateSettings) -> None:
     """Log a state file as an artifact, with the same settings as the run."""
-    if settings.pseudonymize is None:
+    if not (hidden := _hidden(settings)):
         run.artifact(path)
         return
     record = json.loads(path.read_text(encoding="utf-8"))
-    record["settings"] |= {name: value for name, value in HIDDEN_INPUT.items() if record["settings"].get(name)}
+    record["settings"] |= {name: HIDDEN_INPUT[name] for name in hidden}
     run.text(path.name, json.dumps(record, indent=2, ensure_ascii=False))
 
 

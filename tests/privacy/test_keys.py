@@ -121,3 +121,13 @@ def test_the_run_of_a_command_is_found_again_without_its_key(tmp_path: Path) -> 
     (tmp_path / "key").write_bytes(base64.b64encode(RANDOM[0]))
     first, second = (runs.ingest(settings(tmp_path, tracking=TrackingSettings())) for _ in range(2))
     assert first.run_id == second.run_id
+
+
+def test_the_path_of_one_radiograph_does_not_reach_mlflow(tmp_path: Path) -> None:
+    write_studies(tmp_path / "p19876543" / "s50001234", 1)
+    file = tmp_path / "p19876543" / "s50001234" / "0.dcm"
+    runs.ingest(settings(tmp_path, input=file, pseudonymize=None))
+    assert "s50001234" in (tmp_path / "out" / "data" / "ingest.json").read_text()
+    stored = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and "data" not in path.parts]
+    assert "mlflow.db" in {path.name for path in stored}
+    assert [path for path in stored if b"50001234" in path.read_bytes() or b"19876543" in path.read_bytes()] == []
