@@ -4,8 +4,9 @@
     python benchmarks/reports.py --reports 228000    # as many as MIMIC-CXR has
 
 The reports are generated in the style of MIMIC-CXR, from sentences with random words: 4 to 9 sentences of findings and
-1 to 3 of impression, a third of them with a mention of a prior study. One and two processes alternate: studies without
-images go through the map of `ingest` to `read_study`, which splits their reports into sections and removes the
+1 to 3 of impression, a third of them with a mention of a prior study. Two fifths of the sentences of 5,000 reports are
+different, as in Open-i (8,072 of 19,522). One and two processes alternate, and every round has other reports: studies
+without images go through the map of `ingest` to `read_study`, which splits their reports into sections and removes the
 mentions. The start of worker processes is included. `reports_per_second` and `two_workers` are medians over the rounds;
 `minutes_for_228000` follows from `two_workers`.
 """
@@ -20,7 +21,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from cxrreport.ingestion.study import StudyTask, read_study, study_of_dead_process
+from cxrreport.ingestion.study import StudyTask, read_study
 from cxrreport.ingestion.study_plan import StudyPlan
 from cxrreport.ingestion.workers import ordered_map
 from cxrreport.records import Split
@@ -66,13 +67,15 @@ def section(random_: random.Random, sentences: int) -> str:
         pattern = random_.choice(PRIOR if random_.random() < 1 / 3 else PLAIN)
         finding, other = random_.sample(FINDINGS, 2)
         text = pattern.format(size=random_.choice(SIZES), side=random_.choice(SIDES), finding=finding, other=other)
+        if random_.random() < 1 / 3:
+            text = f"{text[:-1]}, measuring {random_.randint(3, 60)} x {random_.randint(3, 60)} mm."
         texts.append(text[0].upper() + text[1:])
     return " ".join(texts)
 
 
-def tasks_of(reports: int) -> list[StudyTask]:
+def tasks_of(reports: int, seed: int = 0) -> list[StudyTask]:
     """Studies without images, each with a report."""
-    random_ = random.Random(0)
+    random_ = random.Random(seed)
     return [
         StudyTask(
             StudyPlan(
@@ -93,11 +96,9 @@ def tasks_of(reports: int) -> list[StudyTask]:
 def rate(tasks: list[StudyTask], workers: int) -> float:
     """Reports per second, start of the processes included."""
     settings = IngestSettings(input=Path(), output=Path("unused"), priors="training", workers=workers)
-    read, killed = partial(read_study, settings=settings), partial(study_of_dead_process, settings=settings)
+    read = partial(read_study, settings=settings)
     started = time.perf_counter()
-    mentioned = sum(
-        result.texts["mentioned"] for result in ordered_map(read, tasks, workers=workers, when_killed=killed)
-    )
+    mentioned = sum(result.texts["mentioned"] for result in ordered_map(read, tasks, workers=workers, when_killed=read))
     seconds = time.perf_counter() - started
     if not mentioned:
         raise SystemExit("no mentions were found")
@@ -110,9 +111,9 @@ def main() -> None:
     parser.add_argument("--reports", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    tasks = tasks_of(arguments.reports)
     rates: dict[int, list[float]] = {1: [], 2: []}
     for number in range(arguments.rounds):
+        tasks = tasks_of(arguments.reports, seed=number)
         for workers, values in rates.items():
             values.append(rate(tasks, workers))
         print(

@@ -86,16 +86,16 @@ def remove_priors(text: str, proposals: Mapping[str, str] | None = None) -> Edit
     mentioned = dropped = 0
     outcomes: Counter[str] = Counter()
     for sentence in given:
-        if not mentions_prior(sentence):
+        read = _read if len(sentence) <= LONGEST_EDITED else _read.__wrapped__
+        mention, edited = read(sentence)
+        if not mention:
             kept.append(sentence)
             continue
         mentioned += 1
-        edited = None
         if proposals and sentence in proposals:
-            edited, outcome = check_proposal(sentence, proposals[sentence])
+            proposed, outcome = check_proposal(sentence, proposals[sentence])
+            edited = proposed or edited
             outcomes[outcome] += 1
-        if edited is None:
-            edited = edit_sentence(sentence)
         if edited is None:
             dropped += 1
         else:
@@ -110,6 +110,13 @@ def remove_priors(text: str, proposals: Mapping[str, str] | None = None) -> Edit
         dropped=dropped,
         **outcomes,
     )
+
+
+@lru_cache(2**14)  # most sentences of a large archive occur often; some megabytes
+def _read(sentence: str) -> tuple[bool, str | None]:
+    """Whether a sentence mentions a prior study, and its edit by the rules."""
+    mention = mentions_prior(sentence)
+    return mention, edit_sentence(sentence) if mention else None
 
 
 def check_proposal(sentence: str, proposal: str) -> tuple[str | None, str]:
