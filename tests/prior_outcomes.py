@@ -65,4 +65,4 @@ def table(counts: dict[str, Counter[str]]) -> str:
 
 
 if __name__ == "__main__":
-    print(table(by_construction(Path(sys.argv[1]))))
+    sys.stdout.write(table(by_construction(Path(sys.argv[1]))) + "\n")
