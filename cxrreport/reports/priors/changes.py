@@ -325,6 +325,11 @@ CHANGES = (
         rf"(?:the\s+)?\d{{1,2}}\b|\b\d[\d.]*\s*(?:mm|cm|%)\s+(?:larger|smaller|"
         r"bigger|longer|wider|thicker)\b(?!\s+than)"
     ),
+    (
+        r"\b(?:earlier|previously|formerly)\s+\w+(?:ed|en)\b|\b(?:better|worse|poorer|improved)\s+(?:\w+\s+)?"
+        r"(?:expansion|aeration|inflation|inspiration|"
+        r"inspiratory|ventilation|expanded|aerated|inflated|ventilated)\b"
+    ),
     # Follow-up film.
     (
         rf"^(?:\d+[.)]\s*)?(?:follow[- ]?up|f/u|fu|review|progress|check)\s+(?:(?:chest|portable|frontal|pa|"

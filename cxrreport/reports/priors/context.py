@@ -140,7 +140,7 @@ _MASKS = (
         rf"partner|murmur|rash|therapy|medication|drug)\b"
     ),
     # History.
-    rf"\b(?:prior|previous|earlier|old|remote|past|former|recent)\s+(?:[\w-]+\s+){{0,3}}?{_TREATED}\b",
+    rf"\b(?:prior|previous|earlier|old|remote|past|former|recent)\s+(?:(?!new\b|and\b)[\w-]+\s+){{0,3}}?{_TREATED}\b",
     (
         rf"\b(?:suggest\w*|sequelae?|due to|related to|relate to|secondary to|from|reflect\w*|represent\w*|"
         rf"history|evidence|indicat\w+|"
@@ -157,6 +157,12 @@ _MASKS = (
         r"(?:removed|resected|excised|replaced|amputated)\b"
     ),
     # Space, technique and other meanings.
+    r"\bpersistent\s+(?:left\s+|right\s+)?(?:svc|superior vena cava|ductus|foramen|truncus|trigeminal|fetal)\b",
+    (
+        r"\b(?:placement|position(?:ing)?|insertion)\s+of\s+[^,;.]{1,40}\s(?:is|are|appears?)\s+(?:satisfactory|"
+        r"adequate|appropriate|good|normal|"
+        r"standard|confirmed|optimal|acceptable|suboptimal|correct)\b"
+    ),
     (
         r"\b(?:acromioclavicular|coracoclavicular|ac|cc|atlantoaxial|intercostal|regular|irregular|qt|pr|rib|"
         r"disc|disk|joint|equal|time)\s+intervals?\b|"

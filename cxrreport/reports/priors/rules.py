@@ -120,6 +120,12 @@ _REMAINS = [
     ),
 ]
 _POSITION = [
+    # "Catheter unchanged in position": no verb before.
+    rule(
+        rf"^((?:(?!\b(?:is|are|was|were|has|have|appears?|remains?|looks?)\b)[^,;])+?)\s+{ADVERB}(?:{SAME}|{GROWN})"
+        rf"(?=\s+in\s){ASPECT}(?=\s*(?:$|[,;]))",
+        r"\1",
+    ),
     rule(
         rf"\s+(?:is|are|appears?|(?:is|are)\s+seen|remains?)\s+in\s+(?:an?\s+|the\s+)?{ADVERB}(?:{SAME}|same|"
         rf"similar)\s+"

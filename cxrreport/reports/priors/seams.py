@@ -38,6 +38,7 @@ _MEASURES = _words(
     "size sizes number extent degree position positions positioning appearance appearances amount severity "
     "configuration alignment distribution volume location"
 )
+_OPPOSITES = _words("old known chronic acute subacute healed remote prior")  # "old and new fractures"
 _COMPLEMENTS = {
     "consistent": frozenset(["with"]),
     "compatible": frozenset(["with"]),
@@ -69,6 +70,8 @@ def has_sound_seams(before: str, after: str) -> bool:
 def _breaks(tokens: list[str], place: int) -> bool:
     left, right = tokens[place], tokens[place + 1]
     after = tokens[place + 2] if place + 2 < len(tokens) else _LAST
+    if right == "in" and after in _MEASURES and left not in _COPULAS:
+        return True
     if left in _COMPLEMENTS:
         return right not in _COMPLEMENTS[left]
     if left == _FIRST:
@@ -118,7 +121,11 @@ def _breaks(tokens: list[str], place: int) -> bool:
     if left in _VERBS:
         return right in _PUNCTUATION | _CONJUNCTIONS | _COPULAS | _VERBS or right in _PREPOSITIONS - _PLACES - {"to"}
     if left in _CONJUNCTIONS:
-        return right in _PUNCTUATION | _CONJUNCTIONS or right in {"of", "to", "by", "from", "than", "as", "given"}
+        return (
+            tokens[place - 1] in _OPPOSITES
+            or right in _PUNCTUATION | _CONJUNCTIONS
+            or right in {"of", "to", "by", "from", "than", "as", "given"}
+        )
     if left in _PUNCTUATION:
         return right in (_PUNCTUATION - {_LAST, ")"}) | _COPULAS or right == "than"
     if left == "there":

@@ -8,21 +8,24 @@ from __future__ import annotations
 import re
 
 _WHOLE = """
-    accentuation again ago alter altered appeared apr april as aug august back better bigger broader change
-    changed check clearance cleared clearer clearing coarser come comparison comparisons constant current
-    currently darker dates dating dec december deeper denser development differ difference different differs
-    down earlier earliest emergence enlargement enlarging ever extubated extubation f fading failed fails
-    fainter feb february fell fewer finer first flatter fluffier follow following followup formed former
-    formerly fresh friday from fu fuller further gone greater grew growing grown growth had has have having
-    hazier heal healing heretofore higher hitherto identical improved improvement index initial initially
-    insertion interim intubation jan january jul july jun june keeps larger last less lessened lighter lingering
-    longer lower mar march maturation measured milder monday more moved multiplied narrower neither new newly
-    next none not nothing nov november now oct october old older ongoing onset opposed original originally out
-    outside over overnight partial patchier placed placement preop preoperative presently progress pulled quo re
-    recent recently reduced reference remote removal removed repeat review rose rounder same saturday sep sept
-    september serial shallower sharper shorter similar since slow smaller stable stably static stay stayed stays
-    steady still straighter sunday than then thicker thinner thursday tighter today trauma tuesday up waning was
-    waxing weaker wednesday were when where whiter wider worse yesterday yet
+    accentuation admission again ago alter altered appeared apr april archived as aug august back baseline
+    before began begun better bigger broader bulkier change changed changes changing check clearance cleared
+    clearer clearing coalescing coarser come comparable comparison comparisons constant current currently darker
+    dates dating dec december declined deeper denser deployed development differ difference different differs
+    disconnected down dropped earlier earliest emergence enlargement enlarging ever explanted external extubated
+    extubation f fading failed fails failure fainter feb february fell fewer finer first flatter fluffier follow
+    following followup formed former formerly fresh friday from fu fuller further gone gradual greater grew
+    growing grown growth had has have having hazier heal healing heretofore higher hitherto identical improved
+    improvement index initial initially insertion interim intubation jan january jul july jun june keeps larger
+    last less lessened lighter lingering longer longstanding lower mar march maturation meantime meanwhile
+    measured milder monday more moved multiplied narrower neither never new newly next none not nothing nov
+    november now nowhere oct october old older ongoing onset opposed original originally out outside over
+    overnight partial past patchier placed placement poorer preop preoperative presently progress pulled quo re
+    recent recently redistribution reduced reference relation relative remote removal removed repeat replaced
+    replacement revealed review rose rounder same saturday scout sep sept september serial shallower sharper
+    shorter showed similar since slow smaller spreading stable stably static stay stayed stays steady still
+    straighter sunday taken tends than then thicker thinner thursday tighter today trauma tuesday up variation
+    waning was waxing weaker wednesday went were when where whiter wider worse yesterday yet
 """
 _STEMS = """
     abat accum adjust advanc aggrav altera becom begin compar concordan consecutiv contin decreas deteriorat
