@@ -264,12 +264,13 @@ READABLE = {
     "utf-8 with a mark": CLEAR.encode("utf-8-sig"),
     "utf-16": CLEAR.encode("utf-16"),
     "utf-16-be": b"\xfe\xff" + CLEAR.encode("utf-16-be"),
+    "utf-16 without a mark": CLEAR.encode("utf-16-le"),
+    "utf-16-be without a mark": CLEAR.encode("utf-16-be"),
     "cp1252": CLEAR.encode("cp1252"),
     "two marks": "\ufeff".join(["", CLEAR[:9], CLEAR[9:]]).encode(),
 }
 UNREADABLE = {
     "nul": b"FINDINGS: Cl\0ear.\n",
-    "utf-16 without a mark": CLEAR.encode("utf-16-le"),
     "replaced before": "FINDINGS: n\ufffd.".encode(),
     "undecodable": b"FINDINGS: \x81\xff.",
     "half a utf-16 character": "FINDINGS: a".encode("utf-16") + b"\0",

@@ -151,7 +151,7 @@ def _reports_of_xml(folder: Path) -> tuple[dict[str, Document], dict[str, str]]:
             continue
         texts: dict[str, str] = {}
         for element in root.iter("AbstractText"):
-            texts[element.get("Label", "").lower()] = element.text or ""
+            texts[element.get("Label", "").lower()] = "".join(element.itertext())
         report = report_of({section: texts.get(section, "") for section in ("comparison", "indication")} | texts)
         reports[study_id] = report or Report()
         _add_listed(listed, [element.get("id", "") for element in root.iter("parentImage")])

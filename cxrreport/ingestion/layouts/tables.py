@@ -47,13 +47,13 @@ def studies_of_table(path: Path, study_id_of: Callable[[str], str] = str) -> dic
 def report_of(row: Mapping[str, str]) -> Document | None:
     """The report in a row, from columns of sections or from one of `FULL_REPORT`; `None` if it has neither.
 
-    White space within sections is normalised. A text that was decoded with loss makes the report `UNREADABLE`.
+    A text that was decoded with loss makes the report `UNREADABLE`.
     """
     if any(section in row for section in REPORT_SECTIONS):
         texts = {section: row.get(section, "").replace("\ufeff", "") for section in REPORT_SECTIONS}
         if any(map(is_damaged, texts.values())):
             return UNREADABLE
-        return Report(**{section: " ".join(text.split()) for section, text in texts.items()})
+        return Report(**{section: text.strip() for section, text in texts.items()})
     for column in FULL_REPORT:
         if column in row:
             return UNREADABLE if is_damaged(row[column]) else row[column].replace("\ufeff", "")
