@@ -59,7 +59,7 @@ def guarded() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stopped:
-        say(f"{stopped or 'interrupted'}; re-run the same command to resume")
+        say(f"{str(stopped) or 'interrupted'}; re-run the same command to resume")
         raise typer.Exit(STOPPED) from None
     except CxrReportError as error:
         say_error(" ".join([str(error), *getattr(error, "__notes__", ())]))
