@@ -58,6 +58,8 @@ def guarded() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except (typer.Exit, typer.Abort):
+        raise
     except KeyboardInterrupt as stopped:
         say(f"{str(stopped) or 'interrupted'}; re-run the same command to resume")
         raise typer.Exit(STOPPED) from None

@@ -72,6 +72,12 @@ def test_logs_errors_progress_and_tracebacks(capfd, monkeypatch):
     assert not re.search("^forged", err, re.M)
 
 
+def test_the_exit_code_of_a_command_is_no_error(capfd):
+    with pytest.raises(typer.Exit) as stopped, guarded():
+        raise typer.Exit(7)
+    assert stopped.value.exit_code == 7 and capfd.readouterr() == ("", "")
+
+
 def test_ids_of_files_and_tables_on_the_command_line(tmp_path):
     write_study(tmp_path / "in" / "a.dcm", 1)
     table = tmp_path / "reports.csv"
