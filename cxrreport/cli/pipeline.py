@@ -42,6 +42,12 @@ from cxrreport.settings import ExportSettings, GenerateSettings, IngestSettings,
     OUTPUT,
     on_data("layout", help="How the studies are arranged."),
     on_data("reports", metavar="FILE", help="Table of reports (CSV or Parquet)."),
+    on_data(
+        "columns.study_id", "--id-column", kind=str, metavar="NAME", help="Its column of UIDs or accession numbers."
+    ),
+    on_data("columns.report", "--report-column", kind=str, metavar="NAME", help="Its column of whole reports."),
+    on_data("columns.findings", "--findings-column", kind=str, metavar="NAME", help="Its column of findings."),
+    on_data("columns.impression", "--impression-column", kind=str, metavar="NAME", help="Its column of impressions."),
     on_data("require_report", "--require-report/--no-require-report", help="Exclude studies without a report."),
     on_data("priors", help="Reports from which mentions of prior studies are removed."),
     on_images("resolution", help="Side length: 224, 448 or 896."),

@@ -49,4 +49,5 @@ def pseudonymized_header(header: Header | Exclusion, pseudonyms: Pseudonyms | No
         image_id=pseudonyms.of("image", header.image_id),
         study_id=pseudonyms.of("study", header.study_id),
         patient_id=pseudonyms.of("patient", header.patient_id),
+        accession=pseudonyms.of("study", header.accession),  # a table of reports may have it as its id
     )

@@ -6,10 +6,12 @@ Decisions use headers and tables only, in an order that depends only on the inpu
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from cxrreport.errors import InputError, RefusedImage
@@ -21,6 +23,14 @@ from cxrreport.reports.sections import parse_report
 from cxrreport.settings import IngestSettings
 
 _UNREADABLE = "~"  # sorts after every digest
+
+
+_KINDS = {
+    "UIDs": re.compile(r"\d+(?:\.\d+)+"),
+    "numbers, for example accession numbers": re.compile(r"\d+"),
+    "letters with numbers, for example accession numbers": re.compile(r"[A-Za-z]{1,6}[-_ ]?\d+"),
+}
+"""What ids look like, for the error of a table that matches nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +114,10 @@ def make_plan(settings: IngestSettings, listing: Listing, headers: Iterable[Head
         InputError: a patient is in two splits, or a table gives one id to two images.
     """
     excluded = list(listing.excluded)
-    sources = _with_headers(listing, iter(headers), excluded)
+    sources, known = _with_headers(listing, iter(headers), excluded)
+    if settings.require_report and sources and listing.by_study and not known:
+        raise _no_match(listing, sources)
     sources = _without_duplicates(listing, sources)
-    known = {source.study_id for source in sources}
     sources, split_of_study = _with_splits(listing, sources, excluded)
     groups: dict[str, list[Source]] = defaultdict(list)
     for source in sources:
@@ -145,9 +156,32 @@ def split_by_patient(patient_id: str) -> Split:
     return Split.VALIDATE if share < 0.9 else Split.TEST
 
 
-def _with_headers(listing: Listing, headers: Iterable[Header | Exclusion], excluded: list[Exclusion]) -> list[Source]:
-    """Complete ids and views from headers, and reports, splits and patients from the table of reports."""
+def _no_match(listing: Listing, sources: list[Source]) -> InputError:
+    return InputError(
+        f"0 of {len(listing.by_study)} reports of the table match a study: its ids look like "
+        f"{_kind(listing.by_study)}, those of the studies like {_kind(source.study_id for source in sources)}; name "
+        "the column with StudyInstanceUID or AccessionNumber with --id-column"
+    )
+
+
+def _kind(ids: Iterable[str]) -> str:
+    some = list(islice(ids, 20))
+    for kind, pattern in _KINDS.items():
+        if all(pattern.fullmatch(one) for one in some):
+            return kind
+    return "other texts"
+
+
+def _with_headers(
+    listing: Listing, headers: Iterable[Header | Exclusion], excluded: list[Exclusion]
+) -> tuple[list[Source], set[str]]:
+    """Complete ids and views from headers, and reports, splits and patients from the table of reports.
+
+    Returns:
+        The sources, and the ids of the table that belong to one of them. An id may be an accession number.
+    """
     result = []
+    known: set[str] = set()
     remaining = iter(headers)
     for source in listing.sources:
         header = next(remaining) if needs_header(source) else None
@@ -155,13 +189,22 @@ def _with_headers(listing: Listing, headers: Iterable[Header | Exclusion], exclu
             excluded.append(header)
             continue
         complete = _with_ids(listing, source, header)
-        row = listing.by_study.get(complete.study_id)
+        key = _key(listing, complete.study_id, header)
+        row = listing.by_study.get(key)
         if row is not None:
+            known.add(key)
             complete = replace(complete, report=row.report, split=row.split or complete.split)
         if complete.report is UNREADABLE:
             complete = replace(complete, notes=(*complete.notes, "report-unreadable"))
         result.append(complete)
-    return result
+    return result, known
+
+
+def _key(listing: Listing, study_id: str, header: Header | None) -> str:
+    """The id of a study in the table of reports."""
+    if header is not None and study_id not in listing.by_study and header.accession in listing.by_study:
+        return header.accession
+    return study_id
 
 
 def _with_ids(listing: Listing, source: Source, header: Header | None) -> Source:
@@ -173,7 +216,7 @@ def _with_ids(listing: Listing, source: Source, header: Header | None) -> Source
     study_id = source.study_id or (header.study_id if header else "")
     if not study_id:
         study_id, notes = image_id, (*notes, "study-id-missing")
-    row = listing.by_study.get(study_id)
+    row = listing.by_study.get(_key(listing, study_id, header))
     patient_id = source.patient_id or (header.patient_id if header else "") or (row.patient_id if row else "")
     if not patient_id:
         patient_id, notes = study_id, (*notes, "patient-id-missing")

@@ -36,7 +36,7 @@ from cxrreport.settings.inference import (
     Sampling,
     SplitName,
 )
-from cxrreport.settings.ingestion import IngestSettings, RewriterSettings, TextSettings
+from cxrreport.settings.ingestion import IngestSettings, ReportColumn, RewriterSettings, TextSettings
 from cxrreport.settings.model import CheckpointSettings, LoraSettings, MergeSettings, PromptSettings
 from cxrreport.settings.serving import RegisterSettings
 from cxrreport.settings.tracking import CommandSettings, TrackingSettings

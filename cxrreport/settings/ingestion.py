@@ -11,6 +11,7 @@ from cxrreport.settings.base import FolderOrName, PositiveInt, Resolution, Setti
 from cxrreport.settings.tracking import CommandSettings
 
 Layout = Literal["auto", "mimic-cxr", "openi", "folder", "table"]
+ReportColumn = Literal["study_id", "patient_id", "report", "findings", "impression", "indication", "split"]
 Kept = Literal["not-a-radiograph", "not-a-chest", "colour", "multi-frame", "burned-in-annotation"]
 
 
@@ -67,6 +68,9 @@ class IngestSettings(CommandSettings):
     reports: Path | None = None
     """Table of reports (CSV, JSONL or Parquet with study_id and sections; optionally patient_id and split). In the
     layouts `mimic-cxr` and `openi` also a folder of reports, if they are not beside the images (MIMIC-CXR-JPG)."""
+    columns: dict[ReportColumn, str] = Field(default={})
+    """Columns of the table of reports that have other names, e.g. `{study_id: Order, report: Befund}`. Without
+    `study_id`, StudyInstanceUID or the accession number is used."""
     resolution: Resolution = 224
     """Side length of the square image, in pixels."""
     resize: Literal["squash", "pad"] = "squash"

@@ -39,6 +39,9 @@ MISSING = frozenset({"nan", "none", "null", "na", "<na>", "n/a"})
 """Texts of a missing cell besides the empty one, in lower case, as spreadsheets, R, SQL and pandas write them."""
 _DELIMITERS = (",", ";", "\t")
 _IDS = frozenset({"study_id", "patient_id", "image_id", "subject_id", "dicom_id", "uid"})
+_STUDY_IDS = ("studyinstanceuid", "study_instance_uid", "study_uid", "accession_number", "accessionnumber", "accession")
+"""Columns that stand for `study_id` in a table without it, as hospitals export them."""
+_NONE: Mapping[str, str] = {}
 _FILES = frozenset({"image", "filename"})
 _WITHOUT_SEPARATOR = {name.replace("_", ""): name for name in _IDS}
 _WHOLE_NUMBER = re.compile(r"^(\d+)\.0+$")
@@ -77,6 +80,7 @@ class _Wanted:
     path: Path
     columns: Collection[str] | None
     used: Collection[str] | None
+    renamed: Mapping[str, str]
 
     def of(self, names: Iterable[str]) -> dict[str, str]:
         """The wanted columns with their `column_name`; columns without a name are left out.
@@ -84,12 +88,29 @@ class _Wanted:
         Raises:
             InputError: several columns have one name that is used.
         """
-        pairs = [(name, column_name(name)) for name in names if name.strip()]
+        pairs = self._named(names)
         counts = Counter(normal for _, normal in pairs if self.columns is None or normal in self.columns)
         repeated = {normal for normal, count in counts.items() if count > 1}
         if unclear := sorted(repeated if self.used is None else repeated.intersection(self.used)):
             raise InputError(f"{self.path}: several columns are named {', '.join(unclear)}; keep one")
         return {name: normal for name, normal in pairs if counts[normal] == 1}
+
+    def _named(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """Names in the file with the names under which they are read."""
+        found = {name: column_name(name) for name in names if name.strip()}
+        renamed = {column_name(name): target for name, target in self.renamed.items()}
+        if missing := sorted(renamed.keys() - set(found.values())):
+            raise InputError(f"{self.path}: no column {', '.join(missing)}; found {', '.join(sorted(found.values()))}")
+        # A column that is named to stand for another takes its place.
+        pairs = [
+            (name, renamed.get(normal, normal))
+            for name, normal in found.items()
+            if normal in renamed or normal not in renamed.values()
+        ]
+        if all(normal != "study_id" for _, normal in pairs):
+            alias = next((one for one in _STUDY_IDS if one in found.values()), None)
+            pairs = [(name, "study_id" if normal == alias else normal) for name, normal in pairs]
+        return pairs
 
 
 def is_table(path: Path) -> bool:
@@ -103,7 +124,13 @@ def column_name(name: str) -> str:
     return _WITHOUT_SEPARATOR.get(plain, plain)
 
 
-def read_table(path: Path, *, columns: Collection[str] | None = None, used: Collection[str] | None = None) -> Table:
+def read_table(
+    path: Path,
+    *,
+    columns: Collection[str] | None = None,
+    used: Collection[str] | None = None,
+    renamed: Mapping[str, str] = _NONE,
+) -> Table:
     """Read a table.
 
     Args:
@@ -111,12 +138,13 @@ def read_table(path: Path, *, columns: Collection[str] | None = None, used: Coll
             and commas, semicolons or tabs.
         columns: names of the columns to read, those that are present; `None` for all.
         used: names that may not be those of several columns; other columns of one name are left out. `None` for all.
+        renamed: columns of the file (in any spelling) that are read under another name.
 
     Raises:
         InputError: the file has another suffix, cannot be read, is malformed, or exceeds `MAX_BYTES`, `MAX_ROW` or
             `MAX_MEMORY`.
     """
-    wanted = _Wanted(path, columns, used)
+    wanted = _Wanted(path, columns, used, renamed)
     name = path.name.lower()
     if not name.endswith(TABLE_SUFFIXES):
         raise InputError(f"{path}: expected a table with a name that ends in {', '.join(TABLE_SUFFIXES)}")
@@ -136,7 +164,7 @@ def read_table(path: Path, *, columns: Collection[str] | None = None, used: Coll
 
 
 def read_text_table(
-    path: Path, *, required: Sequence[str] = (), optional: Collection[str] = ()
+    path: Path, *, required: Sequence[str] = (), optional: Collection[str] = (), renamed: Mapping[str, str] = _NONE
 ) -> list[dict[str, str]]:
     """Read a table as texts without surrounding white space; a missing value becomes an empty text.
 
@@ -144,6 +172,7 @@ def read_text_table(
         path: as for `read_table`.
         required: columns that must be present.
         optional: other columns that are used if they are present, besides ids and file names.
+        renamed: as for `read_table`.
 
     Returns:
         One dict per row, keyed by `column_name`.
@@ -151,7 +180,7 @@ def read_text_table(
     Raises:
         InputError: the table cannot be read, a required column is missing, or an id or file name lost characters.
     """
-    table = read_table(path, used={*required, *optional, *_IDS, *_FILES})
+    table = read_table(path, used={*required, *optional, *_IDS, *_FILES}, renamed=renamed)
     table.require(*required)
     for name in (_IDS | _FILES).intersection(table.columns):
         for number, row in enumerate(table.rows, start=1):

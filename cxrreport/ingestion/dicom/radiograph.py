@@ -39,7 +39,8 @@ from cxrreport.records import Reason, View
 
 _PIXEL_TAGS = frozenset({b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"})  # (7FE0,0010) in either byte order
 _HEADER_TAGS = [
-    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "BodyPartExamined"),
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "PatientID", "AccessionNumber", "Modality"),
+    "BodyPartExamined",
     *("BurnedInAnnotation", "SamplesPerPixel", "PhotometricInterpretation", *GEOMETRY_TAGS),
     *("PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
     *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept"),
@@ -61,6 +62,7 @@ class Header:
 
     Args:
         patient_id: PatientID, study_id: StudyInstanceUID, image_id: SOPInstanceUID; an empty string where missing.
+        accession: AccessionNumber.
         identity: digest of these ids as they are in the file, also where they are replaced by pseudonyms.
         rows: height as stored, pixels; within the budget, as is `columns`.
         geometry: how the stored pixels are displayed.
@@ -73,6 +75,7 @@ class Header:
     study_id: str
     image_id: str
     identity: str
+    accession: str = ""
     view: View
     rows: int
     columns: int
@@ -241,6 +244,7 @@ def _check(dataset: Dataset, max_pixels: int, keep: Collection[str]) -> Header:
         ids = {name: text(dataset, keyword) for name, keyword in _IDS.items()}
         return Header(
             **ids,
+            accession=text(dataset, "AccessionNumber"),
             identity=hashlib.sha256("\0".join(ids.values()).encode()).hexdigest(),
             view=view_in(dataset),
             rows=rows,

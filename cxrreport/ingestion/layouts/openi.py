@@ -55,7 +55,7 @@ def list_images(settings: IngestSettings) -> Listing:
     elif settings.reports.is_dir():
         reports, listed = _reports_of_xml(settings.reports)
     else:
-        by_study = studies_of_table(settings.reports, _study_id)
+        by_study = studies_of_table(settings.reports, settings.columns, _study_id)
     projections = _table(root, "projections")
     views: dict[str, View] = {}
     for row in read_text_table(projections, required=("uid", "filename", "projection")) if projections else ():

@@ -9,6 +9,7 @@ from cxrreport.dataset import id_for_message
 from cxrreport.errors import InputError
 from cxrreport.ingestion.layouts.base import UNREADABLE, Document, StudyRow
 from cxrreport.records import REPORT_SECTIONS, Report, Split
+from cxrreport.settings import ReportColumn
 from cxrreport.storage.decoding import UnreadableTextError, decode_text, is_damaged
 from cxrreport.storage.tables import read_text_table
 
@@ -21,24 +22,28 @@ MAX_REPORT = 1 << 20
 """Largest file of one report, bytes. Larger ones are not read."""
 
 
-def studies_of_table(path: Path, study_id_of: Callable[[str], str] = str) -> dict[str, StudyRow]:
+def studies_of_table(
+    path: Path, columns: Mapping[ReportColumn, str], study_id_of: Callable[[str], str] = str
+) -> dict[str, StudyRow]:
     """The rows of a table of reports by study id.
 
     Args:
         path: table with the column `study_id`, a report (`report_of`), and optionally `patient_id` and `split`.
+        columns: names to read and what they are called in the table (`IngestSettings.columns`).
         study_id_of: the id as the layout writes it.
 
     Raises:
         InputError: the table cannot be read, has no report, or lists a study twice.
     """
     by_study: dict[str, StudyRow] = {}
-    for row in read_text_table(path, required=("study_id",), optional=REPORT_COLUMNS):
+    renamed = {given: name for name, given in columns.items()}
+    for row in read_text_table(path, required=("study_id",), optional=REPORT_COLUMNS, renamed=renamed):
         study_id = study_id_of(row["study_id"])
-        if study_id in by_study:
-            raise InputError(f"{path}: study {id_for_message('study', study_id)} is there twice")
-        by_study[study_id] = StudyRow(
-            report=report_of(row), split=split_of(row, str(path)), patient_id=row.get("patient_id", "")
-        )
+        study = StudyRow(report=report_of(row), split=split_of(row, str(path)), patient_id=row.get("patient_id", ""))
+        if by_study.setdefault(study_id, study) != study:
+            raise InputError(
+                f"{path}: study {id_for_message('study', study_id)} is there twice with different rows; keep one"
+            )
     if by_study and all(row.report is None for row in by_study.values()):
         raise InputError(f"{path}: no column of a section (findings, impression, ...) and no report")
     return by_study

@@ -1,0 +1,109 @@
+"""Tables of reports as hospitals export them: other names of columns, semicolons, Latin-1, accession numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydicom.uid import generate_uid
+from typer.testing import CliRunner
+
+from cxrreport import cli
+from cxrreport.dataset import Manifest
+from cxrreport.errors import InputError
+from cxrreport.ingestion.ingest import ingest
+from cxrreport.settings import IngestSettings
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def studies(tmp_path: Path, make_dataset: Make, write_dataset: Make) -> dict[str, str]:
+    """Accession numbers of three studies with their StudyInstanceUIDs."""
+    found = {}
+    for number in range(3):
+        accession, uid = f"RX{1000 + number}", generate_uid()
+        ids = {"AccessionNumber": accession, "StudyInstanceUID": uid, "SOPInstanceUID": generate_uid()}
+        write_dataset(tmp_path / "in" / f"{number}", make_dataset(PatientID=f"p{number}", **ids))  # type: ignore[arg-type]
+        found[accession] = uid
+    return found
+
+
+def read(tmp_path: Path, table: str, encoding: str = "utf-8", **options: object) -> list[str]:
+    (tmp_path / "reports.csv").write_bytes(table.encode(encoding))
+    given = {
+        "input": tmp_path / "in",
+        "output": tmp_path / "out",
+        "reports": tmp_path / "reports.csv",
+        "priors": "keep",
+    }
+    ingest(IngestSettings.model_validate(given | options))
+    return [study.report.findings for study in Manifest.open(tmp_path / "out").studies()]
+
+
+@pytest.mark.parametrize("header", ["StudyInstanceUID", "study_instance_uid", "Study Instance UID", "STUDY_UID"])
+def test_the_uid_of_the_study_is_its_id(tmp_path: Path, studies: dict[str, str], header: str) -> None:
+    lines = [f"{uid};Größe normal {accession}." for accession, uid in studies.items()]
+    texts = read(tmp_path, "\n".join([f"{header};Findings", *lines]), "latin-1")
+    assert sorted(texts) == [f"Größe normal {accession}." for accession in studies]
+
+
+@pytest.mark.parametrize("key", [None, "in.key"])
+def test_an_accession_number_leads_to_the_study(tmp_path: Path, studies: dict[str, str], key: str | None) -> None:
+    if key:
+        (tmp_path / key).write_bytes(os.urandom(32))
+    lines = [f"{accession}\tHeart normal {accession}." for accession in studies]
+    options = {"pseudonymize": tmp_path / key} if key else {}
+    texts = read(tmp_path, "\n".join(["Accession Number\tFindings", *lines]), "utf-16", **options)
+    assert sorted(texts) == [f"Heart normal {accession}." for accession in studies]
+
+
+def test_columns_of_other_names(tmp_path: Path, studies: dict[str, str]) -> None:
+    # The column that is named counts, also if another has the usual name.
+    lines = [f"{accession};row {n};Lungen frei.;falsch" for n, accession in enumerate(studies)]
+    table = "\n".join(["Auftragsnummer;study_id;Befund;findings", *lines])
+    texts = read(tmp_path, table, columns={"study_id": "Auftragsnummer", "findings": "BEFUND"})
+    assert texts == ["Lungen frei."] * 3
+
+
+def test_the_options_of_the_command_line(tmp_path: Path, studies: dict[str, str]) -> None:
+    lines = [f"{uid},Herz normal.,Unauffällig." for uid in studies.values()]
+    (tmp_path / "r.csv").write_text("\n".join(["Nr,Befund,Beurteilung", *lines]))
+    names = ["--id-column", "nr", "--findings-column", "befund", "--impression-column", "Beurteilung"]
+    command = ["ingest", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "o"), "--reports", str(tmp_path / "r.csv")]
+    result = CliRunner().invoke(cli.app, [*command, *names, "--no-track", "--priors", "keep"])
+    assert result.exit_code == 0, result.output
+    reports = [study.report for study in Manifest.open(tmp_path / "o").studies()]
+    assert {(report.findings, report.impression) for report in reports} == {("Herz normal.", "Unauffällig.")}
+
+
+@pytest.mark.parametrize(
+    ("ids", "kind"),
+    [
+        (["9001", "9002", "9003"], "numbers, for example accession numbers"),
+        (["KH-1", "KH-2", "KH-3"], "letters with numbers"),
+        (["1.2.3", "1.2.4", "1.2.5"], "its ids look like UIDs"),
+        (["Müller", "Maier", "1"], "other texts"),
+    ],
+)
+def test_ids_that_match_nothing_are_described(
+    tmp_path: Path, studies: dict[str, str], ids: list[str], kind: str
+) -> None:
+    table = "\n".join(["study_id,findings", *(f"{one},Clear." for one in ids)])
+    with pytest.raises(InputError, match=f"0 of 3 reports .*{kind}.* like UIDs; .*--id-column"):
+        read(tmp_path, table)
+
+
+def test_a_column_that_is_not_there_is_named(tmp_path: Path, studies: dict[str, str]) -> None:
+    with pytest.raises(InputError, match=r"reports\.csv: no column befund; found findings, study_id"):
+        read(tmp_path, "study_id,findings\n1,Clear.", columns={"report": "Befund"})
+
+
+def test_a_row_that_is_there_twice(tmp_path: Path, studies: dict[str, str]) -> None:
+    one, *others = studies.values()
+    rows = [f"{one},Clear.", f"{one},Clear.", *(f"{other},Clear." for other in others)]
+    assert len(read(tmp_path, "\n".join(["study_id,findings", *rows]))) == 3
+    with pytest.raises(InputError, match="twice with different rows"):
+        read(tmp_path, "\n".join(["study_id,findings", *rows, f"{one},Effusion."]), output=tmp_path / "o")
