@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from cxrreport import runs
 from cxrreport.cli.app import app, command
@@ -29,7 +30,7 @@ from cxrreport.cli.options import (
     on_privacy,
     on_scoring,
 )
-from cxrreport.cli.output import bounds, guarded, perform, print_json, print_summary, stdout, table_of
+from cxrreport.cli.output import bounds, guarded, interval, perform, print_json, print_summary, stdout, table_of
 from cxrreport.errors import SettingsError
 from cxrreport.settings import AgreementSettings, CompareSettings, EvaluateSettings, ReviewSettings
 
@@ -218,12 +219,19 @@ def published(
 
     Example: `cxrreport published scores`
     """
+    from cxrreport.evaluation.published import NOT_PUBLISHED
+
     found = runs.published(evaluation)
     if as_json:
         print_json({"published": [asdict(one) for one in found]})
         return
-    table = table_of("", "system", "number", "published", "comparable")
-    for one in found:
-        verdict = f"no: {', '.join(one.differs)}" if one.differs else "yes"
-        table.add_row(one.system, one.number, f"{one.value:.3f}", verdict)
-    stdout().print(table)
+    for number in dict.fromkeys(one.number for one in found):
+        table = table_of(number, "yours (95%)", "published", "system", "kept apart by")
+        for one in (row for row in found if row.number == number):
+            apart = [
+                name if theirs == NOT_PUBLISHED else f"[bold]{escape(f'{name}: {theirs}')}[/]"
+                for name, (theirs, _) in one.differs.items()
+            ]
+            table.add_row(interval(one.ours), f"{one.value:.3f}", escape(one.system), ", ".join(apart) or "nothing")
+        stdout().print(table)
+    stdout().print("Conditions with a value (the published one) differ from yours; the others are not published.")

@@ -23,6 +23,7 @@ class Published:
     """One published result beside a number of an evaluation.
 
     Args:
+        ours: score of the evaluated system, as `{value, low, high}` of `scores.json`.
         system: name of the published system.
         number: number of the evaluation, for example `radgraph_partial`.
         value: published value in [0, 1] (CIDEr: 0 to 10).
@@ -30,6 +31,7 @@ class Published:
         differs: condition to the values of the source and of the evaluation; empty if the two are comparable.
     """
 
+    ours: Mapping[str, float | None]
     system: str
     number: str
     value: float
@@ -44,13 +46,14 @@ def published_results() -> list[dict[str, Any]]:
     return rows
 
 
-def beside(conditions: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Published]:
-    """The published results for the numbers of an evaluation.
+def beside(scores: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Published]:
+    """The published results for the numbers of an evaluation, beside its own.
 
     Args:
-        conditions: `conditions` of `scores.json`.
+        scores: content of `scores.json`.
         rows: rows of `published_results`.
     """
+    conditions = scores["conditions"]
     numbers = [number for one in conditions["metrics"].values() for number in one["numbers"]]
     found = []
     for row in rows:
@@ -62,5 +65,6 @@ def beside(conditions: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         differs = {
             name: (theirs.get(name, NOT_PUBLISHED), ours[name]) for name in names if theirs.get(name) != ours[name]
         }
-        found.append(Published(row["system"], number, row["value"], row["source"], differs))
+        own = scores["systems"][MAIN][number]
+        found.append(Published(own, row["system"], number, row["value"], row["source"], differs))
     return found

@@ -213,10 +213,10 @@ def published(evaluation: Path) -> list[Published]:
     Raises:
         InputError: the folder is not the output of `evaluate`.
     """
-    from cxrreport.evaluation.conditions import read_conditions
+    from cxrreport.evaluation.conditions import read_scores
     from cxrreport.evaluation.published import beside, published_results
 
-    return beside(read_conditions(evaluation), published_results())
+    return beside(read_scores(evaluation), published_results())
 
 
 def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Summary[int]:

@@ -121,8 +121,10 @@ def test_one_metric_that_differs_does_not_keep_the_others_out(folders: dict[str,
 
 
 def test_published_results_stand_beside_a_score_only_where_conditions_agree(folders: dict[str, Path]) -> None:
-    conditions = json.loads((folders["good"] / "scores.json").read_text())["conditions"]
-    found = beside(conditions, published_results())
+    scores = json.loads((folders["good"] / "scores.json").read_text())
+    conditions = scores["conditions"]
+    found = beside(scores, published_results())
+    assert all(one.ours == scores["systems"]["model"][one.number] for one in found)
     assert {one.number for one in found} == {"bleu4", "rouge_l", "cider"}  # RadGraph was not computed
     for one in found:
         assert one.differs["cohort"][0] == NOT_PUBLISHED
@@ -130,9 +132,9 @@ def test_published_results_stand_beside_a_score_only_where_conditions_agree(fold
     same = {name: conditions[name] for name in ("section", "cohort", "splits", "references", "candidates")}
     same |= {"inputs": "not declared", "synthetic": False, "bleu": ours["bleu"]}
     row = {"system": "x", "number": "bleu4", "value": 0.1, "source": "here", "conditions": same}
-    assert beside(conditions, [row])[0].differs == {}
+    assert beside(scores, [row])[0].differs == {}
     row["conditions"] = same | {"section": "impression"}
-    assert beside(conditions, [row])[0].differs == {"section": ("impression", "findings")}
+    assert beside(scores, [row])[0].differs == {"section": ("impression", "findings")}
 
 
 def test_the_table_names_its_sources() -> None:

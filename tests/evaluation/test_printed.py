@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from cxrreport import cli, runs
 
+OLD = Path(__file__).parent / "data" / "evaluation-0.1"
+
 
 def test_evaluate_prints_five_scores_and_all_of_them_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     names = (
@@ -35,3 +37,15 @@ def test_evaluate_prints_five_scores_and_all_of_them_on_request(monkeypatch: pyt
     assert "own" not in some and "other" not in some
     assert everything.count("0.250 (0.200 to 0.300)") == 7
     assert json.loads(printed("--json")).keys() > facts.keys()
+
+
+def test_published_results_stand_beside_your_own() -> None:
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, ["published", str(OLD)])
+    assert done.exit_code == 0
+    own = json.loads((OLD / "scores.json").read_text())["systems"]["model"]
+    values = {words[1] for line in done.stdout.splitlines() if len(words := line.split()) > 4 and words[0] == "│"}
+    assert {f"{own[name]['value']:.3f}" for name in ("radgraph_partial", "radgraph_rexrank", "bleu4")} <= values
+    told = " ".join(done.stdout.replace("│", " ").split())
+    assert "MedGemma 1.5" in told and "synthetic: False" in told and "cohort" in told
+    rows = json.loads(CliRunner().invoke(cli.app, ["published", str(OLD), "--json"]).stdout)["published"]
+    assert rows[0]["ours"] == own["radgraph_partial"]
