@@ -269,7 +269,6 @@ READABLE = {
     "cp1252": CLEAR.encode("cp1252"),
     "utf-16 without a mark": CLEAR.encode("utf-16-le"),
     "two marks": "\ufeff".join(["", CLEAR[:9], CLEAR[9:]]).encode(),
-    "utf-16 without a mark": CLEAR.encode("utf-16-le"),
 }
 UNREADABLE = {
     "nul": b"FINDINGS: Cl\0ear.\n",
