@@ -267,7 +267,6 @@ READABLE = {
     "utf-16 without a mark": CLEAR.encode("utf-16-le"),
     "utf-16-be without a mark": CLEAR.encode("utf-16-be"),
     "cp1252": CLEAR.encode("cp1252"),
-    "utf-16 without a mark": CLEAR.encode("utf-16-le"),
     "two marks": "\ufeff".join(["", CLEAR[:9], CLEAR[9:]]).encode(),
 }
 UNREADABLE = {
