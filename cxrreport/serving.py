@@ -32,6 +32,7 @@ from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import save_model
 from mlflow.pyfunc.model import PythonModel
+from mlflow.pyfunc.scoring_server import _SERVER_MODEL_PATH
 from mlflow.types import ColSpec, DataType, Schema
 
 from cxrreport import tracking, versions
@@ -44,6 +45,7 @@ from cxrreport.model import adapters, checkpoints
 from cxrreport.model.card import AdapterCard
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Reason, Report
+from cxrreport.request_limits import limit_requests
 from cxrreport.settings import RegisterSettings
 
 logger = logging.getLogger(__name__)
@@ -111,6 +113,9 @@ class ReportModel(PythonModel):
         loaded = adapters.load(folder, loaded)
         self._layout = PromptLayout(loaded.tokenizer, self._card.prompt, loaded.image_tokens)
         self._max_pixels = int(context.model_config["max_pixels"])
+        self._max_rows = int(context.model_config["max_rows"])
+        if _SERVER_MODEL_PATH in os.environ:  # by `mlflow models serve`
+            limit_requests(self._max_pixels, self._max_rows)
         self._engine = Engine(
             loaded,
             self._layout,
@@ -119,6 +124,7 @@ class ReportModel(PythonModel):
         )
         self._warning = PHANTOMS_ONLY if loaded.synthetic else ""
         self._lock = threading.Lock()  # the server answers in threads, and the engine has state
+        self._decoding = threading.Lock()  # one radiograph at a time takes memory
 
     def predict(
         self,
@@ -148,9 +154,13 @@ class ReportModel(PythonModel):
 
     def _predict(self, model_input: Any) -> pd.DataFrame:
         requests, notes = [], []
-        for number, row in enumerate(_rows(model_input)):
+        rows = _rows(model_input)
+        if len(rows) > self._max_rows:
+            raise RefusedRequest(f"more than {self._max_rows} rows; send fewer in one request")
+        for number, row in enumerate(rows):
             try:
-                request, image_notes = self._request(number, row)
+                with self._decoding:
+                    request, image_notes = self._request(number, row)
             except CxrReportError as error:
                 raise RefusedRequest(f"row {number}: {error}") from None
             requests.append(request)
@@ -284,7 +294,9 @@ def pack(settings: RegisterSettings, folder: Path) -> None:
             pip_requirements=requirements(),
             signature=SIGNATURE,
             input_example=pd.DataFrame({"dicom": [dicom], "indication": ["Cough."]}),
-            model_config=settings.model_dump(mode="json", include={"max_pixels", "batch_size", "max_new_tokens"}),
+            model_config=settings.model_dump(
+                mode="json", include={"max_pixels", "max_rows", "batch_size", "max_new_tokens"}
+            ),
         )
 
 

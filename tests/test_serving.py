@@ -185,6 +185,11 @@ def test_a_file_of_a_request_is_never_on_the_disk(model: Any, tmp_path: Path, mo
     assert model.predict(pd.DataFrame([{"dicom": example(1)}])).to_dict("records")[0]["text"]
 
 
+def test_a_request_has_a_number_of_rows_at_most(model: Any) -> None:
+    with pytest.raises(MlflowException, match="more than 64 rows"):
+        model.predict(pd.DataFrame({"path": ["a"] * 65}))
+
+
 def test_registered_again_it_is_another_version_in_another_run(registered: serving.Registered) -> None:
     folder = Path(registered.tracking_uri.removeprefix("sqlite:///")).parent
     client = MlflowClient(registered.tracking_uri)

@@ -24,6 +24,8 @@ class RegisterSettings(Settings):
     """Rows of a request that are processed together."""
     max_new_tokens: PositiveInt = 256
     """Maximum report length in tokens."""
-    max_pixels: PositiveInt = 60_000_000
-    """Maximum rows x columns; larger images are refused."""
+    max_pixels: PositiveInt = 30_000_000
+    """Maximum rows x columns; larger images are refused. It bounds the size of a request and the memory for it."""
+    max_rows: PositiveInt = 64
+    """Maximum radiographs in one request."""
     tracking: TrackingSettings = TrackingSettings()
