@@ -21,13 +21,14 @@ export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>
 export TOKENIZERS_PARALLELISM ?= false
 export DO_NOT_TRACK = 1
 
-.PHONY: help demo test test-all lint bench docs upstream clean
+.PHONY: help demo test test-all test-lowest lint bench docs upstream clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo      the whole pipeline on phantoms, into demo-out/'
 	@echo 'make test      the tests, without the slow ones'
 	@echo 'make test-all  all tests'
+	@echo 'make test-lowest  the tests, with the lowest versions that pyproject.toml allows'
 	@echo 'make lint      style, types, import contracts'
 	@echo 'make bench     every benchmark, one table each'
 	@echo 'make docs      the documentation, into site/'
@@ -60,6 +61,12 @@ test: $(VENV)/.installed-dev
 
 test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+# In an environment of its own. Only some tests: make test-lowest TESTS=tests/test_cli.py
+LOWEST ?= .venv-lowest
+TESTS ?= tests
+test-lowest: $(BIN)/python
+	$(BIN)/python .ci/lowest.py --venv $(LOWEST) -q -m 'not slow' $(TESTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
