@@ -40,7 +40,7 @@ _STEMS = """
 _WHOLE_WORDS = frozenset(_WHOLE.split())
 _STEM_LENGTHS = sorted({len(stem) for stem in _STEMS.split()})
 _STEM_SET = frozenset(_STEMS.split())
-_WORD = re.compile(r"[a-z]+|\d+[/.:-]\d|(?:19|20)\d\d|_{3}")
+_WORD = re.compile(r"[a-z]+|\d[/.:-]\d|(?:19|20)\d\d|_{3}")
 
 
 def may_mention(text: str) -> bool:
