@@ -330,6 +330,16 @@ CHANGES = (
         r"(?:expansion|aeration|inflation|inspiration|"
         r"inspiratory|ventilation|expanded|aerated|inflated|ventilated)\b"
     ),
+    (
+        r"\b(?:shows?|demonstrates?|reveals?|has|have|with)\s+(?:\w+ly\s+)?(?:larger|smaller|bigger|denser|wider|"
+        r"narrower|thicker|thinner|milder|fuller|"
+        r"clearer|deeper|fewer|fainter|sharper|worse|better)\s+(?!than\b|on\b|in\b|at\b|of\b|seen|visuali|left\b|"
+        r"right\b)[a-z]"
+    ),
+    (
+        r"\b(?:larger|smaller|greater) (?:amounts?|volumes?|degrees?|extent|quantity|"
+        r"quantities) of\b"
+    ),
     # Follow-up film.
     (
         rf"^(?:\d+[.)]\s*)?(?:follow[- ]?up|f/u|fu|review|progress|check)\s+(?:(?:chest|portable|frontal|pa|"

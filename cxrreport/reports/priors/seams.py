@@ -70,6 +70,8 @@ def has_sound_seams(before: str, after: str) -> bool:
 def _breaks(tokens: list[str], place: int) -> bool:
     left, right = tokens[place], tokens[place + 1]
     after = tokens[place + 2] if place + 2 < len(tokens) else _LAST
+    if right in {"to", "than", "from", "by"} and left not in _COMPLEMENTS | dict.fromkeys(_COPULAS | _VERBS | {_FIRST}):
+        return True
     if right == "in" and after in _MEASURES and left not in _COPULAS:
         return True
     if left in _COMPLEMENTS:
