@@ -2,7 +2,7 @@
 
 Predictions are an output folder of `generate`, or a table with `study_id` and `text` or sections. References are an
 output folder of `ingest`, or a table with `study_id`, `patient_id`, sections and optionally `split`. Tables are JSONL,
-CSV (also gzipped) or Parquet; other columns are ignored.
+CSV (also gzipped) or Parquet; other columns are ignored. JSON files are those of ReXrank (`rexrank`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cxrreport.errors import InputError, ScoreError
+from cxrreport.evaluation.rexrank import read_rexrank
 from cxrreport.records import Split
 from cxrreport.reports.plain_text import TooLongError, plain_text
 from cxrreport.reports.sections import split_generated
@@ -96,7 +97,7 @@ def read_predictions(path: Path, section: ScoredSection) -> Predictions:
         InputError: the file is missing or unreadable, a column is missing, or a value is not text.
         ScoreError: a study occurs twice.
     """
-    table = _read(path / PREDICTIONS if path.is_dir() else path, "the output folder of `generate`")
+    table = _read(path / PREDICTIONS if path.is_dir() else path, "predictions", "the output folder of `generate`")
     table.require("study_id")
     if not {"text", *_SECTIONS}.intersection(table.columns):
         raise InputError(f"{table.path}: no column text, findings or impression; a table of predictions needs one")
@@ -141,7 +142,7 @@ def read_references(path: Path, section: ScoredSection) -> References:
         ScoreError: a study has two patients, splits or reports, or occurs twice in a table other than a manifest.
     """
     manifest = path.is_dir()
-    table = _read(path / MANIFEST if manifest else path, "the output folder of `ingest`")
+    table = _read(path / MANIFEST if manifest else path, "references", "the output folder of `ingest`")
     table.require("study_id", "patient_id")
     if not set(_SECTIONS).intersection(table.columns):
         raise InputError(f"{table.path}: no column findings or impression; a table of references needs one")
@@ -287,12 +288,14 @@ def _number(table: Table, number: int, row: Mapping[str, Any], name: str) -> flo
     return read if read is not None and math.isfinite(read) else None
 
 
-def _read(path: Path, folder: str) -> Table:
-    if not is_table(path):
-        raise InputError(f"{path}: expected {folder}, or a table with the ending {', '.join(TABLE_SUFFIXES)}")
+def _read(path: Path, part: Literal["references", "predictions"], folder: str) -> Table:
+    rexrank = path.suffix.lower() == ".json"
+    if not rexrank and not is_table(path):
+        endings = ", ".join((*TABLE_SUFFIXES, ".json (ReXrank)"))
+        raise InputError(f"{path}: expected {folder}, or a table with the ending {endings}")
     if not path.exists():
         raise InputError(f"{path}: not found; expected {folder}, or a table")
-    table = read_table(path, columns=_COLUMNS)
+    table = read_rexrank(path, part) if rexrank else read_table(path, columns=_COLUMNS)
     if not table.rows:
         raise InputError(f"{path}: has no rows")
     return table

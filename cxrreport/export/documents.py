@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from cxrreport.dataset import write_exclusion_log
 from cxrreport.errors import InputError, RefusedImage
-from cxrreport.export import fhir, structured_report
+from cxrreport.export import fhir, rexrank, structured_report
 from cxrreport.export.sources import ExportInputs, SourceHeaders, read_predictions
 from cxrreport.ingestion.dicom import text
 from cxrreport.records import Exclusion, Prediction, Progress, Reason
@@ -24,6 +24,7 @@ from cxrreport.storage.decoding import without_controls
 from cxrreport.storage.output_folder import OutputFolder, output_folder
 from cxrreport.storage.parquet import table_from_rows
 
+REXRANK = "rexrank.json"
 EXPORTED = pa.schema([(name, pa.string()) for name in ("study_id", "format", "file")])
 """Schema of `exported.parquet`: the files of each study, relative to the output folder."""
 
@@ -44,7 +45,7 @@ class ExportSummary:
 
 
 def export(settings: ExportSettings, inputs: ExportInputs, progress: Progress) -> ExportSummary:
-    """Write a DICOM SR and a FHIR resource for every prediction, `exported.parquet` and `ledger.parquet`.
+    """Write the documents of every prediction, `exported.parquet` and `ledger.parquet`.
 
     The name of a document is a hash of its content, so the same command can be re-run to resume.
 
@@ -78,6 +79,7 @@ def _export(settings: ExportSettings, inputs: ExportInputs, progress: Progress, 
     if fingerprints["adapter"]:
         model += f" with adapter {fingerprints['adapter'][:12]}"
     total = int(generated["summary"]["predictions"])
+    documents = tuple(kind for kind in settings.formats if kind != "rexrank")
     rows: list[dict[str, str]] = []
     refused: list[Exclusion] = []
     exported = 0
@@ -85,7 +87,7 @@ def _export(settings: ExportSettings, inputs: ExportInputs, progress: Progress, 
         content = json.dumps([asdict(prediction), fingerprints], sort_keys=True)
         report = uuid5(structured_report.NAMESPACE, content)
         try:
-            files = _write(prediction, headers, settings, folder.path, report, model)
+            files = _write(prediction, headers, settings, folder.path, report, model) if documents else {}
         except RefusedImage as error:
             source = next((images[image_id].source for image_id in prediction.image_ids if image_id in images), "")
             reason = Reason(error.reason)
@@ -94,6 +96,9 @@ def _export(settings: ExportSettings, inputs: ExportInputs, progress: Progress, 
             rows += [{"study_id": prediction.study_id, "format": kind, "file": file} for kind, file in files.items()]
             exported += 1
         progress(exported + len(refused), total, "predictions")
+    if "rexrank" in settings.formats:
+        studies = rexrank.write(folder.path / REXRANK, settings.predictions / "predictions.jsonl", inputs.manifest)
+        rows += [{"study_id": study, "format": "rexrank", "file": REXRANK} for study in studies]
     with atomic_path(folder.path / "exported.parquet") as temporary:
         pq.write_table(table_from_rows(rows, EXPORTED), temporary)
     write_exclusion_log(folder.path, refused)
@@ -118,7 +123,9 @@ def _write(
         findings=without_controls(prediction.findings),
         impression=without_controls(prediction.impression),
     )
-    files: dict[str, str] = {kind: f"{kind}/{report}.{'dcm' if kind == 'sr' else 'json'}" for kind in settings.formats}
+    files: dict[str, str] = {
+        kind: f"{kind}/{report}.{'dcm' if kind == 'sr' else 'json'}" for kind in settings.formats if kind != "rexrank"
+    }
     for kind, file in files.items():
         if (folder / file).exists():
             continue

@@ -279,3 +279,21 @@ def test_a_missing_library_is_named_before_anything_is_written(
         case.export(tmp_path / "out")
     with pytest.raises(MissingExtraError, match=r"cxrreport\[fhir\]"):
         case.export(tmp_path / "two", formats=("fhir",))
+
+
+def test_rexrank_is_one_file_that_evaluate_reads(case: ExportCase, tmp_path: Path) -> None:
+    from cxrreport.evaluation.tables import read_predictions, read_references
+
+    case.export(tmp_path / "out", formats=("rexrank",))
+    assert not (tmp_path / "out/sr").exists()
+    file = tmp_path / "out/rexrank.json"
+    rows = {row.study_id: row for row in case.rows()}
+    assert json.loads(file.read_text(encoding="utf-8")).keys() == rows.keys()
+    found = read_predictions(file, "findings+impression")
+    assert found.texts == {name: f"{row.findings} {row.impression}".strip() for name, row in rows.items()}
+    listed = pq.read_table(tmp_path / "out/exported.parquet").to_pylist()
+    assert {(row["study_id"], row["file"]) for row in listed} == {(name, "rexrank.json") for name in rows}
+    entry = next(iter(json.loads(file.read_text(encoding="utf-8")).values()))
+    assert entry["section_findings"] == "" and entry["image_path"] and entry["subject_id"].startswith("P")
+    with pytest.raises(InputError, match="no study has section_findings"):
+        read_references(file, "findings")

@@ -1,0 +1,55 @@
+"""References and predictions of all studies in one JSON file, in the format of ReXrank's leaderboard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cxrreport.dataset import Manifest
+from cxrreport.export.sources import read_predictions
+from cxrreport.records import Study
+from cxrreport.storage.atomic_files import atomic_path
+
+
+def write(path: Path, predictions: Path, manifest: Manifest) -> list[str]:
+    """Write one entry for each prediction, by study id; returns the ids.
+
+    `model_prediction` is "Findings: ... Impression: ...", with the sections that were generated, or the text without
+    headers. `subject_id`, `split`, `context`, `image_path`, `section_findings`, `section_impression` and `report` are
+    those of the manifest, and absent for a study that it does not have.
+
+    Raises:
+        InputError: the predictions cannot be read.
+    """
+    studies = {study.study_id: study for study in manifest.studies()}
+    entries: dict[str, dict[str, Any]] = {}
+    for prediction in read_predictions(predictions):
+        study = studies.get(prediction.study_id)
+        generated = _sections(prediction.findings, prediction.impression) or prediction.text
+        entries[prediction.study_id] = ({} if study is None else _entry(study, manifest)) | {
+            "model_prediction": generated
+        }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(entries, indent=2, ensure_ascii=False), encoding="utf-8")
+    return list(entries)
+
+
+def _entry(study: Study, manifest: Manifest) -> dict[str, Any]:
+    report = study.report
+    images = [manifest.images[image_id].source for image_id in study.image_ids]
+    return {
+        "subject_id": study.patient_id,
+        "split": study.split.value,
+        "image_path": images,
+        "key_image_path": images[0],
+        "context": f"Indication: {report.indication}" if report.indication else "",
+        "section_findings": report.findings,
+        "section_impression": report.impression,
+        "report": _sections(report.findings, report.impression),
+    }
+
+
+def _sections(findings: str, impression: str) -> str:
+    parts = {"Findings": findings, "Impression": impression}
+    return " ".join(f"{name}: {text}" for name, text in parts.items() if text)
