@@ -12,6 +12,7 @@ import os
 import socket
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -98,7 +99,16 @@ def _child(words: list[str], log: str, environment: Mapping[str, str]) -> None:
 
     ingest.STUDIES_PER_SHARD = 4  # several shards of a small input
     sys.argv = ["cxrreport", *words]
-    cli.app(words)
+    code: Any = 1
+    try:
+        cli.app(words)
+    except SystemExit as stopped:
+        code = stopped.code
+    finally:
+        # As the interpreter ends a process. `multiprocessing` would wait for the workers of a pool before its threads
+        # have told them to end.
+        threading._shutdown()
+        os._exit(code if isinstance(code, int) else 0)
 
 
 def _free_port() -> int:

@@ -73,9 +73,11 @@ def test_files_that_are_swapped_meanwhile(workers, tmp_path, note):
 
         thread = threading.Thread(target=swap)
         thread.start()
-        code = Running(ingestion(source, out, workers), log).wait()
-        stop.set()
-        thread.join()
+        try:
+            code = Running(ingestion(source, out, workers), log).wait()
+        finally:
+            stop.set()
+            thread.join()
         assert code in (0, 1, 2) and "Traceback" not in log.read_text(), log.read_text()[-2000:]
         if code:
             run(ingestion(source, out, workers), log)

@@ -23,7 +23,7 @@ from cxrreport.storage.atomic_files import PARTIAL, atomic_path, remove_partial
 
 HOSTILE = "S\x1b[2J\x1b]0;title\x07\x9b31m\x08\r\u202eid\u2028\x00\x7f"
 ACTS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202e\u2028]")
-ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # what rich itself writes on a terminal
+ANSI = re.compile(r"\r?\x1b\[[0-9;?]*[A-Za-z]")  # what rich itself writes on a terminal
 
 
 def shown(make, **options) -> str:
@@ -53,7 +53,11 @@ def test_nothing_of_a_text_acts_on_the_terminal(make, options):
     assert not ACTS.search(text)
 
 
-def test_logs_errors_progress_and_tracebacks(capfd, monkeypatch):
+@pytest.mark.parametrize("terminal", [False, True])
+def test_logs_errors_progress_and_tracebacks(terminal, capfd, monkeypatch):
+    monkeypatch.setattr("cxrreport.cli.output._SECONDS_BETWEEN_LINES", 0)
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr(logging.root, "handlers", [])
     for error, code in (
         (InputError(f"{HOSTILE}\nforged"), 2),
@@ -67,8 +71,9 @@ def test_logs_errors_progress_and_tracebacks(capfd, monkeypatch):
             raise error
         assert stopped.value.exit_code == code
     out, err = capfd.readouterr()
+    err = ANSI.sub("", err)
     assert "study S" in err and "error: S" in err and "ValueError" in err and "studies S" in err
-    assert not ACTS.search(out + ANSI.sub("", err))
+    assert not ACTS.search(out + err)
     assert not re.search("^forged", err, re.M)
 
 

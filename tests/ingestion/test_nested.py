@@ -23,6 +23,7 @@ def test_deeply_nested_sequences_are_read_or_refused(depth: int, tmp_path: Path)
     path.write_bytes(data[:start] + OPEN * depth + CLOSE * depth + data[start:])
     for read in (read_header, read_radiograph):
         try:
-            assert read(path, max_pixels=10_000).image_id == "1.2.3.1.1"
+            found = read(path, max_pixels=10_000).image_id
         except RefusedImage as error:
-            assert error.reason in ("not-readable", "too-large")
+            found = error.reason
+        assert found in ("1.2.3.1.1", "not-readable", "too-large")
