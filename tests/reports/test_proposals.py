@@ -32,6 +32,9 @@ TRUE = {
     "The effusion is absent and the tube is unchanged.": (),
     "The previously seen catheter ended in the right atrium.": (),
     "Decreased but persistent left opacity.": ("Left opacity.",),
+    "Stable heart size and no effusion.": (),
+    "In comparison with the study of ___, there is little overall change.": (),
+    "Residual small pneumothorax following chest tube removal.": (),
     "Rib fractures with no significant change in displacement.": ("Rib fractures.",),
     "Left basilar opacity, new from ___, may represent aspiration.": (
         "Left basilar opacity may represent aspiration.",

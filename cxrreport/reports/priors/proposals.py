@@ -65,6 +65,12 @@ _FRAGMENT = re.compile(
     r"\b(?:although|though|while|whereas|because) )(?!.*\b(?:is|are|has|have|may|shows?)\b)",
     re.IGNORECASE,
 )
+_CHANGE_LEFT = re.compile(
+    r"\b(?:worse|better|larger|smaller|removal|increase|decrease|improvement|worsening)\b|"
+    r"\b(?:overall|interval|little|no|any|significant) changes?\b",
+    re.IGNORECASE,
+)
+"""Words of change that `mentions_prior` lets pass in some places, which a proposal need not keep."""
 _JOINED = re.compile(
     # "No effusion and stable nodules" denies no nodules; "decreased but persistent opacity" needs both words or none.
     rf"(?:\b(?:no|not|without|neither|absent|free|denies)\b[^;]*\b(?:and|or)|\bbut|\b{_ATTRIBUTE},?\s+(?:and|or))$"
@@ -103,7 +109,11 @@ def deletes_known_phrases(before: str, after: str) -> bool:
         expected += answered[j1:j2]
     if answered[1:] != expected[1:] or answered[0][0].lower() + answered[0][1:] not in _cases(expected[0]):
         return False
-    if _FRAGMENT.search(after) or any(set(words(piece)) <= ANATOMY for piece in _pieces(after) - _pieces(before)):
+    if (
+        _CHANGE_LEFT.search(after)
+        or _FRAGMENT.search(after)
+        or any(set(words(piece)) <= ANATOMY for piece in _pieces(after) - _pieces(before))
+    ):
         return False
     past = _THEN.search(" ".join(gone))
     return not (past and (_NOW.search(" ".join(gone)) or _PAST.search(after.lower())))
@@ -115,7 +125,7 @@ def _cases(word: str) -> set[str]:
 
 
 def _pieces(text: str) -> set[str]:
-    return set(re.split(r"[.;,]\s+", text.lower()))
+    return set(re.split(r"[.;,]\s+|\s+and\s+", text.lower()))
 
 
 def _may_go(tokens: list[str], start: int, end: int, added: str) -> bool:
