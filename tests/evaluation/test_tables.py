@@ -58,6 +58,19 @@ def test_line_separators_inside_a_text_do_not_end_a_line(tmp_path: Path) -> None
     assert read_predictions(path, BOTH).texts == {"1": "one\ntwo\nthree"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<p>FINDINGS: Clear.<br>IMPRESSION: Heart &lt; 15 cm.</p>",
+        r"{\rtf1\b FINDINGS:\b0  Clear.\par IMPRESSION: Heart < 15 cm.}",
+        "\u202bFINDINGS: Cl\u200bear.\x07\nIMPRESSION: Heart < 15 cm.",
+    ],
+)
+def test_pasted_texts_are_read_as_text(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path / "p.jsonl", [{"study_id": "1", "text": text}])
+    assert read_predictions(path, "impression").texts == {"1": "Heart < 15 cm."}
+
+
 def test_a_text_of_a_million_characters(tmp_path: Path) -> None:
     text = "effusion " * 120_000
     path = write(tmp_path / "p.csv", [{"study_id": "1", "text": text}, {"study_id": "2", "text": "Clear."}])

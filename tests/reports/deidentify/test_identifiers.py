@@ -12,7 +12,7 @@ import pytest
 
 from cxrreport.errors import MissingExtraError
 from cxrreport.reports.deidentify import deidentify, identifiers
-from cxrreport.reports.deidentify import identifiers as module_function
+from cxrreport.reports.deidentify.identifiers import _recognizers
 from cxrreport.storage.tables import read_text_table
 
 DATA = Path(__file__).parents[1] / "data"
@@ -85,12 +85,10 @@ def test_nothing_connects(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("library", ["presidio_analyzer", "faker"])
 def test_without_the_extra(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cxrreport.reports.deidentify.identifiers import _recognizers
-
     _recognizers.cache_clear()
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(MissingExtraError, match=r"cxrreport\[deidentify\]"):
-        module_function("The lungs are clear.")
+        identifiers("The lungs are clear.")
     monkeypatch.undo()
     _recognizers.cache_clear()
 
