@@ -49,7 +49,7 @@ DOUBT = {
         "not excluded",
         "is questioned",
     ],
-    "termination": ["but", "however", "although"],
+    "termination": ["but", "however", "although", ";"],
 }
 # "No significant change" denies no finding.
 NO_CHANGE = re.compile(r"\b(?:no|without|little|not)(?: been)?(?: \w+){0,2} change[sd]?\b")
@@ -64,6 +64,7 @@ def reader() -> Callable[[str], list[tuple[str, bool, bool]]]:
         [{"label": "FINDING", "pattern": [{"LOWER": {"REGEX": FINDING.pattern}}]}]
     )
     denial = termset("en_clinical").get_patterns()
+    denial = {**denial, "termination": [*denial["termination"], ";"]}
     nlp.add_pipe("negex", name="denied", config={"neg_termset": denial, "extension_name": "denied"})
     nlp.add_pipe("negex", name="doubted", config={"neg_termset": DOUBT, "extension_name": "doubted"})
 
