@@ -340,6 +340,12 @@ CHANGES = (
         r"\b(?:larger|smaller|greater) (?:amounts?|volumes?|degrees?|extent|quantity|"
         r"quantities) of\b"
     ),
+    (
+        r"\b(?:has|have) given (?:way|place|rise)\b|\bas (?:on|in|at|of) (?:the )?(?:\d|___|X{3})|\b(?:is|are)\s+"
+        r"(?:\w+ly\s+)?(?:contracting|dissolving|"
+        r"dispersing|settling|draining|cavitating|reabsorbing|normali[sz]ing|evolving|resolving|changing|fading|"
+        r"reversing|re-?accumulating)\b"
+    ),
     # Follow-up film.
     (
         rf"^(?:\d+[.)]\s*)?(?:follow[- ]?up|f/u|fu|review|progress|check)\s+(?:(?:chest|portable|frontal|pa|"

@@ -10,7 +10,8 @@ import re
 from cxrreport.reports.priors.vocabulary import EARLIER, MONTH
 
 _SYMPTOM = (
-    r"(?:cough\w*|fevers?|febrile|pain\w*|dyspn\w+|breathless\w*|symptom\w*|short(?:ness)? of breath|unwell|hypox\w+|"
+    r"(?:clinical(?:ly)? (?:condition|status|course|picture|state|exam\w*)|general condition|cough\w*|fevers?|"
+    r"febrile|pain\w*|dyspn\w+|breathless\w*|symptom\w*|short(?:ness)? of breath|unwell|hypox\w+|"
     r"hypotens\w+|hypertens\w+|diabet\w+|weakness|weight loss|wheez\w+|hemoptysis|haemoptysis|vomiting|nausea|"
     r"leukocytosis|(?:white|wbc) count|(?:renal|liver|kidney|hepatic|cardiac|mental|lung|respiratory) "
     r"(?:function|status)|"
