@@ -65,9 +65,9 @@ def jpeg_2000_fault(data: bytes) -> str:
 
 
 def _markers(data: bytes, position: int) -> tuple[int, list[bytes] | None]:
-    """Where a header ends, at SOT or SOD, and its coding styles; None if it is not made of marker segments."""
+    """Where a header ends, at SOT, SOD or EOC, and its coding styles; None if it is not made of marker segments."""
     coding = []
-    while (marker := data[position : position + 2]) not in (_SOT, _SOD):
+    while (marker := data[position : position + 2]) not in (_SOT, _SOD, _EOC):
         length = int.from_bytes(data[position + 2 : position + 4], "big")
         if len(marker) < 2 or marker[0] != 0xFF or length < 2:
             return position, None

@@ -36,8 +36,9 @@ from numpy.typing import NDArray
 from cxrreport.errors import PixelError
 from cxrreport.records import Reason
 
-SECONDS = 20.0
-"""Longest time for one image, besides a second per million samples: JPEG Lossless takes about 0.02 s for them."""
+SECONDS = 60.0
+"""Longest time for one image and the start of the helper, on a machine with much else to do, besides a second per million
+samples, for which JPEG Lossless takes about 0.02 s."""
 MEMORY = 64 << 20
 """Memory for one image besides `BYTES_PER_SAMPLE`. Windows and macOS have no such limit."""
 BYTES_PER_SAMPLE = 16
