@@ -36,6 +36,7 @@ from cxrreport.ingestion.study_plan import StudyPlan, make_plan, needs_header, r
 from cxrreport.ingestion.summary import (
     IngestSummary,
     count_near_duplicate_reports,
+    count_other_languages,
     count_shared_reports,
     read_summary,
     studies_per_split,
@@ -133,7 +134,7 @@ def ingest(
             studies=studies_per_split(rows),
             reports_in_several_splits=count_shared_reports(rows),
             near_duplicate_reports=count_near_duplicate_reports(rows),
-            texts=dict(sorted(texts.items())),
+            texts=dict(sorted((dict(texts) | count_other_languages(rows)).items())),
             deidentification=deidentification,
             digest=digest,
             seconds=round(time.perf_counter() - started, 3),

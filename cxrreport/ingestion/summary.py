@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrreport.dataset import ManifestRow
-from cxrreport.ingestion.texts import IDENTIFIERS, OTHER_LANGUAGE, TOO_LONG
+from cxrreport.ingestion.texts import IDENTIFIERS, TOO_LONG
 from cxrreport.records import Split
+from cxrreport.reports.language import is_other_language
 from cxrreport.reports.near_duplicates import count_near_duplicates
 from cxrreport.storage.output_folder import OutputFolder
 
+OTHER_LANGUAGE = "other_language"
 _OF_REPORTS = frozenset({OTHER_LANGUAGE, TOO_LONG})
 
 
@@ -100,3 +102,10 @@ def count_near_duplicate_reports(rows: list[ManifestRow]) -> int:
         (text for split, text in texts if split is not Split.TRAIN),
         (text for split, text in texts if split is Split.TRAIN),
     )
+
+
+def count_other_languages(rows: list[ManifestRow]) -> dict[str, int]:
+    """Number of reports that are not in English, under `OTHER_LANGUAGE`. Here, as workers would each hold the model."""
+    reports = {row.image.study_id: row.report for row in rows}
+    found = sum(is_other_language(f"{report.findings} {report.impression}") for report in reports.values())
+    return {OTHER_LANGUAGE: found} if found else {}

@@ -20,7 +20,6 @@ from cxrreport.errors import InputError, SettingsError
 from cxrreport.ingestion.study_plan import StudyPlan, has_text
 from cxrreport.ingestion.workers import ordered_map
 from cxrreport.records import Progress, Reason, Report, Split
-from cxrreport.reports.language import is_other_language
 from cxrreport.reports.placeholders import edit_placeholders
 from cxrreport.reports.plain_text import MOST_CHARACTERS, TooLongError, plain_text
 from cxrreport.reports.sections import parse_report
@@ -33,8 +32,8 @@ MODEL = "model"
 """Value of `priors_rewriter` for a language model."""
 
 _EDITED_SECTIONS = ("findings", "impression")
-OTHER_LANGUAGE, TOO_LONG, IDENTIFIERS = "other_language", "too_long", "identifiers."
-"""Counts of reports that are not in English, of those too long to be read, and of identifiers, by kind."""
+TOO_LONG, IDENTIFIERS = "too_long", "identifiers."
+"""Counts of reports that are too long to be read, and of identifiers, by kind."""
 
 _TOO_LONG = f"the report has more than {MOST_CHARACTERS} characters"
 _EMPTIED = "nothing is left without mentions of earlier studies"
@@ -194,8 +193,6 @@ def _sections(study: StudyPlan, settings: IngestSettings) -> tuple[Report, Count
     except TooLongError:
         return Report(), Counter({TOO_LONG: 1})
     counts: Counter[str] = Counter()
-    if is_other_language(f"{report.findings} {report.impression}"):
-        counts[OTHER_LANGUAGE] += 1
     texts = asdict(report)
     if settings.texts.deidentify != "off":
         texts = {name: _deidentified(text, study, settings, counts) for name, text in texts.items()}
