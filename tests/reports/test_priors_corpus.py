@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -10,7 +11,9 @@ import pytest
 from prior_outcomes import DATA, by_construction, outcome_of, rows
 
 from cxrreport.reports.priors import edit_sentence, mentions, mentions_prior, passes, remove_priors
+from cxrreport.reports.priors.context import without_context
 from cxrreport.reports.priors.spelling import with_correct_changes
+from cxrreport.reports.priors.triggers import may_mention
 
 SENTENCES = DATA / "prior_sentences.tsv"
 LIMITS = {"tuning": (0.02, 0.01, 0.005), "untouched": (0.02, 0.03, 0.005)}
@@ -48,6 +51,19 @@ def test_the_quick_test_of_words_leaves_no_mention_out(monkeypatch: pytest.Monke
     mentions._mentions_prior.cache_clear()
     assert quick == [mentions_prior(sentence) for sentence in sentences]
     mentions._mentions_prior.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "frame", ["{} left effusion.", "The effusion is {}.", "No {} of effusion.", "The {} film shows it."]
+)
+def test_the_quick_test_knows_the_words_of_all_patterns(frame: str) -> None:
+    plain = " ".join(pattern.pattern for pattern in mentions._COMPILED)
+    plain = re.sub(r"\\[bswWdS]", " ", plain)
+    for word in {*re.findall(r"[a-z]{3,}", plain), *(found[:-1] for found in re.findall(r"[a-z]{4,}(?=\?)", plain))}:
+        sentence = frame.format(word)
+        if not may_mention(sentence):
+            assert not any(pattern.search(without_context(sentence)) for pattern in mentions._COMPILED), sentence
 
 
 @pytest.mark.parametrize(

@@ -8,27 +8,28 @@ from __future__ import annotations
 import re
 
 _WHOLE = """
-    accentuation admission again ago alter altered appeared apr april archived as aug august back baseline
-    before began begun better bigger broader bulkier change changed changes changing check clearance cleared
-    clearer clearing coalescing coarser come comparable comparison comparisons constant current currently darker
-    dates dating dec december declined deeper denser deployed development differ difference different differs
-    disconnected down dropped earlier earliest emergence enlargement enlarging ever explanted external extubated
-    extubation f fading failed fails failure fainter feb february fell fewer finer first flatter fluffier follow
-    following followup formed former formerly fresh friday from fu fuller further gone gradual greater grew
-    growing grown growth had has have having hazier heal healing heretofore higher hitherto identical improved
+    accentuation accumulating admission again ago alter altered appeared apr april archived as aug august back
+    baseline before began begun better bigger brighter broader bulkier cavitating change changed changes
+    changing check clearance cleared clearer clearing coalescing coarser come comparable comparison comparisons
+    constant contracting current currently darker dates dating dec december declined deeper denser deployed
+    development differ difference different differs disconnected dispersing dissolving down draining dropped
+    earlier earliest emergence enlargement enlarging ever expanding explanted external extubated extubation f
+    fading failed fails failure fainter feb february fell fewer finer first flatter fluffier follow following
+    followup formed former formerly fresh friday from fu fuller further given gone gradual greater grew growing
+    grown growth had has have having hazier heal healing heretofore higher hitherto identical improved
     improvement index initial initially insertion interim intubation jan january jul july jun june keeps larger
     last less lessened lighter lingering longer longstanding lower mar march maturation meantime meanwhile
     measured milder monday more moved multiplied narrower neither never new newly next none not nothing nov
     november now nowhere oct october old older ongoing onset opposed original originally out outside over
     overnight partial past patchier placed placement poorer preop preoperative presently progress pulled quo re
     recent recently redistribution reduced reference relation relative remote removal removed repeat replaced
-    replacement revealed review rose rounder same saturday scout sep sept september serial shallower sharper
-    shorter showed similar since slow smaller spreading stable stably static stay stayed stays steady still
-    straighter sunday taken tends than then thicker thinner thursday tighter today trauma tuesday up variation
-    waning was waxing weaker wednesday went were when where whiter wider worse yesterday yet
+    replacement revealed review rose rounder same saturday scout sep sept september serial settling shallower
+    sharper shorter showed similar since slow smaller spreading stable stably static stay stayed stays steady
+    still straighter sunday taken tends than then thicker thinner thursday tighter today trauma tuesday up
+    variation waning was waxing weaker wednesday went were when where whiter wider worse yesterday yet
 """
 _STEMS = """
-    abat accum adjust advanc aggrav altera becom begin compar concordan consecutiv contin decreas deteriorat
+    abat accum adjust advanc aggrav altera archive becom begin compar concordan consecutiv contin decreas deteriorat
     develop dimin disappear discontinu dislodg doubl downsiz drain emerg evolut evolv exacerb exchang expanding
     fluct histor identic impro increas interv introduc invariab lessen linger migrat noncha nonprog nonres
     normali persist plateau preced prev prior progre pull reabsorb reaccum readj reaer reapp recede receded
