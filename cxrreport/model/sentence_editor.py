@@ -60,8 +60,8 @@ class ModelEditor:
         """The first line of the answer for each sentence. Each batch is stored, so a stopped run continues after it.
 
         Raises:
-            SettingsError: the memory does not suffice for one sentence.
-            WeightsError: the model cannot be loaded.
+            SettingsError: the prompt is too long for the model, or the memory does not suffice for one sentence.
+            WeightsError: the model cannot be loaded, or its chat template fails.
         """
         if not sentences:
             return []
@@ -111,12 +111,18 @@ class ModelEditor:
         text = self._settings.prompt.replace("{sentence}", sentence)
         if not tokenizer.chat_template:
             return text
-        prompt: str = tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}],
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,  # a variable of some templates; others ignore it
-        )
+        try:
+            prompt: str = tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}],
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,  # a variable of some templates; others ignore it
+            )
+        except Exception as error:  # a template may raise anything, and its message may quote the sentence
+            raise WeightsError(
+                f"{self._folder}: its chat template does not take one message of a user ({type(error).__name__}); "
+                "choose another model"
+            ) from None
         return prompt
 
     @torch.inference_mode()
@@ -128,6 +134,10 @@ class ModelEditor:
         inputs = {name: inputs[name].to(self._device) for name in ("input_ids", "attention_mask")}
         lengths = [len(tokenizer(sentence, add_special_tokens=False)["input_ids"]) for sentence in batch]
         limits = [length + _MORE_TOKENS for length in lengths]
+        most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        needed = inputs["input_ids"].shape[1] + max(limits)
+        if most is not None and needed > most:
+            raise SettingsError(f"rewriter.prompt: prompt and answer need {needed} tokens, and the model reads {most}")
         ends = model.generation_config.eos_token_id
         config = GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False,

@@ -110,6 +110,20 @@ def test_the_digest_is_of_weights_configuration_tokenizer_and_prompt(
     assert len(others - {first}) == 5
 
 
+def test_a_template_that_fails_is_an_error_without_the_sentence(make: Callable[..., ModelEditor]) -> None:
+    editor = make()
+    editor._loaded[0].chat_template = "{{ raise_exception('no: ' + messages[0].content) }}"
+    with pytest.raises(WeightsError, match="its chat template") as caught:
+        editor.edit(["No effusion ."], silent)
+    assert "effusion" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gpt2"])
+def test_a_prompt_that_is_too_long_is_an_error(make: Callable[..., ModelEditor], kind: str) -> None:
+    with pytest.raises(SettingsError, match=r"prompt and answer need \d{4} tokens, and the model reads \d+"):
+        make(kind, prompt="small " * 1500 + "{sentence}").edit(SENTENCES, silent)
+
+
 def test_a_folder_without_a_model_is_named(make: Callable[..., ModelEditor], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.json").write_text("{}")
