@@ -32,8 +32,9 @@ _DATES = (
     rf"{_MONTH},?(?: of)?[ \t]{{1,2}}{_YEAR}",
 )
 _AM_PM = r"[ap]\.?m\b\.?"
+_CLOCK = r"(?:[01]?\d|2[0-4])(?::[0-5]\d(?::[0-5]\d)?|\.[0-5]\d(?=[ ]?h))"
 _MILITARY = r"(?P<id>(?:[01]\d|2[0-3])[0-5]\d)"
-_NUMBER = r"[ ]?(?:numbers?|nos?|num|id|#)?[.:# ]{0,3}"
+_NUMBER = r"\.?[ ]?(?:numbers?|nos?|num|id|#)?[.:# ]{0,3}"
 _NUMBERED = r"[ ]?(?:(?:numbers?|nos?|num|id)[.:# ]{1,3}|[#:][# ]{0,2})"
 _SHORT_DATE = rf"(?:0?[1-9]|1[0-2])/{_DAY}(?![\d/]|[ ]?(?:mm|cm|of|ribs?|views?|films?|images?|murmur|breaths))"
 _ID = r"(?=[\w./-]{0,20}\d)[A-Z0-9](?:[\w./-]{1,22}[A-Z0-9])"
@@ -90,7 +91,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     ("url", r"(?i)\b(?:https?://|www\.)[^\s<>\"]{3,200}"),
     *(("date", rf"(?i)(?<![\w/.-]){pattern}(?![\w/])") for pattern in _DATES),
     ("date", rf"(?i)(?:\b(?:{_BEFORE_DATE})[:,]?[ \t]{{1,2}}|\A(?=[\d/]+\W*\Z))(?P<id>{_SHORT_DATE})(?!\w)"),
-    ("time", rf"(?i)(?<![\w:.])(?:[01]?\d|2[0-4]):[0-5]\d(?::[0-5]\d)?(?:[ ]?{_AM_PM}|[ ]?(?:hrs?|hours)\b)?(?!:?\d)"),
+    ("time", rf"(?i)(?<![\w:.]){_CLOCK}(?:[ ]?{_AM_PM}|[ ]?(?:hrs?|hours)\b)?(?!:?\d)"),
     ("time", rf"(?i)(?<![\w:.])(?:0?[1-9]|1[0-2])(?:\.[0-5]\d)?[ ]?{_AM_PM}"),
     ("time", rf"(?i)\b(?:at|time|exam|chest|,)[:,]?[ \t]{{1,2}}{_MILITARY}(?![\w-]|[ ]?(?:ml|cc|mg|mm|cm|g)\b)"),
     ("time", rf"(?i)(?<![\w:.]){_MILITARY}[ ]?(?:h|hrs?|hours)\b"),

@@ -27,7 +27,7 @@ _TITLE = (
 )
 _ROLE = (
     r"dictated by|electronically signed by|digitally signed by|signed by|signed|reviewed by|read by|interpreted by|"
-    r"transcribed by|verified by|approved by|reported by|ordered by|requested by|referred by|performed by|authored by|"
+    r"transcribed by|typed by|verified by|approved by|reported by|ordered by|requested by|referred by|performed by|authored by|"
     r"(?:ordering|referring|requesting|attending|reading|primary care|treating|consulting|interpreting)"
     r"(?: physician| provider| doctor| clinician| radiologist)?|"
     r"radiologist|resident|fellow|attending|physician|provider|consultant|registrar|dictator|transcriptionist|"
@@ -53,6 +53,7 @@ _WITH_FIRST_NAME = re.compile(
     rf"(?<![\w.'-])(?P<name>{_WORD}(?:[ \t]{{1,3}}{_INITIAL})?(?:[ \t]{{1,3}}{_PARTICLE}){{0,2}}[ \t]{{1,3}}{_WORD})"
 )
 _OF_DICOM = re.compile(r"(?<![\w^])[^\W\d_]{2,30}\^[^\W\d_]{1,30}(?:\^[^\W\d_]{0,30}){0,3}")  # SMITH^JOHN
+_LAST_AND_FIRST = re.compile(rf"(?<![\w.'-])(?P<last>{_WORD}),[ \t]{{0,2}}(?P<first>{_WORD})")
 _PARTS = re.compile(rf"{_WORD}|{_INITIAL}")
 _NO_WORD = re.compile(r"[Xx]{3,}|_|\d")
 _TITLES = re.compile(rf"{_TITLE}|{_DEGREE}")
@@ -76,7 +77,7 @@ _NO_NAMES = frozenset(
     """.split()  # noqa: SIM905 - easier to read and to extend
 )
 """Words that are capitalised in reports and are not a part of a name where a name can be."""
-_EPONYMS = frozenset({"austin flint", "graham steell", "marie curie", "christian weber", "von willebrand"})
+_EPONYMS = frozenset({"austin flint", "graham steell", "ann arbor", "marie curie", "christian weber", "von willebrand"})
 
 
 def names(text: str) -> Iterator[tuple[int, int]]:
@@ -118,6 +119,14 @@ def _known(text: str) -> Iterator[tuple[int, int]]:
 
     In capitals both names have to be known.
     """
+    for match in _LAST_AND_FIRST.finditer(text):
+        last, first = match["last"], match["first"]
+        if (
+            _plain(last) in last_names()
+            and _plain(first) in first_names()
+            and not {*map(str.casefold, (last, first))} & _NO_NAMES
+        ):
+            yield match.span()
     at = 0
     while match := _WITH_FIRST_NAME.search(text, at):
         first, *middle, last = _PARTS.findall(match["name"])
