@@ -77,7 +77,7 @@ _START = (
     r"(?:overall,?\s+|otherwise,?\s+|possible\s+|probable\s+|likely\s+)?"
 )
 _AGO = (
-    r"(?:(?:\w+|\d+)[\s-](?:hours?|hrs?|days?|weeks?|wks?|months?|mos?|years?|yrs?)\s+(?:ago|earlier|before|"
+    r"(?:(?:\w+|\d+)[\s-](?:hours?|hrs?|days?|weeks?|wks?|months?|mos?|years?|yrs?)\s+(?:ago|later|earlier|before|"
     r"prior|previously|back)|"
     r"yesterday|overnight|last (?:night|week|month|year|film|exam\w*|time|study|radiograph|visit|admission|"
     r"x-?ray|ct|\w+day)|"

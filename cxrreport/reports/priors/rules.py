@@ -66,6 +66,7 @@ _NOT_EDITABLE_PATTERNS = (
         r"\b(?:marked|markedly|significant|substantial|dramatic|near[- ]complete|great)\s+(?:interval\s+)?"
         r"(?:improvement|decrease|reduction|regression)\b"
     ),
+    r"(?<!, )(?<!,)\b(?:worsening|improvement|progression|deterioration|regression)\s*(?:[,;]|$|with\b)",
     r"\bat least (?:as|since)\b|\bdating back\b",
     r"\b(?:waxing|waning|fluctuat\w+|alternat\w+)\b",
     r"\bunless\b|\bwhether\b|\bcannot\b",

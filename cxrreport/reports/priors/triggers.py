@@ -18,7 +18,7 @@ _WHOLE = """
     followup formed former formerly fresh friday from fu fuller further given gone gradual greater grew growing
     grown growth had has have having hazier heal healing heretofore higher hitherto identical improved
     improvement index initial initially insertion interim intubation jan january jul july jun june keeps larger
-    last less lessened lighter lingering longer longstanding lower mar march maturation meantime meanwhile
+    last later less lessened lighter lingering longer longstanding lower mar march maturation meantime meanwhile
     measured milder monday more moved multiplied narrower neither never new newly next none not nothing nov
     november now nowhere oct october old older ongoing onset opposed original originally out outside over
     overnight partial past patchier placed placement poorer preop preoperative presently progress pulled quo re
