@@ -68,7 +68,10 @@ class RadGraphAnnotator:
         self._checked = False
         self._batched: BatchedModel | None = None
         self._max_span_width: int = self.archive.config["dataset_reader"]["max_span_width"]
-        maker = json.dumps([self.archive.fingerprint, self.archive.model_type, package_version(), self.device.type])
+        made_by = [self.archive.fingerprint, self.archive.model_type, package_version(), self.device.type]
+        if not compat.adds_special_tokens(self._reader):
+            made_by.append("no special tokens")  # earlier versions added them, and cached other graphs
+        maker = json.dumps(made_by)
         self._cache = ResultCache(cache, maker, "graphs") if cache is not None else None
 
     @classmethod

@@ -64,10 +64,13 @@ def working_tokenizers(*, download: bool = False) -> Iterator[None]:
         download: let transformers fetch the configuration and tokenizer of an encoder from the hub.
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
     def tokenizer(model_name: str, **options: Any) -> Any:
         made = AutoTokenizer.from_pretrained(model_name, local_files_only=not download, **options)
-        return _with_removed_methods(made)
+        declared = get_tokenizer_config(model_name, local_files_only=not download).get("tokenizer_class")
+        # The method of this class (ModernBERT has it) adds nothing under transformers 4, and that of others does.
+        return _with_removed_methods(made, special_tokens=declared != "PreTrainedTokenizerFast")
 
     make: Callable[..., Any] = AutoModel.from_config
 
@@ -83,8 +86,12 @@ def working_tokenizers(*, download: bool = False) -> Iterator[None]:
             cached_transformers.get_tokenizer, cached_transformers.get = _MAKERS
 
 
-def _with_removed_methods(tokenizer: Any) -> Any:
-    """Add the methods of transformers 4 that the package calls to this tokenizer."""
+def _with_removed_methods(tokenizer: Any, *, special_tokens: bool) -> Any:
+    """Add the methods of transformers 4 that the package calls to this tokenizer.
+
+    Args:
+        special_tokens: whether `build_inputs_with_special_tokens` adds any.
+    """
     encoded: dict[tuple[Any, ...], Any] = {}
 
     def encode_plus(self: Any, text: str, text_pair: str | None = None, **options: Any) -> Any:
@@ -95,6 +102,8 @@ def _with_removed_methods(tokenizer: Any) -> Any:
         return encoded[key]
 
     def build_inputs_with_special_tokens(self: Any, ids: list[int]) -> list[int]:
+        if not special_tokens:
+            return ids
         bare = self("a", add_special_tokens=False)["input_ids"]
         framed = self("a", add_special_tokens=True)["input_ids"]
         place = framed.index(bare[0])
@@ -103,6 +112,12 @@ def _with_removed_methods(tokenizer: Any) -> Any:
     tokenizer.encode_plus = types.MethodType(encode_plus, tokenizer)
     tokenizer.build_inputs_with_special_tokens = types.MethodType(build_inputs_with_special_tokens, tokenizer)
     return tokenizer
+
+
+def adds_special_tokens(reader: Any) -> bool:
+    """Whether the tokenizer of a dataset reader adds special tokens to the segments of a text."""
+    tokenizer = reader._token_indexers["bert"]._matched_indexer._tokenizer
+    return bool(tokenizer.build_inputs_with_special_tokens([]))
 
 
 def read_vocabulary(folder: Path) -> Any:
