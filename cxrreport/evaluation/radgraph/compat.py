@@ -90,6 +90,7 @@ def _with_removed_methods(tokenizer: Any, *, special_tokens: bool) -> Any:
     """Add the methods of transformers 4 that the package calls to this tokenizer.
 
     Args:
+        tokenizer: a tokenizer of transformers 5.
         special_tokens: whether `build_inputs_with_special_tokens` adds any.
     """
     encoded: dict[tuple[Any, ...], Any] = {}
