@@ -56,7 +56,11 @@ class Running:
         alive = [process for process in self._processes if process.is_alive()]
         for process in alive if which < 0 else self._processes[which : which + 1]:
             process.kill()
-        self.wait()
+        if which >= 0:  # `torchrun` ends the others some seconds after one has died
+            self._processes[which - 1].join(5)
+        for process in self._processes:
+            process.kill()
+            process.join()
         return len(alive) == len(self._processes)
 
     def wait(self) -> int:

@@ -94,6 +94,6 @@ def test_a_limit_on_the_size_of_files(limit, demo, tmp_path, note):
     code = Running(words, log, LIMIT_FILE_SIZE=str(max(limit, 1))).wait()
     run(words, tmp_path / "again")
     assert code in (0, 1, 2)
-    run([*words_of("ingest", demo, tmp_path / "other"), "--no-track"], tmp_path / "other.log")
-    assert content_below(out) == content_below(tmp_path / "other")
+    run([*words_of("ingest", demo, tmp_path / "other" / "out"), "--no-track"], tmp_path / "other.log")
+    assert content_below(out) == content_below(tmp_path / "other" / "out")
     note(kind="file size", case=f"ingest, {limit} bytes", tries=1, full=int(code != 0), failed=0)

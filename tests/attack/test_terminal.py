@@ -87,7 +87,11 @@ def test_ids_of_files_and_tables_on_the_command_line(tmp_path):
     write_study(tmp_path / "in" / "a.dcm", 1)
     table = tmp_path / "reports.csv"
     with table.open("w", newline="") as file:
-        rows = [["study_id", "findings"], [HOSTILE.replace("\0", ""), "Clear."], [HOSTILE.replace("\0", ""), "Clear."]]
+        rows = [
+            ["study_id", "findings"],
+            [HOSTILE.replace("\0", ""), "Clear."],
+            [HOSTILE.replace("\0", ""), "Opacity."],
+        ]
         csv.writer(file).writerows(rows)
     words = ["ingest", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--reports", str(table), "--no-track"]
     done = CliRunner().invoke(cli.app, words)
