@@ -123,6 +123,13 @@ def test_a_blind_page_needs_its_key(tmp_path: Path, scores: Path) -> None:
     assert "mean_logprob" not in found.metrics["verdict"]  # one report of the model has it
 
 
+def test_a_table_of_ratings_may_name_a_system_like_a_report_of_a_blind_page(tmp_path: Path) -> None:
+    table = tmp_path / "Excel.csv"
+    table.write_text("sep=;\nstudy_id;system;rater;errors\n\"'-12\";A;'=x;2\n'-12;B;;0\n", encoding="latin-1")
+    found = read_ratings([table], None)
+    assert found.values == {"errors": {("-12", "A"): {"=x": 2}, ("-12", "B"): {"Excel": 0}}}
+
+
 def test_odd_rows_are_counted(tmp_path: Path, scores: Path) -> None:
     rows = [
         *(row("s00", "r", "minor", 1), row("s00", "r", "minor", 1)),  # the same twice
