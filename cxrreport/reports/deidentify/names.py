@@ -27,7 +27,8 @@ _TITLE = (
 )
 _ROLE = (
     r"dictated by|electronically signed by|digitally signed by|signed by|signed|reviewed by|read by|interpreted by|"
-    r"transcribed by|typed by|verified by|approved by|reported by|ordered by|requested by|referred by|performed by|authored by|"
+    r"transcribed by|typed by|verified by|approved by|reported by|ordered by|requested by|referred by|performed by|"
+    r"authored by|"
     r"(?:ordering|referring|requesting|attending|reading|primary care|treating|consulting|interpreting)"
     r"(?: physician| provider| doctor| clinician| radiologist)?|"
     r"radiologist|resident|fellow|attending|physician|provider|consultant|registrar|dictator|transcriptionist|"
