@@ -354,6 +354,23 @@ CHANGES = (
         r"(?:days|weeks?|months?)|(?:to|for) (?:assess|ensure|document|evaluate|confirm|exclude|resolution|"
         r"further))\b)"
     ),
+    # An earlier state or study.
+    (
+        r"\bused to (?:be|lie|have|measure|show)\b|\bwent on to\b|\b(?:which|that) (?:was|were) [^,;]{1,40}, "
+        r"(?:is|are|lies)\b|\(\s*\d[\d.]*\s*[cm]m\s+(?:before|earlier|prior|previously)"
+    ),
+    (
+        rf"\b(?:per|on|with)\s+(?:the\s+)?(?:(?:multiple|several|both|all|many|two|three)\s+)?(?:priors\b|previous\W*$)|"
+        rf"\b(?:previous|prior|last)\s+(?:two|three|four|few|several|\d)\s+{IMAGING}|"
+        rf"^on (?:this|the|today's) follow[- ]?up\b"
+    ),
+    (
+        r"\bunch\b|\bagain(?=noted|seen)|\bno progress\b|"
+        r"\bspread of (?:\w+ )?\w+ (?:in)?to\b|^(?:\w+ly )?(?:increased|decreased|reduced|diminished) but\b|"
+        r"^(?:considerably|markedly|significantly|substantially|greatly) (?:reduced|diminished|decreased)\b"
+        r"(?! (?:lung|inspir|bone|volume|transparen|lucen))"
+    ),
+    rf"\b{_GROWS}\s+(?:up|down) (?:a bit|a little|slightly|somewhat)\b",
     # Sameness.
     (
         r"\b(?:identical|essentially the same|much the same|the same as|no different|nothing new|no difference|"

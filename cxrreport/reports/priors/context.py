@@ -140,6 +140,10 @@ _MASKS = (
         rf"\b{_SYMPTOM}\s+(?:that|which)\s+(?:has|have|is|are)\s+(?:been\s+)?\w+|\bnew\s+(?:mother|father|parent|"
         rf"partner|murmur|rash|therapy|medication|drug)\b"
     ),
+    (
+        r"\b(?:currently|now)\s+(?:on (?:treatment|therapy|antibiotics|steroids|dialysis|\w+ therapy)|presenting|"
+        r"presents|receiving|undergoing|\d+ (?:days?|weeks?|months?) (?:post|after|status))\b[^,;.]*"
+    ),
     # History.
     rf"\b(?:prior|previous|earlier|old|remote|past|former|recent)\s+(?:(?!new\b|and\b)[\w-]+\s+){{0,3}}?{_TREATED}\b",
     (
@@ -158,6 +162,14 @@ _MASKS = (
         r"(?:removed|resected|excised|replaced|amputated)\b"
     ),
     # Space, technique and other meanings.
+    (
+        r"\b(?:hold|keep|lie|sit|stay) still\b|\bstill (?:image|frame|picture|shot)s?\b|"
+        r"\b(?:wall|spinal|spine|joint|sternal|mechanical) stability\b|\bwhether\b[^:;,]{0,80}\bremains?\b"
+    ),
+    (
+        r"\b(?:more|less) \w+ (?:when )?compared (?:to|with) (?:that (?:of|on) )?(?:the )?(?:left|right|other|opposite|"
+        r"contralateral)\b"
+    ),
     r"\bpersistent\s+(?:left\s+|right\s+)?(?:svc|superior vena cava|ductus|foramen|truncus|trigeminal|fetal)\b",
     (
         r"\b(?:placement|position(?:ing)?|insertion)\s+of\s+[^,;.]{1,40}\s(?:is|are|appears?)\s+(?:satisfactory|"

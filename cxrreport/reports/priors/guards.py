@@ -61,6 +61,7 @@ _BROKEN = re.compile(
     r"within normal limits)\W*$",
     _FLAGS,
 )
+_ADVERB_ALONE = re.compile(r"^(?:rapidly|slowly|gradually|steadily|considerably|substantially|relatively)\b", _FLAGS)
 _PAST = re.compile(r"\b(?:was|were|had|showed|measured|demonstrated on|became|become|formerly|returned)\b", _FLAGS)
 _EARLIER = re.compile(r"\b(?:previously|formerly|prior|previous|earlier|yesterday|before)\b", _FLAGS)
 _PRESENT = re.compile(r"\b(?:now|currently|today|is|are|appears?)\b", _FLAGS)
@@ -129,6 +130,7 @@ def is_well_formed(text: str) -> bool:
         or _ENDS.search(plain)
         or _BARE_MEASURE.match(plain)
         or _BROKEN.search(plain)
+        or _ADVERB_ALONE.match(plain)
         or _PRONOUN_SUBJECT.match(plain)
         or not FINDING.search(plain)
     )

@@ -10,13 +10,13 @@ from cxrreport.reports.headers import misspelled
 _CHANGES = """
     unchanged worsening worsened persistent persists interval previous previously compared comparison improved improving
     improvement increasing decreasing resolved resolving resolution residual redemonstrated progressive progression
-    enlarging significant slightly
+    enlarging significant slightly stable
 """
 _CORRECT = """
     compare compares comparisons improve improves improver improvements impoverished insignificant internal intervals
     lightly persist persistence persisted pervious procession profession progressing regression regressive aggression
     residua residuals residue resolve resolver resolves reviving revolution revolved solution similarly significance
-    significantly sightly worsen worsens repression recession
+    significantly staple stapled staples sightly worsen worsens repression recession
 """
 _TARGETS = tuple(_CHANGES.split())
 _KNOWN = frozenset(_CORRECT.split()) | frozenset(_TARGETS)
