@@ -37,8 +37,8 @@ from cxrreport.errors import PixelError
 from cxrreport.records import Reason
 
 SECONDS = 60.0
-"""Longest time for one image and the start of the helper under load, besides a second per million samples: JPEG Lossless
-takes about 0.02 s for them."""
+"""Longest time for one image and the start of the helper under load, besides a second per million samples, for which
+JPEG Lossless takes about 0.02 s."""
 MEMORY = 64 << 20
 """Memory for one image besides `BYTES_PER_SAMPLE`. Windows and macOS have no such limit."""
 BYTES_PER_SAMPLE = 16
