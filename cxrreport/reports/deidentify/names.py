@@ -120,14 +120,14 @@ def _known(text: str) -> Iterator[tuple[int, int]]:
 
     In capitals both names have to be known.
     """
-    for match in _LAST_AND_FIRST.finditer(text):
-        last, first = match["last"], match["first"]
+    for pair in _LAST_AND_FIRST.finditer(text):
+        last, first = pair["last"], pair["first"]
         if (
             _plain(last) in last_names()
             and _plain(first) in first_names()
             and not {*map(str.casefold, (last, first))} & _NO_NAMES
         ):
-            yield match.span()
+            yield pair.span()
     at = 0
     while match := _WITH_FIRST_NAME.search(text, at):
         first, *middle, last = _PARTS.findall(match["name"])
