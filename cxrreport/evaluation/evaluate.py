@@ -160,6 +160,10 @@ def evaluate(
         if annotator is not None:
             results.write_entities(folder.path / "entities.jsonl", pairs[MAIN], lower_case=settings.lower_case)
         results.write_excluded(folder.path / "excluded.parquet", cohort)
+        analyses = results.plain(evaluation.analyses)
+        # Text of reports has a file of its own, so that scores can be shown to anyone.
+        described = {"references": analyses["diversity"]["references"], **analyses["diversity"]["systems"]}
+        write_json(folder.path / "sentences.json", {name: one.pop("sentences") for name, one in described.items()})
         write_json(
             folder.path / "scores.json",
             {
@@ -167,7 +171,7 @@ def evaluate(
                 "systems": results.plain(evaluation.systems),
                 "differences": results.plain(evaluation.differences),
                 "counts": evaluation.counts,
-                **results.plain(evaluation.analyses),
+                **analyses,
             },
         )
         folder.finish()

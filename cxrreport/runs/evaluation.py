@@ -107,11 +107,8 @@ def _log_evaluation(run: Run, settings: EvaluateSettings, result: Evaluation) ->
     described = [[name, json.dumps(of_number(conditions, number, MAIN), indent=1)] for name, number in numbers.items()]
     run.table("conditions", ("metric", "conditions"), described)
     run.tags({f"conditions.{name}": str(conditions[name]) for name in ("section", "synthetic", "cohort")})
-    scores_file = json.loads((settings.output / "scores.json").read_text(encoding="utf-8"))
-    for one in (scores_file["diversity"]["references"], *scores_file["diversity"]["systems"].values()):
-        del one["sentences"]  # text of reports
     run.dataset("scores", file_sha256(settings.output / "scores.json"), "output")
-    run.text("scores.json", json.dumps(scores_file, indent=2, ensure_ascii=False))
+    run.artifact(settings.output / "scores.json")
     for plot in sorted(settings.output.glob("*.png")):
         run.artifact(plot)
     if settings.tracking.log_reports:
