@@ -36,7 +36,16 @@ VALUES = {
     "CS": f"{CANARY}CS", "DA": "19010203", "DT": "19010203040506", "TM": "040506.777135", "AS": "077Y",
 }  # fmt: skip
 FORBIDDEN = (CANARY, "19010203", "1901-02-03", "777135", FOLDER, UID)
-WITH_REPORTS = ("manifest.parquet", "predictions.", "shards/", "studies.parquet", "entities.jsonl", "review.html")
+WITH_REPORTS = (
+    "manifest.parquet",
+    "predictions.",
+    "shards/",
+    "studies.parquet",
+    "entities.jsonl",
+    "sentences.json",
+    "reports.csv",
+    "review.html",
+)
 READ = frozenset(
     {"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "PatientID", "Modality", "BodyPartExamined", "ViewPosition"}
     | {"PatientOrientation", "BurnedInAnnotation", "PhotometricInterpretation", "PresentationLUTShape"}
@@ -185,7 +194,7 @@ def test_ingest_and_its_errors(
     )
     twice = tmp_path / "in" / "twice.csv"
     rows = reports.read_text().splitlines()
-    twice.write_text("\n".join([*rows, rows[1]]))
+    twice.write_text("\n".join([*rows, rows[1].replace("enlarged", "normal")]))
     shell("ingest", "--input", export, "--output", out / "e3", "--reports", twice, "--pseudonymize", key, code=2)
     wrong = tmp_path / "in" / "wrong.csv"
     wrong.write_text(reports.read_text().replace("validate", CANARY))
@@ -227,6 +236,7 @@ def walk(export: Path, out: Path) -> list[tuple[Words, int]]:
         (("compare", out / "evaluate", out / "evaluate", "--output", out / "compare"), 0),
         (("published", out / "evaluate"), 0),
         (("review", "-e", out / "evaluate", "--input", data, "--output", out / "review.html"), 0),
+        (("agreement", "--verdicts", given / "verdicts.csv", "--scores", out / "evaluate", "-o", out / "readers"), 2),
         (("export", "--predictions", out / "generate", "--output", out / "documents"), 0),
         (("merge", adapter, out / "merged"), 0),
         (("register", "--adapter", adapter, "--name", "walk"), 0),
@@ -268,6 +278,8 @@ def test_every_verb(
     training = {"checkpoint": {"name": "tiny"}, "validation": {"radgraph": "tiny"}, "data": "", "output": ""}
     training["prompt"] = {"max_suffix_tokens": 32}  # so that reports for validation are soon written
     (tmp_path / "in" / "train.yaml").write_text(json.dumps(training))
+    verdicts = f"study_id,report,reader,verdict,note\n{CANARY},generated,{CANARY},minor,{REPORT_CANARY}\n"
+    (tmp_path / "in" / "verdicts.csv").write_text(verdicts)
     out.mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{out}/mlflow.db")
     for words, code in walk(export, out):
