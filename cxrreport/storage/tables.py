@@ -97,18 +97,19 @@ class _Wanted:
 
     def _named(self, names: Iterable[str]) -> list[tuple[str, str]]:
         """Names in the file with the names under which they are read."""
-        found = {name: column_name(name) for name in names if name.strip()}
+        found = [(name, column_name(name)) for name in names if name.strip()]
+        known = {normal for _, normal in found}
         renamed = {column_name(name): target for name, target in self.renamed.items()}
-        if missing := sorted(renamed.keys() - set(found.values())):
-            raise InputError(f"{self.path}: no column {', '.join(missing)}; found {', '.join(sorted(found.values()))}")
+        if missing := sorted(renamed.keys() - known):
+            raise InputError(f"{self.path}: no column {', '.join(missing)}; found {', '.join(sorted(known))}")
         # A column that is named to stand for another takes its place.
         pairs = [
             (name, renamed.get(normal, normal))
-            for name, normal in found.items()
+            for name, normal in found
             if normal in renamed or normal not in renamed.values()
         ]
         if all(normal != "study_id" for _, normal in pairs):
-            alias = next((one for one in _STUDY_IDS if one in found.values()), None)
+            alias = next((one for one in _STUDY_IDS if one in known), None)
             pairs = [(name, "study_id" if normal == alias else normal) for name, normal in pairs]
         return pairs
 

@@ -111,7 +111,7 @@ def test_pictures_that_are_refused(tmp_path: Path) -> None:
     assert reason(tmp_path / "cut.png") == "bad-pixel-data"
     (tmp_path / "text.png").write_text("no picture")
     assert reason(tmp_path / "text.png") == "not-readable"
-    assert reason(tmp_path / "nothing.png") == "image-file-missing"
+    assert reason(tmp_path / "nothing.png") == "unavailable"
     assert reason(picture(tmp_path / "flat.png", np.full((50, 50), 9, dtype=np.uint8))) == "constant-image"
     assert reason(picture(tmp_path / "red.png", np.dstack([GRADIENT, GRADIENT // 2, GRADIENT]))) == "colour"
 

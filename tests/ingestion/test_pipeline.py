@@ -249,7 +249,7 @@ def test_folder_with_a_table_of_reports(make_file: Make, tmp_path: Path, suffix:
     assert summary.left_out == {"empty-sections": 1, "image-file-missing": 1, "no-split": 1} and summary.kept == 1
     study = Manifest.open(tmp_path / "out").studies("test")[0]
     assert (study.report.findings, study.report.impression) == ("Clear.", "Normal.")
-    write_table(table, [*rows, rows[0]])
+    write_table(table, [*rows, rows[0] | {"report": "FINDINGS: Effusion."}])
     with pytest.raises(InputError, match=r"study 1\.1 is there twice"):
         run(tmp_path / "in", tmp_path / "other", reports=table)
     write_table(table, [{"study": "1.1"}])

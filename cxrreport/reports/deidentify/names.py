@@ -53,7 +53,7 @@ _BEFORE_DEGREE = re.compile(rf"(?<![\w.]){_NAME}[ \t]{{0,2}},?[ \t]{{0,2}}{_DEGR
 _WITH_FIRST_NAME = re.compile(
     rf"(?<![\w.'-])(?P<name>{_WORD}(?:[ \t]{{1,3}}{_INITIAL})?(?:[ \t]{{1,3}}{_PARTICLE}){{0,2}}[ \t]{{1,3}}{_WORD})"
 )
-_OF_DICOM = re.compile(r"(?<![\w^])[^\W\d_]{2,30}\^[^\W\d_]{1,30}(?:\^[^\W\d_]{0,30}){0,3}")  # SMITH^JOHN
+_OF_DICOM = re.compile(r"(?<![\w^])[^\W\d_]{2,30}\^[^\W\d_]{1,30}(?:\^[^\W\d_]{0,30}){0,3}")  # LAST^FIRST
 _LAST_AND_FIRST = re.compile(rf"(?<![\w.'-])(?P<last>{_WORD}),[ \t]{{0,2}}(?P<first>{_WORD})")
 _PARTS = re.compile(rf"{_WORD}|{_INITIAL}")
 _NO_WORD = re.compile(r"[Xx]{3,}|_|\d")
