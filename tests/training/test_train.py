@@ -172,7 +172,7 @@ write = checkpointing.save_file
 
 def save_file(tensors, path, *rest):
     write(tensors, path, *rest)
-    if "0000004" in str(path) and checkpointing.OPTIMIZER in str(path):
+    if "0000004" in str(path) and any("exp_avg" in name for name in tensors):
         os.kill(os.getpid(), signal.SIGKILL)  # in the middle of the second checkpoint
 
 checkpointing.save_file = save_file
