@@ -66,7 +66,7 @@ def read_evaluation(folder: Path, against: str = REFERENCE) -> Content:
             other = _report(*second, section, *sides["reference"])
         except ValueError as error:
             raise InputError(f"{folder / 'entities.jsonl'}: study {study_id}, {error}; run `evaluate` again") from error
-        missed, hallucinated = (len(_words(sides[side][1], status)) for side, status in _ONE_SIDED)
+        missed, hallucinated = (_count(sides[side][1], status) for side, status in _ONE_SIDED)
         scores = _numbers(row)
         studies.append(
             ReviewedStudy(
@@ -130,8 +130,9 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float | None]:
     }
 
 
-def _words(entities: Sequence[MarkedEntity], status: str) -> list[str]:
-    return sorted({entity.tokens.lower() for entity in entities if entity.status == status})
+def _count(entities: Sequence[MarkedEntity], status: str) -> int:
+    """Number of entities with this status, without repetition."""
+    return len({entity.tokens.lower() for entity in entities if entity.status == status})
 
 
 def _read_summary(file: Path) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import math
 import re
 import stat
 import zlib
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError
+from cxrreport.storage.column_names import IDS, WantedColumns
 from cxrreport.storage.decoding import UnreadableTextError, decode_text, is_damaged
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
@@ -38,12 +38,8 @@ _LARGE_CHUNK = 64 << 20  # of Parquet: a value can be as long, and is there once
 MISSING = frozenset({"nan", "none", "null", "na", "<na>", "n/a"})
 """Texts of a missing cell besides the empty one, in lower case, as spreadsheets, R, SQL and pandas write them."""
 _DELIMITERS = (",", ";", "\t")
-_IDS = frozenset({"study_id", "patient_id", "image_id", "subject_id", "dicom_id", "uid"})
-_STUDY_IDS = ("studyinstanceuid", "study_instance_uid", "study_uid", "accession_number", "accessionnumber", "accession")
-"""Columns that stand for `study_id` in a table without it, as hospitals export them."""
 _NONE: Mapping[str, str] = {}
 _FILES = frozenset({"image", "filename"})
-_WITHOUT_SEPARATOR = {name.replace("_", ""): name for name in _IDS}
 _WHOLE_NUMBER = re.compile(r"^(\d+)\.0+$")
 _LINE_END = re.compile("\r\n|\r|\n")
 _EXACT = 2**53  # whole numbers below it have lost no digits as floating-point numbers
@@ -73,56 +69,9 @@ class Table:
             raise InputError(f"{self.path}: no column {', '.join(missing)}; found {found}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """Which columns of a table are read; arguments as in `read_table`."""
-
-    path: Path
-    columns: Collection[str] | None
-    used: Collection[str] | None
-    renamed: Mapping[str, str]
-
-    def of(self, names: Iterable[str]) -> dict[str, str]:
-        """The wanted columns with their `column_name`; columns without a name are left out.
-
-        Raises:
-            InputError: several columns have one name that is used.
-        """
-        pairs = self._named(names)
-        counts = Counter(normal for _, normal in pairs if self.columns is None or normal in self.columns)
-        repeated = {normal for normal, count in counts.items() if count > 1}
-        if unclear := sorted(repeated if self.used is None else repeated.intersection(self.used)):
-            raise InputError(f"{self.path}: several columns are named {', '.join(unclear)}; keep one")
-        return {name: normal for name, normal in pairs if counts[normal] == 1}
-
-    def _named(self, names: Iterable[str]) -> list[tuple[str, str]]:
-        """Names in the file with the names under which they are read."""
-        found = [(name, column_name(name)) for name in names if name.strip()]
-        known = {normal for _, normal in found}
-        renamed = {column_name(name): target for name, target in self.renamed.items()}
-        if missing := sorted(renamed.keys() - known):
-            raise InputError(f"{self.path}: no column {', '.join(missing)}; found {', '.join(sorted(known))}")
-        # A column that is named to stand for another takes its place.
-        pairs = [
-            (name, renamed.get(normal, normal))
-            for name, normal in found
-            if normal in renamed or normal not in renamed.values()
-        ]
-        if all(normal != "study_id" for _, normal in pairs):
-            alias = next((one for one in _STUDY_IDS if one in known), None)
-            pairs = [(name, "study_id" if normal == alias else normal) for name, normal in pairs]
-        return pairs
-
-
 def is_table(path: Path) -> bool:
     """Return whether the file name ends in one of `TABLE_SUFFIXES`."""
     return path.name.lower().endswith(TABLE_SUFFIXES)
-
-
-def column_name(name: str) -> str:
-    """A column name in lower case with single underscores: `Study ID`, `study-id` and `StudyID` are `study_id`."""
-    plain = re.sub(r"[\s_-]+", "_", name.strip().lower())
-    return _WITHOUT_SEPARATOR.get(plain, plain)
 
 
 def read_table(
@@ -145,7 +94,7 @@ def read_table(
         InputError: the file has another suffix, cannot be read, is malformed, or exceeds `MAX_BYTES`, `MAX_ROW` or
             `MAX_MEMORY`.
     """
-    wanted = _Wanted(path, columns, used, renamed)
+    wanted = WantedColumns(path, columns, used, renamed)
     name = path.name.lower()
     if not name.endswith(TABLE_SUFFIXES):
         raise InputError(f"{path}: expected a table with a name that ends in {', '.join(TABLE_SUFFIXES)}")
@@ -181,16 +130,16 @@ def read_text_table(
     Raises:
         InputError: the table cannot be read, a required column is missing, or an id or file name lost characters.
     """
-    table = read_table(path, used={*required, *optional, *_IDS, *_FILES}, renamed=renamed)
+    table = read_table(path, used={*required, *optional, *IDS, *_FILES}, renamed=renamed)
     table.require(*required)
-    for name in (_IDS | _FILES).intersection(table.columns):
+    for name in (IDS | _FILES).intersection(table.columns):
         for number, row in enumerate(table.rows, start=1):
             if is_damaged(str(row.get(name))):
                 raise InputError(f"{path}, row {number}: {name} has a NUL or a character that was decoded with loss")
     return [{name: "" if value is None else str(value).strip() for name, value in row.items()} for row in table.rows]
 
 
-def _read_parquet(path: Path, wanted: _Wanted) -> Table:
+def _read_parquet(path: Path, wanted: WantedColumns) -> Table:
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
@@ -220,7 +169,7 @@ def _dense_size(column: pa.Array) -> int:
     return int(column.dictionary.nbytes) * len(column)
 
 
-def _read_jsonl(path: Path, wanted: _Wanted) -> Table:
+def _read_jsonl(path: Path, wanted: WantedColumns) -> Table:
     rows: list[dict[str, Any]] = []
     budget = _Budget(path)
     lines = _Lines(path, _text(path))
@@ -240,7 +189,7 @@ def _read_jsonl(path: Path, wanted: _Wanted) -> Table:
     return _table(path, (name for row in rows for name in row), rows, {})
 
 
-def _read_csv(path: Path, wanted: _Wanted) -> Table:
+def _read_csv(path: Path, wanted: WantedColumns) -> Table:
     lines = _csv_rows(path, _text(path))
     _, header = next(lines, (0, []))
     if not header:
@@ -394,7 +343,7 @@ def _cell(value: Any) -> Any:
 def _table(path: Path, columns: Iterable[str], rows: list[dict[str, Any]], metadata: Mapping[bytes, bytes]) -> Table:
     """A table with whole numbers as ids: a column of `5000.0` was a column of numbers with a missing value once."""
     names = tuple(dict.fromkeys(columns))
-    for name in _IDS.intersection(names):
+    for name in IDS.intersection(names):
         ids = [_id(row.get(name)) for row in rows]
         # With `1.2` among them they are no numbers, but for example UIDs.
         if all("." not in value or _WHOLE_NUMBER.fullmatch(value) for value in ids if isinstance(value, str)):
