@@ -49,8 +49,6 @@ class WantedColumns:
         found = [(name, column_name(name)) for name in names if name.strip()]
         known = {normal for _, normal in found}
         renamed = {column_name(name): target for name, target in self.renamed.items()}
-        if missing := sorted(renamed.keys() - known):
-            raise InputError(f"{self.path}: no column {', '.join(missing)}; found {', '.join(sorted(known))}")
         # A column that is named to stand for another takes its place.
         pairs = [
             (name, renamed.get(normal, normal))

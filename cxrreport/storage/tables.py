@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError
-from cxrreport.storage.column_names import IDS, WantedColumns
+from cxrreport.storage.column_names import IDS, WantedColumns, column_name
 from cxrreport.storage.decoding import UnreadableTextError, decode_text, is_damaged
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
@@ -103,7 +103,7 @@ def read_table(
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
             raise InputError(f"{path}: not a regular file")
-        return read(path, wanted)
+        table = read(path, wanted)
     except UnreadableTextError as error:
         raise InputError(f"{path}: {error}; convert the file to UTF-8") from None
     except MemoryError:
@@ -111,6 +111,10 @@ def read_table(
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise InputError(f"{path}: the table cannot be read ({reason})") from None
+    # Checked for the table, as a row of JSONL may lack any of its columns.
+    if missing := sorted(column_name(name) for name, target in renamed.items() if target not in table.columns):
+        raise InputError(f"{path}: no column {', '.join(missing)}; found {', '.join(sorted(table.columns))}")
+    return table
 
 
 def read_text_table(

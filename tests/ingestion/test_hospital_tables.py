@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -107,3 +108,12 @@ def test_a_row_that_is_there_twice(tmp_path: Path, studies: dict[str, str]) -> N
     assert len(read(tmp_path, "\n".join(["study_id,findings", *rows]))) == 3
     with pytest.raises(InputError, match="twice with different rows"):
         read(tmp_path, "\n".join(["study_id,findings", *rows, f"{one},Effusion."]), output=tmp_path / "o")
+
+
+def test_a_row_of_jsonl_may_lack_a_column_of_another_name(tmp_path: Path, studies: dict[str, str]) -> None:
+    table = tmp_path / "reports.jsonl"
+    rows = [{"study_id": uid} | ({"Befund": "Clear."} if n else {}) for n, uid in enumerate(studies.values())]
+    table.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    given = {"input": tmp_path / "in", "output": tmp_path / "out", "reports": table, "columns": {"findings": "befund"}}
+    summary = ingest(IngestSettings.model_validate(given))
+    assert summary.kept == 2 and sum(summary.left_out.values()) == 1
