@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from cxrreport.reports.priors import mentions_prior, remove_priors
-
 from prior_outcomes import DATA, rows
+
+from cxrreport.reports.priors import mentions_prior, remove_priors
 
 SENTENCES = rows(DATA / "prior_sentences_sealed.tsv")
 
