@@ -11,9 +11,9 @@ import pytest
 from prior_outcomes import DATA, by_construction, outcome_of, rows
 
 from cxrreport.reports.priors import edit_sentence, mentions, mentions_prior, passes, remove_priors
-from cxrreport.reports.priors.context import without_context
+from cxrreport.reports.priors.detection.context import without_context
+from cxrreport.reports.priors.detection.triggers import may_mention
 from cxrreport.reports.priors.spelling import with_correct_changes
-from cxrreport.reports.priors.triggers import may_mention
 
 SENTENCES = DATA / "prior_sentences.tsv"
 LIMITS = {"tuning": (0.02, 0.01, 0.005), "untouched": (0.02, 0.03, 0.005)}
@@ -47,7 +47,7 @@ def test_outcomes_of_later_sentences(name: str) -> None:
 def test_the_quick_test_of_words_leaves_no_mention_out(monkeypatch: pytest.MonkeyPatch) -> None:
     sentences = [row["sentence"] for path in DATA.glob("prior_sentences*.tsv") for row in rows(path)]
     quick = [mentions_prior(sentence) for sentence in sentences]
-    monkeypatch.setattr("cxrreport.reports.priors.mentions.may_mention", lambda text: True)
+    monkeypatch.setattr("cxrreport.reports.priors.detection.mentions.may_mention", lambda text: True)
     mentions._mentions_prior.cache_clear()
     assert quick == [mentions_prior(sentence) for sentence in sentences]
     mentions._mentions_prior.cache_clear()

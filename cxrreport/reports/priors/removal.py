@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cxrreport.reports.priors.comparisons import cannot_be_edited, remove_comparison
+from cxrreport.reports.priors.detection import mentions_prior
 from cxrreport.reports.priors.guards import (
     LONGEST_EDITED,
     is_well_formed,
@@ -25,7 +26,6 @@ from cxrreport.reports.priors.guards import (
     keeps_the_present,
     passes,
 )
-from cxrreport.reports.priors.mentions import mentions_prior
 from cxrreport.reports.priors.proposals import deletes_known_phrases
 from cxrreport.reports.priors.rules import (
     STATES_A_CHANGE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cxrreport.reports.priors.comparisons import rule
-from cxrreport.reports.priors.mentions import without_future
+from cxrreport.reports.priors.detection import without_future
 from cxrreport.reports.priors.vocabulary import (
     ADVERB,
     ANATOMY,

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from cxrreport.reports.priors.changes import CHANGES
-from cxrreport.reports.priors.context import without_context
+from cxrreport.reports.priors.detection.changes import CHANGES
+from cxrreport.reports.priors.detection.context import without_context
+from cxrreport.reports.priors.detection.triggers import may_mention
 from cxrreport.reports.priors.spelling import with_correct_changes
-from cxrreport.reports.priors.triggers import may_mention
 from cxrreport.reports.priors.vocabulary import (
     ADVERB,
     COMPARED,

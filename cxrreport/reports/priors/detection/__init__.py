@@ -1,0 +1,3 @@
+"""Detection of mentions of prior studies in one sentence."""
+
+from cxrreport.reports.priors.detection.mentions import mentions_prior, without_future
