@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 from prior_outcomes import DATA, by_construction, outcome_of, rows
 
-from cxrreport.reports.priors import edit_sentence, mentions, mentions_prior, passes, remove_priors
+from cxrreport.reports.priors import edit_sentence, mentions_prior, passes, remove_priors
+from cxrreport.reports.priors.detection import mentions
 from cxrreport.reports.priors.detection.context import without_context
 from cxrreport.reports.priors.detection.triggers import may_mention
 from cxrreport.reports.priors.spelling import with_correct_changes
