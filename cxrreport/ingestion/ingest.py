@@ -26,8 +26,8 @@ from cxrreport.dataset import (
     write_manifest,
 )
 from cxrreport.errors import InputError
+from cxrreport.ingestion.contact_sheet import spread, write_contact_sheet
 from cxrreport.ingestion.dicom import Header
-from cxrreport.ingestion.images import spread, write_contact_sheet
 from cxrreport.ingestion.layouts import Listing, list_sources
 from cxrreport.ingestion.parts import PARTS, Part, Shard, collect_job_parts, load_part, save_part
 from cxrreport.ingestion.pseudonymized import pseudonymized_header, pseudonymized_listing

@@ -17,7 +17,8 @@ _READ = """
 import json, resource, sys
 from pathlib import Path
 from cxrreport.errors import CxrReportError
-from cxrreport.ingestion.dicom import pixel_data, read_radiograph
+from cxrreport.ingestion.dicom import read_radiograph
+from cxrreport.ingestion.dicom.pixel_data import decoding
 from cxrreport.ingestion.images import is_picture, read_picture
 from cxrreport.storage import tables
 
@@ -37,7 +38,7 @@ for name in sys.argv[1:]:
         said = "kept"
     except CxrReportError as error:
         said = str(error).replace(name, "")
-    pixel_data._HELPER.close()
+    decoding._HELPER.close()
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
     decoder = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     found[path.name] = {"mib": (peak - before) / 1024, "decoder": decoder / 1024, "said": said}

@@ -15,8 +15,8 @@ from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from cxrreport.errors import RefusedImage
-from cxrreport.ingestion.dicom.damage import jpeg_2000_fault
-from cxrreport.ingestion.dicom.pixel_data import decode
+from cxrreport.ingestion.dicom.pixel_data.damage import jpeg_2000_fault
+from cxrreport.ingestion.dicom.pixel_data.decoding import decode
 from cxrreport.ingestion.images.picture import read_picture
 
 SIDE = 160

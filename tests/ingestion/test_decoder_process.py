@@ -11,9 +11,9 @@ import pydicom
 import pytest
 
 from cxrreport.errors import PixelError
-from cxrreport.ingestion.dicom import decoder_process
-from cxrreport.ingestion.dicom.decoder_process import DecoderProcess
-from cxrreport.ingestion.dicom.pixel_data import decode_encapsulated
+from cxrreport.ingestion.dicom.pixel_data import decoder_process
+from cxrreport.ingestion.dicom.pixel_data.decoder_process import DecoderProcess
+from cxrreport.ingestion.dicom.pixel_data.decoding import decode_encapsulated
 
 OPTIONS = {
     "number_of_frames": 1,

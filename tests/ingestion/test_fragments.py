@@ -15,7 +15,7 @@ from pydicom.uid import UID, JPEG2000Lossless, JPEGExtended12Bit, JPEGLossless, 
 from transfer_syntaxes import in_syntax
 
 from cxrreport.errors import PixelError
-from cxrreport.ingestion.dicom.fragments import first_frame
+from cxrreport.ingestion.dicom.pixel_data.fragments import first_frame
 from cxrreport.ingestion.dicom.radiograph import read_radiograph
 
 Make = Callable[..., Any]

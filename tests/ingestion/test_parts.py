@@ -17,8 +17,8 @@ from PIL import Image
 
 from cxrreport.dataset import ImageStore, Manifest, decode_png, encode_png, write_image_shard
 from cxrreport.errors import ManifestError, RefusedImage
-from cxrreport.ingestion.dicom.codestream import frame_size
-from cxrreport.ingestion.images.contact_sheet import spread, write_contact_sheet
+from cxrreport.ingestion.contact_sheet import spread, write_contact_sheet
+from cxrreport.ingestion.dicom.pixel_data.codestream import frame_size
 from cxrreport.ingestion.images.picture import read_picture
 from cxrreport.ingestion.images.resample import to_square
 from cxrreport.ingestion.images.views import preference, view_of

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from cxrreport.cli import app
 from cxrreport.errors import RefusedImage, SettingsError
-from cxrreport.ingestion.dicom.codestream import frame_size
+from cxrreport.ingestion.dicom.pixel_data.codestream import frame_size
 from cxrreport.ingestion.dicom.radiograph import read_header, read_radiograph
 from cxrreport.ingestion.images.picture import read_picture
 from cxrreport.ingestion.ingest import ingest

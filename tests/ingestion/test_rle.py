@@ -12,8 +12,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless
 
 from cxrreport.errors import PixelError
-from cxrreport.ingestion.dicom.damage import rle_fault
-from cxrreport.ingestion.dicom.pixel_data import decode
+from cxrreport.ingestion.dicom.pixel_data.damage import rle_fault
+from cxrreport.ingestion.dicom.pixel_data.decoding import decode
 
 
 def header(*offsets: int) -> bytes:

@@ -16,10 +16,10 @@ from pydicom.encaps import get_frame
 from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLosslessSV1, JPEGLSLossless
 from transfer_syntaxes import RAMP_EXTENDED, by_gdcm, encapsulated
 
-from cxrreport.ingestion.dicom.codestream import sample_format
-from cxrreport.ingestion.dicom.pixel_data import decode
+from cxrreport.ingestion.dicom.pixel_data.codestream import sample_format
+from cxrreport.ingestion.dicom.pixel_data.decoding import decode
+from cxrreport.ingestion.dicom.pixel_data.sample_values import stored_values
 from cxrreport.ingestion.dicom.radiograph import read_radiograph
-from cxrreport.ingestion.dicom.sample_values import stored_values
 
 Make = Callable[..., Any]
 SHAPE = (48, 40)

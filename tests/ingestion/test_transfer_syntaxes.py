@@ -31,7 +31,7 @@ from pydicom.uid import (
 )
 from transfer_syntaxes import NATIVE, encapsulated, in_syntax
 
-from cxrreport.ingestion.dicom import pixel_data as dicom_pixels
+from cxrreport.ingestion.dicom.pixel_data import decoding as dicom_pixels
 from cxrreport.ingestion.dicom.radiograph import read_radiograph
 
 LOSSLESS = [JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, RLELossless]

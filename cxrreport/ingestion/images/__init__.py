@@ -2,7 +2,6 @@
 
 from cxrreport.ingestion.images.acceptance import refused_by_system
 from cxrreport.ingestion.images.burned_in import text_near_border
-from cxrreport.ingestion.images.contact_sheet import spread, write_contact_sheet
 from cxrreport.ingestion.images.picture import is_picture, read_picture
 from cxrreport.ingestion.images.radiograph import Radiograph
 from cxrreport.ingestion.images.resample import to_square
@@ -14,9 +13,7 @@ __all__ = [
     "preference",
     "read_picture",
     "refused_by_system",
-    "spread",
     "text_near_border",
     "to_square",
     "view_of",
-    "write_contact_sheet",
 ]

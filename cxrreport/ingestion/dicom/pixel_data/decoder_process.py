@@ -150,7 +150,7 @@ def _ask(
 
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     """Answer requests until their stream ends, or until memory was not given back."""
-    from cxrreport.ingestion.dicom.pixel_data import decode_encapsulated
+    from cxrreport.ingestion.dicom.pixel_data.decoding import decode_encapsulated
 
     warnings.simplefilter("ignore")  # those of pydicom are about the header
     warned = _Warnings()

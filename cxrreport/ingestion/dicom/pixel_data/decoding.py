@@ -25,13 +25,13 @@ from pydicom.uid import (
 )
 
 from cxrreport.errors import PixelError, RefusedImage
-from cxrreport.ingestion.dicom.codestream import frame_size, sample_format
 from cxrreport.ingestion.dicom.colour import PALETTE, grey_of_palette
-from cxrreport.ingestion.dicom.damage import jpeg_2000_fault, rle_fault
-from cxrreport.ingestion.dicom.decoder_process import DamagedError, DecoderProcess
 from cxrreport.ingestion.dicom.elements import text, translated, whole
-from cxrreport.ingestion.dicom.fragments import first_frame
-from cxrreport.ingestion.dicom.sample_values import stored_values
+from cxrreport.ingestion.dicom.pixel_data.codestream import frame_size, sample_format
+from cxrreport.ingestion.dicom.pixel_data.damage import jpeg_2000_fault, rle_fault
+from cxrreport.ingestion.dicom.pixel_data.decoder_process import DamagedError, DecoderProcess
+from cxrreport.ingestion.dicom.pixel_data.fragments import first_frame
+from cxrreport.ingestion.dicom.pixel_data.sample_values import stored_values
 from cxrreport.ingestion.images.greyscale import luminance
 from cxrreport.ingestion.images.jpeg import MAX_SCANS, SCAN, decode_jpeg
 from cxrreport.records import Reason
@@ -215,7 +215,7 @@ def decode_encapsulated(syntax: str, plugin: str, data: bytes, options: dict[str
     """
     pixels: NDArray[np.integer]
     if syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) and plugin == "gdcm" and options["bits_stored"] > 8:
-        from cxrreport.ingestion.dicom.gdcm_extended import (
+        from cxrreport.ingestion.dicom.pixel_data.gdcm_extended import (
             decode_extended,  # not loaded where it would take the process down
         )
 

@@ -10,7 +10,7 @@ import re
 import struct
 from itertools import pairwise
 
-from cxrreport.ingestion.dicom.codestream import jpeg_2000_start
+from cxrreport.ingestion.dicom.pixel_data.codestream import jpeg_2000_start
 
 _RLE_HEADER = 64  # bytes: the number of segments and 15 offsets
 _SOT, _SOD, _EOC, _COD, _COC, _POC = (bytes([0xFF, code]) for code in (0x90, 0x93, 0xD9, 0x52, 0x53, 0x5F))
