@@ -13,9 +13,9 @@ from typing import Any
 
 from cxrreport.dataset import Manifest
 from cxrreport.errors import WeightsError
+from cxrreport.evaluation.inputs.tables import choose, too_long
 from cxrreport.evaluation.radgraph import Level, agreement, archives
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
-from cxrreport.evaluation.tables import choose, too_long
 from cxrreport.inference.decoding import Engine, Request
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout

@@ -214,8 +214,8 @@ def known_findings(truth: Mapping[str, Keys]) -> Metric:
 
 def _summary(settings: DemoSettings, evaluation: Evaluation, truth: Mapping[str, Keys]) -> dict[str, Any]:
     from cxrreport.evaluation.evaluate import MAIN
+    from cxrreport.evaluation.inputs.tables import read_predictions
     from cxrreport.evaluation.metrics import finding_scores
-    from cxrreport.evaluation.tables import read_predictions
 
     def interval(scores: Mapping[str, Any], system: str, metric: str) -> dict[str, float]:
         one = scores[MAIN if system == "tuned" else system][metric]

@@ -10,10 +10,10 @@ import numpy as np
 
 from cxrreport.evaluation import clinical, plots, subgroups
 from cxrreport.evaluation.clinical import Compared, Finding, ReadReport
+from cxrreport.evaluation.inputs.tables import MANIFEST, Predictions
 from cxrreport.evaluation.metrics import Pairs
 from cxrreport.evaluation.metrics.diversity import diversity
 from cxrreport.evaluation.statistics import Floats, Measure, PatientBootstrap, risk_coverage
-from cxrreport.evaluation.tables import MANIFEST, Predictions
 from cxrreport.settings import EvaluateSettings
 
 ANY_ERROR = "any omitted or hallucinated finding"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrreport.errors import InputError, ScoreError
-from cxrreport.evaluation.cohort import RULE
+from cxrreport.evaluation.inputs.cohort import RULE
 from cxrreport.storage.old_names import current
 
 _SHARED = ("section", "cohort", "splits", "references")

@@ -10,9 +10,10 @@ from typing import Any
 
 from cxrreport import __version__
 from cxrreport.errors import ScoreError, SettingsError
-from cxrreport.evaluation import results, tables
+from cxrreport.evaluation import results
 from cxrreport.evaluation.analyses import analyse
-from cxrreport.evaluation.cohort import RULE, Cohort, choose_studies, scored_texts
+from cxrreport.evaluation.inputs import tables
+from cxrreport.evaluation.inputs.cohort import RULE, Cohort, choose_studies, scored_texts
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.radgraph import NO_ENTITIES, archives
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator

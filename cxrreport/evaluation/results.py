@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxrreport.evaluation.cohort import TOO_LONG, Cohort
+from cxrreport.evaluation.inputs.cohort import TOO_LONG, Cohort
+from cxrreport.evaluation.inputs.tables import CONFIDENCE
 from cxrreport.evaluation.metrics import Pairs
 from cxrreport.evaluation.radgraph import statuses
 from cxrreport.evaluation.statistics import FORMS, Measure
-from cxrreport.evaluation.tables import CONFIDENCE
 from cxrreport.records import Interval
 from cxrreport.storage.atomic_files import atomic_path
 

@@ -275,7 +275,7 @@ def test_without_confidence_or_graphs_the_rest_is_there(tmp_path: Path) -> None:
 
 def test_a_confidence_that_is_no_number_is_named(tmp_path: Path) -> None:
     from cxrreport.errors import InputError
-    from cxrreport.evaluation.tables import read_predictions
+    from cxrreport.evaluation.inputs.tables import read_predictions
 
     path = tmp_path / "p.csv"
     path.write_text("study_id,text,mean_logprob\na,Clear.,-0.5\nb,Clear.,\nc,Clear.,nan\n")

@@ -8,7 +8,7 @@ import pytest
 
 from cxrreport.errors import InputError, ScoreError
 from cxrreport.evaluation.evaluate import evaluate
-from cxrreport.evaluation.tables import read_predictions, read_references
+from cxrreport.evaluation.inputs.tables import read_predictions, read_references
 from cxrreport.settings import EvaluateSettings
 
 # Fields of data/mimic-cxr/ReXRank_MIMICCXR_test.json and of example_files/prediction.json; texts are invented.

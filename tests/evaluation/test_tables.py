@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxrreport.errors import InputError, ScoreError
-from cxrreport.evaluation import tables
-from cxrreport.evaluation.tables import most_frequent, read_predictions, read_references, split_sections
+from cxrreport.evaluation.inputs import tables
+from cxrreport.evaluation.inputs.tables import most_frequent, read_predictions, read_references, split_sections
 
 BOTH = "findings+impression"
 ROWS: list[dict[str, Any]] = [

@@ -282,7 +282,7 @@ def test_a_missing_library_is_named_before_anything_is_written(
 
 
 def test_rexrank_is_one_file_that_evaluate_reads(case: ExportCase, tmp_path: Path) -> None:
-    from cxrreport.evaluation.tables import read_predictions, read_references
+    from cxrreport.evaluation.inputs.tables import read_predictions, read_references
 
     case.export(tmp_path / "out", formats=("rexrank",))
     assert not (tmp_path / "out/sr").exists()

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxrreport.errors import ScoreError
-from cxrreport.evaluation import tables
-from cxrreport.evaluation.tables import Predictions, References
+from cxrreport.evaluation.inputs import tables
+from cxrreport.evaluation.inputs.tables import Predictions, References
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cxrreport.errors import InputError, ScoreError
-from cxrreport.evaluation.rexrank import read_rexrank
+from cxrreport.evaluation.inputs.rexrank import read_rexrank
 from cxrreport.records import Split
 from cxrreport.reports.plain_text import TooLongError, plain_text
 from cxrreport.reports.sections import split_generated
