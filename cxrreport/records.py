@@ -177,7 +177,8 @@ class Prediction:
         min_logprob: minimum of these log-probabilities; <= `mean_logprob`.
         tokens: number of generated tokens, EOS included; 0 if a report was copied.
         finished: False if the limit of new tokens was reached before EOS.
-        abstained: whether `mean_logprob` is below the threshold in the settings.
+        abstained: whether the confidence is below the threshold in the settings.
+        agreement: mean agreement with the other samples of the study, 0 to 1; `None` without a consensus of samples.
         boxes: bounding boxes that `text` contains, in the first image.
     """
 
@@ -194,6 +195,7 @@ class Prediction:
     tokens: int
     finished: bool
     abstained: bool = False
+    agreement: float | None = None
     boxes: tuple[Box, ...] = ()
 
     def __post_init__(self) -> None:

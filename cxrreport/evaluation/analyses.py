@@ -44,8 +44,8 @@ def analyse(
         note: line under the title of every plot.
 
     Returns:
-        `diversity`, `findings`, `subgroups` and `selective` of `scores.json`. Parts that need graphs or confidences are
-        absent if there are none.
+        `diversity`, `findings`, `subgroups`, `selective` and `selective_by_agreement` of `scores.json`. Parts that need
+        graphs or confidences are absent if there are none.
     """
     main = next(iter(pairs))
     studies = list(pairs[main].references)
@@ -90,8 +90,14 @@ def analyse(
         samples=settings.bootstrap_samples,
         seed=settings.seed,
     )
-    if losses and predictions.confidences:
-        analyses["selective"] = _selective_prediction(folder, settings, predictions, studies, patients, losses, note)
+    for name, (confidences, kind) in {
+        "selective": (predictions.confidences, "mean natural-log probability of the generated tokens"),
+        "selective_by_agreement": (predictions.agreements, "mean agreement with the other samples of the study"),
+    }.items():
+        if losses and confidences:
+            picture = folder / f"{name}.png"
+            found = _selective_prediction(picture, settings, confidences, studies, patients, losses, note)
+            analyses[name] = {"confidence": kind, **found}
     return analyses
 
 
@@ -100,18 +106,18 @@ def _positive(reports: Sequence[ReadReport]) -> list[set[str]]:
 
 
 def _selective_prediction(
-    folder: Path,
+    picture: Path,
     settings: EvaluateSettings,
-    predictions: Predictions,
+    confidences: Mapping[str, float],
     studies: Sequence[str],
     patients: Sequence[str],
     losses: Mapping[str, Floats],
     note: str,
 ) -> dict[str, Any]:
-    rows = [row for row, study in enumerate(studies) if study in predictions.confidences]
+    rows = [row for row, study in enumerate(studies) if study in confidences]
     if not rows:
         return {"studies": 0, "without_confidence": len(studies)}
-    confidence = np.array([predictions.confidences[studies[row]] for row in rows])
+    confidence = np.array([confidences[studies[row]] for row in rows])
     bootstrap = PatientBootstrap(
         [patients[row] for row in rows], samples=settings.bootstrap_samples, seed=settings.seed
     )
@@ -119,9 +125,8 @@ def _selective_prediction(
         name: risk_coverage.summary(confidence, loss[rows], settings.risks, bootstrap) for name, loss in losses.items()
     }
     curves = {name: (risk_coverage.curve(confidence, loss[rows]), risks[name]["area"]) for name, loss in losses.items()}
-    plots.risk_coverage(folder / "selective.png", curves, note)
+    plots.risk_coverage(picture, curves, note)
     return {
-        "confidence": "mean natural-log probability of the generated tokens",
         "studies": len(rows),
         "without_confidence": len(studies) - len(rows),
         "risks": risks,

@@ -16,6 +16,7 @@ from cxrreport.inference.decoding.memory import release_unused_memory
 from cxrreport.inference.nearest_image import NearestImageWorker
 from cxrreport.inference.predictions import counted, write_picture, write_tables
 from cxrreport.inference.preparation import GenerationInputs, prepare_inputs
+from cxrreport.inference.selection import Similarity
 from cxrreport.inference.shards import Shards
 from cxrreport.inference.worker import ShardTask, ShardWorker, select_studies
 from cxrreport.model.checkpoints import LoadedModel
@@ -70,6 +71,7 @@ def generate(
     *,
     run_id: str = "",
     log_inputs: Callable[[GenerationInputs, LoadedModel], None] | None = None,
+    similarity: Similarity | None = None,
 ) -> GenerateSummary:
     """Generate reports for the studies of an ingest folder, of a folder of DICOM, or for one DICOM file.
 
@@ -81,6 +83,7 @@ def generate(
         progress: reports the files of an ingestion, then the studies.
         run_id: id of the tracked run, for `generate.json`.
         log_inputs: called with the inputs and the loaded model before texts are generated.
+        similarity: agreement of samples, for `select: consensus` (`consensus.ReportSimilarity`).
 
     Raises:
         CxrReportError: as `prepare_inputs`, `load_model` and `generate_predictions`.
@@ -97,7 +100,9 @@ def generate(
         if inputs.adapter_digest is not None:
             provenance["adapter"] = inputs.adapter_digest
         layout = PromptLayout(loaded.tokenizer, inputs.prompt, loaded.image_tokens)
-        return generate_predictions(inputs.settings, inputs.manifest, loaded, layout, provenance, progress, folder)
+        return generate_predictions(
+            inputs.settings, inputs.manifest, loaded, layout, provenance, progress, folder, similarity
+        )
 
 
 def generate_predictions(
@@ -108,6 +113,7 @@ def generate_predictions(
     provenance: Mapping[str, Any],
     progress: Progress,
     folder: OutputFolder,
+    similarity: Similarity | None = None,
 ) -> GenerateSummary:
     """Write `predictions.parquet`, `predictions.jsonl`, `failed.parquet` and `generate.json` into an open folder.
 
@@ -124,6 +130,7 @@ def generate_predictions(
             adapters are never mixed in one folder.
         progress: reports the studies.
         folder: the output folder.
+        similarity: as for `generate`.
 
     Raises:
         InputError: no study in the split, no readable image, or a baseline that is not possible.
@@ -138,6 +145,8 @@ def generate_predictions(
         )
     start = time.monotonic()
     inputs = _recorded_inputs(settings, manifest, loaded, layout, provenance)
+    if similarity is not None:
+        inputs["consensus"] = dict(similarity.conditions)
     shards = Shards(
         folder.path / "shards",
         [study.study_id for study, _ in select_studies(settings, manifest, layout.settings.max_images)],
@@ -165,14 +174,14 @@ def generate_predictions(
     if settings.ray.address is not None:
         from cxrreport.inference.ray_pipeline import run_on_ray
 
-        generated = run_on_ray(tasks, settings, layout.settings, manifest.folder)
+        generated = run_on_ray(tasks, settings, layout.settings, manifest.folder, similarity)
     else:
         release_unused_memory()
         if settings.baseline == "nearest":
             features = folder.path / "nearest"
             worker = NearestImageWorker(settings, manifest, loaded, layout, folder=features, progress=progress)
         else:
-            worker = ShardWorker(settings, manifest, loaded, layout)
+            worker = ShardWorker(settings, manifest, loaded, layout, similarity)
         generated = worker.run(tasks, lambda count: progress(done + count, total, "studies"))
     for index, rows in generated:
         shards.write(index, rows)

@@ -33,6 +33,7 @@ PREDICTIONS = pa.schema(
         *((name, pa.float64()) for name in ("mean_logprob", "min_logprob")),
         ("tokens", pa.int32()),
         *((name, pa.bool_()) for name in ("finished", "abstained")),
+        ("agreement", pa.float64()),
         ("boxes", pa.list_(_BOX)),
     ]
 )

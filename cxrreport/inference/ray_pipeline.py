@@ -14,6 +14,7 @@ from typing import Any
 from cxrreport.dataset import Manifest
 from cxrreport.errors import CxrReportError, InferenceError, MissingExtraError, SettingsError
 from cxrreport.inference.backends import load_model
+from cxrreport.inference.selection import Similarity
 from cxrreport.inference.shards import Row, row_from_json, row_to_json
 from cxrreport.inference.worker import ShardTask, ShardWorker
 from cxrreport.model.prompt import PromptLayout
@@ -21,7 +22,11 @@ from cxrreport.settings import GenerateSettings, PromptSettings, RaySettings
 
 
 def run_on_ray(
-    tasks: Sequence[ShardTask], settings: GenerateSettings, prompt: PromptSettings, data: Path
+    tasks: Sequence[ShardTask],
+    settings: GenerateSettings,
+    prompt: PromptSettings,
+    data: Path,
+    similarity: Similarity | None = None,
 ) -> Iterator[tuple[int, list[Row]]]:
     """Generate the rows of every task, in the order in which tasks finish.
 
@@ -30,6 +35,7 @@ def run_on_ray(
         settings: settings of the generation, with their checkpoint.
         prompt: prompt settings of the adapter.
         data: ingest folder, under the same path on every machine.
+        similarity: agreement of samples.
 
     Raises:
         MissingExtraError: ray is not installed.
@@ -46,7 +52,8 @@ def run_on_ray(
     started = not ray.is_initialized()
     try:
         _connect(ray, settings.ray)
-        yield from _stream_rows(ray, tasks, settings, prompt, data)
+        actor = (settings.model_dump_json(), prompt.model_dump_json(), str(data.resolve()), similarity)
+        yield from _stream_rows(ray, tasks, settings.ray, actor)
     finally:
         if started:
             ray.shutdown()
@@ -70,7 +77,7 @@ def _connect(ray: Any, settings: RaySettings) -> None:
 
 
 def _stream_rows(
-    ray: Any, tasks: Sequence[ShardTask], settings: GenerateSettings, prompt: PromptSettings, data: Path
+    ray: Any, tasks: Sequence[ShardTask], wanted: RaySettings, actor: tuple[Any, ...]
 ) -> Iterator[tuple[int, list[Row]]]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -79,10 +86,10 @@ def _stream_rows(
     # One block per shard, which is also what is repeated when an actor dies.
     made = ray.data.from_items(items, override_num_blocks=len(items)).map(
         _Actor,
-        fn_constructor_args=(settings.model_dump_json(), prompt.model_dump_json(), str(data.resolve())),
-        compute=ray.data.ActorPoolStrategy(size=settings.ray.actors),
-        num_cpus=settings.ray.cpus,
-        num_gpus=settings.ray.gpus,
+        fn_constructor_args=actor,
+        compute=ray.data.ActorPoolStrategy(size=wanted.actors),
+        num_cpus=wanted.cpus,
+        num_gpus=wanted.gpus,
     )
     try:
         for row in made.iter_rows():
@@ -104,7 +111,7 @@ def _actor_error(error: BaseException) -> CxrReportError:
 class _Actor:
     """A process that holds the model."""
 
-    def __init__(self, settings_json: str, prompt_json: str, data: str) -> None:
+    def __init__(self, settings_json: str, prompt_json: str, data: str, similarity: Similarity | None) -> None:
         settings = GenerateSettings.model_validate_json(settings_json)
         manifest = Manifest.open(Path(data))
         checkpoint = settings.checkpoint
@@ -113,7 +120,7 @@ class _Actor:
         local = settings.model_copy(update={"ray": RaySettings()})
         loaded = load_model(local, checkpoint, resolution=manifest.resolution)
         layout = PromptLayout(loaded.tokenizer, PromptSettings.model_validate_json(prompt_json), loaded.image_tokens)
-        self._worker = ShardWorker(local, manifest, loaded, layout)
+        self._worker = ShardWorker(local, manifest, loaded, layout, similarity)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         task = ShardTask(int(row["index"]), [row_from_json(line) for line in row["written"]])

@@ -15,6 +15,7 @@ from cxrreport.errors import InputError, RefusedImage
 from cxrreport.inference.baselines import other_patients
 from cxrreport.inference.decoding import Engine, Generated, Request
 from cxrreport.inference.mix_prompts import Prompt, parse_boxes, parse_prompt
+from cxrreport.inference.selection import Similarity, consensus, most_likely
 from cxrreport.inference.shards import Row
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
@@ -43,7 +44,12 @@ class ShardWorker:
     """Generates the rows of shards."""
 
     def __init__(
-        self, settings: GenerateSettings, manifest: Manifest, loaded: LoadedModel, layout: PromptLayout
+        self,
+        settings: GenerateSettings,
+        manifest: Manifest,
+        loaded: LoadedModel,
+        layout: PromptLayout,
+        similarity: Similarity | None = None,
     ) -> None:
         self.engine = Engine(
             loaded,
@@ -56,6 +62,7 @@ class ShardWorker:
         self._settings = settings
         self._manifest = manifest
         self._layout = layout
+        self._similarity = similarity
         self._prompts: list[Prompt | None] = [parse_prompt(text) for text in settings.prompts] or [None]
         self._studies = select_studies(settings, manifest, layout.settings.max_images)
         self._blank = np.zeros((loaded.resolution,) * 2, np.uint8) if settings.baseline == "blank" else None
@@ -107,20 +114,34 @@ class ShardWorker:
 
     def _predictions(self, inputs: Sequence[Unwritten], done: Callable[[int], None]) -> list[Prediction]:
         """The predictions of every study, one per prompt, in their order."""
+        samples = self._settings.samples
         requests = [
-            Request(study_id=study.study_id, images=images, report=study.report, prompt=prompt)
+            Request(study_id=study.study_id, images=images, report=study.report, prompt=prompt, sample=sample)
             for study, _, images in inputs
             for prompt in self._prompts
+            for sample in range(samples)
         ]
-        texts = iter(self.engine.generate(requests, lambda count: done(count // len(self._prompts))))
+        texts = self.engine.generate(requests, lambda count: done(count // (len(self._prompts) * samples)))
+        selected = iter(self._select([texts[start : start + samples] for start in range(0, len(texts), samples)]))
         return [
-            self._prediction(study, () if self._blank is not None else ids, next(texts))
+            self._prediction(study, () if self._blank is not None else ids, *next(selected))
             for study, ids, _ in inputs
             for _ in self._prompts
         ]
 
-    def _prediction(self, study: Study, image_ids: tuple[str, ...], generated: Generated) -> Prediction:
+    def _select(self, groups: Sequence[Sequence[Generated]]) -> list[tuple[Generated, float | None]]:
+        """One of the samples of each group, and its agreement with the others."""
+        if self._similarity is None or self._settings.samples == 1:
+            return [(group[most_likely(group)], None) for group in groups]
+        reports = [[" ".join(filter(None, self._layout.parse(sample.text))) for sample in group] for group in groups]
+        chosen = [consensus(*pair) for pair in zip(self._similarity(reports), groups, strict=True)]
+        return [(group[index], agreement) for group, (index, agreement) in zip(groups, chosen, strict=True)]
+
+    def _prediction(
+        self, study: Study, image_ids: tuple[str, ...], generated: Generated, agreement: float | None
+    ) -> Prediction:
         settings, manifest = self._settings, self._manifest
+        confidence = generated.mean_logprob if settings.abstain_by == "logprob" else agreement
         # The answer to a prompt has no sections.
         findings, impression = ("", "") if settings.prompts else self._layout.parse(generated.text)
         source = manifest.images[image_ids[0]] if image_ids else None
@@ -137,7 +158,10 @@ class ShardWorker:
             min_logprob=generated.min_logprob,
             tokens=generated.tokens,
             finished=generated.finished,
-            abstained=settings.abstain_below is not None and generated.mean_logprob < settings.abstain_below,
+            abstained=settings.abstain_below is not None
+            and confidence is not None
+            and confidence < settings.abstain_below,
+            agreement=agreement,
             boxes=parse_boxes(generated.text, source, resize=resize_method(manifest)) if source else (),
         )
 

@@ -214,7 +214,14 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
                 ingested = ingest_facts(inputs.ingested)
                 facts.update({name: value for name, value in ingested.items() if "split" not in name})
 
-        result = generate_reports(settings, progress or silent, run_id=run.run_id, log_inputs=log_inputs)
+        similarity = None
+        if settings.samples > 1 and settings.select == "consensus":
+            from cxrreport.consensus import ReportSimilarity
+
+            similarity = ReportSimilarity(settings.consensus, settings.output.absolute().parent / "annotations.sqlite")
+        result = generate_reports(
+            settings, progress or silent, run_id=run.run_id, log_inputs=log_inputs, similarity=similarity
+        )
         names = ("studies", "predictions", "failed", "unfinished", "abstained", "mean_logprob")
         facts |= {name: getattr(result, name) for name in names}
         facts["studies_per_second"] = (result.studies - result.resumed) / result.seconds if result.seconds else None

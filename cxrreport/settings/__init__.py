@@ -27,6 +27,7 @@ from cxrreport.settings.evaluation import (
 )
 from cxrreport.settings.inference import (
     Beam,
+    ConsensusSettings,
     Decoding,
     ExportSettings,
     GeneratedBaseline,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -42,6 +42,20 @@ class Sampling(Settings):
 
 
 Decoding = Annotated[Greedy | Beam | Sampling, Field(discriminator="method")]
+
+
+class ConsensusSettings(Settings):
+    """How far two sampled reports agree, for `select: consensus`."""
+
+    measure: Literal["radgraph", "findings"] = "radgraph"
+    """`radgraph`: RadGraph F1, as the headline score of `evaluate`; `findings`: F1 of CheXpert's findings that both
+    reports state as present or uncertain, with their sides."""
+    radgraph: str = "radgraph-xl"
+    """RadGraph model of both measures, as in `evaluate`."""
+    weights: Path | None = None
+    """As in `evaluate`."""
+    download: bool = False
+    """As in `evaluate`."""
 
 
 class RaySettings(Settings):
@@ -101,9 +115,19 @@ class GenerateSettings(CommandSettings):
     """Distribution over machines, which must have input, checkpoint and adapter under the same paths. Only this process
     writes into `output`."""
     decoding: Decoding = Greedy()
-    """Decoding method and its options."""
-    abstain_below: Annotated[float, Field(le=0)] | None = None
-    """Mark predictions whose mean log-probability per token is lower; `None` for no marks."""
+    """Decoding method and its options; with `samples`, sampling at temperature 1 by default."""
+    samples: PositiveInt = 1
+    """Reports sampled for each study, of which one is kept. Images and prompt are read once for all."""
+    select: Literal["consensus", "likelihood"] = "consensus"
+    """The sample that is kept. `consensus`: the one with the highest mean agreement with the others (minimum Bayes
+    risk); `likelihood`: the one with the highest mean log-probability per token."""
+    consensus: ConsensusSettings = ConsensusSettings()
+    """Agreement of two samples."""
+    abstain_below: float | None = None
+    """Mark predictions whose confidence is lower; `None` for no marks."""
+    abstain_by: Literal["logprob", "agreement"] = "logprob"
+    """The confidence: `logprob`, the mean natural-log probability per token, at most 0; `agreement`, the mean agreement
+    of the kept sample with the others, from 0 to 1."""
     batch_size: PositiveInt = 8
     """Texts generated together; fewer if memory is short."""
     max_new_tokens: PositiveInt = 256
@@ -117,6 +141,27 @@ class GenerateSettings(CommandSettings):
     """Process only the first studies, by id."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed of `baseline: shuffled` and of sampling."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _samples_are_sampled(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("samples", 1) != 1 and not values.get("decoding"):
+            return values | {"decoding": Sampling()}
+        return values
+
+    @model_validator(mode="after")
+    def _samples_fit(self) -> Self:
+        if self.samples > 1:
+            if not isinstance(self.decoding, Sampling):
+                raise ValueError(f"samples: {self.samples} needs decoding.method: sample")
+            if self.prompts or self.baseline == "nearest":
+                raise ValueError("samples selects one report of a study; remove prompts and baseline: nearest")
+        if self.abstain_below is not None:
+            if self.abstain_by == "agreement" and (self.samples == 1 or self.select != "consensus"):
+                raise ValueError("abstain_by: agreement needs samples of at least 2 and select: consensus")
+            if self.abstain_by == "logprob" and self.abstain_below > 0:
+                raise ValueError("abstain_below is a log-probability and at most 0, unless abstain_by is agreement")
+        return self
 
     @model_validator(mode="after")
     def _engine_can(self) -> Self:

@@ -133,7 +133,13 @@ def studies_and_images() -> list[tuple[Study, np.ndarray]]:
 
 
 def into_output_folder(
-    settings: GenerateSettings, studies, loaded: LoadedModel, layout: PromptLayout, progress=None, provenance=None
+    settings: GenerateSettings,
+    studies,
+    loaded: LoadedModel,
+    layout: PromptLayout,
+    progress=None,
+    provenance=None,
+    similarity=None,
 ) -> GenerateSummary:
     """Generate from studies in memory into the output folder of the settings, as `generate` does."""
     where = part_folder(settings.output, settings.shard)
@@ -146,6 +152,7 @@ def into_output_folder(
             provenance or {"adapter": None},
             progress or (lambda done, total, label: None),
             folder,
+            similarity,
         )
 
 

@@ -1,5 +1,6 @@
 """What reports state about CheXpert's 14 findings, and how far two reports agree."""
 
+from cxrreport.evaluation.clinical.chexpert import mentions, reading
 from cxrreport.evaluation.clinical.comparison import (
     METRIC,
     SCORED,

@@ -36,7 +36,9 @@ and radiology reports are far shorter. A study with a longer reference is exclud
 _SECTIONS = ("findings", "impression")
 CONFIDENCE = "mean_logprob"
 """Column of `generate` with the confidence of the model."""
-_COLUMNS = ("study_id", "patient_id", "split", "text", *_SECTIONS, CONFIDENCE)
+AGREEMENT = "agreement"
+"""Column of `generate` with the mean agreement of the kept sample with the others."""
+_COLUMNS = ("study_id", "patient_id", "split", "text", *_SECTIONS, CONFIDENCE, AGREEMENT)
 _LISTED = 5
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
 
@@ -52,6 +54,7 @@ class Predictions:
         sha256: SHA-256 of the file, hex.
         findings: study id to FINDINGS, if the text consists of FINDINGS and IMPRESSION.
         confidences: study id to the mean log-probability of its tokens, if the table has it.
+        agreements: study id to the agreement of its report with other samples, if the table has it.
         inputs: description of the inputs of the system; empty for predictions without `generate.json`.
         synthetic: true if the model was trained by this project on phantoms.
     """
@@ -62,6 +65,7 @@ class Predictions:
     sha256: str
     findings: Mapping[str, str] = field(default_factory=dict)
     confidences: Mapping[str, float] = field(default_factory=dict)
+    agreements: Mapping[str, float] = field(default_factory=dict)
     inputs: str = ""
     synthetic: bool = False
 
@@ -104,6 +108,7 @@ def read_predictions(path: Path, section: ScoredSection) -> Predictions:
     texts: dict[str, str | None] = {}
     findings: dict[str, str] = {}
     confidences: dict[str, float] = {}
+    agreements: dict[str, float] = {}
     without_headers = 0
     for number, row in enumerate(table.rows, start=1):
         study_id = _identity(table, number, row, "study_id")
@@ -121,6 +126,8 @@ def read_predictions(path: Path, section: ScoredSection) -> Predictions:
         _add(texts, study_id, text, table)
         if (confidence := _number(table, number, row, CONFIDENCE)) is not None:
             confidences[study_id] = confidence
+        if (agreement := _number(table, number, row, AGREEMENT)) is not None:
+            agreements[study_id] = agreement
     record = _record(path / GENERATED) if path.is_dir() else {}
     return Predictions(
         texts=texts,
@@ -129,6 +136,7 @@ def read_predictions(path: Path, section: ScoredSection) -> Predictions:
         sha256=file_sha256(table.path),
         findings=findings,
         confidences=confidences,
+        agreements=agreements,
         inputs=_inputs(record) if record else "",
         synthetic=bool(record.get("warning")),
     )

@@ -25,6 +25,7 @@ class Request:
         report: its indication goes into the prefix if there is no `prompt`; its sections are not read.
         prompt: prompt that replaces the layout's instruction; `None` for a report.
         max_new_tokens: limit of this text, EOS included; the engine's limit also applies.
+        sample: number of this text among the samples of one prompt; each has its own random numbers.
     """
 
     study_id: str
@@ -32,6 +33,7 @@ class Request:
     report: Report
     prompt: Prompt | None = None
     max_new_tokens: int | None = None
+    sample: int = 0
 
     @property
     def locations(self) -> bool:
@@ -79,6 +81,11 @@ class PreparedRequest:
     image_sha256: tuple[str, ...]
     max_new_tokens: int
     length: int
+
+    @property
+    def inputs(self) -> tuple[tuple[str, ...], str]:
+        """What the model reads, for requests that can share it: hashes of the images, and the prompt."""
+        return self.image_sha256, self.prompt
 
 
 def prepare(index: int, request: Request, layout: PromptLayout, max_new_tokens: int) -> PreparedRequest:

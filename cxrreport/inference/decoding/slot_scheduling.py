@@ -1,6 +1,7 @@
 """Decoding with continuous batching: the slot of a finished text is given to the next prompt.
 
-Prompts are read a few at a time, because larger batches need more memory and are not faster.
+Prompts are read a few at a time, because larger batches need more memory and are not faster. A prompt that an open text
+has already read, as the samples of one study do, is copied from its slot.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ Finish = Callable[[PreparedRequest, Sequence[int], Sequence[float]], None]
 
 @dataclass(slots=True)
 class _OpenText:
-    """A text that is being generated; its slot holds `length` positions."""
+    """A text that is being generated; its slot holds `length` positions.
+
+    `prompt_logits`, float32[vocabulary], are those of its first token, for other texts with the same prompt.
+    """
 
     prepared: PreparedRequest
     length: int
     random: random.Random
+    prompt_logits: torch.Tensor
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
@@ -55,15 +60,31 @@ def decode(
     waiting = deque(requests)
     texts: list[_OpenText] = []
     while waiting or texts:
-        group: list[PreparedRequest] = []
-        while waiting and len(texts) + len(group) < cache.slots and (cache.accepts_new_prompts or not texts):
-            if group and (len(group) + 1) * max(group[0].length, waiting[0].length) > read_at_once:
+        slot_of = {text.prepared.inputs: slot for slot, text in enumerate(texts)}
+        unread: list[PreparedRequest] = []
+        copies: list[PreparedRequest] = []
+        while (
+            waiting
+            and len(texts) + len(unread) + len(copies) < cache.slots
+            and (cache.accepts_new_prompts or not texts)
+        ):
+            if waiting[0].inputs in slot_of:
+                copies.append(waiting.popleft())
+                continue
+            if unread and (len(unread) + 1) * max(unread[0].length, waiting[0].length) > read_at_once:
                 break
-            group.append(waiting.popleft())
-        if group:
-            logits = passes.read_prompts(group, cache, first=len(texts))
-            advanced = [_OpenText(one, one.length, choice.random_numbers(one)) for one in group]
-            texts += advanced
+            slot_of[waiting[0].inputs] = len(texts) + len(unread)
+            unread.append(waiting.popleft())
+        if unread or copies:
+            if unread:
+                read = passes.read_prompts(unread, cache, first=len(texts))
+                texts += [_open(one, choice, row) for one, row in zip(unread, read, strict=True)]
+            for one in copies:
+                source = slot_of[one.inputs]
+                cache.copy_slot(source, len(texts))
+                texts.append(_open(one, choice, texts[source].prompt_logits))
+            advanced = texts[len(texts) - len(unread) - len(copies) :]
+            logits = torch.stack([text.prompt_logits for text in advanced])
         else:
             logits = passes.read_tokens([text.ids[-1] for text in texts], [text.length for text in texts], cache)
             advanced = texts
@@ -82,3 +103,7 @@ def decode(
                     cache.copy_slot(len(texts), slot)
                     texts[slot] = last
                 finish(text.prepared, text.ids, text.logprobs)
+
+
+def _open(prepared: PreparedRequest, choice: TokenChoice, prompt_logits: torch.Tensor) -> _OpenText:
+    return _OpenText(prepared, prepared.length, choice.random_numbers(prepared), prompt_logits)

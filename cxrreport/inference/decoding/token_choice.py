@@ -34,7 +34,8 @@ class TokenChoice:
 
     def random_numbers(self, prepared: PreparedRequest) -> random.Random:
         """The random numbers of one text."""
-        return random.Random(f"{self._seed}\0{prepared.request.study_id}\0{prepared.prompt}")
+        sample = f"\0{prepared.request.sample}" if prepared.request.sample else ""
+        return random.Random(f"{self._seed}\0{prepared.request.study_id}\0{prepared.prompt}{sample}")
 
     def restrict(self, logits: torch.Tensor, requests: Sequence[PreparedRequest]) -> torch.Tensor:
         """Set the logits of suppressed tokens to minus infinity; one row per request, or all rows of one request."""

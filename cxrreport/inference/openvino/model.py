@@ -204,8 +204,9 @@ class GraphStateCache:
         del self._rows[len(places) :]
 
     def copy_slot(self, source: int, target: int) -> None:
-        """Continue row `target` with the state of row `source`."""
-        self._rows[target], self._padding[target] = self._rows[source], self._padding[source]
+        """Continue row `target` with the state of row `source`; a row after the last one is added."""
+        for rows in (self._rows, self._padding):
+            rows[target : target + 1] = [rows[source]]
 
     def advance(self, new: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], bool]:
         """Inputs of the graph for the next pass, over `new` positions.
