@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cxrreport.evaluation.clinical import SCORED, Finding, mentions, reading, stated_positive
+from cxrreport.evaluation.inputs.tables import cut
 from cxrreport.evaluation.radgraph import Annotation, Level, agreement
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 from cxrreport.evaluation.radgraph.archives import package_version
-from cxrreport.evaluation.tables import cut
 from cxrreport.settings import ConsensusSettings
 
 T = TypeVar("T")
