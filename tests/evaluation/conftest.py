@@ -11,6 +11,7 @@ import pytest
 from cxrreport.assets import radgraph_folder
 from cxrreport.demo.grammar import AnnotatedText, annotate
 from cxrreport.evaluation.radgraph import Annotation, Entity
+from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,11 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "radgraph-xl"
     shutil.copytree(radgraph_folder(), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def annotator(archive: Path) -> RadGraphAnnotator:
+    return RadGraphAnnotator(archive, device="cpu")
 
 
 def make_stock(archive: Path, root: Path) -> Any:

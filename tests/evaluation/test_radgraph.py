@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import random
 import shutil
-import sqlite3
 import string
 import subprocess
 import sys
@@ -18,12 +16,13 @@ import pytest
 import torch
 
 from cxrreport.demo.grammar import sample_annotated
-from cxrreport.errors import OutputError, UnsupportedVersionError, WeightsError
+from cxrreport.errors import UnsupportedVersionError
 from cxrreport.evaluation.radgraph import NO_ENTITIES, Annotation, Entity, Level, agreement, compat, rexrank, statuses
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 from cxrreport.evaluation.radgraph.batched_model import BatchedModel, span_table
 
 pytestmark = pytest.mark.stock("radgraph", "transformers")
+
 
 ODD = [
     "",
@@ -72,11 +71,6 @@ def as_stock(annotation: Annotation) -> dict[str, Any]:
         for number, entity in enumerate(annotation.entities, start=1)
     }
     return {"text": " ".join(annotation.tokens), "entities": entities, "data_source": None, "data_split": "inference"}
-
-
-@pytest.fixture(scope="module")
-def annotator(archive: Path) -> RadGraphAnnotator:
-    return RadGraphAnnotator(archive, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -229,64 +223,6 @@ def test_each_distinct_text_is_annotated_once(annotator: RadGraphAnnotator, monk
     assert steps == [(2, 2)]
 
 
-def test_cache_gives_the_same_and_holds_no_text(
-    archive: Path, annotator: RadGraphAnnotator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = ["There is a small left pleural effusion.", "No pneumothorax.", "No PNEUMOTHORAX."]
-    file = tmp_path / "deep" / "annotations.sqlite"
-    first = RadGraphAnnotator(archive, device="cpu", cache=file).annotate(wanted)
-    again = RadGraphAnnotator(archive, device="cpu", cache=file)
-    monkeypatch.setattr(again, "_graphs", lambda texts: pytest.fail("annotated again"))
-    assert first == again.annotate(wanted) == annotator.annotate(wanted)
-    assert b"effusion" not in file.read_bytes().lower()
-
-
-def test_cache_does_not_mix_weights(archive: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "other"
-    shutil.copytree(archive, folder)
-    state = torch.load(folder / "weights.th", weights_only=True)
-    torch.save({name: torch.zeros_like(tensor) for name, tensor in state.items()}, folder / "weights.th")
-    file = tmp_path / "annotations.sqlite"
-    text = ["There is no pneumothorax."]
-    assert RadGraphAnnotator(archive, device="cpu", cache=file).annotate(text)[0].entities
-    assert not RadGraphAnnotator(folder, device="cpu", cache=file).annotate(text)[0].entities
-
-
-def test_two_processes_share_a_cache(archive: Path, annotator: RadGraphAnnotator, tmp_path: Path) -> None:
-    file = tmp_path / "annotations.sqlite"
-    program = (
-        "import sys; from pathlib import Path\n"
-        "from cxrreport.storage.result_cache import ResultCache\n"
-        "cache = ResultCache(Path(sys.argv[1]), 'maker', 'graphs')\n"
-        "for n in range(150):\n"
-        "    cache.write({f'text {n}': [(0, n, 'label', [])]})\n"
-        "    assert cache.read([f'text {n}'])\n"
-    )
-    runs = [subprocess.Popen([sys.executable, "-c", program, str(file)], stderr=subprocess.PIPE) for _ in range(2)]
-    for run in runs:
-        assert run.communicate(timeout=60)[1] == b"" and run.returncode == 0
-    with sqlite3.connect(file) as connection:
-        assert connection.execute("SELECT count(*) FROM graphs").fetchone() == (150,)
-
-
-def test_a_cache_that_breaks_while_in_use_costs_time_only(
-    archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = tmp_path / "annotations.sqlite"
-    annotator = RadGraphAnnotator(archive, device="cpu", cache=file)
-    file.write_text("no data base " * 100)
-    assert annotator.annotate(["No pneumothorax."])[0].entities
-    assert "computed again" in caplog.text and "not stored" in caplog.text
-    assert "pneumothorax" not in caplog.text.lower()
-
-
-def test_a_file_that_is_no_cache(archive: Path, tmp_path: Path) -> None:
-    file = tmp_path / "annotations.sqlite"
-    file.write_text("no data base " * 100)
-    with pytest.raises(OutputError, match=r"annotations\.sqlite"):
-        RadGraphAnnotator(archive, device="cpu", cache=file)
-
-
 def test_nothing_is_printed_nor_warned(
     archive: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -348,58 +284,6 @@ def test_long_texts_are_folded_as_in_the_package(archive: Path, tmp_path: Path, 
     assert max(len(one.tokens) for one in found) > 60
     assert [as_stock(one) for one in found] == [expected[str(number)] for number in range(len(wanted))]
     assert found != RadGraphAnnotator(archive, device="cpu").annotate(wanted)
-
-
-class Evil:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path("/tmp/cxrreport-evil").touch, ())
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda f: (f / "weights.th").write_bytes(b"no weights"), "weights.th"),
-        (lambda f: (f / "weights.th").write_bytes(pickle.dumps({"a": Evil()})), "weights.th"),
-        (lambda f: torch.save({"a": Evil()}, f / "weights.th"), "tensors only"),
-        (lambda f: torch.save({"a": torch.zeros(1)}, f / "weights.th"), "does not fit"),
-        (lambda f: torch.save([1, 2], f / "weights.th"), "does not fit"),
-        (lambda f: (f / "weights.th").unlink(), "no weights.th"),
-        (lambda f: shutil.rmtree(f / "vocabulary"), "vocabulary"),
-        (lambda f: (f / "config.json").write_text("{"), "config.json"),
-        (lambda f: (f / "config.json").write_text("[]"), "config.json"),
-        (lambda f: (f / "config.json").write_text("{}"), "not a RadGraph configuration"),
-        (lambda f: shutil.rmtree(f / "encoder"), "encoder"),
-        (lambda f: (f / "vocabulary/radgraph-xl__ner_labels.txt").rename(f / "vocabulary/x__ner_labels.txt"), "of x"),
-    ],
-)
-def test_damaged_archives(archive: Path, tmp_path: Path, damage: Any, message: str) -> None:
-    folder = tmp_path / "archive"
-    shutil.copytree(archive, folder)
-    damage(folder)
-    with pytest.raises(WeightsError, match=message):
-        RadGraphAnnotator(folder, device="cpu")
-    assert not Path("/tmp/cxrreport-evil").exists()
-
-
-def test_encoder_of_the_hub_from_a_folder_beside_the_weights(archive: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "archive"
-    shutil.copytree(archive, folder)
-    config = json.loads((folder / "config.json").read_text())
-    for part in (config["dataset_reader"]["token_indexers"], config["model"]["embedder"]["token_embedders"]):
-        part["bert"]["model_name"] = "some-lab/some-encoder"
-    (folder / "config.json").write_text(json.dumps(config))
-    text = ["There is no pneumothorax."]
-    expected = RadGraphAnnotator(archive, device="cpu").annotate(text)
-    assert RadGraphAnnotator(folder, device="cpu").annotate(text) == expected
-    shutil.rmtree(folder / "encoder")
-    with pytest.raises(WeightsError, match="encoder"):
-        RadGraphAnnotator(folder, device="cpu")
-
-
-def test_a_read_only_archive_is_enough(archive: Path, tmp_path: Path) -> None:
-    before = {path.relative_to(archive) for path in archive.rglob("*")}
-    RadGraphAnnotator(archive, device="cpu")
-    assert {path.relative_to(archive) for path in archive.rglob("*")} == before
 
 
 def test_rexrank_is_the_mean_of_entity_and_relation_f1() -> None:

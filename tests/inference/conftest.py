@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from cxrreport.errors import ManifestError
+from cxrreport.inference.decoding import Generated, Request
 from cxrreport.inference.generate import COMMAND, GenerateSummary, generate_predictions
 from cxrreport.model.checkpoints import LoadedModel, load
 from cxrreport.model.prompt import PromptLayout
@@ -159,6 +160,53 @@ def into_output_folder(
 @pytest.fixture
 def generate_into():
     return into_output_folder
+
+
+def generate_settings(output: Path, **changes: object) -> GenerateSettings:
+    given = {"input": "data", "output": output, "batch_size": 4, "shard_size": 5, "max_new_tokens": 12}
+    return GenerateSettings(**given | changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def run(loaded, layout, make_studies, generate_into):
+    """Generate for 20 studies, 18 of them of the test split."""
+
+    default = layout
+
+    def running(
+        output: Path,
+        *,
+        studies=None,
+        progress=None,
+        provenance=None,
+        model=loaded,
+        layout=default,
+        **changes,
+    ):
+        return generate_into(
+            generate_settings(output, **changes),
+            studies if studies is not None else make_studies(20),
+            model,
+            layout,
+            progress,
+            provenance,
+        )
+
+    return running
+
+
+@pytest.fixture(scope="session")
+def requests(studies_and_images) -> list[Request]:
+    return [
+        Request(study_id=study.study_id, images=(image,), report=study.report) for study, image in studies_and_images
+    ]
+
+
+@pytest.fixture(scope="session")
+def batched(loaded, layout, requests) -> list[Generated]:
+    from generation import engine
+
+    return engine(loaded, layout).generate(requests)
 
 
 def run_forty(model: LoadedModel, output: Path, progress) -> GenerateSummary:

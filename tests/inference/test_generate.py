@@ -1,79 +1,23 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from generation import predictions, rows
 from PIL import Image as PillowImage
 
-from cxrreport.errors import InferenceError, InputError, MismatchError, OutputError, SettingsError
+from cxrreport.errors import InputError, MismatchError, SettingsError
 from cxrreport.inference import worker
 from cxrreport.inference.decoding.forward import ForwardPasses
 from cxrreport.inference.generate import PHANTOMS_ONLY
 from cxrreport.model.prompt import PromptLayout
-from cxrreport.records import Box, Prediction
-from cxrreport.settings import GenerateSettings, PromptSettings
-from cxrreport.storage.output_folder import output_folder
-
-CONFTEST = Path(__file__).with_name("conftest.py")
-
-
-def settings(output: Path, **changes: object) -> GenerateSettings:
-    given = {"input": "data", "output": output, "batch_size": 4, "shard_size": 5, "max_new_tokens": 12}
-    return GenerateSettings(**given | changes)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def run(loaded, layout, make_studies, generate_into):
-    """Generate for 20 studies, 18 of them of the test split."""
-
-    default = layout
-
-    def running(
-        output: Path,
-        *,
-        studies=None,
-        progress=None,
-        provenance=None,
-        model=loaded,
-        layout=default,
-        **changes,
-    ):
-        return generate_into(
-            settings(output, **changes),
-            studies if studies is not None else make_studies(20),
-            model,
-            layout,
-            progress,
-            provenance,
-        )
-
-    return running
-
-
-def rows(folder: Path) -> list[Prediction]:
-    found = []
-    for row in pq.read_table(folder / "predictions.parquet").to_pylist():
-        lists = {name: tuple(row[name]) for name in ("image_ids", "image_sha256")}
-        found.append(Prediction(**row | lists | {"boxes": tuple(Box(**box) for box in row["boxes"])}))
-    assert len({(one.study_id, one.prompt) for one in found}) == len(found)
-    return found
-
-
-def predictions(folder: Path) -> dict[str, Prediction]:
-    found = rows(folder)
-    assert len({one.study_id for one in found}) == len(found)
-    return {one.study_id: one for one in found}
+from cxrreport.records import Box
+from cxrreport.settings import PromptSettings
 
 
 def test_every_study_of_the_split_gets_its_report(run, layout, tmp_path: Path, make_studies) -> None:
@@ -185,15 +129,6 @@ def test_no_image_at_all_is_an_error_and_can_be_mended(run, tmp_path: Path, make
     assert run(tmp_path / "out").predictions == 18
 
 
-def test_only_what_failed_is_tried_again(run, tmp_path: Path, make_studies) -> None:
-    with pytest.raises(Stop):
-        run(tmp_path / "out", studies=make_studies(20, missing=("i003",)), progress=stop_after(11))
-    studies = make_studies(20)
-    assert run(tmp_path / "out", studies=studies).predictions == 18
-    assert studies.read[0] == "i003"
-    assert not {"i000", "i001", "i002", "i004", "i005"} & set(studies.read)
-
-
 def test_a_prediction_says_what_was_read_and_seen(run, loaded, layout, tmp_path: Path, make_studies) -> None:
     run(tmp_path / "out", limit=4)
     studies = make_studies(20)
@@ -250,88 +185,6 @@ def test_boxes_are_drawn_on_request(run, tmp_path: Path, make_studies, monkeypat
     assert not (tmp_path / "none/boxes").exists()
 
 
-def test_an_array_of_jobs_makes_the_same(run, tmp_path: Path, make_studies) -> None:
-    run(tmp_path / "whole")
-    parts = [run(tmp_path / "out", shard=f"{number}/3") for number in (1, 2, 3)]
-    assert [part.studies for part in parts] == [8, 5, 5]
-    assert not (tmp_path / "out").exists()
-    assert run(tmp_path / "out", shard="2/3") == parts[1]
-    studies = make_studies(20)
-    summary = run(tmp_path / "out", studies=studies)
-    assert (summary.studies, summary.resumed, studies.read) == (18, 18, [])
-    assert not (tmp_path / "out.shards").exists()
-    assert predictions(tmp_path / "out") == predictions(tmp_path / "whole")
-
-
-def test_a_job_that_is_missing_is_done_when_parts_come_together(run, tmp_path: Path, make_studies) -> None:
-    run(tmp_path / "whole")
-    run(tmp_path / "out", shard="1/2")
-    studies = make_studies(20)
-    assert run(tmp_path / "out", studies=studies).resumed == 10
-    assert len(studies.read) == 8
-    assert predictions(tmp_path / "out") == predictions(tmp_path / "whole")
-
-
-def test_parts_of_other_settings_are_refused(run, tmp_path: Path) -> None:
-    run(tmp_path / "out", shard="1/2")
-    with pytest.raises(OutputError, match=r"1-of-2: .*max_new_tokens was 12 and is 8"):
-        run(tmp_path / "out", max_new_tokens=8)
-
-
-def test_sampled_texts_do_not_depend_on_how_a_run_was_cut(run, tmp_path: Path) -> None:
-    how = {"decoding": {"method": "sample", "temperature": 1.5}}
-    run(tmp_path / "whole", **how)
-    with pytest.raises(Stop):
-        run(tmp_path / "out", progress=stop_after(7), **how)
-    run(tmp_path / "out", **how)
-    run(tmp_path / "other", seed=1, **how)
-    run(tmp_path / "small", shard_size=2, batch_size=1, **how)
-    whole, other, small = (predictions(tmp_path / name) for name in ("whole", "other", "small"))
-    assert predictions(tmp_path / "out") == whole
-    assert {study: one.text for study, one in small.items()} == {study: one.text for study, one in whole.items()}
-    assert {study: one.text for study, one in other.items()} != {study: one.text for study, one in whole.items()}
-
-
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [(errno.ENOSPC, r"the disk is full .* re-run the same command"), (errno.EACCES, r"cannot be written \(Permis")],
-)
-def test_a_full_or_locked_disk_loses_nothing(run, tmp_path: Path, monkeypatch, code: int, message: str) -> None:
-    real = Path.write_text
-    shards = []
-
-    def full(self: Path, *rest, **options):
-        if self.suffix == ".jsonl":
-            shards.append(self)
-            if len(shards) > 2:
-                raise OSError(code, os.strerror(code), str(self))
-        return real(self, *rest, **options)
-
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OutputError, match=message):
-        run(tmp_path / "out")
-    monkeypatch.undo()
-    assert run(tmp_path / "out").resumed == 10
-
-
-def test_an_output_that_cannot_be_opened_is_an_error(run, tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / "file").write_text("of somebody else", encoding="utf-8")
-    for place in (tmp_path / "file", tmp_path / "file/below"):
-        with pytest.raises(OutputError, match="the output must be a folder, but a file of that name exists"):
-            run(place)
-    assert (tmp_path / "file").read_text(encoding="utf-8") == "of somebody else"
-    real = os.open
-
-    def denied(path, *rest, **options):  # no permission binds root, who may run the tests
-        if Path(path).parent == tmp_path / "out":
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return real(path, *rest, **options)
-
-    monkeypatch.setattr(os, "open", denied)
-    with pytest.raises(OutputError, match=r"out: the output folder cannot be created or written \(Permission denied\)"):
-        run(tmp_path / "out")
-
-
 def test_out_of_memory_takes_half_the_batch_and_loses_nothing(run, tmp_path: Path, monkeypatch, caplog) -> None:
     real = ForwardPasses.read_prompts
 
@@ -348,68 +201,6 @@ def test_out_of_memory_takes_half_the_batch_and_loses_nothing(run, tmp_path: Pat
     assert {study: one.text for study, one in out.items()} == {study: one.text for study, one in whole.items()}
 
 
-class Stop(BaseException):
-    """Ends a run from its progress, as Ctrl-C does."""
-
-
-def stop_after(studies: int):
-    def stop(done: int, total: int, label: str) -> None:
-        if done > studies:
-            raise Stop
-
-    return stop
-
-
-def test_a_stopped_run_resumes(run, tmp_path: Path, make_studies) -> None:
-    def stop(done: int, total: int, label: str) -> None:
-        if done > 11:
-            raise Stop
-
-    run(tmp_path / "whole")
-    with pytest.raises(Stop):
-        run(tmp_path / "out", progress=stop)
-    assert not (tmp_path / "out/predictions.parquet").exists()
-    assert json.loads((tmp_path / "out/generate.json").read_text())["finished"] is False
-    studies = make_studies(20)
-    summary = run(tmp_path / "out", studies=studies)
-    assert summary.resumed == 10
-    assert len(studies.read) == 8
-    assert predictions(tmp_path / "out") == predictions(tmp_path / "whole")
-    assert (tmp_path / "out/predictions.jsonl").read_bytes() == (tmp_path / "whole/predictions.jsonl").read_bytes()
-
-
-def test_a_finished_run_is_not_done_again(run, tmp_path: Path, make_studies) -> None:
-    first = run(tmp_path / "out")
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}
-    studies = make_studies(20)
-    assert run(tmp_path / "out", studies=studies) == first
-    assert studies.read == []
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")} == before
-
-
-def test_other_settings_weights_or_data_are_refused(run, loaded, tmp_path: Path, make_studies) -> None:
-    run(tmp_path / "out")
-    with pytest.raises(OutputError, match="max_new_tokens was 12 and is 8"):
-        run(tmp_path / "out", max_new_tokens=8)
-    with pytest.raises(OutputError, match="adapter changed since"):
-        run(tmp_path / "out", provenance={"adapter": "another"})
-    with pytest.raises(OutputError, match="base changed since"):
-        run(tmp_path / "out", model=dataclasses.replace(loaded, fingerprint="another"))
-    changed = make_studies(20)
-    changed.digest = "another"
-    with pytest.raises(OutputError, match="data changed since"):
-        run(tmp_path / "out", studies=changed)
-
-
-def test_a_folder_in_use_is_refused(run, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with (
-        output_folder(out, command="generate", settings=settings(out).model_dump(mode="json")),
-        pytest.raises(OutputError, match="another run"),
-    ):
-        run(out)
-
-
 def test_images_of_another_resolution_are_refused(run, tmp_path: Path, make_studies) -> None:
     with pytest.raises(MismatchError, match=r"images are 448 x 448 .* takes 56 x 56; ingest again with resolution: 56"):
         run(tmp_path / "out", studies=make_studies(20, resolution=448))
@@ -421,43 +212,3 @@ def test_a_model_of_phantoms_says_so(run, loaded, tmp_path: Path) -> None:
     assert summary.warning == PHANTOMS_ONLY
     assert "has only seen phantoms" in summary.warning
     assert json.loads((tmp_path / "tiny/generate.json").read_text())["warning"] == PHANTOMS_ONLY
-
-
-def test_a_failing_model_leaves_what_was_done(run, loaded, tmp_path: Path, monkeypatch) -> None:
-    written = []
-    real = worker.Engine.generate
-
-    def failing(self, requests, done=None):
-        if len(written) == 2:
-            raise InferenceError("study s: not enough memory on cpu for a batch of one")
-        written.append(len(requests))
-        return real(self, requests, done)
-
-    monkeypatch.setattr(worker.Engine, "generate", failing)
-    with pytest.raises(InferenceError):
-        run(tmp_path / "out")
-    monkeypatch.undo()
-    assert run(tmp_path / "out").resumed == 10
-
-
-def test_sigkill_anywhere_loses_nothing_and_doubles_nothing(
-    loaded, checkpoint_folder: Path, tmp_path: Path, forty
-) -> None:
-    kill_at: dict[str, int] = {}
-    command = [sys.executable, str(CONFTEST), str(checkpoint_folder), str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            child, done = line.split()
-            if int(done) >= kill_at.setdefault(child, 22 if kill_at else 7):
-                with suppress(ProcessLookupError):  # its last lines are read after its end
-                    os.kill(int(child), signal.SIGKILL)
-    assert len(kill_at) == 2
-    shards = sorted((tmp_path / "out/shards").glob("[0-9]*.jsonl"))
-    assert 2 <= len(shards) < 10
-    summary = forty(loaded, tmp_path / "out", lambda done, total, label: None)
-    assert summary.resumed == 4 * len(shards)
-    forty(loaded, tmp_path / "whole", lambda done, total, label: None)
-    assert predictions(tmp_path / "out") == predictions(tmp_path / "whole")
-    assert len(predictions(tmp_path / "out")) == 40
-    assert not list((tmp_path / "out").rglob(".partial-*"))

@@ -6,81 +6,19 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run as StoredRun
+from stored_runs import ON, client, stored
 
 import cxrreport
 from cxrreport import tracking
-from cxrreport.errors import OutputError, TrackingError
+from cxrreport.errors import OutputError
 from cxrreport.settings import EvaluateSettings, IngestSettings, TrackingSettings
-from cxrreport.tracking import spool
 
 pytestmark = pytest.mark.stock("mlflow")
-
-ON = TrackingSettings()
-
-
-@pytest.fixture(autouse=True)
-def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-@pytest.fixture(scope="session")
-def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Output of a process that was killed while it created the store."""
-    script = """
-import os, signal, sys
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
-from cxrreport.tracking import count_experiments
-tables = []
-@event.listens_for(Engine, "before_cursor_execute")
-def _(connection, cursor, statement, *rest):
-    tables.append(statement)
-    if sum("CREATE TABLE" in each for each in tables) == 12:
-        os.kill(os.getpid(), signal.SIGKILL)
-count_experiments(sys.argv[1])
-"""
-    folder = tmp_path_factory.mktemp("store")
-    killed = subprocess.run([sys.executable, "-c", script, f"sqlite:///{folder / 'mlflow.db'}"], check=False)
-    assert killed.returncode == -9
-    assert list(folder.iterdir()) != []
-    return folder
-
-
-@pytest.fixture(scope="session")
-def empty_store(interrupted: Path) -> Path:
-    """A database with its tables and nothing in them, shared because its creation takes seconds."""
-    path = interrupted / "mlflow.db"
-    tracking.count_experiments(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture
-def settings(tmp_path: Path, empty_store: Path) -> IngestSettings:
-    (tmp_path / "work").mkdir()
-    shutil.copyfile(empty_store, tmp_path / "work" / "mlflow.db")
-    return IngestSettings(input=tmp_path / "in", output=tmp_path / "work" / "out")
-
-
-def client(settings: IngestSettings) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{settings.output.parent / 'mlflow.db'}")
-
-
-def stored(settings: IngestSettings, run_id: str) -> StoredRun:
-    return client(settings).get_run(run_id)
-
-
-def run_ids(settings: IngestSettings) -> list[str]:
-    store = client(settings)
-    experiment = store.get_experiment_by_name("cxrreport")
-    return [run.info.run_id for run in store.search_runs([experiment.experiment_id])]
 
 
 def test_a_run_holds_settings_numbers_files_and_data(settings: IngestSettings, tmp_path: Path) -> None:
@@ -176,58 +114,6 @@ def test_the_status_of_a_failed_run(
     assert found.data.tags.get("cxrreport.error") == tag
 
 
-def test_the_same_command_resumes_its_run_and_repeats_no_step(settings: IngestSettings) -> None:
-    def leg(steps: range, *, stop: bool) -> str:
-        with tracking.start("train", settings, ON, output=settings.output) as run:
-            settings.output.mkdir(parents=True, exist_ok=True)
-            for step in steps:
-                run.metrics({"loss": float(step)}, step=step)
-            run.metrics({"kept": 3})  # of the summary: step 0
-            if stop:
-                raise OutputError("the disk is full")
-        return run.run_id
-
-    with pytest.raises(OutputError):
-        leg(range(5), stop=True)
-    run_id = leg(range(3, 8), stop=False)
-    assert run_ids(settings) == [run_id]
-    assert stored(settings, run_id).info.status == "FINISHED"
-    assert "cxrreport.error" not in stored(settings, run_id).data.tags
-    assert [point.step for point in client(settings).get_metric_history(run_id, "loss")] == list(range(8))
-    assert [point.step for point in client(settings).get_metric_history(run_id, "seconds")] == [1, 2]
-    assert [point.step for point in client(settings).get_metric_history(run_id, "kept")] == [0]
-
-
-def test_other_settings_or_a_removed_output_are_a_new_run(settings: IngestSettings) -> None:
-    def open_and_close(given: IngestSettings) -> str:
-        with tracking.start("ingest", given, ON, output=given.output) as run:
-            given.output.mkdir(parents=True, exist_ok=True)
-        return run.run_id
-
-    first = open_and_close(settings)
-    same = open_and_close(settings.model_copy(update={"workers": 2}))
-    other = open_and_close(settings.model_copy(update={"resize": "pad"}))
-    settings.output.rmdir()
-    again = open_and_close(settings)
-    assert first == same
-    assert len({first, other, again}) == 3
-
-
-def test_a_second_process_on_the_same_command_leaves_the_first_ones_run_alone(settings: IngestSettings) -> None:
-    with tracking.start("ingest", settings, ON, output=settings.output) as first:
-        settings.output.mkdir()
-        with (
-            pytest.raises(OutputError, match="running the same command"),
-            tracking.start("ingest", settings, ON, output=settings.output),
-        ):
-            pass
-        assert stored(settings, first.run_id).info.status == "RUNNING"
-    found = stored(settings, first.run_id)
-    assert found.info.status == "FINISHED"
-    assert found.data.tags["cxrreport.leg"] == "1"
-    assert run_ids(settings) == [first.run_id]
-
-
 def test_switched_off_writes_nothing_and_takes_everything(tmp_path: Path) -> None:
     settings = IngestSettings(input=tmp_path / "in", output=tmp_path / "work" / "out")
     with tracking.start("ingest", settings, TrackingSettings(enabled=False), output=settings.output) as run:
@@ -250,134 +136,6 @@ def test_the_environment_names_the_store(tmp_path: Path, empty_store: Path, monk
     assert len(store.search_runs([store.get_experiment_by_name("cxrreport").experiment_id])) == 1
     assert (tmp_path / "central" / "mlartifacts").exists()
     assert not (settings.output.parent / "mlflow.db").exists()
-
-
-@pytest.mark.parametrize("uri", ["http://user:secret@127.0.0.1:9", "nonsense://here"])
-def test_a_store_that_cannot_be_used_is_one_clear_error(
-    settings: IngestSettings, uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    wrong = TrackingSettings(uri=uri)
-    with (
-        pytest.raises(TrackingError, match=r"tracking\.uri") as caught,
-        tracking.start("ingest", settings, wrong, output=settings.output),
-    ):
-        pass
-    assert "secret" not in str(caught.value)
-
-
-def test_an_unknown_parent_is_refused(settings: IngestSettings) -> None:
-    lost = TrackingSettings(parent_run_id="0" * 32)
-    with pytest.raises(TrackingError), tracking.start("ingest", settings, lost, output=settings.output):
-        pass
-
-
-def test_a_refused_event_is_a_warning(settings: IngestSettings, caplog: pytest.LogCaptureFixture) -> None:
-    with tracking.start("ingest", settings, ON, output=settings.output) as run:
-        run.artifact(settings.output / "nowhere.png")
-        run.metrics({"kept": 1.0})
-    found = stored(settings, run.run_id)
-    assert (found.info.status, found.data.metrics["kept"]) == ("FINISHED", 1.0)
-    assert "refused artifact" in caplog.text
-    assert "nowhere.png no longer exists" in caplog.text
-
-
-def test_a_store_that_fails_in_mid_run_costs_nothing_and_gets_all_of_it_later(
-    settings: IngestSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refuse(*_args: Any, **_kwargs: Any) -> None:
-        raise ConnectionError("gone")
-
-    monkeypatch.setattr(spool, "PATIENCE", 0.5)
-    settings.output.mkdir()
-    with monkeypatch.context() as patch:
-        with tracking.start("ingest", settings, ON, output=settings.output) as run:
-            for name in ("log_batch", "log_artifact", "log_inputs", "set_terminated"):
-                patch.setattr(MlflowClient, name, refuse)
-            began = time.monotonic()
-            for step in range(1000):
-                run.metrics({"loss": 1.0 / (step + 1)}, step=step)
-            run.artifact(Path(__file__))
-            run.dataset("manifest", "ab" * 32, "training")
-            assert time.monotonic() - began < 1
-        assert time.monotonic() - began < 10
-        assert caplog.text.count("does not respond") == 1
-        assert "cxrreport sync" in caplog.text
-        (left,) = settings.output.parent.glob(".mlflow-unsent-*")
-        assert stored(settings, run.run_id).info.status == "RUNNING"
-        copy = left.read_bytes()
-
-    assert tracking.sync(settings.output.parent) == 1
-    left.write_bytes(copy)  # as if it had been cut off after sending, and before the file was removed
-    assert tracking.sync(settings.output.parent) == 1
-    assert tracking.sync(settings.output.parent) == 0
-    found = stored(settings, run.run_id)
-    assert found.info.status == "FINISHED"
-    steps = [point.step for point in client(settings).get_metric_history(run.run_id, "loss")]
-    assert steps == list(range(1000))
-    assert len(found.inputs.dataset_inputs) == 1
-    assert (settings.output.parent / "mlartifacts" / run.run_id / "artifacts" / "test_tracking.py").is_file()
-
-
-def test_sigkill_leaves_a_run_that_resumes_and_events_that_the_next_run_sends(settings: IngestSettings) -> None:
-    script = """
-import os, signal, sys
-from cxrreport import tracking
-from cxrreport.settings import IngestSettings, TrackingSettings
-settings = IngestSettings(input=sys.argv[1], output=sys.argv[2])
-with tracking.start("ingest", settings, TrackingSettings(), output=settings.output) as run:
-    settings.output.mkdir(parents=True)
-    run.metrics({"loss": 0.5}, step=1)
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    killed = subprocess.run([sys.executable, "-c", script, str(settings.input), str(settings.output)], check=False)
-    assert killed.returncode == -9
-    (run_id,) = run_ids(settings)
-    assert stored(settings, run_id).info.status == "RUNNING"
-    other = settings.model_copy(update={"output": settings.output.parent / "other"})
-    with tracking.start("ingest", other, ON, output=other.output):
-        pass
-    assert stored(settings, run_id).data.metrics["loss"] == 0.5
-    assert list(settings.output.parent.glob(".mlflow-unsent-*")) == []
-    with tracking.start("ingest", settings, ON, output=settings.output) as run:
-        assert run.run_id == run_id
-    assert stored(settings, run_id).info.status == "FINISHED"
-
-
-def test_unsent_events_go_to_their_own_store_only(settings: IngestSettings, tmp_path: Path) -> None:
-    left = settings.output.parent / f".mlflow-unsent-{'0' * 32}.jsonl"
-    left.write_text('{"kind": "store", "uri": "http://elsewhere"}\n{"kind": "cut off', encoding="utf-8")
-    with pytest.raises(TrackingError, match="elsewhere"):
-        tracking.sync(settings.output.parent)
-    with tracking.start("ingest", settings, ON, output=settings.output):
-        pass
-    assert left.exists()
-
-
-def test_an_interrupted_creation_of_the_store_is_repeated(empty_store: Path) -> None:
-    assert [path.name for path in empty_store.parent.iterdir()] == ["mlflow.db"]
-
-
-def test_two_processes_that_start_together_create_one_store_silently(tmp_path: Path) -> None:
-    script = """
-import sys
-from cxrreport import tracking
-from cxrreport.settings import IngestSettings, TrackingSettings
-settings = IngestSettings(input=sys.argv[1], output=sys.argv[2])
-with tracking.start("ingest", settings, TrackingSettings(), output=settings.output) as run:
-    run.metrics({"kept": 1})
-"""
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path / "in"), str(tmp_path / "work" / name)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        for name in ("a", "b")
-    ]
-    assert [process.communicate(timeout=400)[0] for process in both] == [b"", b""]
-    assert [process.returncode for process in both] == [0, 0]
-    assert len(run_ids(IngestSettings(input=tmp_path / "in", output=tmp_path / "work" / "a"))) == 2
 
 
 def test_telemetry_is_off() -> None:
@@ -414,25 +172,3 @@ def test_runs_point_to_those_that_made_what_went_into_them(settings: IngestSetti
     tags = stored(settings, run.run_id).data.tags
     assert tags["cxrreport.model_run"] == tags["mlflow.parentRunId"] == train.run_id
     assert "cxrreport.predictions_run" not in tags
-
-
-def test_a_store_that_answers_slowly_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "LIMIT", 1.0)
-    asked: list[int] = []
-
-    def slowly(events: Any) -> None:
-        asked.append(len(events))
-        time.sleep(20)
-
-    events = [{"kind": "metrics", "step": step} for step in range(2000)]
-    unsent = spool.Spool(tmp_path / "unsent", slowly)
-    began = time.monotonic()
-    for event in events:
-        unsent.put(event)
-    assert time.monotonic() - began < 2
-    assert unsent.close() is False
-    assert time.monotonic() - began < 5
-    assert [json.loads(line) for line in (tmp_path / "unsent").read_text().splitlines()] == events
-    sent: list[Any] = []
-    assert spool.resend(tmp_path / "unsent", sent.extend) == len(events)
-    assert sent == events

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ import torch
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from small_pipeline import UNTRACKED, write_studies
 from typer.testing import CliRunner
 
 from cxrreport import runs
@@ -28,24 +28,11 @@ from cxrreport.settings import (
     GenerateSettings,
     IngestSettings,
     MergeSettings,
-    TrackingSettings,
     TrainSettings,
 )
 from cxrreport.training.step_log import read_log
 
-UNTRACKED = TrackingSettings(enabled=False)
 STEPS = 8
-
-
-def neighbour() -> Any:
-    """The helpers of `test_runs.py`."""
-    spec = importlib.util.spec_from_file_location("road", Path(__file__).with_name("test_runs.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["road"] = module  # its dataclass looks there
-    spec.loader.exec_module(module)
-    return module
 
 
 @dataclass(frozen=True)
@@ -80,9 +67,9 @@ def recipe(folder: Path, checkpoint: str, output: str, **values: Any) -> TrainSe
 def place(tmp_path_factory: pytest.TempPathFactory, generation_checkpoint_folder: Path) -> Place:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        folder, road = tmp_path_factory.mktemp("train"), neighbour()
+        folder = tmp_path_factory.mktemp("train")
         checkpoint = str(generation_checkpoint_folder)
-        table = road.write_studies(folder / "in") / "studies.csv"
+        table = write_studies(folder / "in") / "studies.csv"
         runs.ingest(IngestSettings(input=table, output=folder / "data", layout="table", tracking=UNTRACKED))
         return Place(folder, checkpoint, runs.train(recipe(folder, checkpoint, "whole")))
 
