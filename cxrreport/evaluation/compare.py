@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from cxrreport.errors import InputError, ScoreError
+from cxrreport.errors import ScoreError
 from cxrreport.evaluation import plots
-from cxrreport.evaluation.conditions import of_number, read_conditions
+from cxrreport.evaluation.conditions import of_number
 from cxrreport.evaluation.evaluate import MAIN
 from cxrreport.evaluation.metrics.cider import cider
 from cxrreport.evaluation.results import plain
@@ -21,9 +21,11 @@ from cxrreport.evaluation.statistics import FORMS, Measure, PatientBootstrap, ho
 from cxrreport.records import Interval, Progress, differing
 from cxrreport.settings import CompareSettings
 from cxrreport.storage.atomic_files import write_json
+from cxrreport.storage.command_files import read_evaluated, read_scores
 from cxrreport.storage.old_names import current
 from cxrreport.storage.output_folder import output_folder
 
+_TEXTS = ("candidate", "reference")
 NO_FORM = {"form": ("a score that cannot be recomputed from terms.parquet", None)}
 
 
@@ -73,17 +75,11 @@ class _Side:
 
     @classmethod
     def read(cls, folder: Path) -> _Side:
-        try:
-            conditions = read_conditions(folder)
-            studies = pq.read_table(folder / "studies.parquet", filters=[("system", "=", MAIN)])
-            studies = studies.rename_columns(current(studies.column_names))
-            table = pq.read_table(folder / "terms.parquet").to_pydict()
-            terms = dict(zip(current(table["metric"]), zip(table["form"], table["terms"], strict=True), strict=True))
-        except FileNotFoundError as error:
-            raise InputError(f"{error.filename}: not found; pass the output folder of a finished `evaluate`") from error
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            raise InputError(f"{folder}: cannot be read as the output of `evaluate`; run `evaluate` again") from error
-        return cls(conditions, studies, terms)
+        conditions = read_scores(folder)["conditions"]
+        studies = read_evaluated(folder / "studies.parquet", "system", *_TEXTS)
+        table = read_evaluated(folder / "terms.parquet", "metric", "form", "terms").to_pydict()
+        terms = dict(zip(current(table["metric"]), zip(table["form"], table["terms"], strict=True), strict=True))
+        return cls(conditions, studies.filter(pc.field("system") == MAIN), terms)
 
     def numbers(self) -> list[str]:
         """The first number of every metric."""
@@ -92,7 +88,7 @@ class _Side:
     def measure(self, number: str) -> Measure | None:
         """A number with the terms of its resamples; `None` if the files do not contain them."""
         if number == "cider":
-            return cider(self.studies["candidate"].to_pylist(), self.studies["reference"].to_pylist())
+            return cider(*(self.studies[name].to_pylist() for name in _TEXTS))
         form, terms = self.terms.get(number, ("", None))
         if form not in FORMS:
             return None

@@ -2,39 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from cxrreport.errors import InputError, ScoreError
+from cxrreport.errors import ScoreError
 from cxrreport.evaluation.inputs.cohort import RULE
-from cxrreport.storage.old_names import current
 
 _SHARED = ("section", "cohort", "splits", "references")
-
-
-def read_scores(evaluation: Path) -> dict[str, Any]:
-    """Read the `scores.json` in an output folder of `evaluate`, also of earlier versions.
-
-    Raises:
-        InputError: the file is missing or invalid.
-    """
-    file = evaluation / "scores.json"
-    try:
-        scores: dict[str, Any] = current(json.loads(file.read_text(encoding="utf-8")))
-        scores["conditions"] = dict(scores["conditions"])
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: not found; pass the output folder of a finished `evaluate`") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: cannot be read; pass the output folder of a finished `evaluate`") from error
-    return scores
-
-
-def read_conditions(evaluation: Path) -> dict[str, Any]:
-    """The `conditions` of `read_scores`."""
-    conditions: dict[str, Any] = read_scores(evaluation)["conditions"]
-    return conditions
 
 
 def of_number(conditions: Mapping[str, Any], number: str, system: str) -> dict[str, Any]:

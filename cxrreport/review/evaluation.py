@@ -9,13 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from cxrreport.errors import InputError
 from cxrreport.records import FINDING_COLUMNS, STATEMENT_PARTS
 from cxrreport.review.content import Content, FindingRow, ReviewedStudy, Section, ShownReport, sections
 from cxrreport.review.marks import MarkedEntity, pieces
+from cxrreport.storage.command_files import read_evaluated, read_scores, written_by
 from cxrreport.storage.old_names import current
 
 WORST_BY = "radgraph_partial"
@@ -38,9 +36,9 @@ def read_evaluation(folder: Path, against: str = REFERENCE) -> Content:
         InputError: a file is missing, unreadable or inconsistent with another, or lacks a column; there is no system
             `against`. The message names the file.
     """
-    summary = _read_summary(folder / "scores.json")
+    summary = read_scores(folder)
     annotations = dict(_read_entities(folder / "entities.jsonl"))
-    rows = _read_table(folder / "studies.parquet", (*_IDENTITY, WORST_BY))
+    rows = read_evaluated(folder / "studies.parquet", *_IDENTITY, WORST_BY).to_pylist()
     system = _main_system(rows, annotations, folder)
     marked = against == REFERENCE
     others = {row["study_id"]: row for row in rows if row["system"] == against}
@@ -135,23 +133,10 @@ def _count(entities: Sequence[MarkedEntity], status: str) -> int:
     return len({entity.tokens.lower() for entity in entities if entity.status == status})
 
 
-def _read_summary(file: Path) -> dict[str, Any]:
-    try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: not found; pass the output folder of a finished `evaluate`") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: not a JSON file; run `evaluate` again") from error
-    if not isinstance(summary, dict) or not isinstance(summary.get("conditions"), dict):
-        raise InputError(f"{file}: no 'conditions'; pass the output folder of `evaluate`")
-    renamed: dict[str, Any] = current(summary)
-    return renamed
-
-
 def _read_findings(file: Path, system: str) -> dict[str, list[FindingRow]]:
     """The findings of each study of `system`."""
     by_study: dict[str, list[FindingRow]] = {}
-    for row in _read_table(file, FINDING_COLUMNS):
+    for row in read_evaluated(file, *FINDING_COLUMNS).to_pylist():
         if row["system"] == system:
             candidate, reference = (tuple(row[f"{side}{detail}"] for detail in STATEMENT_PARTS) for side in _SIDES)
             by_study.setdefault(row["study_id"], []).append(
@@ -166,37 +151,18 @@ def _read_findings(file: Path, system: str) -> dict[str, list[FindingRow]]:
     return by_study
 
 
-def _read_table(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
-    try:
-        table = pq.read_table(file)
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: not found; pass the output folder of a finished `evaluate`") from error
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{file}: not a Parquet file; run `evaluate` again") from error
-    table = table.rename_columns(current(table.column_names))
-    lacking = [name for name in columns if name not in table.column_names]
-    if lacking:
-        raise InputError(f"{file}: no column {', '.join(lacking)}; run `evaluate` again")
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
-
-
 def _read_entities(file: Path) -> Iterator[tuple[str, dict[str, tuple[list[str], list[MarkedEntity]]]]]:
-    number = 0
-    try:
-        # Iterating over the file splits at line ends only; str.splitlines would also split at U+2028 within a report.
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):  # noqa: B007 - the error names the line
+    # Iterating over the file splits at line ends only; str.splitlines would also split at U+2028 within a report.
+    with written_by("evaluate", file), file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
                 record = json.loads(line)
-                yield record["study_id"], {side: _side(record[side]) for side in _SIDES}
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: not found; pass the output folder of a finished `evaluate`") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 text; run `evaluate` again") from error
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}, line {number}: no entities of a study ({error}); run `evaluate` again") from error
+                sides = {side: _side(record[side]) for side in _SIDES}
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{file}, line {number}: no entities of a study ({error}); run `evaluate` again"
+                ) from error
+            yield record["study_id"], sides
 
 
 def _side(record: Mapping[str, Any]) -> tuple[list[str], list[MarkedEntity]]:

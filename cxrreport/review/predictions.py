@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError
 from cxrreport.review.content import Content, ReviewedStudy, ShownReport, sections
 from cxrreport.review.marks import Piece
+from cxrreport.storage.command_files import written_by
 
 _COLUMNS = ("study_id", "text", "findings", "impression", "mean_logprob", "tokens", "finished", "abstained")
 
@@ -24,12 +24,8 @@ def read_predictions(folder: Path) -> Content:
         InputError: the file is missing, unreadable, empty or lacks a column.
     """
     file = folder / "predictions.parquet"
-    try:
+    with written_by("generate", file):
         rows = pq.read_table(file, columns=list(_COLUMNS)).to_pylist()
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: not found; pass the output folder of a finished `generate`") from error
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{file}: cannot be read as a table of predictions; run `generate` again") from error
     if not rows:
         raise InputError(f"{file}: contains no study")
     rows.sort(key=lambda row: (row["mean_logprob"], row["study_id"]))

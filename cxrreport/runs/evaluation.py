@@ -210,8 +210,8 @@ def published(evaluation: Path) -> list[Published]:
     Raises:
         InputError: the folder is not the output of `evaluate`.
     """
-    from cxrreport.evaluation.conditions import read_scores
     from cxrreport.evaluation.published import beside, published_results
+    from cxrreport.storage.command_files import read_scores
 
     return beside(read_scores(evaluation), published_results())
 

@@ -13,11 +13,12 @@ import pytest
 
 from cxrreport import runs
 from cxrreport.evaluation.compare import compare
-from cxrreport.evaluation.conditions import of_number, read_conditions
+from cxrreport.evaluation.conditions import of_number
 from cxrreport.evaluation.evaluate import evaluate
 from cxrreport.records import differing
 from cxrreport.review import read_evaluation
 from cxrreport.settings import CompareSettings, EvaluateSettings
+from cxrreport.storage.command_files import read_scores
 from cxrreport.storage.old_names import current
 
 OLD = Path(__file__).parent / "data" / "evaluation-0.1"
@@ -58,10 +59,10 @@ def test_scores_are_those_of_the_old_version(new: Path) -> None:
 
 def test_old_and_new_are_compared_with_each_other(new: Path, tmp_path: Path) -> None:
     numbers = ("radgraph_partial", *RENAMED)
-    radeval = [of_number(read_conditions(folder), "bleu4_radeval", "model") for folder in (OLD, new)]
+    radeval = [of_number(read_scores(folder)["conditions"], "bleu4_radeval", "model") for folder in (OLD, new)]
     assert differing(*radeval).keys() == {"bleu"}
     for number in (*numbers, "bleu4"):
-        sides = [of_number(read_conditions(folder), number, "model") for folder in (OLD, new)]
+        sides = [of_number(read_scores(folder)["conditions"], number, "model") for folder in (OLD, new)]
         assert differing(*sides) == {}, number
     settings = CompareSettings(
         first=OLD, second=new, output=tmp_path / "c", numbers=numbers, bootstrap_samples=20, permutations=20

@@ -12,17 +12,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError
 from cxrreport.evaluation.agreement.ratings import Report, read_ratings
-from cxrreport.evaluation.conditions import read_conditions
 from cxrreport.evaluation.results import IDENTITY, plain
 from cxrreport.evaluation.statistics import Floats, Measure, PatientBootstrap
 from cxrreport.records import Interval, Progress
 from cxrreport.settings import AgreementSettings
 from cxrreport.storage.atomic_files import write_json
-from cxrreport.storage.old_names import current
+from cxrreport.storage.command_files import read_evaluated, read_scores
 from cxrreport.storage.output_folder import output_folder
 
 MOST_ERRORS = 10
@@ -95,7 +93,7 @@ def agreement(settings: AgreementSettings, *, progress: Progress | None = None) 
             between[outcome] = _between_readers(values, ratings.readers, patients, settings)
         scored = {report: float(np.mean(list(ones.values()))) for report, ones in values.items() if report in scores}
         metrics[outcome] = _metrics(scored, scores, patients, settings)
-    synthetic = bool(read_conditions(settings.scores)["synthetic"])
+    synthetic = bool(read_scores(settings.scores)["conditions"]["synthetic"])
     result = Agreement(ratings.readers, counts, between, metrics, synthetic)
     with output_folder(settings.output, command="agreement", settings=settings.model_dump(mode="json")) as folder:
         write_json(folder.path / "readers.json", plain(asdict(result)))
@@ -105,17 +103,10 @@ def agreement(settings: AgreementSettings, *, progress: Progress | None = None) 
 
 def _read_scores(folder: Path) -> tuple[dict[str, str], dict[Report, dict[str, float | None]]]:
     """Study to patient, and report to its scores."""
-    try:
-        table = pq.read_table(folder / "studies.parquet")
-        table = table.rename_columns(current(table.column_names))
-        names = [one.name for one in table.schema if one.name not in IDENTITY and pa.types.is_floating(one.type)]
-        rows = table.select(["study_id", "patient_id", "system", *names]).to_pylist()
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{folder}: has no studies.parquet; pass the output folder of a finished `evaluate`"
-        ) from error
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise InputError(f"{folder}: cannot be read as the output of `evaluate`; run `evaluate` again") from error
+    ids = ("study_id", "patient_id", "system")
+    table = read_evaluated(folder / "studies.parquet", *ids)
+    names = [one.name for one in table.schema if one.name not in IDENTITY and pa.types.is_floating(one.type)]
+    rows = table.select([*ids, *names]).to_pylist()
     patients = {row["study_id"]: row["patient_id"] for row in rows}
     return patients, {(row["study_id"], row["system"]): {name: row[name] for name in names} for row in rows}
 
