@@ -1,14 +1,16 @@
-"""Limits of requests to MLflow's model server: type, size, number of values, and how many are in work.
+"""Limits of requests to MLflow's model server: type, size, number and depth of values, and how many are in work.
 
 The server reads a body of any size and parses it before the model sees it: 100 MB of brackets become gigabytes of
-lists, and a kilobyte of Parquet even more. `mlflow models serve` takes no such limits, so they are put around its
-application, which it makes after it has loaded the model.
+lists, and a kilobyte of Parquet even more. It answers what its parser does not expect, for example deep nesting, as an
+error of its own (500). `mlflow models serve` takes no such limits, so they are put around its application, which it
+makes after it has loaded the model.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -18,7 +20,11 @@ IN_WORK = 2
 """Requests that are parsed and decoded at a time; the model answers one at a time."""
 VALUES_PER_ROW = 200
 """Commas and brackets outside of Base64, in the texts of a row too."""
+MAX_DEPTH = 16
+"""Lists and objects within each other; a table has four."""
 _OTHER_BYTES = 1 << 20
+_NESTED = (dict, list)
+_JSON = re.compile(rb"application/json\s*(;\s*charset=utf-8\s*)?", re.IGNORECASE)
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -46,10 +52,9 @@ class RequestLimits:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        length = headers.get(b"content-length", b"0")
-        if kind != b"application/json":
+        kinds = [value for name, value in scope["headers"] if name == b"content-type"]
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if len(kinds) != 1 or not _JSON.fullmatch(kinds[0].strip()):  # of several, the server takes the first
             await _refuse(send, 415, "send JSON, with the header Content-Type: application/json")
         elif length.isdigit() and int(length) > self._max_bytes:
             await _refuse(send, 413, f"more than {self._max_bytes} bytes; send fewer radiographs in one request")
@@ -88,7 +93,22 @@ class RequestLimits:
             return await receive()
 
         async with self._working:
-            await self._app(scope, received, send)
+            if _is_flat_json(whole["body"]):
+                await self._app(scope, received, send)
+                return
+        await _refuse(send, 400, f"send JSON in UTF-8, with at most {MAX_DEPTH} lists or objects within each other")
+
+
+def _is_flat_json(body: bytes) -> bool:
+    """Whether a body is JSON of at most `MAX_DEPTH`. The server's own parser stops at a thousand levels."""
+    try:
+        level: list[Any] = [json.loads(body.decode())]
+    except (ValueError, RecursionError):
+        return False
+    for _ in range(MAX_DEPTH):
+        nested = [value.values() if isinstance(value, dict) else value for value in level if isinstance(value, _NESTED)]
+        level = [value for values in nested for value in values]
+    return not any(isinstance(value, _NESTED) for value in level)
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:

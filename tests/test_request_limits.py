@@ -51,13 +51,17 @@ async def answered(limits: RequestLimits, parts: Parts, **headers: str) -> tuple
         ([b"1" * 50, b"", b"1" * 50], {}, 200),
         ([b"1" * 50, b"1" * 51], {}, 413),
         ([b""], {"content_length": "101"}, 413),
-        ([b""], {"content_length": "-1"}, 200),
+        ([b"1"], {"content_length": "-1"}, 200),
         ([b"[" * 11], {}, 413),
         ([b"[,", b"{" * 9], {}, 413),
-        ([b"[,", b"{" * 8], {}, 200),
+        ([b"[,", b"{" * 8], {}, 400),
+        ([b'{"a":[[1,2],{"b":"[[[["}]}'], {}, 200),
+        ([b'"\xff"'], {}, 400),
+        ([b""], {}, 400),
         ([b"1"], {"content_type": "text/csv"}, 415),
         ([b"1"], {"content_type": ""}, 415),
         ([b"1"], {"content_type": "Application/JSON; charset=utf-8"}, 200),
+        ([b"1"], {"content_type": "application/json; canary=1"}, 415),
         ([b"1", None], {}, None),
     ],
 )
@@ -69,6 +73,39 @@ def test_size_type_and_number_of_values(parts: Parts, headers: dict[str, str], s
         assert json.loads(found[1])["message"]
     elif found:
         assert found[1] == str(len(b"".join(part or b"" for part in parts)))
+
+
+@pytest.mark.parametrize("opened", ["[", '{"a":', '[{"a":', "[0,"])
+@pytest.mark.parametrize("depth", [request_limits.MAX_DEPTH, 20, 500, 990, 5000, 100_000])
+def test_depth(opened: str, depth: int) -> None:
+    """The parser of the server stops at some depth, which it takes for an error of its own."""
+    closed = "".join("]" if sign == "[" else "}" for sign in reversed(opened) if sign in "[{")
+    limits = RequestLimits(application, max_bytes=1 << 20, max_values=1 << 20)
+    body = (opened * depth + "1" + closed * depth).encode()
+    found = asyncio.run(answered(limits, [body]))
+    assert found and found[0] == (200 if depth * len(closed) <= request_limits.MAX_DEPTH else 400)
+
+
+def test_numbers_that_the_parser_does_not_take() -> None:
+    limits = RequestLimits(application, max_bytes=1 << 20, max_values=10)
+    assert asyncio.run(answered(limits, [b"9" * 5000]))[0] == 400  # type: ignore[index]
+
+
+def test_the_type_is_stated_once() -> None:
+    """The server takes the first of several, a check of the last would let the others pass."""
+    limits = RequestLimits(application, max_bytes=100, max_values=10)
+    kinds = [(b"content-type", b"text/csv"), (b"content-type", b"application/json")]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"1", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    for headers in (kinds, kinds[::-1]):
+        asyncio.run(limits({"type": "http", "method": "POST", "headers": headers}, receive, send))
+    assert [message["status"] for message in sent if "status" in message] == [415, 415]
 
 
 def test_requests_beyond_those_that_may_wait_are_told_to_come_again() -> None:

@@ -6,7 +6,8 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,8 @@ def ingest(
                 shutil.rmtree(folder.path / PARTS, ignore_errors=True)
             return read_summary(folder, resumed=True)
         listing = pseudonymized_listing(list_sources(settings), pseudonyms)
-        headers = (pseudonymized_header(header, pseudonyms) for header in _headers(settings, listing, report))
-        plan = make_plan(settings, listing, headers)
+        with closing(_headers(settings, listing, report)) as headers:
+            plan = make_plan(settings, listing, (pseudonymized_header(header, pseudonyms) for header in headers))
         resumed = (folder.path / PARTS).is_dir()
         studies = seeded(plan.studies, settings, pseudonyms)
         starts = range(0, len(studies), STUDIES_PER_SHARD)
@@ -145,16 +146,17 @@ def ingest(
         return read_summary(folder, resumed=resumed)
 
 
-def _headers(settings: IngestSettings, listing: Listing, progress: Progress) -> Iterator[Header | Exclusion]:
+def _headers(settings: IngestSettings, listing: Listing, progress: Progress) -> Generator[Header | Exclusion]:
     wanted = [source for source in listing.sources if needs_header(source)]
     read = partial(read_header_of, max_pixels=settings.max_pixels, keep=settings.keep)
     # Starting processes takes longer than reading a few headers.
     workers = settings.workers if len(wanted) > 2000 else 1
-    for done, header in enumerate(ordered_map(read, wanted, workers=workers, when_killed=read), start=1):
-        progress(done, len(wanted), "headers")
-        if isinstance(header, Exclusion):
-            _check_available(settings, [header])
-        yield header
+    with closing(ordered_map(read, wanted, workers=workers, when_killed=read)) as headers:
+        for done, header in enumerate(headers, start=1):
+            progress(done, len(wanted), "headers")
+            if isinstance(header, Exclusion):
+                _check_available(settings, [header])
+            yield header
 
 
 def _read_studies(
@@ -170,16 +172,16 @@ def _read_studies(
     done = total - len(todo)
     progress(done, total, "studies")
     read, killed = partial(read_study, settings=settings), partial(read_study, settings=settings, apart=True)
-    results = ordered_map(read, tasks, workers=settings.workers, when_killed=killed)
-    for index in missing:
-        part = StudyResult()
-        for _ in shards[index].studies:
-            result = next(results)
-            _check_available(settings, result.excluded)
-            part.add(result)
-            done += 1
-            progress(done, total, "studies")
-        parts[index] = save_part(folder, index, shards[index], part)
+    with closing(ordered_map(read, tasks, workers=settings.workers, when_killed=killed)) as results:
+        for index in missing:
+            part = StudyResult()
+            for _ in shards[index].studies:
+                result = next(results)
+                _check_available(settings, result.excluded)
+                part.add(result)
+                done += 1
+                progress(done, total, "studies")
+            parts[index] = save_part(folder, index, shards[index], part)
     for path in (folder / IMAGES).glob("*.parquet"):
         if not path.stem.isdigit() or int(path.stem) >= len(shards):
             path.unlink()  # from a run on a larger input

@@ -24,7 +24,6 @@ from cxrreport.ingestion.images.resample import to_square
 from cxrreport.ingestion.images.views import preference, view_of
 from cxrreport.ingestion.ingest import ingest
 from cxrreport.ingestion.study_plan import split_by_patient
-from cxrreport.ingestion.workers import ordered_map
 from cxrreport.records import Split, View
 from cxrreport.settings import IngestSettings
 
@@ -242,36 +241,6 @@ def test_split_by_patient_is_about_80_10_10_and_never_changes() -> None:
 
 
 EXPECTED_SPLITS = ["train", "validate", "validate", "test"]
-
-
-# --- Workers ---
-
-
-CRASHING = """
-import os
-from cxrreport.ingestion.workers import ordered_map
-
-def double(number):
-    if number == 13:
-        os._exit(1)  # as a decoder that crashes
-    return 2 * number
-
-if __name__ == "__main__":
-    print(list(ordered_map(double, range(24), workers=2, when_killed=lambda number: -number)))
-"""
-
-
-def test_workers_keep_the_order_and_outlive_a_crash(tmp_path: Path) -> None:
-    (tmp_path / "crashing.py").write_text(CRASHING)
-    done = subprocess.run([sys.executable, str(tmp_path / "crashing.py")], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str([-13 if number == 13 else 2 * number for number in range(24)])
-    (tmp_path / "unguarded.py").write_text(CRASHING.replace('if __name__ == "__main__":', "if True:"))
-    failed = subprocess.run([sys.executable, str(tmp_path / "unguarded.py")], capture_output=True, text=True)
-    assert "SettingsError: workers: worker processes cannot be started" in failed.stderr
-
-
-def test_one_worker_is_this_process() -> None:
-    assert list(ordered_map(lambda _: os.getpid(), [0], workers=1, when_killed=id)) == [os.getpid()]
 
 
 # --- Contact sheet ---
