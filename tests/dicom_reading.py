@@ -1,4 +1,4 @@
-"""One file read as a radiograph, or the reason why it is refused."""
+"""A file that is read as a radiograph, or the reason of its refusal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def refusal(path: Path, max_pixels: int = BUDGET) -> RefusedImage:
 
 
 def outcome(path: Path) -> Any:
-    """The image, or the reason of the refusal; anything else that is raised goes through and fails the test."""
+    """The image, or the reason of the refusal; any other exception fails the test."""
     try:
         return read(path).grey
     except RefusedImage as error:

@@ -47,7 +47,7 @@ def write_studies(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Everything from one end to the other, made once."""
+    """The whole pipeline, run once."""
 
     folder: Path
     checkpoint: CheckpointSettings

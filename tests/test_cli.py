@@ -33,10 +33,10 @@ def runner() -> CliRunner:
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Settings]:
-    """Replaces the verbs by ones that remember their settings."""
+    """Replaces the commands with functions that record their settings."""
     seen: dict[str, Settings] = {}
 
-    def verb(name: str) -> Any:
+    def command(name: str) -> Any:
         def run(settings: Any, *, progress: runs.Progress) -> runs.Summary[None]:
             seen[name] = settings
             progress(1, 2, "studies")
@@ -59,7 +59,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Settings]:
         return run
 
     for name in PIPELINE:
-        monkeypatch.setattr(runs, name, verb(name))
+        monkeypatch.setattr(runs, name, command(name))
     return seen
 
 
@@ -128,7 +128,7 @@ def test_all_splits_can_be_asked_for(runner: CliRunner, called: dict[str, Settin
         assert called["generate"].split == expected  # type: ignore[attr-defined]
 
 
-def test_controls_are_pairs(runner: CliRunner, called: dict[str, Settings]) -> None:
+def test_baselines_are_pairs(runner: CliRunner, called: dict[str, Settings]) -> None:
     given = ["evaluate", "-p", "a", "-r", "b", "-o", "c", "--baseline", "blank=d", "--baseline", "bare=e=f"]
     assert runner.invoke(cli.app, given).exit_code == 0
     assert called["evaluate"].baselines == {"blank": Path("d"), "bare": Path("e=f")}  # type: ignore[attr-defined]
@@ -139,9 +139,7 @@ def test_controls_are_pairs(runner: CliRunner, called: dict[str, Settings]) -> N
         assert word in wrong.stderr
 
 
-def test_controls_by_their_name_alone_and_metrics(
-    runner: CliRunner, called: dict[str, Settings], tmp_path: Path
-) -> None:
+def test_baselines_by_name_only_and_metrics(runner: CliRunner, called: dict[str, Settings], tmp_path: Path) -> None:
     path = tmp_path / "evaluate.yaml"
     path.write_text("predictions: p\nreferences: r\noutput: o\nmost_frequent: false\n", encoding="utf-8")
     asked = ("shuffled", "no-adapter", "most-frequent", "mine=m")
@@ -167,7 +165,7 @@ def test_the_summary_is_a_table_of_at_most_80_columns(runner: CliRunner, called:
     assert "warning: only phantoms" in done.stderr
 
 
-def test_json_is_all_that_standard_output_gets(runner: CliRunner, called: dict[str, Settings]) -> None:
+def test_standard_output_is_only_json(runner: CliRunner, called: dict[str, Settings]) -> None:
     done = runner.invoke(cli.app, ["ingest", "-i", "in", "-o", "out", "--json"])
     values = json.loads(done.stdout)
     assert values["kept"] == 1234
@@ -175,7 +173,7 @@ def test_json_is_all_that_standard_output_gets(runner: CliRunner, called: dict[s
     assert values["warnings"] == ["only phantoms"]
 
 
-def test_sync_says_what_it_sent(runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_sync_reports_what_it_sent(runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert runner.invoke(cli.app, ["sync", str(tmp_path)]).stdout.strip() == "nothing to send"
     monkeypatch.setattr(runs, "sync", lambda folder, uri: 2)
     assert runner.invoke(cli.app, ["sync"]).stdout.strip() == "2 runs sent"
@@ -258,7 +256,7 @@ def assert_said_as_every_error(done: Result, *named: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_says_what_is_wrong_in_the_same_way(
+def test_every_command_reports_errors_in_the_same_way(
     runner: CliRunner, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -283,7 +281,7 @@ def test_a_bad_configuration_is_named(
     assert_said_as_every_error(runner.invoke(cli.app, [name, str(path)]), str(path), named)
 
 
-def test_the_real_verb_tells_what_is_missing(runner: CliRunner, tmp_path: Path) -> None:
+def test_the_real_command_names_what_is_missing(runner: CliRunner, tmp_path: Path) -> None:
     given = ["ingest", "--input", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out"), "--no-track"]
     done = runner.invoke(cli.app, given)
     assert done.exit_code == 2
@@ -307,7 +305,7 @@ def test_a_bug_shows_its_traceback_but_no_values(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_says_how_to_resume(sent: signal.Signals, tmp_path: Path) -> None:
+def test_an_interruption_tells_how_to_resume(sent: signal.Signals, tmp_path: Path) -> None:
     script = (
         "import time\n"
         "from cxrreport import cli, runs\n"
@@ -383,7 +381,7 @@ def test_commands_with_settings_take_any_field(runner: CliRunner, called: dict[s
         ("epochs=[1", "--set epochs=[1: the value is not valid YAML"),
     ],
 )
-def test_what_is_set_is_checked_as_the_file_is(
+def test_set_values_are_checked_like_the_file(
     runner: CliRunner, called: dict[str, Settings], tmp_path: Path, change: str, message: str
 ) -> None:
     path = tmp_path / "train.yaml"

@@ -1,4 +1,4 @@
-"""Every shipped configuration is its verb's settings model and nothing else."""
+"""Every shipped configuration is valid for the settings of its command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def verb_of(path: Path) -> str:
     return path.stem.partition("-")[0]
 
 
-def test_every_verb_has_a_configuration() -> None:
+def test_every_command_has_a_configuration() -> None:
     assert {verb_of(path) for path in CONFIGS} == MODELS.keys()
 
 
@@ -40,6 +40,6 @@ def test_it_is_its_model(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_it_names_no_place_of_one_machine(path: Path) -> None:
+def test_it_names_no_path_of_one_machine(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert not any(place in text for place in ("/home/", "/root/", "/work/", "/tmp/", "C:\\"))

@@ -1,4 +1,4 @@
-"""The documentation that is made from the code, and that it names what there is."""
+"""Documentation generated from the code, and that the names in the documentation exist."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_setting_is_on_its_page_with_what_it_is(hooks: ModuleType) -> None
             assert field.description or nested, f"{model.__name__}.{name} does not say what it is"
 
 
-def test_links_of_the_tables_lead_somewhere(hooks: ModuleType) -> None:
+def test_links_of_the_tables_resolve(hooks: ModuleType) -> None:
     page = hooks.on_page_markdown((DOCS / "configuration.md").read_text())
     headings = {heading.lower() for heading in re.findall(r"^## (\w+)$", page, re.MULTILINE)}
     assert set(re.findall(r"\]\(#(\w+)\)", page)) <= headings

@@ -26,7 +26,7 @@ def checks(folder: Path) -> dict[str, doctor.Check]:
     return {check.name: check for check in examine(folder)}
 
 
-def test_whatever_is_not_right_comes_with_its_remedy(tmp_path: Path) -> None:
+def test_every_failed_check_has_a_remedy(tmp_path: Path) -> None:
     found = checks(tmp_path / "not" / "there" / "yet")
     assert found.keys() == {
         *("packages", "processor", "gpu", "disk", "decoders", "mlflow", "extras"),
@@ -36,10 +36,10 @@ def test_whatever_is_not_right_comes_with_its_remedy(tmp_path: Path) -> None:
     assert not [check for check in found.values() if check.state is State.FAIL]
     assert "torch 2." in found["packages"].detail
     assert f"cxrreport weights radgraph-xl --weights {tmp_path / 'weights'}" in found["weights: RadGraph"].remedy
-    assert list(tmp_path.iterdir()) == []  # it looks, and leaves nothing
+    assert list(tmp_path.iterdir()) == []  # it writes nothing
 
 
-def test_weights_that_are_there_are_named(tmp_path: Path) -> None:
+def test_present_weights_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "weights" / "chexbert"
     folder.mkdir(parents=True)
     (folder / "chexbert.pth").touch()
@@ -48,7 +48,7 @@ def test_weights_that_are_there_are_named(tmp_path: Path) -> None:
     assert (found.state, found.detail) == (State.OK, "chexbert")
 
 
-def test_a_machine_that_lacks_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_with_missing_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage(10**12, 10**12 - 10**9, 10**9))
     monkeypatch.setattr(dicom, "installed_decoders", lambda: {"RLE Lossless": (), "JPEG 2000": ("gdcm",)})
@@ -63,7 +63,7 @@ def test_a_machine_that_lacks_something(tmp_path: Path, monkeypatch: pytest.Monk
     assert "secret" not in str(found)
 
 
-def test_the_command_prints_a_table_or_json_and_fails_where_something_must_be_mended(
+def test_the_command_prints_a_table_or_json_and_fails_on_a_failed_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = CliRunner(env={"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"})

@@ -1,4 +1,4 @@
-"""Starting is quick: nothing heavy is loaded before a verb needs it."""
+"""Starting is quick: no large library is imported before a command needs it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_telemetry_is_off_before_anything_could_send_some() -> None:
     assert done.stdout.split() == ["true", "1"]
 
 
-def test_what_the_user_has_set_is_left_alone() -> None:
+def test_variables_of_the_user_are_unchanged() -> None:
     script = "import cxrreport, os; print(os.environ['DO_NOT_TRACK'])"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={"DO_NOT_TRACK": "0"}

@@ -40,7 +40,7 @@ def test_boxes_from_the_command_line(phantoms: Path, tmp_path: Path) -> None:
     assert found
     for source, box in found:
         assert box["label"] == "cardiomegaly"
-        # The heart of a phantom lies in the middle, below the upper third.
+        # The heart of a phantom is in the middle, below the upper third.
         assert box["left"] < source["columns"] / 2 < box["right"]
         assert source["rows"] / 3 < box["top"] < box["bottom"] <= source["rows"]
     assert all(row["image_sha256"] == [manifest[row["study_id"]]["image_sha256"]] for row in rows)

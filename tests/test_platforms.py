@@ -1,4 +1,4 @@
-"""Modules and functions that only POSIX systems have: nothing needs them.
+"""Modules and functions that only POSIX systems have are not required.
 
 This runs on Linux, with those modules hidden from cxrreport and filelock; other packages choose them by the platform.
 It shows that cxrreport does not need them, not that it works on Windows.

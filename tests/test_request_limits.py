@@ -108,7 +108,7 @@ def test_the_type_is_stated_once() -> None:
     assert [message["status"] for message in sent if "status" in message] == [415, 415]
 
 
-def test_requests_beyond_those_that_may_wait_are_told_to_come_again() -> None:
+def test_requests_beyond_the_queue_are_told_to_retry() -> None:
     most = 0
     working = 0
 

@@ -1,4 +1,4 @@
-"""A model in a real MLflow store, loaded by MLflow, asked in the process and, slowly, by `mlflow models serve`."""
+"""A model in a real MLflow store, loaded by MLflow and queried in this process and through `mlflow models serve`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def settings_of(folder: Path) -> RegisterSettings:
 
 @pytest.fixture(scope="module")
 def registered(tmp_path_factory: pytest.TempPathFactory) -> serving.Registered:
-    """An untrained adapter of the tiny checkpoint, registered in a store of its own."""
+    """An untrained adapter of the tiny checkpoint, registered in a separate store."""
     folder = tmp_path_factory.mktemp("serving")
     checkpoint = CheckpointSettings(name="tiny", precision="float32", device="cpu")
     loaded = checkpoints.load(checkpoint, resolution=224)
@@ -91,7 +91,7 @@ def test_a_version_has_its_aliases_and_leads_back_to_its_adapter(registered: ser
     assert version.tags["synthetic"] == "true"
 
 
-def test_what_is_kept_names_its_requirements_and_holds_no_pickle(files: Path) -> None:
+def test_the_packed_model_names_its_requirements_and_contains_no_pickle(files: Path) -> None:
     lines = (files / "requirements.txt").read_text().splitlines()
     assert {"torch", "transformers", "peft", "pydicom", "mlflow"} <= {line.partition("==")[0] for line in lines}
     assert all("==" in line and "+" not in line for line in lines)
@@ -135,7 +135,7 @@ def test_paths_do_not_leave_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert str(tmp_path) not in str(refused.value)
 
 
-def test_without_a_root_no_path_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_root_paths_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(serving.ROOT, raising=False)
     with pytest.raises(InputError, match=serving.ROOT):
         serving.resolve_below_root("1.dcm")
@@ -162,7 +162,7 @@ def test_a_bad_row_is_a_refusal_with_its_reason(model: Any, row: dict[str, Any],
 
 
 @pytest.mark.parametrize("table", [[], {}, pd.DataFrame({"path": []}), "SECRET", [1, 2], {"path": {"a": ["SECRET"]}}])
-def test_what_is_no_table_or_has_no_rows_is_refused(model: Any, table: Any) -> None:
+def test_requests_without_a_table_or_rows_are_refused(model: Any, table: Any) -> None:
     with pytest.raises(serving.RefusedRequest) as refused:
         model.predict(table)
     assert refused.value.get_http_status_code() == 400
@@ -180,17 +180,19 @@ def test_an_unexpected_failure_does_not_show_the_request(model: Any, monkeypatch
     assert "SECRET" not in refused.value.serialize_as_json()
 
 
-def test_a_file_of_a_request_is_never_on_the_disk(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_in_a_request_is_never_written_to_disk(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
     assert model.predict(pd.DataFrame([{"dicom": example(1)}])).to_dict("records")[0]["text"]
 
 
-def test_a_request_has_a_number_of_rows_at_most(model: Any) -> None:
+def test_the_number_of_rows_of_a_request_is_limited(model: Any) -> None:
     with pytest.raises(MlflowException, match="more than 64 rows"):
         model.predict(pd.DataFrame({"path": ["a"] * 65}))
 
 
-def test_registered_again_it_is_another_version_in_another_run(registered: serving.Registered) -> None:
+def test_registering_again_makes_a_new_version_in_a_new_run(registered: serving.Registered) -> None:
     folder = Path(registered.tracking_uri.removeprefix("sqlite:///")).parent
     client = MlflowClient(registered.tracking_uri)
     first = client.get_model_version("reports", registered.version).source
@@ -202,7 +204,7 @@ def test_registered_again_it_is_another_version_in_another_run(registered: servi
     assert list((folder / "train").iterdir()) == [folder / "train" / "adapter"]
 
 
-def test_what_cannot_be_registered_is_said(tmp_path: Path) -> None:
+def test_models_that_cannot_be_registered(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"cxrreport\.json"):
         serving.register(RegisterSettings(adapter=tmp_path))
     with pytest.raises(SettingsError, match="needs MLflow"):

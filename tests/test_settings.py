@@ -1,4 +1,4 @@
-"""Settings: what is refused, and what the message says."""
+"""Settings: refused values and their messages."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_file_is_read_and_options_override_it(tmp_path: Path) -> None:
     assert (settings.input, settings.resolution, settings.workers) == (Path("in"), 896, 3)
 
 
-def test_an_override_of_one_nested_field_leaves_its_neighbours(tmp_path: Path) -> None:
+def test_an_override_of_one_nested_field_keeps_the_others(tmp_path: Path) -> None:
     path = write(tmp_path, "data: d\noutput: o\ncheckpoint: {name: tiny, precision: float32, softcap: true}\n")
     settings = TrainSettings.from_yaml(path, checkpoint={"name": "other"}, tracking={"enabled": False})
     assert settings.checkpoint.name == "other"
@@ -102,7 +102,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         IngestSettings.from_yaml(tmp_path / "nowhere.yaml")
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "given.yaml"
     path.write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(SettingsError, match="not a YAML file"):
@@ -136,7 +136,7 @@ def test_defaults_pass_their_own_checks_and_every_field_is_explained(model: type
     assert unexplained <= SPEAK_FOR_THEMSELVES
 
 
-def test_former_names_are_read_and_never_both(tmp_path: Path) -> None:
+def test_former_names_are_read_but_not_beside_the_current_ones(tmp_path: Path) -> None:
     path = tmp_path / "evaluate.yaml"
     path.write_text("predictions: p\nreferences: r\noutput: o\ncontrols: {mine: m}\ngenerate_controls: [blank]\n")
     settings = EvaluateSettings.from_yaml(path)
@@ -159,7 +159,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def every_path(model: type[Settings], text: str) -> dict[str, object]:
-    """Values for all fields of a model that hold a path or a folder's name."""
+    """Values for all fields of a model that contain a path or the name of a folder."""
     values: dict[str, object] = {}
     for name, field in model.model_fields.items():
         kinds = {field.annotation, *get_args(field.annotation)}

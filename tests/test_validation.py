@@ -1,4 +1,4 @@
-"""RadGraph F1 while training: put together by `runs.train`, from the same studies every time."""
+"""RadGraph F1 during training: built by `runs.train`, on the same studies every time."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Written:
 
 
 class Scripted:
-    """In the place of the engine: says what a study's own report says, or nothing."""
+    """Replaces the engine: returns the reference report of a study, or an empty text."""
 
     says: Callable[[Report], str]
 
@@ -104,7 +104,7 @@ def test_the_subset_is_fixed_and_mostly_stays_when_the_data_grow() -> None:
     assert [one.study_id for one in few] != sorted(one.study_id for one in few)
 
 
-def test_perfect_reports_score_one_and_empty_ones_nothing(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_perfect_reports_score_one_and_empty_ones_zero(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     studies = Studies()
     made, settings = make(studies)
     assert len(made.studies) == 6

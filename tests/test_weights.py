@@ -61,9 +61,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_what_is_fetched_lies_where_it_is_looked_for_and_is_hashed(
-    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_downloaded_weights_are_found_and_hashed(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "weights"
     fetched = weights.fetch(NAMES, root, progress=silent)
     assert fetched.keys() == set(NAMES)
@@ -104,7 +102,7 @@ def test_a_folder_filled_by_hand_is_only_hashed(hub: Path, tmp_path: Path) -> No
     assert not (hub / "asked").exists()
 
 
-def test_a_checkpoint_in_pieces_is_there_with_its_last_piece(tmp_path: Path) -> None:
+def test_a_sharded_checkpoint_is_complete_with_its_last_shard(tmp_path: Path) -> None:
     folder = tmp_path / "paligemma2-3b-pt-224"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
@@ -117,7 +115,7 @@ def test_a_checkpoint_in_pieces_is_there_with_its_last_piece(tmp_path: Path) -> 
     assert weights.is_complete("paligemma2-3b-pt-224", tmp_path)
 
 
-def test_a_checkpoint_that_is_not_in_the_folder_is_not_asked_from_the_hub(
+def test_a_checkpoint_missing_from_the_folder_is_not_downloaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(WEIGHTS, str(tmp_path))
@@ -125,7 +123,7 @@ def test_a_checkpoint_that_is_not_in_the_folder_is_not_asked_from_the_hub(
         checkpoints.locate(CheckpointSettings(name="paligemma2-3b-pt-896"))
 
 
-def test_what_is_not_known_or_not_there_is_said(hub: Path, tmp_path: Path) -> None:
+def test_unknown_or_missing_things_are_named(hub: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="gpt: unknown; choose from paligemma2-3b-pt-224"):
         weights.fetch(["gpt"], tmp_path, progress=silent)
     with pytest.raises(WeightsError, match="cxrreport weights NAME"):

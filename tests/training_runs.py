@@ -26,7 +26,7 @@ def losses(folder: Path) -> list[tuple[float, float]]:
 
 
 class Scores:
-    """Stands for RadGraph: one score after the other."""
+    """Replaces RadGraph: returns the given scores in order."""
 
     conditions = {"radgraph": "none"}  # noqa: RUF012
 

@@ -92,7 +92,7 @@ def jpeg_2000(side: int = 0, *, block: int = 0, precinct: int = 0xFF, tile: int 
 
 
 def progressive(scans: int, side: int = 0) -> bytes:
-    """A progressive JPEG whose last scan is there again and again."""
+    """A progressive JPEG that repeats its last scan."""
     side = side or SIDE
     buffer = io.BytesIO()
     Image.new("L", (side, side)).save(buffer, "JPEG", progressive=True)
@@ -201,4 +201,4 @@ PICTURES: dict[str, Callable[[], bytes]] = {
     "text.png": png_with_text,
     "scans.jpg": lambda: progressive(3000),
 }
-"""By name of file: what a folder or a request may hold."""
+"""Content by file name: what a folder or a request can contain."""

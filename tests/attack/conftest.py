@@ -26,7 +26,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_temporary_folder(tmp_path: Path) -> Path:
-    """What the commands of a test write into the temporary folder is seen."""
+    """Shows what the commands of a test write into the temporary folder."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     return folder

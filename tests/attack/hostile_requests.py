@@ -39,12 +39,12 @@ _CONTENT_TYPES = [
 
 
 def rows(*given: object) -> bytes:
-    """A body as the documentation says."""
+    """A body as documented."""
     return json.dumps({"dataframe_records": list(given)}).encode()
 
 
 def row(dicom: bytes) -> bytes:
-    """A request for one file, with an indication that must not come back."""
+    """A request for one file, with an indication that must not be in the answer."""
     return rows({"dicom": base64.b64encode(dicom).decode(), "indication": CANARY})
 
 

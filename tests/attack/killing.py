@@ -51,7 +51,7 @@ class Running:
             self._processes.append(process)
 
     def kill(self, after: float, which: int = -1) -> bool:
-        """Kill it with SIGKILL after some seconds; `which` of its processes, -1 for all. False if it ended before."""
+        """Kill it with SIGKILL after some seconds: one of its processes, or -1 for all. False if it had ended."""
         self._processes[0].join(after)
         alive = [process for process in self._processes if process.is_alive()]
         for process in alive if which < 0 else self._processes[which : which + 1]:

@@ -83,7 +83,7 @@ def test_tables(tmp_path: Path, note: Any) -> None:
         assert one["mib"] < 90, (name, one)
 
 
-def test_what_is_just_large_is_read(tmp_path: Path) -> None:
+def test_large_valid_input_is_read(tmp_path: Path) -> None:
     """The budgets are those of radiographs, not of test files: the limits of items and values leave room."""
     whole = bombs.dicom(bytes(range(64)), ExplicitVRLittleEndian, side=8)
     private = b"".join(b"\x09\x00" + bytes([n % 256, 16 + n // 256]) + b"LO\x04\0text" for n in range(20_000))

@@ -1,4 +1,4 @@
-"""Every command on a disk that gets full: one sentence and an exit code; with more room, the same command is as usual.
+"""Every command on a full disk: one sentence and an exit code; with more space, the same command succeeds.
 
 The disks are file systems in memory (for which the tests must run as root) or a limit on the size of files.
 """
@@ -41,7 +41,7 @@ def size_of(folder: Path) -> int:
 
 
 def said_in_one_sentence(log: Path) -> str:
-    """What is wrong with what a command said; empty if nothing is."""
+    """What is wrong with the output of a command; empty if nothing."""
     text = log.read_text()
     if "Traceback" in text:
         return f"a traceback: {text[-600:]}"

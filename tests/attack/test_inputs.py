@@ -1,4 +1,4 @@
-"""Inputs that go away or change while a command reads them."""
+"""Inputs that disappear or change while a command reads them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def ingestion(source: Path, out: Path, workers: int) -> list[str]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_input_that_goes_away_and_comes_back(workers, tmp_path, note):
-    """As a network mount: whatever was lost for a moment is read by the same command."""
+def test_an_input_that_disappears_and_returns(workers, tmp_path, note):
+    """Like a network mount: files that are missing for a moment are read by the same command later."""
     source, moments = write_studies(tmp_path / "in", STUDIES), random.Random(workers)
     import_everything(tmp_path / "import.log")
     seconds = run(ingestion(source, tmp_path / "expected" / "out", workers), tmp_path / "expected.log")
@@ -50,7 +50,7 @@ def test_an_input_that_goes_away_and_comes_back(workers, tmp_path, note):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_files_that_are_swapped_meanwhile(workers, tmp_path, note):
+def test_files_replaced_during_a_run(workers, tmp_path, note):
     """No picture is stored under the id of another one."""
     source, moments = write_studies(tmp_path / "in", STUDIES), random.Random(workers)
     import_everything(tmp_path / "import.log")

@@ -1,4 +1,4 @@
-"""Every command, killed with SIGKILL at random moments and repeated, gives what it gives undisturbed.
+"""Every command, killed with SIGKILL at random moments and repeated, gives the results of an undisturbed run.
 
 The repeated command must end with exit code 0, the same files with the same content, nothing else on the disk, and no
 point of a curve twice in MLflow.
@@ -51,7 +51,7 @@ def words_of(case: str, demo: Path, out: Path) -> list[str]:
 
 
 def with_store(folder: Path, demo: Path) -> Path:
-    """An output below a new folder with a store: its creation takes longer than most of the commands."""
+    """An output below a new folder with a store: creating it takes longer than most commands."""
     folder.mkdir()
     shutil.copyfile(demo.parent / "empty.db", folder / "mlflow.db")
     return folder / "out"

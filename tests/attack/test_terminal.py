@@ -1,4 +1,4 @@
-"""No text of a file acts on the terminal, and documents stay well-formed, whatever characters ids and reports hold."""
+"""No text of a file controls the terminal, and documents are well-formed for all characters in ids and reports."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def table(console):
         table,
     ],
 )
-def test_nothing_of_a_text_acts_on_the_terminal(make, options):
+def test_texts_cannot_control_the_terminal(make, options):
     text = ANSI.sub("", shown(make, **options))
     assert "S?[2J" in text.replace("\n", "")
     assert not ACTS.search(text)
@@ -77,7 +77,7 @@ def test_logs_errors_progress_and_tracebacks(terminal, capfd, monkeypatch):
     assert not re.search("^forged", err, re.M)
 
 
-def test_the_exit_code_of_a_command_is_no_error(capfd):
+def test_a_nonzero_exit_code_is_not_a_traceback(capfd):
     with pytest.raises(typer.Exit) as stopped, guarded():
         raise typer.Exit(7)
     assert stopped.value.exit_code == 7 and capfd.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""Ages, sexes and makers, reduce_covariates to what may be kept."""
+"""Ages, sexes and manufacturers, reduced to what may be stored."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_another_finding_does_not_move_the_others(anatomy):
     assert np.array_equal(alone, together)
 
 
-def test_the_fine_nodule_is_seen_at_896_and_not_at_224(anatomy):
+def test_the_fine_nodule_is_visible_at_896_and_not_at_224(anatomy):
     nodule = PhantomFinding(Name.NODULE, "left", zone="upper")
 
     def contrast(size: int) -> float:

@@ -49,7 +49,7 @@ def test_every_step_is_a_finished_run_below_one_parent(small_run):
         run = client.get_run(run_id)
         assert run.info.status == "FINISHED"
         if step != "demo":
-            # An evaluation stands below the training that it judges, and that below the demo.
+            # An evaluation is nested below its training, and that below the demo.
             above = ids["train"] if step == "evaluate" else ids["demo"]
             assert run.data.tags["mlflow.parentRunId"] == above
             assert run.data.params

@@ -16,7 +16,7 @@ from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project's own archive, as a user would hold one: `<root>/radgraph-xl`."""
+    """A copy of the project's own archive in the folder of a user: `<root>/radgraph-xl`."""
     folder = tmp_path_factory.mktemp("models") / "radgraph-xl"
     shutil.copytree(radgraph_folder(), folder)
     return folder
@@ -28,7 +28,7 @@ def annotator(archive: Path) -> RadGraphAnnotator:
 
 
 def make_stock(archive: Path, root: Path) -> Any:
-    """The package's own `RadGraph` on the weights of `archive`; it wants the encoder's folder as an absolute name."""
+    """The package's own `RadGraph` on the weights of `archive`; it needs the absolute path of the encoder's folder."""
     from cxrreport.evaluation.radgraph.compat import working_tokenizers
 
     shutil.copytree(archive, root / "radgraph-xl")

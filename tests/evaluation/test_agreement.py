@@ -130,7 +130,7 @@ def test_a_table_of_ratings_may_name_a_system_like_a_report_of_a_blind_page(tmp_
     assert found.values == {"errors": {("-12", "A"): {"=x": 2}, ("-12", "B"): {"Excel": 0}}}
 
 
-def test_odd_rows_are_counted(tmp_path: Path, scores: Path) -> None:
+def test_invalid_rows_are_counted(tmp_path: Path, scores: Path) -> None:
     rows = [
         *(row("s00", "r", "minor", 1), row("s00", "r", "minor", 1)),  # the same twice
         *(

@@ -57,7 +57,7 @@ def test_two_processes_share_a_cache(archive: Path, annotator: RadGraphAnnotator
         assert connection.execute("SELECT count(*) FROM graphs").fetchone() == (150,)
 
 
-def test_a_cache_that_breaks_while_in_use_costs_time_only(
+def test_a_cache_that_fails_in_use_only_costs_time(
     archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "annotations.sqlite"
@@ -68,7 +68,7 @@ def test_a_cache_that_breaks_while_in_use_costs_time_only(
     assert "pneumothorax" not in caplog.text.lower()
 
 
-def test_a_file_that_is_no_cache(archive: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_cache(archive: Path, tmp_path: Path) -> None:
     file = tmp_path / "annotations.sqlite"
     file.write_text("no data base " * 100)
     with pytest.raises(OutputError, match=r"annotations\.sqlite"):

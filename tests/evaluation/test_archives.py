@@ -44,7 +44,7 @@ def test_tiny_is_in_the_package_small_and_synthetic(tmp_path: Path) -> None:
     assert not list(folder.rglob("*.lock"))
 
 
-def test_a_folder_is_taken_as_it_is(archive: Path, tmp_path: Path) -> None:
+def test_a_folder_is_used_unchanged(archive: Path, tmp_path: Path) -> None:
     assert archives.locate(str(archive), tmp_path) == archive
     assert archives.locate("radgraph-xl", archive.parent) == archive
 
@@ -58,7 +58,7 @@ def test_without_provenance_nothing_is_synthetic(archive: Path, tmp_path: Path) 
     assert read.weights_sha256 == archives.read(archive).weights_sha256
 
 
-def test_fingerprint_sees_the_labels(archive: Path, tmp_path: Path) -> None:
+def test_fingerprint_depends_on_the_labels(archive: Path, tmp_path: Path) -> None:
     folder = tmp_path / "other"
     shutil.copytree(archive, folder)
     labels = folder / "vocabulary" / "radgraph-xl__ner_labels.txt"

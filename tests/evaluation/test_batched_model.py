@@ -37,7 +37,7 @@ def test_batches_hold_every_text_once_within_the_limits() -> None:
     assert list(batches([])) == []
 
 
-def test_packed_layers_round_otherwise_and_give_back_the_layer_itself() -> None:
+def test_packed_layers_round_differently_and_unpack_to_the_layer() -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(64, 48), torch.nn.ReLU(), torch.nn.Linear(48, 8))
     given = torch.randn(3, 7, 64)

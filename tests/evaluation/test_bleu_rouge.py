@@ -81,7 +81,7 @@ def test_both_conventions_keep_case_and_differ_in_tokens() -> None:
     assert bleu(apart, lower, "")["bleu4"].value == 1 > bleu(apart, lower, "_radeval")["bleu4_radeval"].value
 
 
-def test_signatures_say_which() -> None:
+def test_signatures_identify_the_format() -> None:
     assert "tok:13a" in signature("") and "case:mixed" in signature("")
     assert "tok:none" in signature("_radeval") and "case:mixed" in signature("_radeval")
     assert "eff:no" in signature("")

@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_labels_are_what_the_heads_say_of_the_first_token(folder: Path) -> None:
+def test_labels_are_the_heads_output_at_the_first_token(folder: Path) -> None:
     state = torch.load(folder / "chexbert.pth", weights_only=True)["model_state_dict"]
     encoder = BertModel(BertConfig(**TINY)).eval()
     prefix = "module.bert."

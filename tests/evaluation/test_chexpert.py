@@ -77,7 +77,7 @@ GRADES = {"": 0, "mild": 1, "small": 1, "severe": 3, "large": 3}
 
 
 def truth(findings: tuple[PhantomFinding, ...]) -> dict[Finding, Stated]:
-    """What a phantom has, in the words of `reading`; what it does not have is absent where reports say so."""
+    """Findings of a phantom in the words of `reading`; the others are absent where reports state it."""
     stated: dict[Finding, Stated] = {}
     for finding in set(OF_PHANTOMS.values()):
         ones = [one for one in findings if OF_PHANTOMS[one.name] is finding]
@@ -110,7 +110,7 @@ def phantoms(count: int, seed: int = 0) -> list[tuple[dict[Finding, Stated], Ann
 
 
 def macro_f1(pairs: list[tuple[Mapping[Finding, Stated], Mapping[Finding, Stated]]], *, details: bool) -> float:
-    """Mean over findings and what is said of them (presence, or with side and severity) of the F1 over all studies."""
+    """Mean F1 over findings and statements (presence, or with side and severity), over all studies."""
     hits: Counter[object] = Counter()
     total: Counter[object] = Counter()
     for known, found in pairs:
@@ -140,12 +140,12 @@ def test_phantoms_through_the_tiny_radgraph() -> None:
     assert macro_f1(pairs, details=True) >= 0.9  # the tiny model misses a relation now and then
 
 
-def test_a_report_that_says_nothing_of_a_finding_states_nothing(graph_of: GraphOf) -> None:
+def test_a_finding_that_is_not_mentioned_is_not_stated(graph_of: GraphOf) -> None:
     assert reading(mentions(Annotation((), ()))) == {}
     assert reading(mentions(graph_of("Scoliosis/O ."))) == {}
 
 
-def test_doubt_gives_way_to_certainty_and_denial_to_both(graph_of: GraphOf) -> None:
+def test_certainty_outranks_doubt_and_doubt_outranks_denial(graph_of: GraphOf) -> None:
     text = "No left/A effusion/N@left . Large/U>effusions right/A>pleural pleural/A effusions/U@pleural may be there ."
     found = reading(mentions(graph_of(text)))
     assert found[Finding.PLEURAL_EFFUSION] == Stated(Presence.UNCERTAIN, frozenset({"right"}), 3)
@@ -160,7 +160,7 @@ def test_labels_of_the_first_radgraph_are_read_too() -> None:
         assert found[Finding.PLEURAL_EFFUSION].presence is presence
 
 
-def test_relations_in_a_circle_come_to_an_end() -> None:
+def test_cyclic_relations_terminate() -> None:
     entities = (
         Entity("small", "OBS-DP", 0, 0, (("modify", 1),)),
         Entity("effusion", "OBS-DP", 1, 1, (("modify", 0), ("located_at", 1))),

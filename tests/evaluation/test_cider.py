@@ -45,7 +45,7 @@ def test_many_reports_agree_with_values_recorded_from_pycocoevalcap() -> None:
     assert np.square(measure.values).sum() == pytest.approx(35.453318237808304, abs=1e-9)
 
 
-def test_a_resample_has_frequencies_of_its_own() -> None:
+def test_a_resample_has_its_own_frequencies() -> None:
     candidates, references = reports(2, 40), reports(3, 40)
     measure = cider(candidates, references)
     chosen = np.random.default_rng(0).integers(0, 40, size=(20, 40))

@@ -1,4 +1,4 @@
-"""What an evaluation says beside its scores: findings, subgroups, confidence, pictures."""
+"""Analyses beside the scores: findings, subgroups, confidence, plots."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_errors_by_clinical_weight(pairs_of: Callable[..., Pairs]) -> None:
     found = clinical.severity_metric(None).score(
         pairs_of((SMALL_LEFT, LARGE_RIGHT), (pneumothorax, ""), (HEART, pneumothorax), (NONE, NONE))
     )
-    # A wrong side and grade of an effusion; a missed pneumothorax; an invented one, and a missed heart.
+    # A wrong side and grade of an effusion; a missed pneumothorax; a hallucinated one, and a missed heart.
     assert {name: one.values.tolist() for name, one in found.items()} == {
         "actionable_errors": [1, 1, 1, 0],
         "urgent_errors": [0, 1, 1, 0],
@@ -76,7 +76,7 @@ def test_numbers_of_a_metric(pairs_of: Callable[..., Pairs]) -> None:
     assert found["mentions_of_priors"].value == found["hallucinated_priors"].value == pytest.approx(1 / 5)
 
 
-def test_a_prior_that_the_reference_mentions_too_is_not_invented(pairs_of: Callable[..., Pairs]) -> None:
+def test_a_prior_that_the_reference_mentions_is_not_hallucinated(pairs_of: Callable[..., Pairs]) -> None:
     found = clinical.METRIC.score(pairs_of((STABLE, STABLE), (HEART, STABLE)))
     assert found["mentions_of_priors"].value == 1
     assert found["hallucinated_priors"].value == pytest.approx(1 / 2)
@@ -244,7 +244,7 @@ def evaluated(tmp_path: Path, *, confident: bool, **given: Any) -> dict[str, Any
     return scores
 
 
-def test_an_evaluation_holds_all_of_it_and_draws_it(tmp_path: Path) -> None:
+def test_an_evaluation_contains_and_plots_all_analyses(tmp_path: Path) -> None:
     scores = evaluated(tmp_path, confident=True)
     findings = scores["findings"]["model"]
     assert findings["Pleural Effusion"]["omitted"] == 1 and findings["Cardiomegaly"]["agreed"] == 1
@@ -266,14 +266,14 @@ def test_an_evaluation_holds_all_of_it_and_draws_it(tmp_path: Path) -> None:
     ]
 
 
-def test_without_confidence_or_graphs_the_rest_is_there(tmp_path: Path) -> None:
+def test_without_confidence_or_graphs_the_other_analyses_remain(tmp_path: Path) -> None:
     scores = evaluated(tmp_path, confident=False, metrics=("rouge_l",))
     assert "selective" not in scores and "findings" not in scores and scores["subgroups"] == {}
     assert (tmp_path / "scores" / "scores.png").is_file()
     assert not (tmp_path / "scores" / "findings.parquet").exists()
 
 
-def test_a_confidence_that_is_no_number_is_named(tmp_path: Path) -> None:
+def test_a_confidence_that_is_not_a_number_is_named(tmp_path: Path) -> None:
     from cxrreport.errors import InputError
     from cxrreport.evaluation.inputs.tables import read_predictions
 

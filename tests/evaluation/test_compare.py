@@ -89,7 +89,7 @@ def test_differences_are_those_of_the_scores_with_corrected_p_values(folders: di
     assert (tmp_path / "c" / "compare.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_system_beside_itself(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_system_compared_with_itself(folders: dict[str, Path], tmp_path: Path) -> None:
     found = compare(settings(folders, "bad", "bad", tmp_path / "c", numbers=("bleu1", "cider")))
     assert list(found.differences) == ["bleu1", "cider"]
     for one in found.differences.values():
@@ -106,7 +106,7 @@ def test_numbers_whose_conditions_differ_are_refused(folders: dict[str, Path], t
         compare(settings(folders | {"none": tmp_path}, "good", "none", tmp_path / "c"))
 
 
-def test_one_metric_that_differs_does_not_keep_the_others_out(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_one_metric_that_differs_does_not_exclude_the_others(folders: dict[str, Path], tmp_path: Path) -> None:
     scores = folders["bad"] / "scores.json"
     whole = scores.read_text()
     changed = json.loads(whole)
@@ -120,7 +120,7 @@ def test_one_metric_that_differs_does_not_keep_the_others_out(folders: dict[str,
     assert "bleu4" in found.differences
 
 
-def test_published_results_stand_beside_a_score_only_where_conditions_agree(folders: dict[str, Path]) -> None:
+def test_published_results_are_shown_where_conditions_agree(folders: dict[str, Path]) -> None:
     scores = json.loads((folders["good"] / "scores.json").read_text())
     conditions = scores["conditions"]
     found = beside(scores, published_results())

@@ -49,7 +49,7 @@ def test_no_phantom_report_contradicts_itself_and_every_planted_one_does(graph_o
         assert any(one.finding == "Pneumothorax" for one in contradictions(mentions(graph_of(planted)), place))
 
 
-def test_sections_are_told_apart_by_what_is_no_white_space() -> None:
+def test_white_space_does_not_distinguish_sections() -> None:
     assert impression_token(["No", "effusion", ".", "Clear", "."], "No  effusion.\n") == 3
     assert impression_token(["Clear", "."], "Clear.") == 2
     assert impression_token(["Clear", "."], "") == 0

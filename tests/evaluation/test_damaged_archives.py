@@ -48,7 +48,7 @@ def test_damaged_archives(archive: Path, tmp_path: Path, damage: Any, message: s
     assert not Path("/tmp/cxrreport-evil").exists()
 
 
-def test_encoder_of_the_hub_from_a_folder_beside_the_weights(archive: Path, tmp_path: Path) -> None:
+def test_a_hub_encoder_is_read_from_the_folder_of_the_weights(archive: Path, tmp_path: Path) -> None:
     folder = tmp_path / "archive"
     shutil.copytree(archive, folder)
     config = json.loads((folder / "config.json").read_text())

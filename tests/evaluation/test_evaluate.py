@@ -89,7 +89,7 @@ def run(tmp_path: Path, data: Path, predictions: Path, **given: Any) -> Evaluati
     )
 
 
-def test_a_perfect_system_beside_its_baselines(tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]]) -> None:
+def test_a_perfect_system_and_its_baselines(tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]]) -> None:
     baselines = {"shuffled": predict(tmp_path / "shuffled", turned(reports))}
     steps: list[tuple[int, int, str]] = []
     found = run(
@@ -122,7 +122,7 @@ def test_a_perfect_system_beside_its_baselines(tmp_path: Path, data: Path, repor
     assert steps[-1][0] == steps[-1][1] and steps[-1][2] == "RadGraph"
 
 
-def test_files_say_the_same_and_the_review_page_can_read_them(
+def test_files_agree_and_the_review_page_reads_them(
     tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]]
 ) -> None:
     found = run(tmp_path, data, predict(tmp_path / "p", turned(reports)))

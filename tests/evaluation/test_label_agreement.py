@@ -25,7 +25,7 @@ def test_labels_are_counted_as_they_are_without_a_group() -> None:
     assert finding_scores(REFERENCE, CANDIDATE).by_finding[("effusion", "left")] == Counts(1, 0, 1)
 
 
-def test_nothing_known_and_nothing_said() -> None:
+def test_no_covariates_known() -> None:
     scores = finding_scores({"1": set()}, {"1": set()})
     assert math.isnan(scores.f1) and scores.by_finding == {} and scores.measure.values.tolist() == [1.0]
 

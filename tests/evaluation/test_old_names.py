@@ -80,7 +80,7 @@ def test_a_number_without_terms_is_refused(tmp_path: Path) -> None:
     assert list(compare(settings).refused) == ["image_reliance_gap"]
 
 
-def test_published_results_stand_beside_old_scores() -> None:
+def test_published_results_beside_old_scores() -> None:
     found = runs.published(OLD)
     assert {"radgraph_partial", "bleu4"} <= {one.number for one in found}
 

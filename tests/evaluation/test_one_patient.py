@@ -1,4 +1,4 @@
-"""Evaluations of one study, and of several studies of one patient: intervals and p-values are undefined, and say so."""
+"""Evaluations of one study, and of several studies of one patient: undefined intervals and p-values, labelled so."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def evaluate(root: Path, name: str, texts: tuple[str, ...], *more: str) -> str:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_every_output_says_that_intervals_are_undefined(tmp_path: Path, count: int) -> None:
+def test_every_output_states_that_intervals_are_undefined(tmp_path: Path, count: int) -> None:
     rows = [{"study_id": f"s{n}", "patient_id": "p", "findings": text} for n, text in enumerate(TEXTS[:count])]
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     shown = evaluate(tmp_path, "good", TEXTS[:count])

@@ -39,7 +39,7 @@ def test_evaluate_prints_five_scores_and_all_of_them_on_request(monkeypatch: pyt
     assert json.loads(printed("--json")).keys() > facts.keys()
 
 
-def test_published_results_stand_beside_your_own() -> None:
+def test_published_results_beside_your_own() -> None:
     done = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, ["published", str(OLD)])
     assert done.exit_code == 0
     own = json.loads((OLD / "scores.json").read_text())["systems"]["model"]

@@ -98,7 +98,7 @@ def test_annotations_are_those_of_the_package(ours: dict[str, Annotation], stock
 
 
 def test_a_random_model_that_marks_everything_agrees_too(archive: Path, stock: Any, tmp_path: Path) -> None:
-    # The trained model is sure of most spans; noise in its weights gives many near ties and odd relations.
+    # The trained model is certain of most spans; noise in its weights gives many near ties and unusual relations.
     folder = tmp_path / "noisy"
     shutil.copytree(archive, folder)
     torch.manual_seed(0)
@@ -241,7 +241,7 @@ def test_annotations_are_made_in_float32_within_autocast(
         assert annotator.annotate(some) == [ours[text] for text in some]
 
 
-def test_importing_it_leaves_the_warning_filters_alone() -> None:
+def test_importing_it_does_not_change_the_warning_filters() -> None:
     program = (
         "import warnings, cxrreport.evaluation.radgraph.annotator\n"
         "assert warnings.filters[0] != ('default', None, DeprecationWarning, None, 0), warnings.filters[0]\n"
@@ -249,7 +249,7 @@ def test_importing_it_leaves_the_warning_filters_alone() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
-def test_transformers_itself_is_left_alone(annotator: RadGraphAnnotator) -> None:
+def test_transformers_is_not_modified(annotator: RadGraphAnnotator) -> None:
     import transformers
     from radgraph.allennlp.common import cached_transformers
 

@@ -69,7 +69,7 @@ def test_a_metric_that_sends_text_away_is_refused_unless_allowed(install: Callab
         assert [one.name for one in selected_metrics(settings(name, allow_remote=True), ())] == ["judge"]
 
 
-def test_an_unknown_metric_is_answered_with_those_that_are_known(install: Callable[[str], None]) -> None:
+def test_an_unknown_metric_lists_the_known_ones(install: Callable[[str], None]) -> None:
     install(
         "length_ratio = plugged_metrics:length_ratio\nbroken = plugged_metrics_gone:x\nf = plugged_metrics:no_metric\n"
     )

@@ -11,7 +11,7 @@ from cxrreport.evaluation.evaluate import evaluate
 from cxrreport.evaluation.inputs.tables import read_predictions, read_references
 from cxrreport.settings import EvaluateSettings
 
-# Fields of data/mimic-cxr/ReXRank_MIMICCXR_test.json and of example_files/prediction.json; texts are invented.
+# Fields of data/mimic-cxr/ReXRank_MIMICCXR_test.json and of example_files/prediction.json; texts are made up.
 CURRENT = {
     "image_path": ["p10/p10046166/s50051329/a.jpg", "p10/p10046166/s50051329/b.jpg"],
     "key_image_path": "p10/p10046166/s50051329/a.jpg",

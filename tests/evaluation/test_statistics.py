@@ -19,7 +19,7 @@ def test_intervals_agree_with_scipy_when_every_patient_has_one_study() -> None:
 
 
 def test_patients_are_resampled_with_all_of_their_studies() -> None:
-    # Ten studies of a patient that are all alike say no more than one: by study the interval would be too narrow.
+    # Ten equal studies of one patient have the information of one: by study the interval would be too narrow.
     rng = np.random.default_rng(0)
     by_patient = rng.normal(size=40)
     values, patients = np.repeat(by_patient, 10), np.repeat(np.arange(40), 10).astype(str)
@@ -30,7 +30,7 @@ def test_patients_are_resampled_with_all_of_their_studies() -> None:
     assert clustered.high - clustered.low > 2.5 * (naive.high - naive.low)
 
 
-def test_a_corpus_score_is_computed_anew_in_every_resample() -> None:
+def test_a_corpus_score_is_recomputed_in_every_resample() -> None:
     rng = np.random.default_rng(3)
     terms = rng.integers(0, 5, size=(60, 3)).astype(float)
     patients = [str(n % 25) for n in range(60)]
@@ -83,7 +83,7 @@ def test_one_patient_has_no_interval() -> None:
     assert math.isnan(found.low) and math.isnan(found.high)
 
 
-def test_an_undefined_score_stays_undefined_and_undefined_resamples_are_left_out() -> None:
+def test_undefined_scores_and_resamples() -> None:
     bootstrap = PatientBootstrap(["a", "b", "c"], samples=400, seed=0)
     nothing = bootstrap.interval(Measure(np.zeros((3, 3)), f1_of_counts, np.zeros(3)))
     assert math.isnan(nothing.value) and math.isnan(nothing.low)

@@ -155,7 +155,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, m
     assert str(path) in str(caught.value)
 
 
-def test_files_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"p\.jsonl: not found"):
         read_predictions(tmp_path / "p.jsonl", BOTH)
     with pytest.raises(InputError, match=r"predictions\.parquet: not found"):

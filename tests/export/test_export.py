@@ -1,4 +1,4 @@
-"""Documents for other systems: what is in them, what external programs think of them, and what is refused."""
+"""Documents for other systems: content, validation by external programs, refusals."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def ledger(output: Path) -> dict[str, str]:
     return {row["study_id"]: row["reason"] for row in pq.read_table(output / "ledger.parquet").to_pylist()}
 
 
-def test_structured_report_says_what_it_is_and_refers_to_its_image(case: ExportCase, tmp_path: Path) -> None:
+def test_structured_report_has_a_title_and_refers_to_its_image(case: ExportCase, tmp_path: Path) -> None:
     summary = case.export(tmp_path / "out")
     assert summary.facts == {"predictions": 3, "exported": 3, "refused": {}}
     written = documents(tmp_path / "out", "sr")
@@ -197,7 +197,7 @@ def test_diagnostic_report_is_preliminary_and_valid(case: ExportCase, tmp_path: 
         assert "&lt; 50%" in resource["text"]["div"]
 
 
-def test_sources_that_are_gone_or_others_are_rows(case: ExportCase, tmp_path: Path) -> None:
+def test_missing_or_changed_sources_are_rows(case: ExportCase, tmp_path: Path) -> None:
     gone, changed, kept = (case.sources / f"{number}.dcm" for number in range(3))
     gone.unlink()
     write_radiograph(changed, 1)  # another instance UID
@@ -213,7 +213,7 @@ def test_sources_that_are_gone_or_others_are_rows(case: ExportCase, tmp_path: Pa
     assert kept.exists()
 
 
-def test_a_source_that_is_no_dicom_is_a_row(case: ExportCase, tmp_path: Path) -> None:
+def test_a_source_that_is_not_dicom_is_a_row(case: ExportCase, tmp_path: Path) -> None:
     (case.sources / "0.dcm").write_bytes(b"not DICOM at all" * 20)
     broken = pydicom.dcmread(case.sources / "1.dcm")
     del broken.SeriesInstanceUID

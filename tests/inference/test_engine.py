@@ -18,7 +18,7 @@ from cxrreport.settings import Beam, PromptSettings, Sampling
 pytestmark = pytest.mark.stock("transformers", "peft")
 
 
-def test_the_model_of_these_tests_is_worth_testing(batched) -> None:
+def test_the_test_model_ends_at_different_lengths(batched) -> None:
     lengths = {one.tokens for one in batched}
     assert len(lengths) >= 4
     assert {one.finished for one in batched} == {True, False}
@@ -239,7 +239,7 @@ def test_several_prompts_encode_an_image_once(loaded, layout, requests, monkeypa
     assert sum(seen) == 5
 
 
-def test_a_request_may_have_a_limit_of_its_own(loaded, layout, requests, batched) -> None:
+def test_a_request_can_have_its_own_limit(loaded, layout, requests, batched) -> None:
     limits = [1 + number % 30 for number in range(len(requests))]
     given = [dataclasses.replace(one, max_new_tokens=limit) for one, limit in zip(requests, limits, strict=True)]
     written = engine(loaded, layout).generate(given)

@@ -36,7 +36,7 @@ def test_finished_rows_leave_the_batch(loaded, layout, requests, batched, monkey
     assert steps == sorted(steps, reverse=True)
 
 
-def test_a_waiting_request_takes_the_place_of_a_finished_one(loaded, layout, requests, batched, monkeypatch) -> None:
+def test_a_waiting_request_takes_the_slot_of_a_finished_one(loaded, layout, requests, batched, monkeypatch) -> None:
     seen = widths(monkeypatch, loaded)
     written = engine(loaded, layout, batch_size=3).generate(requests)
     assert [one.ids for one in written] == [one.ids for one in batched]
@@ -120,7 +120,7 @@ class Crowded:
         MemoryError(),
     ],
 )
-def test_out_of_memory_halves_the_batch_and_says_so(loaded, layout, requests, batched, caplog, error) -> None:
+def test_out_of_memory_halves_the_batch_with_a_warning(loaded, layout, requests, batched, caplog, error) -> None:
     crowded = Crowded(loaded.model, 2, error)
     one = engine(dataclasses.replace(loaded, model=crowded), layout, batch_size=8)
     with caplog.at_level(logging.WARNING):
@@ -155,7 +155,7 @@ def test_output_that_is_not_finite_is_an_error(loaded, layout, requests) -> None
         engine(dataclasses.replace(loaded, model=broken), layout).generate(requests)
 
 
-def test_no_request_no_result(loaded, layout) -> None:
+def test_no_requests_no_results(loaded, layout) -> None:
     assert engine(loaded, layout).generate([]) == []
 
 

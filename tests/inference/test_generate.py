@@ -38,7 +38,7 @@ def test_every_study_of_the_split_gets_its_report(run, layout, tmp_path: Path, m
     assert pq.read_table(tmp_path / "out/failed.parquet").num_rows == 0
 
 
-def test_as_many_images_of_a_study_as_the_prompt_says(run, loaded, make_studies, tmp_path: Path) -> None:
+def test_the_prompt_limits_the_images_of_a_study(run, loaded, make_studies, tmp_path: Path) -> None:
     studies = make_studies(20)
     first = dataclasses.replace(studies._studies[0], image_ids=("i000", "i001", "i002"))
     studies._studies[0] = first
@@ -54,7 +54,7 @@ def test_as_many_images_of_a_study_as_the_prompt_says(run, loaded, make_studies,
     assert run(tmp_path / "gone", studies=studies, layout=layout).failed == 2  # s001 is of this image alone
 
 
-def test_the_record_says_what_made_the_predictions(run, loaded, tmp_path: Path) -> None:
+def test_the_record_names_what_made_the_predictions(run, loaded, tmp_path: Path) -> None:
     run(tmp_path / "out", provenance={"adapter": "abc", "versions": {"torch": "x"}})
     record = json.loads((tmp_path / "out/generate.json").read_text())
     assert record["finished"] is True
@@ -110,7 +110,7 @@ def test_blank_shows_no_image_and_reads_none(run, tmp_path: Path, make_studies) 
     assert len({one.text for one in found.values()}) <= 5
 
 
-def test_an_image_that_fails_is_a_row_and_the_others_are_generated(run, tmp_path: Path, make_studies) -> None:
+def test_an_unreadable_image_is_a_row_of_failed_studies(run, tmp_path: Path, make_studies) -> None:
     summary = run(tmp_path / "out", studies=make_studies(20, missing=("i003", "i011")))
     failed = pq.read_table(tmp_path / "out/failed.parquet").to_pylist()
     assert [(row["study_id"], row["source"], row["reason"]) for row in failed] == [
@@ -121,7 +121,7 @@ def test_an_image_that_fails_is_a_row_and_the_others_are_generated(run, tmp_path
     assert set(predictions(tmp_path / "out")).isdisjoint({"s003", "s011"})
 
 
-def test_no_image_at_all_is_an_error_and_can_be_mended(run, tmp_path: Path, make_studies) -> None:
+def test_no_readable_image_is_an_error_that_can_be_repaired(run, tmp_path: Path, make_studies) -> None:
     missing = tuple(f"i{number:03d}" for number in range(20))
     with pytest.raises(InputError, match=r"none of the images of 18 studies .*failed\.parquet"):
         run(tmp_path / "out", studies=make_studies(20, missing=missing))
@@ -129,7 +129,7 @@ def test_no_image_at_all_is_an_error_and_can_be_mended(run, tmp_path: Path, make
     assert run(tmp_path / "out").predictions == 18
 
 
-def test_a_prediction_says_what_was_read_and_seen(run, loaded, layout, tmp_path: Path, make_studies) -> None:
+def test_a_prediction_records_its_prompt_and_images(run, loaded, layout, tmp_path: Path, make_studies) -> None:
     run(tmp_path / "out", limit=4)
     studies = make_studies(20)
     for study in studies.studies()[:4]:
@@ -185,7 +185,7 @@ def test_boxes_are_drawn_on_request(run, tmp_path: Path, make_studies, monkeypat
     assert not (tmp_path / "none/boxes").exists()
 
 
-def test_out_of_memory_takes_half_the_batch_and_loses_nothing(run, tmp_path: Path, monkeypatch, caplog) -> None:
+def test_out_of_memory_halves_the_batch_and_loses_nothing(run, tmp_path: Path, monkeypatch, caplog) -> None:
     real = ForwardPasses.read_prompts
 
     def crowded(self, jobs, cache, *, first):
@@ -206,7 +206,7 @@ def test_images_of_another_resolution_are_refused(run, tmp_path: Path, make_stud
         run(tmp_path / "out", studies=make_studies(20, resolution=448))
 
 
-def test_a_model_of_phantoms_says_so(run, loaded, tmp_path: Path) -> None:
+def test_a_model_of_phantoms_has_a_warning(run, loaded, tmp_path: Path) -> None:
     assert run(tmp_path / "real").warning is None
     summary = run(tmp_path / "tiny", model=dataclasses.replace(loaded, synthetic=True))
     assert summary.warning == PHANTOMS_ONLY

@@ -1,4 +1,4 @@
-"""A generation that was stopped, killed or short of disk resumes; one that no longer fits its folder is refused."""
+"""A generation that was stopped, killed or out of disk space resumes; other settings or data are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cxrreport.storage.output_folder import output_folder
 CONFTEST = Path(__file__).with_name("conftest.py")
 
 
-def test_only_what_failed_is_tried_again(run, tmp_path: Path, make_studies) -> None:
+def test_only_failures_are_retried(run, tmp_path: Path, make_studies) -> None:
     with pytest.raises(Stop):
         run(tmp_path / "out", studies=make_studies(20, missing=("i003",)), progress=stop_after(11))
     studies = make_studies(20)
@@ -44,7 +44,7 @@ def test_an_array_of_jobs_makes_the_same(run, tmp_path: Path, make_studies) -> N
     assert predictions(tmp_path / "out") == predictions(tmp_path / "whole")
 
 
-def test_a_job_that_is_missing_is_done_when_parts_come_together(run, tmp_path: Path, make_studies) -> None:
+def test_a_missing_job_is_run_when_parts_are_merged(run, tmp_path: Path, make_studies) -> None:
     run(tmp_path / "whole")
     run(tmp_path / "out", shard="1/2")
     studies = make_studies(20)
@@ -59,7 +59,7 @@ def test_parts_of_other_settings_are_refused(run, tmp_path: Path) -> None:
         run(tmp_path / "out", max_new_tokens=8)
 
 
-def test_sampled_texts_do_not_depend_on_how_a_run_was_cut(run, tmp_path: Path) -> None:
+def test_sampled_texts_do_not_depend_on_shards_and_resumes(run, tmp_path: Path) -> None:
     how = {"decoding": {"method": "sample", "temperature": 1.5}}
     run(tmp_path / "whole", **how)
     with pytest.raises(Stop):
@@ -175,7 +175,7 @@ def test_a_folder_in_use_is_refused(run, tmp_path: Path) -> None:
         run(out)
 
 
-def test_a_failing_model_leaves_what_was_done(run, loaded, tmp_path: Path, monkeypatch) -> None:
+def test_a_failing_model_keeps_finished_shards(run, loaded, tmp_path: Path, monkeypatch) -> None:
     written = []
     real = worker.Engine.generate
 

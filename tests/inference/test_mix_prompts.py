@@ -67,7 +67,7 @@ def test_boxes_in_pixels_of_the_source() -> None:
     )
 
 
-def test_padding_is_undone_and_cut_off() -> None:
+def test_padding_is_undone_and_clipped() -> None:
     # 2048 x 1024 in a square of 2048: 512 columns of border on either side.
     text = "<loc0256><loc0000><loc0512><loc1023> effusion ; <loc0000><loc0512><loc0768><loc0768> tube"
     assert parse_boxes(text, image(2048, 1024), resize="pad") == (
@@ -91,11 +91,11 @@ def test_padding_is_undone_and_cut_off() -> None:
         "<loc0000><loc0000><loc0100><loc0000> empty",
     ],
 )
-def test_what_is_no_box_is_none(text: str) -> None:
+def test_invalid_boxes_are_dropped(text: str) -> None:
     assert parse_boxes(text, image(100, 100), resize="squash") == ()
 
 
-def test_a_box_in_the_padding_alone_is_none() -> None:
+def test_a_box_inside_the_padding_is_dropped() -> None:
     assert parse_boxes("<loc0000><loc0000><loc1023><loc0200> left border", image(2048, 1024), resize="pad") == ()
 
 
@@ -120,7 +120,7 @@ def test_boxes_lie_within_the_image(corners: tuple[int, ...], rows: int, columns
 
 @pytest.mark.parametrize("resize", ["squash", "pad"])
 @pytest.mark.parametrize("sides", [(400, 200), (200, 400), (300, 300)])
-def test_a_drawn_box_lies_around_what_it_is_about(resize: str, sides: tuple[int, int]) -> None:
+def test_a_drawn_box_surrounds_its_finding(resize: str, sides: tuple[int, int]) -> None:
     from cxrreport.ingestion.images.resample import to_square
 
     rows, columns = sides

@@ -81,7 +81,7 @@ def test_nearest_is_by_cosine_of_the_mean_feature_and_never_of_the_own_patient(
     ]
 
 
-def test_features_that_are_done_are_kept_over_a_stop(
+def test_finished_features_are_kept_after_an_interruption(
     run, studies_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nearest_image, "CHUNK", 3)
@@ -109,7 +109,7 @@ def test_a_study_whose_image_fails_is_a_row(run, tmp_path: Path) -> None:
     assert (failed["study_id"], failed["reason"]) == ("test1", "image-file-missing")
 
 
-def test_there_must_be_something_to_copy(run, tmp_path: Path) -> None:
+def test_the_training_split_needs_a_report_to_copy(run, tmp_path: Path) -> None:
     asked = study("test", 1, "t1")
     with pytest.raises(InputError, match="no study with a report; ingest the training split"):
         run([asked], name="none")

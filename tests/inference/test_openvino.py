@@ -1,4 +1,4 @@
-"""OpenVINO in the place of torch: the same texts, in batches that shrink, from a conversion that is made once."""
+"""OpenVINO instead of torch: equal texts, shrinking batches, and one conversion."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def random_model(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedModel, Path]:
-    """The random checkpoint of two layers, unquantised, and where its conversion lies."""
+    """The random checkpoint of two layers, unquantised, and the folder of its conversion."""
     folder = tmp_path_factory.mktemp("converted")
     settings = CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu")
     return load_openvino_model(settings, None, resolution=56, quantize="none", folder=folder), folder
@@ -70,7 +70,7 @@ def test_texts_of_the_tiny_model_are_those_of_torch(tmp_path: Path) -> None:
     assert len({text for text, _, _ in ours}) > 1
 
 
-def test_a_conversion_is_made_once_and_says_so(random_model, checkpoint_folder: Path, caplog, monkeypatch) -> None:
+def test_a_conversion_is_made_once_and_reported(random_model, checkpoint_folder: Path, caplog, monkeypatch) -> None:
     settings = CheckpointSettings(name=str(checkpoint_folder), precision="float32", device="cpu")
 
     def convert(*_args: object, **_kwargs: object) -> None:
@@ -102,7 +102,7 @@ def test_eight_bits_are_small_near_and_silent(
     assert abs(eight[2] - full[2]) < 0.5
 
 
-def test_what_it_cannot_do_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_requests_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"input": tmp_path, "output": tmp_path}
     with pytest.raises(ValueError, match="needs engine: openvino"):
         GenerateSettings(**given, quantize="int8")

@@ -77,7 +77,7 @@ def test_an_actor_is_killed_and_the_predictions_are_the_same(tmp_path: Path, mon
     ]
 
 
-def test_no_cluster_and_no_ray_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_cluster_and_missing_ray_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = GenerateSettings(input=tmp_path, output=tmp_path, ray={"address": "127.0.0.1:1"})
     assert list(run_on_ray([], settings, PromptSettings(), tmp_path)) == []
     monkeypatch.setitem(__import__("sys").modules, "ray", None)

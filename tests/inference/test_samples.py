@@ -34,7 +34,7 @@ def engine(loaded, layout, *, batch_size: int) -> Engine:
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 8, 64])
-def test_samples_equal_those_that_read_their_prompt_alone(loaded, layout, requests, slots) -> None:
+def test_samples_equal_those_with_separately_read_prompts(loaded, layout, requests, slots) -> None:
     alone = [engine(loaded, layout, batch_size=1).generate([request])[0] for request in requests]
     together = engine(loaded, layout, batch_size=slots).generate(requests)
     assert [one.ids for one in together] == [one.ids for one in alone]

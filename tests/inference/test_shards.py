@@ -32,7 +32,7 @@ def shards(folder: Path, **changes: object) -> Shards:
     return Shards(folder, STUDIES, size=3, inputs=INPUTS | changes)
 
 
-def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+def test_rows_are_read_back_unchanged(tmp_path: Path) -> None:
     one = shards(tmp_path / "shards")
     assert one.study_ids == [("s0", "s1", "s2"), ("s3", "s4", "s5"), ("s6",)]
     left_out = Exclusion(source="i", study_id="s1", reason=Reason.IMAGE_MISSING, detail="gone")
@@ -64,7 +64,7 @@ def test_rows_of_other_studies_are_not_written(tmp_path: Path, study_ids: list[s
     "content",
     [b"", b"{", b"\xff\xfe", b"[1, 2]\n", b'{"study_id": "s0"}\n', b'{"study_id": "s0", "reason": "no such reason"}\n'],
 )
-def test_a_damaged_shard_is_made_again_and_said_so(tmp_path: Path, caplog, content: bytes) -> None:
+def test_a_damaged_shard_is_regenerated_with_a_warning(tmp_path: Path, caplog, content: bytes) -> None:
     one = shards(tmp_path)
     (tmp_path / "00000.jsonl").write_bytes(content)
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""Reports as hospitals store and paste them: each becomes a report or a row with a reason, however it comes in."""
+"""Reports as hospitals store and paste them: each becomes a report or a row with a reason."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_every_way_reads_every_kind(way: str, write: Callable[..., Path], tmp_pa
     assert summary.left_out["empty-sections"] == (1 if way == "xml" else 2)
 
 
-def test_long_reports_without_the_need_of_one(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_long_reports_with_nothing_to_edit(write: Callable[..., Path], tmp_path: Path) -> None:
     summary = run(write("jsonl", {"a": EXCLUDED["a megabyte"], "b": "Clear."}), tmp_path / "out", require_report=False)
     assert summary.kept == 2 and summary.texts == {"too_long": 1}
 

@@ -1,4 +1,4 @@
-"""Damaged codestreams are refused, unless nothing in the data gives the damage away (docs/ingestion.md)."""
+"""Damaged codestreams are refused, unless the data do not reveal the damage (docs/ingestion.md)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ CODESTREAMS: dict[str, tuple[UID, Callable[[], bytes]]] = {
 
 
 def damaged(data: bytes, draw: random.Random) -> dict[str, bytes]:
-    """What a broken transfer or disk leaves."""
+    """Damage by a broken transfer or disk."""
     at = draw.randrange(len(data) // 4, len(data) - 300)
     size = draw.choice((40, 150))
     return {
@@ -76,7 +76,7 @@ def damaged(data: bytes, draw: random.Random) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", CODESTREAMS)
-def test_no_damaged_codestream_is_kept_as_another_picture(name: str) -> None:
+def test_no_damaged_codestream_decodes_to_another_picture(name: str) -> None:
     syntax, make = CODESTREAMS[name]
     data, draw = make(), random.Random(18)
     expected = decode(dataset(data, syntax), SIDE, SIDE)

@@ -24,7 +24,7 @@ OPTIONS = {
 }
 
 
-def test_it_decodes_refuses_and_comes_back(
+def test_the_helper_decodes_refuses_and_restarts(
     pydicom_file: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = pydicom.dcmread(pydicom_file("MR_small_jpeg_ls_lossless.dcm"))

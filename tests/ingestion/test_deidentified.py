@@ -56,7 +56,9 @@ def reports(output: Path) -> list[Report]:
 
 
 @pytest.mark.parametrize("mode", ["mark", "surrogate"])
-def test_nothing_is_left_in_any_file(table: Path, tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_file_contains_an_identifier(
+    table: Path, tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     summary = run(table, tmp_path / "out", mode, priors="keep")
     assert summary.identifiers == {"name": 6, "record": 3, "date": 3, "hospital": 3, "time": 3, "phone": 3}

@@ -80,7 +80,7 @@ def test_files_of_pydicom_data(stem: str, pydicom_file: Callable[[str], Path], c
         ("zipMR.gz", Reason.NOT_DICOM),
     ],
 )
-def test_what_is_no_radiograph_is_refused(name: str, reason: Reason, pydicom_file: Callable[[str], Path]) -> None:
+def test_other_files_are_refused(name: str, reason: Reason, pydicom_file: Callable[[str], Path]) -> None:
     assert refusal(pydicom_file(name)).reason == reason
 
 
@@ -95,7 +95,7 @@ def test_every_file_of_pydicom_is_read_or_refused(pydicom_file: Callable[[str], 
 # --- Generated files ---
 
 
-def test_made_file_goes_through_the_window(make_file: Make, ramp: Callable[..., np.ndarray]) -> None:
+def test_a_generated_file_is_windowed(make_file: Make, ramp: Callable[..., np.ndarray]) -> None:
     stored = ramp().astype(np.uint16)
     radiograph = read(make_file(stored))
     expected, _ = to_grey(stored, GreyScale(bits_stored=12, window=Window(2048, 4096)))
@@ -148,7 +148,7 @@ def test_file_without_preamble_and_meta_is_read(
     assert read(tmp_path / "bare.dcm").grey.shape == (48, 40)
 
 
-def test_secondary_capture_of_a_radiograph_is_one_and_of_a_ct_is_none(make_file: Make) -> None:
+def test_secondary_captures_of_radiographs_only_are_accepted(make_file: Make) -> None:
     capture = "1.2.840.10008.5.1.4.1.1.7"
     assert read(make_file(SOPClassUID=capture, Modality="CR")).notes == ()
     assert read(make_file(SOPClassUID=capture, Modality="OT")).notes == ("modality-missing",)
@@ -200,7 +200,7 @@ def test_broken_luts(make_file: Make, descriptor: list[int], data: bytes) -> Non
     assert refusal(make_file(**lut_item("VOILUTSequence", descriptor, data), **without)).reason == Reason.BAD_LUT
 
 
-def test_empty_lut_sequences_are_as_none(make_file: Make) -> None:
+def test_empty_lut_sequences_are_ignored(make_file: Make) -> None:
     assert read(make_file(VOILUTSequence=Sequence([]), ModalityLUTSequence=Sequence([]))).notes == ()
 
 

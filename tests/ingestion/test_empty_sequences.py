@@ -62,7 +62,7 @@ def test_an_item_without_a_table_is_absent(make_file: Make, keyword: str, kind: 
 
 
 @pytest.mark.parametrize("keyword", ["VOILUTSequence", "ModalityLUTSequence"])
-def test_the_first_item_that_holds_a_table_counts(make_file: Make, keyword: str) -> None:
+def test_the_first_item_with_a_table_is_used(make_file: Make, keyword: str) -> None:
     table = item(LUTDescriptor=[4096, 0, 12], LUTData=INVERSE)
     expected = read(make_file, **{keyword: Sequence([table])})
     assert not np.array_equal(expected.grey, read(make_file).grey)
@@ -70,7 +70,7 @@ def test_the_first_item_that_holds_a_table_counts(make_file: Make, keyword: str)
 
 
 @pytest.mark.parametrize("kind", INCOMPLETE)
-def test_half_a_table_is_broken(make_file: Make, kind: str) -> None:
+def test_a_truncated_table_is_damaged(make_file: Make, kind: str) -> None:
     broken = Sequence([INCOMPLETE[kind]])
     assert read(make_file, VOILUTSequence=broken).notes == ("voi-lut-broken",)
     with pytest.raises(PixelError, match="bad-lut"):

@@ -1,4 +1,4 @@
-"""Folders as people have them: everything below the input ends as an image or as a row of the exclusion log."""
+"""Realistic folders: every file below the input becomes an image or a row of the exclusion log."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_folder_that_cannot_be_listed_is_a_row(
         run(tmp_path / "in", tmp_path / "other")
 
 
-def test_archives_are_rows_that_say_to_unpack_them(make_file: Make, tmp_path: Path) -> None:
+def test_archives_are_rows_with_the_advice_to_unpack_them(make_file: Make, tmp_path: Path) -> None:
     file = make_file(name="in/a.dcm")
     with zipfile.ZipFile(tmp_path / "in/b.zip", "w") as archive:
         archive.write(file, "b.dcm")
@@ -165,14 +165,14 @@ def test_pictures_have_ids_of_their_path(make_file: Make, tmp_path: Path) -> Non
         "train/p2/s1/f": ("train/p2/s1", "train/p2"),
         "train/p2/s2/g": ("train/p2/s2", "train/p2"),
     }
-    # The contact sheet of the first run is no radiograph.
+    # The contact sheet of the first run is not a radiograph.
     again = run(tmp_path / "in", tmp_path / "in/second", views="all")
     assert (again.digest, again.kept) == (summary.digest, 7)
     assert rows(tmp_path / "in/second")["out"] == ("not-dicom", "an output folder of cxrreport")
     assert run(tmp_path / "in/b.png", tmp_path / "single").kept == 1
 
 
-def test_a_folder_of_many_pictures_is_no_study(tmp_path: Path) -> None:
+def test_a_folder_of_many_pictures_is_not_one_study(tmp_path: Path) -> None:
     for number in range(9):
         picture(tmp_path / f"in/images/{number}.jpg", number)
         picture(tmp_path / f"in/{number}.png", number)

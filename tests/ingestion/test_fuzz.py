@@ -96,7 +96,7 @@ def resident(name: str) -> int:
     return 1024 * int(status.split(f"{name}:")[1].split()[0])
 
 
-def test_the_peak_is_seen(tmp_path: Path) -> None:
+def test_the_peak_is_measured(tmp_path: Path) -> None:
     def hungry(path: Path, **options: Any) -> Any:
         np.full(2 * MEMORY, 7, np.uint8)
         raise RefusedImage(Reason.CONSTANT)

@@ -1,4 +1,4 @@
-"""Orientation and shape of pixels, in every way that a file can state them."""
+"""Orientation and pixel shape, in all forms in which files state them."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ def test_laterals_are_rotated_and_not_mirrored(make_file: Make, across: str, dow
         ["9", "F"],
     ],
 )
-def test_directions_that_are_none_are_noted(make_file: Make, stated: Any) -> None:
+def test_invalid_directions_are_noted(make_file: Make, stated: Any) -> None:
     image = read(make_file(PatientOrientation=stated))
     assert np.array_equal(image.grey, read(make_file()).grey) and image.notes == ("orientation-unclear",)
 
 
-def test_what_is_stated_in_other_ways(make_file: Make) -> None:
+def test_statements_in_other_words(make_file: Make) -> None:
     stored = read(make_file()).grey
     for missing in ("", ["", ""], None):
         assert read(make_file(PatientOrientation=missing)).notes == ()

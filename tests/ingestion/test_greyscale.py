@@ -33,7 +33,7 @@ def test_linear_window_is_the_formula_of_the_standard(value: int, center: float,
         assert got == pytest.approx(linear(value, center, width), abs=1e-6)
 
 
-def test_the_three_functions_differ_as_the_standard_says() -> None:
+def test_the_three_functions_differ_as_in_the_standard() -> None:
     values = np.array([0.0, 50.0, 100.0])
     exact = apply_window(values, Window(50.0, 100.0, WindowFunction.LINEAR_EXACT))
     assert exact.tolist() == [0.0, 0.5, 1.0]

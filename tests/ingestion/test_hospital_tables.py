@@ -89,20 +89,18 @@ def test_the_options_of_the_command_line(tmp_path: Path, studies: dict[str, str]
         (["Müller", "Maier", "1"], "other texts"),
     ],
 )
-def test_ids_that_match_nothing_are_described(
-    tmp_path: Path, studies: dict[str, str], ids: list[str], kind: str
-) -> None:
+def test_unmatched_ids_are_described(tmp_path: Path, studies: dict[str, str], ids: list[str], kind: str) -> None:
     table = "\n".join(["study_id,findings", *(f"{one},Clear." for one in ids)])
     with pytest.raises(InputError, match=f"0 of 3 reports .*{kind}.* like UIDs; .*--id-column"):
         read(tmp_path, table)
 
 
-def test_a_column_that_is_not_there_is_named(tmp_path: Path, studies: dict[str, str]) -> None:
+def test_a_missing_column_is_named(tmp_path: Path, studies: dict[str, str]) -> None:
     with pytest.raises(InputError, match=r"reports\.csv: no column befund; found findings, study_id"):
         read(tmp_path, "study_id,findings\n1,Clear.", columns={"report": "Befund"})
 
 
-def test_a_row_that_is_there_twice(tmp_path: Path, studies: dict[str, str]) -> None:
+def test_a_duplicate_row(tmp_path: Path, studies: dict[str, str]) -> None:
     one, *others = studies.values()
     rows = [f"{one},Clear.", f"{one},Clear.", *(f"{other},Clear." for other in others)]
     assert len(read(tmp_path, "\n".join(["study_id,findings", *rows]))) == 3

@@ -1,4 +1,4 @@
-"""An ingest that is stopped, killed, short of disk or divided into shards gives what one run gives."""
+"""An ingest that is stopped, killed, out of disk space or divided into shards has the results of one run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_digest_depends_on_content_only(make_mimic: Make, tmp_path: Path, monkey
     assert run(moved, tmp_path / "three").digest != digest
 
 
-def test_second_time_does_nothing(make_mimic: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_does_nothing(make_mimic: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_mimic(2)
     first = run(root, tmp_path / "out")
     monkeypatch.setattr(pipeline, "list_sources", None)
@@ -83,9 +83,7 @@ def test_resuming_repeats_only_what_is_missing(
     assert studies[0] == (5, 12, "studies") and studies[-1] == (12, 12, "studies")
 
 
-def test_image_shard_that_was_lost_is_made_again(
-    make_mimic: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_image_shard_is_regenerated(make_mimic: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_mimic()
     monkeypatch.setattr(pipeline, "STUDIES_PER_SHARD", 5)
     digest = run(root, tmp_path / "one").digest
@@ -143,7 +141,7 @@ def test_sigkill_and_the_same_command_again(make_mimic: Make, tmp_path: Path, mo
     while any(Path(f"/proc/{pid}").exists() for pid in workers_of_child) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers_of_child), "workers outlive their parent"
-    # How many workers there are does not matter to what is made.
+    # The number of workers does not change the result.
     subprocess.run([*command[:-1], "1"], check=True, capture_output=True, timeout=120)
     whole = run(root, tmp_path / "whole")
     manifest = Manifest.open(tmp_path / "killed")
@@ -155,8 +153,8 @@ def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_a_disk_that_is_full_anywhere(make_mimic: Make, tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk: every write past it fails with the system's own error."""
+def test_a_full_disk_at_any_write(make_mimic: Make, tmp_path: Path) -> None:
+    """A limit on the size of files simulates the disk: every write past it fails with the error of the system."""
     root = make_mimic(4)
     whole = run(root, tmp_path / "whole")
     command = [sys.executable, "-m", "cxrreport", "ingest", "--input", root, "--output", tmp_path / "out", "--no-track"]
@@ -203,7 +201,7 @@ def test_full_disk_is_a_clear_error_and_the_run_resumes(
     assert run(root, tmp_path / "out").kept == 4
 
 
-def test_shards_come_together_as_one_run(make_mimic: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_are_merged_into_one_run(make_mimic: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_mimic()
     monkeypatch.setattr(pipeline, "STUDIES_PER_SHARD", 2)
     whole = run(root, tmp_path / "whole")
@@ -225,14 +223,14 @@ def test_shards_come_together_as_one_run(make_mimic: Make, tmp_path: Path, monke
     assert all(np.array_equal(one.image(image_id), two.image(image_id)) for image_id in one.images)
 
 
-def test_shards_of_other_settings_are_not_taken(make_mimic: Make, tmp_path: Path) -> None:
+def test_shards_of_other_settings_are_refused(make_mimic: Make, tmp_path: Path) -> None:
     root = make_mimic(2)
     ingest(IngestSettings(input=root, output=tmp_path / "out", shard="1/2", resolution=448))
     with pytest.raises(OutputError, match="other settings"):
         run(root, tmp_path / "out")
 
 
-def test_shards_of_an_input_that_has_changed_are_done_again(make_mimic: Make, tmp_path: Path) -> None:
+def test_shards_of_a_changed_input_are_repeated(make_mimic: Make, tmp_path: Path) -> None:
     root = make_mimic(2)
     ingest(IngestSettings(input=root, output=tmp_path / "out", shard="1/1"))
     report = next(root.rglob("s*.txt"))
@@ -241,7 +239,7 @@ def test_shards_of_an_input_that_has_changed_are_done_again(make_mimic: Make, tm
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0"])
-def test_shards_that_make_no_sense(shard: str, tmp_path: Path) -> None:
+def test_invalid_shards(shard: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shard"):
         IngestSettings(input=tmp_path, output=tmp_path / "out", shard=shard)
 

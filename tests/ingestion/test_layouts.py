@@ -192,7 +192,7 @@ def test_the_best_view_is_chosen_and_the_next_one_if_it_is_unreadable(
 
     assert study("good").left_out == {"not-frontal": 1, "other-view-chosen": 1}
     assert next(iter(Manifest.open(tmp_path / "out-good").images.values())).view is View.PA
-    # A PA that cannot be read does not cost the study.
+    # An unreadable PA does not exclude the study.
     assert study("broken", PixelData=b"\0\0").left_out == {"not-frontal": 1, "bad-pixel-data": 1}
     assert next(iter(Manifest.open(tmp_path / "out-broken").images.values())).view is View.AP
     every = run(tmp_path / "good", tmp_path / "every", require_report=False, views="all")
@@ -265,7 +265,7 @@ def test_table_of_images(make_file: Make, tmp_path: Path) -> None:
     ("layout", "match"),
     [("mimic-cxr", "no images at files"), ("openi", "neither reports.csv nor XML"), ("table", "needs a table")],
 )
-def test_layout_that_is_not_there(make_file: Make, tmp_path: Path, layout: str, match: str) -> None:
+def test_an_unknown_layout(make_file: Make, tmp_path: Path, layout: str, match: str) -> None:
     make_file(name="in/a.dcm")
     with pytest.raises(InputError, match=match):
         run(tmp_path / "in", tmp_path / "out", layout=layout)

@@ -1,4 +1,4 @@
-"""What an ingest writes about studies and patients, and what it must not write."""
+"""Content of the manifest: digest, duplicates, covariates, and no patient data."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_covariates_of_a_table(tmp_path: Path) -> None:
     assert Manifest.open(tmp_path / "out").covariates == {"b": Covariates(sex="M", age_band="40-49", projection="AP")}
 
 
-def test_nothing_of_the_patient_is_written(
+def test_outputs_contain_no_patient_data(
     make_dataset: Callable[..., Dataset], write_dataset: Any, tmp_path: Path
 ) -> None:
     dataset = make_dataset(

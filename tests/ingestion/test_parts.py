@@ -1,4 +1,4 @@
-"""The smaller parts of ingestion: views, codestreams, pictures, tables, store and manifest, workers."""
+"""Small parts of ingestion: views, codestreams, pictures, tables, store and manifest, workers."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_store_gives_back_every_pixel(tmp_path: Path) -> None:
         store["x"]
 
 
-def test_store_is_read_by_plain_pyarrow_and_says_what_it_is_to_datasets(tmp_path: Path) -> None:
+def test_the_store_is_read_by_plain_pyarrow_and_described_to_datasets(tmp_path: Path) -> None:
     write_image_shard(tmp_path / "00000.parquet", [("a", encode_png(GRADIENT))])
     table = pq.read_table(tmp_path)
     row = table.to_pylist()[0]
@@ -195,7 +195,7 @@ def ingested(make_mimic: Callable[..., Path], tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def test_manifest_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_manifest(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no such folder"):
         Manifest.open(tmp_path / "nowhere")
     with pytest.raises(ManifestError, match=r"no manifest\.parquet"):

@@ -42,7 +42,7 @@ def test_padding_stays_black_when_turned(make_file: Callable[..., Path]) -> None
 
 
 @pytest.mark.parametrize("picture", [np.zeros((99, 99)), np.eye(99), np.tile(np.linspace(0, 1, 99), (99, 1))])
-def test_what_is_no_chest_is_left_alone(picture: np.ndarray) -> None:
+def test_pictures_of_other_bodies_are_unchanged(picture: np.ndarray) -> None:
     grey = (picture * 255).astype(np.uint8)
     assert not looks_inverted(grey) and not looks_inverted(255 - grey)
 

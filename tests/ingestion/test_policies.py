@@ -1,4 +1,4 @@
-"""What is refused by policy: each with its own reason, and kept with that reason as a note where the user says so."""
+"""Files that are refused by policy, each with its reason; `keep` turns the reason into a note."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def files() -> list[Path]:
 
 
 def theirs(path: Path, **options: Any) -> np.ndarray | str:
-    """The picture, or what it says that it refuses."""
+    """The picture, or the reason of the refusal."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -123,7 +123,7 @@ def test_deflate_bomb_is_refused(make_dataset: Callable[..., Dataset], tmp_path:
     assert error.reason == Reason.TOO_LARGE and peak < 100_000_000
 
 
-def test_nothing_of_the_patient_is_said(
+def test_errors_contain_no_patient_data(
     make_file: Make, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     canary = "CANARY^JOHN"

@@ -73,13 +73,13 @@ def rewritten(text: str, rewriter: Rewriter) -> PreparedText:
     return prepare_text(given, settings(), proposals=proposals)
 
 
-def test_a_function_takes_the_place_of_the_rules() -> None:
+def test_a_function_replaces_the_rules() -> None:
     text = rewritten("Stable x. No new y.", local)
     assert text.report.findings == "x. No new y."
     assert text.counts == {"sections": 1, "edited": 1}
 
 
-def test_what_sends_text_away_is_refused_unless_the_user_allows_it() -> None:
+def test_remote_functions_are_refused_unless_allowed() -> None:
     assert allowed_rewriter(settings(), local) is local
     with pytest.raises(SettingsError, match="--allow-remote"):
         allowed_rewriter(settings(), remote)
@@ -91,7 +91,7 @@ def test_what_sends_text_away_is_refused_unless_the_user_allows_it() -> None:
 
 
 @pytest.mark.parametrize("spec", ["nothing", "no.such.module:f", "os:no_such_function", "os:sep"])
-def test_a_rewriter_that_is_not_there(spec: str) -> None:
+def test_a_missing_rewriter(spec: str) -> None:
     with pytest.raises(SettingsError, match="priors_rewriter"):
         allowed_rewriter(settings(priors_rewriter=spec))
 
@@ -120,7 +120,7 @@ class Model:
         return [self.answer(sentence) for sentence in sentences]
 
 
-def test_an_edit_of_the_model_is_used_and_the_rules_do_the_rest() -> None:
+def test_the_models_edit_is_used_and_the_rules_edit_the_rest() -> None:
     answers = {
         "As compared to the prior, a tortuous aorta is again seen.": "a tortuous aorta is seen",
         "Stable moderate left effusion.": "Moderate effusion.",  # it lost the side
@@ -175,7 +175,7 @@ LIES: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_model_that_lies_gets_no_falsehood_through(lie: str) -> None:
+def test_a_model_that_invents_edits_is_rejected(lie: str) -> None:
     """Every answer either leaves the result of the rules, or is an edit that the rules might have made."""
     for sentence in SENTENCES:
         by_rules = prepare_text(study(sentence), settings()).report.findings
@@ -213,7 +213,7 @@ def root(make_mimic: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Pa
     return root
 
 
-def test_a_function_stays_in_this_process_and_is_asked_once_for_every_study(root: Path, tmp_path: Path) -> None:
+def test_a_function_runs_in_this_process_once_per_study(root: Path, tmp_path: Path) -> None:
     """It may hold a model, or be a function that cannot be pickled."""
     seen: list[str] = []
 

@@ -51,7 +51,7 @@ def test_32_bits_are_read_most_significant_byte_first() -> None:
 
 
 @pytest.mark.parametrize(("signed", "value"), [(False, 0x0FFF), (True, -1)])
-def test_bits_beyond_bits_stored_do_not_count(signed: bool, value: int) -> None:
+def test_bits_above_bits_stored_are_ignored(signed: bool, value: int) -> None:
     segment = bytes([129, 0xFF])  # a run of 128
     assert (decode(image(header(64, 66) + segment * 2, (8, 16), 16, 12, signed), 8, 16) == value).all()
 

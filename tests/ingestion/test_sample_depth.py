@@ -99,7 +99,7 @@ def test_negative_values_that_are_not_extended_to_the_depth_of_the_codestream() 
     assert stored_values(samples, 12, bits_stored=12, signed=False) is samples
 
 
-def test_no_depth_at_all(make_dataset: Make, tmp_path: Path) -> None:
+def test_zero_bit_depth(make_dataset: Make, tmp_path: Path) -> None:
     stream = codestream(JPEG2000Lossless, every_value(12, False), 12, tmp_path, make_dataset)
     path = encapsulated(make_dataset(every_value(12, False)), tmp_path / "a.dcm", JPEG2000Lossless, stream)
     for depth in (0x7F, 0xFF, 37):

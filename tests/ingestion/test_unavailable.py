@@ -1,4 +1,4 @@
-"""A file system that fails for a moment, and files that change while they are read: nothing of it is made permanent."""
+"""A file system that fails for a moment, and files that change while they are read: neither is recorded."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_an_error_of_the_file_system_fails_the_run_which_then_resumes(
     assert summary.resumed == (stage == "pixels")
 
 
-def test_an_input_that_goes_away_fails_the_run_at_once(settings: IngestSettings) -> None:
+def test_an_input_that_disappears_fails_the_run_at_once(settings: IngestSettings) -> None:
     moved = settings.input.with_name("elsewhere")
     done: list[int] = []
 
@@ -83,7 +83,7 @@ def test_an_input_that_goes_away_fails_the_run_at_once(settings: IngestSettings)
     assert ingest(settings).kept == 6
 
 
-def test_files_that_change_places_are_not_stored_under_each_others_ids(settings: IngestSettings) -> None:
+def test_swapped_files_are_not_stored_under_each_others_ids(settings: IngestSettings) -> None:
     one, other = settings.input / "4.dcm", settings.input / "5.dcm"
 
     def swap(count: int, total: int, label: str) -> None:

@@ -133,7 +133,7 @@ def run(folder: Path, script: str, seconds: float = 120) -> subprocess.Completed
     return subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=seconds)
 
 
-def test_workers_keep_the_order_and_outlive_a_crash(tmp_path: Path) -> None:
+def test_workers_keep_the_order_and_survive_a_crash(tmp_path: Path) -> None:
     done = run(tmp_path, CRASHING)
     assert done.stdout.strip() == str([-13 if number == 13 else 2 * number for number in range(24)]), done.stderr
     failed = run(tmp_path, CRASHING.replace('if __name__ == "__main__":', "if True:"))
@@ -173,5 +173,5 @@ def test_an_ingest_that_fails_leaves_no_worker(workers: int, tmp_path: Path, mon
     assert failed.traceback and not multiprocessing.active_children()
 
 
-def test_one_worker_is_this_process() -> None:
+def test_one_worker_runs_in_this_process() -> None:
     assert list(ordered_map(lambda _: os.getpid(), [0], workers=1, when_killed=id)) == [os.getpid()]

@@ -56,7 +56,7 @@ def logits(model: Any, batch: dict[str, torch.Tensor], **changes: torch.Tensor) 
         return model.model(**inputs).logits
 
 
-def test_a_suffix_token_is_seen_by_nothing_before_it(model: Any, batch: dict[str, torch.Tensor]) -> None:
+def test_no_earlier_token_attends_to_a_suffix_token(model: Any, batch: dict[str, torch.Tensor]) -> None:
     place = batch["input_ids"].shape[1] - 5
     ids = batch["input_ids"].clone()
     ids[0, place] += 1
@@ -65,7 +65,7 @@ def test_a_suffix_token_is_seen_by_nothing_before_it(model: Any, batch: dict[str
     assert not torch.allclose(before[:, place + 1 :], after[:, place + 1 :])
 
 
-def test_a_late_prefix_token_is_seen_by_the_earlier_ones(model: Any, batch: dict[str, torch.Tensor]) -> None:
+def test_earlier_prefix_tokens_attend_to_later_ones(model: Any, batch: dict[str, torch.Tensor]) -> None:
     place = int((batch["token_type_ids"] == 0).sum()) - 3
     ids = batch["input_ids"].clone()
     ids[0, place] += 1
@@ -116,7 +116,7 @@ def test_sdpa_refuses_softcapping() -> None:
 
 
 def test_no_sliding_window(checkpoint_folder: Path, batch: dict[str, torch.Tensor]) -> None:
-    """With the window that the configuration names, half of the layers lose sight of the first image tokens."""
+    """With the window that the configuration names, half of the layers do not attend to the first image tokens."""
     config = PaliGemmaConfig.from_pretrained(checkpoint_folder)
     config.text_config.sliding_window = 12
     config.text_config.attn_logit_softcapping = config.text_config.final_logit_softcapping = None
@@ -146,7 +146,7 @@ def test_padding_changes_nothing(model: Any, images: list[np.ndarray]) -> None:
         torch.testing.assert_close(both[row, present], logits(model, single)[0], rtol=1e-4, atol=2e-5)
 
 
-def test_queries_of_the_prefix_need_its_own_keys_alone(model: Any, images: list[np.ndarray]) -> None:
+def test_prefix_queries_need_only_prefix_keys(model: Any, images: list[np.ndarray]) -> None:
     layout = PromptLayout(model.tokenizer, PromptSettings(), model.image_tokens)
     for count in (1, 2):
         batch = training_batch(layout, REPORTS[:count], images[:count])

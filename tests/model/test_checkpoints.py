@@ -108,7 +108,7 @@ def test_generation_settings_of_the_hub_are_replaced(copy: Path) -> None:
     assert (generation.eos_token_id, generation.cache_implementation, generation.do_sample) == (1, None, False)
 
 
-def test_another_resolution_is_a_mismatch_that_says_what_to_do(checkpoint_folder: Path) -> None:
+def test_another_resolution_is_a_mismatch_with_a_remedy(checkpoint_folder: Path) -> None:
     with pytest.raises(MismatchError, match=r"224 x 224 pixels, the images are 896 x 896.*resolution: 224"):
         load(settings(checkpoint_folder), resolution=896)
 
@@ -130,7 +130,7 @@ def test_interpolated_positions(checkpoint_folder: Path) -> None:
     resize_position_embeddings(loaded.model, 448)
     after = next(m for m in embedding.modules() if hasattr(m, "position_embedding")).position_embedding.weight
     assert (before.shape[0], after.shape[0]) == (16, 64)
-    # Averages over blocks of 2 x 2 lie close to the table that they came from.
+    # Averages over blocks of 2 x 2 are close to the original table.
     pooled = after.reshape(4, 2, 4, 2, -1).mean((1, 3)).reshape(16, -1)
     assert torch.corrcoef(torch.stack([pooled.flatten(), before.flatten()]))[0, 1] > 0.9
     assert loaded.model.config.text_config.num_image_tokens == 64
@@ -201,7 +201,7 @@ def test_tokenizer_of_another_model(copy: Path) -> None:
         load(settings(copy), resolution=224)
 
 
-def test_names_that_lead_nowhere(tmp_path: Path) -> None:
+def test_names_that_do_not_resolve(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="paligemma2-3b-pt-896"):
         load(settings("paligemma3"), resolution=224)
     file = tmp_path / "weights"
@@ -213,7 +213,7 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
 
 
 class Response:
-    """As much of an HTTP response as the errors of the hub want."""
+    """The part of an HTTP response that errors of the hub read."""
 
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
@@ -230,7 +230,7 @@ class Response:
         OSError("no route"),
     ],
 )
-def test_without_access_the_error_says_what_is_missing_and_where_to_get_it(
+def test_without_access_the_error_names_what_is_missing_and_where_to_get_it(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def refuse(*_: object, **__: object) -> str:
@@ -244,7 +244,7 @@ def test_without_access_the_error_says_what_is_missing_and_where_to_get_it(
         assert part in message
 
 
-def test_a_local_folder_asks_no_hub(monkeypatch: pytest.MonkeyPatch, checkpoint_folder: Path) -> None:
+def test_a_local_folder_does_not_contact_the_hub(monkeypatch: pytest.MonkeyPatch, checkpoint_folder: Path) -> None:
     def refuse(*_: object, **__: object) -> str:
         raise AssertionError("asked the hub")
 
@@ -253,12 +253,12 @@ def test_a_local_folder_asks_no_hub(monkeypatch: pytest.MonkeyPatch, checkpoint_
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
-def test_cuda_where_there_is_none(checkpoint_folder: Path) -> None:
+def test_cuda_on_a_machine_without_a_gpu(checkpoint_folder: Path) -> None:
     with pytest.raises(SettingsError, match=r"checkpoint\.device"):
         load(settings(checkpoint_folder, device="cuda"), resolution=224)
 
 
-def test_fingerprint_follows_the_weights_alone(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fingerprint_depends_on_the_weights_only(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fingerprint(copy)
     (copy / "README.md").write_text("something else")
     assert fingerprint(copy) == whole

@@ -1,4 +1,4 @@
-"""QLoRA as far as a machine without CUDA can show it: the configuration, the errors, and the layers on a CPU."""
+"""QLoRA without CUDA: the configuration, the errors, and the layers on a CPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_configuration_is_that_of_qlora(monkeypatch: pytest.MonkeyPatch) -> 
     assert set(config.llm_int8_skip_modules) == {"model.vision_tower", "model.multi_modal_projector", "lm_head"}
 
 
-def test_without_cuda_or_the_extra_it_says_what_to_do(checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cuda_or_the_extra_there_is_a_remedy(checkpoint_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match=r"checkpoint\.precision: nf4 needs a CUDA device.*choose bfloat16"):
         load(CheckpointSettings(name=str(checkpoint_folder), precision="nf4", device="cpu"), resolution=224)
     monkeypatch.setattr(weights, "find_spec", lambda name: None)
@@ -35,7 +35,7 @@ def test_without_cuda_or_the_extra_it_says_what_to_do(checkpoint_folder: Path, m
         weights.four_bits(CUDA)
 
 
-def test_what_cannot_be_trained_over_four_bits(tmp_path: Path) -> None:
+def test_layers_that_cannot_be_trained_in_four_bits(tmp_path: Path) -> None:
     given = {"data": tmp_path, "output": tmp_path, "checkpoint": {"name": "x", "precision": "nf4"}}
     for more, field in (({"lora": None}, "lora: null"), ({"sharding": "full"}, "sharding: full")):
         with pytest.raises(ValueError, match=f"nf4 cannot be combined with {field}"):
@@ -45,7 +45,7 @@ def test_what_cannot_be_trained_over_four_bits(tmp_path: Path) -> None:
 def test_language_layers_are_in_four_bits_and_learn(
     checkpoint_folder: Path, tuned: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the CPU, where bitsandbytes computes slowly and rightly."""
+    """On the CPU, where bitsandbytes is slow but correct."""
     bitsandbytes = pytest.importorskip("bitsandbytes", reason="the extra qlora is not installed")
     monkeypatch.setattr(loading, "four_bits", lambda device: weights.four_bits(CUDA))
     settings = CheckpointSettings(name=str(checkpoint_folder), precision="nf4", device="cpu")

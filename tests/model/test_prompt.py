@@ -61,7 +61,7 @@ def test_special_tokens_in_a_text_stay_text(layout: PromptLayout) -> None:
     assert max(encoded.prefix + encoded.suffix) < layout.first_special_id
 
 
-def test_no_indication_given_or_wanted(layout: PromptLayout) -> None:
+def test_without_an_indication_in_data_or_prompt(layout: PromptLayout) -> None:
     assert layout.prefix(Report(findings="x")) == "generate the chest x-ray report"
     assert with_settings(layout, indication=False).prefix(REPORT) == "generate the chest x-ray report"
 
@@ -74,7 +74,7 @@ def test_sections_by_setting_in_order_and_without_empty_ones(layout: PromptLayou
     assert layout.suffix(Report(indication="cough", findings=" \n ")) == ""
 
 
-def test_cutting_keeps_eos_and_says_so(layout: PromptLayout) -> None:
+def test_cutting_keeps_eos_and_is_reported(layout: PromptLayout) -> None:
     short = with_settings(layout, max_suffix_tokens=5, max_prefix_tokens=6)
     whole, cut = layout.encode(REPORT), short.encode(REPORT)
     assert (whole.suffix_cut, whole.prefix_cut) == (False, False)

@@ -1,4 +1,4 @@
-"""Replaced layers that stop being right are found before the first use, and stock layers run in their place."""
+"""Replaced layers that give wrong results are found before the first use, and stock layers run instead."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def warned(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]
 
 
 def blind_layer(layer: Any, *, last: bool) -> Any:
-    """A new token does not see the prompt."""
+    """A new token does not attend to the prompt."""
     original = RIGHT_LAYER(layer, last=last)
 
     def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -103,7 +103,7 @@ def raising_layer(_layer: Any, *, last: bool) -> Any:
 
 
 def forgetful_layer(layer: Any, *, last: bool) -> Any:
-    """Keys and values go elsewhere than into the cache that is passed."""
+    """Keys and values are not written to the given cache."""
     original, cache = RIGHT_LAYER(layer, last=last), DynamicCache()
 
     def forward(*args: Any, **kwargs: Any) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The language model that proposes edits: architectures, chat templates, batches, memory, and answers that are kept."""
+"""The language model that proposes edits: architectures, chat templates, batches, memory, and stored answers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_chat_template_frames_the_prompt(make: Callable[..., ModelEditor]) -
 
 
 def test_answers_are_bounded_and_kept(make: Callable[..., ModelEditor], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stopped run goes on after its last batch, and a finished one needs no model at all."""
+    """A stopped run resumes after its last batch, and a finished one loads no model."""
     editor = make(batch_size=2)
     model = editor._loaded[1]
     limits: list[int] = []
@@ -77,7 +77,7 @@ def test_answers_are_bounded_and_kept(make: Callable[..., ModelEditor], monkeypa
     assert finished.edit(SENTENCES, silent) == answers and "_loaded" not in vars(finished)
 
 
-def test_memory_that_runs_out_halves_the_batch(
+def test_running_out_of_memory_halves_the_batch(
     make: Callable[..., ModelEditor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     expected = make().edit(SENTENCES, silent)
@@ -131,7 +131,7 @@ def test_a_folder_without_a_model_is_named(make: Callable[..., ModelEditor], tmp
         make(folder=tmp_path / "empty").edit(["Stable ."], silent)
 
 
-def test_a_model_with_code_of_its_own_is_refused(make: Callable[..., ModelEditor], tmp_path: Path) -> None:
+def test_a_model_with_custom_code_is_refused(make: Callable[..., ModelEditor], tmp_path: Path) -> None:
     folder = write_model(tmp_path / "custom")
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(

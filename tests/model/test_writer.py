@@ -1,4 +1,4 @@
-"""A merged checkpoint gives what checkpoint and adapter give, in plain transformers too."""
+"""A merged checkpoint generates the texts of checkpoint and adapter, also in plain transformers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_plain_transformers_gives_equal_logits(merged: Merged, checkpoint_folder
     assert "merged into the checkpoint" in readme
 
 
-def test_its_tokenizer_and_image_processor_do_as_ours(merged: Merged, checkpoint_folder: Path, tmp_path: Path) -> None:
+def test_its_tokenizer_and_image_processor_agree_with_ours(
+    merged: Merged, checkpoint_folder: Path, tmp_path: Path
+) -> None:
     loaded, card, _ = merged
     write_checkpoint(tmp_path, loaded, card, base=checkpoint_folder)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
@@ -75,7 +77,7 @@ def test_its_tokenizer_and_image_processor_do_as_ours(merged: Merged, checkpoint
     torch.testing.assert_close(pixels, pixel_values([IMAGE]), rtol=0, atol=1e-5)
 
 
-def test_a_full_disk_leaves_no_folder_that_loads(
+def test_a_full_disk_leaves_no_loadable_folder(
     merged: Merged, checkpoint_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded, card, _ = merged
@@ -98,7 +100,7 @@ def test_a_full_disk_leaves_no_folder_that_loads(
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "paligemma"
 
 
-def test_the_tokenizers_settings_of_the_base_go_along(merged: Merged, checkpoint_folder: Path, tmp_path: Path) -> None:
+def test_the_tokenizer_settings_of_the_base_are_copied(merged: Merged, checkpoint_folder: Path, tmp_path: Path) -> None:
     loaded, card, _ = merged
     base = tmp_path / "base"
     base.mkdir()

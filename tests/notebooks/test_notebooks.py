@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, in the order of their numbers, in one folder as a reader would run them."""
+"""Every notebook runs from top to bottom, in the order of their numbers, in one folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def code(path: Path) -> list[str]:
     return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
-def test_there_are_five() -> None:
+def test_there_are_five_published_results() -> None:
     assert [path.name[0] for path in NOTEBOOKS] == ["1", "2", "3", "4", "5"]
 
 

@@ -1,4 +1,4 @@
-"""Canaries in every text tag, in names of folders and files and in the reports; then all that was written and printed.
+"""Canaries in every text tag, in names of folders and files and in reports; then a search of all output.
 
 One set of canaries may be nowhere (what tags, names and tables say of the patient), the other only where reports are
 meant to be (words of the reports).
@@ -54,7 +54,7 @@ READ = frozenset(
 
 
 def dataset(patient: int, study: int) -> Dataset:
-    """A radiograph whose every text tag holds a canary, with nested sequences and private tags."""
+    """A radiograph in which every text tag contains a canary, with nested sequences and private tags."""
     rng = np.random.default_rng(study)
     pixels = (rng.random((64, 64)) * 200 + np.linspace(0, 3000, 64)).astype(np.uint16)
     made = Dataset()
@@ -180,7 +180,7 @@ def test_ingest_and_its_errors(
     assert {row["reason"] for row in ledger} >= {"not-dicom", "not-a-radiograph", "duplicate-image"}
     manifest = pq.read_table(out / "data" / "manifest.parquet").to_pylist()
     assert len(manifest) == 6 and len({row["patient_id"] for row in manifest}) == 6
-    # Errors: an input that is not there, one that is named by a patient, a table that is wrong.
+    # Errors: a missing input, an input named after a patient, an invalid table.
     shell("ingest", "--input", export / f"{FOLDER}_9", "--output", out / "e1", *common, code=2)
     shell(
         "ingest",
@@ -219,11 +219,11 @@ def test_without_pseudonyms_only_ids_and_names_of_files_are_shown(
 
 Words = tuple[object, ...]
 ELSEWHERE = {"demo": "reads nothing but what it makes itself"}
-"""Commands that the walk leaves out, and why that hides nothing."""
+"""Commands that are not run, and why that hides nothing."""
 
 
 def walk(export: Path, out: Path) -> list[tuple[Words, int]]:
-    """Every command, and some that go wrong, each with the exit code that it should end with."""
+    """Every command, and some that fail, each with its expected exit code."""
     data, adapter, given = out / "data", out / "train" / "adapter", export.parent
     key, reports, training = given / "key", given / "reports.csv", given / "train.yaml"
     hidden = ("--pseudonymize", key)
@@ -259,14 +259,14 @@ def commands(group: Any, before: tuple[str, ...] = ()) -> Iterator[str]:
             yield " ".join((*before, name))
 
 
-def test_every_command_is_in_the_walk(tmp_path: Path) -> None:
+def test_every_command_is_in_the_tutorial_run(tmp_path: Path) -> None:
     walked = [" ".join(map(str, words)) for words, _ in walk(tmp_path / "in", tmp_path)]
     for name in commands(typer.main.get_command(cli.app)):
         known = name in ELSEWHERE or any(f"{words} ".startswith(f"{name} ") for words in walked)
         assert known, f"a new command {name!r}: add it to `walk` here, or to ELSEWHERE with the reason"
 
 
-def test_every_verb(
+def test_every_command(
     export: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cxrreport.assets import checkpoint_folder

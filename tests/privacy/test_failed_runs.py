@@ -18,7 +18,7 @@ def every_error(kind: type[Exception] = CxrReportError) -> list[type[Exception]]
 
 
 def test_the_tree_is_complete() -> None:
-    """An error of a new module is driven through the test below too."""
+    """Errors of new modules are covered by the test below too."""
     declared = {one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, CxrReportError)}
     assert declared <= set(every_error())
 

@@ -64,7 +64,7 @@ def test_random_keys_are_accepted(form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", GUESSED)
-def test_what_can_be_guessed_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_guessable_keys_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(content)
     with pytest.raises(SettingsError, match="can be guessed") as error:
         read_key(tmp_path / "key")

@@ -22,7 +22,7 @@ def test_the_guard_sees_connections(tmp_path: Path, call: str) -> None:
     assert done.returncode != 0 and seen
 
 
-def test_the_demo_makes_none(small_demo: tuple[Path, subprocess.CompletedProcess[str], str]) -> None:
+def test_the_demo_generates_no_baselines(small_demo: tuple[Path, subprocess.CompletedProcess[str], str]) -> None:
     folder, done, seen = small_demo
     assert seen == ""
     assert done.returncode == 0, done.stderr[-2000:]

@@ -45,7 +45,7 @@ def test_english(text: str) -> None:
 
 
 @pytest.mark.skipif(not OPENI.is_file(), reason="no Open-i reports beside the project")
-def test_almost_no_false_alarm_in_open_i() -> None:
+def test_almost_no_false_positives_in_open_i() -> None:
     rows = read_text_table(OPENI)
     assert not [row["uid"] for row in rows[::5] if is_other_language(f"{row['findings']} {row['impression']}")]
     assert sum(is_other_language(row["impression"]) for row in rows) <= 1  # of 3,331

@@ -57,7 +57,7 @@ def test_stays_as_it_is(text: str) -> None:
     assert plain_text(plain_text(text)) == text
 
 
-def test_what_is_too_long_for_a_report() -> None:
+def test_texts_too_long_for_a_report() -> None:
     assert plain_text("a " * (MOST_CHARACTERS // 2))
     with pytest.raises(TooLongError):
         plain_text("a" * (MOST_CHARACTERS + 1))

@@ -45,7 +45,7 @@ def test_outcomes_of_later_sentences(name: str) -> None:
     assert counts["missed"] == 0 and counts["wrong"] <= 1 and counts["false mention"] <= 1, found
 
 
-def test_the_quick_test_of_words_leaves_no_mention_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_quick_test_of_words_misses_no_mention(monkeypatch: pytest.MonkeyPatch) -> None:
     sentences = [row["sentence"] for path in DATA.glob("prior_sentences*.tsv") for row in rows(path)]
     quick = [mentions_prior(sentence) for sentence in sentences]
     monkeypatch.setattr("cxrreport.reports.priors.detection.mentions.may_mention", lambda text: True)
@@ -58,7 +58,7 @@ def test_the_quick_test_of_words_leaves_no_mention_out(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     "frame", ["{} left effusion.", "The effusion is {}.", "No {} of effusion.", "The {} film shows it."]
 )
-def test_the_quick_test_knows_the_words_of_all_patterns(frame: str) -> None:
+def test_the_quick_test_has_the_words_of_all_patterns(frame: str) -> None:
     plain = " ".join(pattern.pattern for pattern in mentions._COMPILED)
     plain = re.sub(r"\\[bswWdS]", " ", plain)
     for word in {*re.findall(r"[a-z]{3,}", plain), *(found[:-1] for found in re.findall(r"[a-z]{4,}(?=\?)", plain))}:
@@ -75,7 +75,7 @@ def test_a_misspelled_change_is_a_mention(word: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["Internal", "Regression", "Revolution", "Compare", "Consistent", "Deceased"])
-def test_a_correct_word_near_to_a_change_stays(word: str) -> None:
+def test_a_correct_word_close_to_a_word_of_change_is_kept(word: str) -> None:
     assert with_correct_changes(word) == word
 
 

@@ -1,4 +1,4 @@
-"""Edits that others propose: no deletion or small substitution, whichever it is, gets a falsehood through."""
+"""Proposed edits: no deletion or small substitution introduces a false statement."""
 
 from __future__ import annotations
 

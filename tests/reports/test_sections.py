@@ -109,7 +109,7 @@ def test_findings_without_a_header() -> None:
     assert parse_report(between) == Report(indication="Pain.", findings="Clear lungs.", impression="AP chest: Normal.")
 
 
-def test_what_follows_the_impression_is_no_findings() -> None:
+def test_text_after_the_impression_is_not_findings() -> None:
     text = "COMPARISON: ___\n\nIMPRESSION: Normal.\n\nNOTIFICATION: Called.\n\nDr. ___ agreed."
     assert parse_report(text) == Report(comparison="___", impression="Normal.")
 
@@ -244,5 +244,5 @@ def test_layouts_of_hospitals(text: str, expected: dict[str, str]) -> None:
         "Views: none.",
     ],
 )
-def test_what_only_looks_like_a_header_is_text(line: str) -> None:
+def test_text_that_resembles_a_header_is_text(line: str) -> None:
     assert line.split(":")[0].lower() in parse_report(f"FINDINGS: Clear.\n{line}").findings.lower()

@@ -55,7 +55,7 @@ def side(text: str, *entities: tuple[int, int, str]) -> dict[str, object]:
 
 
 def said(study_id: str, system: str, finding: str, reference: str, candidate: str, **more: str) -> dict[str, str]:
-    """A row of findings.parquet; each side as `presence side severity`, as far as it is said."""
+    """A row of findings.parquet; each side as `presence side severity`, as far as it is stated."""
     row = {"study_id": study_id, "system": system, "finding": finding, "error": "", "contradiction": ""} | more
     for name, text in (("reference", reference), ("candidate", candidate)):
         parts = [*text.split(), "", "", ""]

@@ -125,7 +125,7 @@ def test_filter_by_finding(page: sync_api.Page) -> None:
     assert ids(page) == ["s200"]
 
 
-def test_findings_stand_side_by_side(page: sync_api.Page) -> None:
+def test_findings_are_shown_side_by_side(page: sync_api.Page) -> None:
     assert page.locator("#findings").is_hidden()  # s300 says nothing of any
     page.keyboard.press("j")
     rows = [row.locator("th, td").all_inner_texts() for row in page.locator("#finding-rows tr").all()]
@@ -151,7 +151,7 @@ def test_order(page: sync_api.Page) -> None:
         assert shown(page) == "Study s300"  # what is read stays in sight
 
 
-def test_numbers_that_are_no_heading_are_folded_away(page: sync_api.Page) -> None:
+def test_other_numbers_are_collapsed(page: sync_api.Page) -> None:
     heads = page.locator("#scores dt").all_inner_texts()
     assert heads == ["radgraph partial", "bleu4"]
     assert page.locator("#scores .parts").first.inner_text() == "precision 0.000, recall 0.000"
@@ -171,7 +171,7 @@ def test_a_filter_that_keeps_the_study_keeps_its_zoom(page: sync_api.Page) -> No
     assert page.locator("#zoom").inner_text() == "100%"
 
 
-def test_window_does_what_it_says_to_pixels(page: sync_api.Page) -> None:
+def test_the_window_maps_pixels_as_stated(page: sync_api.Page) -> None:
     import io
 
     import numpy as np

@@ -30,7 +30,7 @@ def test_a_second_run_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     page = tmp_path / "review.html"
     names = ["review.html", "review-key.csv", "review-images/image-0-0.jpg", "other.html"]
     with pytest.MonkeyPatch.context() as patch:

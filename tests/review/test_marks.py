@@ -24,7 +24,7 @@ def test_neighbouring_entities_stay_apart() -> None:
     assert [(piece.text, piece.status) for piece in cut] == [("left", "matched"), (" ", ""), ("effusion", "missed")]
 
 
-def test_an_error_wins_over_a_match_that_overlaps_it() -> None:
+def test_an_error_takes_precedence_over_an_overlapping_match() -> None:
     cut = pieces("small left effusion", ["small", "left", "effusion"], [entity(0, 2), entity(1, 1, "hallucinated")])
     assert [(piece.text, piece.status) for piece in cut] == [
         ("small ", ""),
@@ -33,13 +33,13 @@ def test_an_error_wins_over_a_match_that_overlaps_it() -> None:
     ]
 
 
-def test_tokens_that_are_not_in_the_text_are_shown_themselves() -> None:
+def test_tokens_missing_from_the_text_are_shown_as_tokens() -> None:
     # RadGraph's preprocessing writes `` for an escaped quotation mark.
     cut = pieces('a \\"clear\\" lung', ["a", "``", "clear", "``", "lung"], [entity(4, 4)])
     assert cut == [Piece("a `` clear `` "), Piece("lung", "matched", "Observation::definitely present")]
 
 
-def test_a_token_far_from_its_place_is_not_taken() -> None:
+def test_a_token_far_from_its_position_is_not_matched() -> None:
     assert token_spans("no effusion. " + "x " * 40 + "heart", ["no", "heart"]) is None
 
 

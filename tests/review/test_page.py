@@ -47,7 +47,7 @@ def data_of(page: str) -> dict:
     return next(json.loads(text) for attributes, text in Scripts(page).scripts if attributes.get("id") == "data")
 
 
-def test_studies_come_worst_first_and_only_of_the_main_system(evaluation: Path, images, tmp_path: Path) -> None:
+def test_studies_of_the_main_system_are_ordered_worst_first(evaluation: Path, images, tmp_path: Path) -> None:
     output = tmp_path / "review.html"
     assert write_page(read_evaluation(evaluation), images, output) == 4
     page = output.read_text(encoding="utf-8")
@@ -76,7 +76,7 @@ def test_no_patient_id_no_address_and_no_script_from_a_report(evaluation: Path, 
     assert "tiny &lt;b&gt;" in page
 
 
-def test_findings_of_the_main_system_come_along(evaluation: Path, images, tmp_path: Path) -> None:
+def test_findings_of_the_main_system_are_included(evaluation: Path, images, tmp_path: Path) -> None:
     output = tmp_path / "review.html"
     write_page(read_evaluation(evaluation), images, output)
     data = data_of(output.read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def test_findings_of_the_main_system_come_along(evaluation: Path, images, tmp_pa
     assert data["headlines"] == ["radgraph_partial", "radgraph_partial", "bleu4"]
 
 
-def test_synthetic_scores_say_so(evaluation: Path, images, tmp_path: Path) -> None:
+def test_synthetic_scores_are_labelled(evaluation: Path, images, tmp_path: Path) -> None:
     output = tmp_path / "review.html"
     write_page(read_evaluation(evaluation), images, output)
     assert "synthetic scores" in output.read_text(encoding="utf-8")
@@ -102,7 +102,7 @@ def test_synthetic_scores_say_so(evaluation: Path, images, tmp_path: Path) -> No
     assert "not for clinical use" in page
 
 
-def test_images_are_in_the_page_as_they_are(evaluation: Path, images, tmp_path: Path) -> None:
+def test_images_are_in_the_page_unchanged(evaluation: Path, images, tmp_path: Path) -> None:
     output = tmp_path / "review.html"
     write_page(read_evaluation(evaluation), images, output)
     scripts = {attributes.get("id"): text for attributes, text in Scripts(output.read_text(encoding="utf-8")).scripts}
@@ -114,7 +114,7 @@ def test_images_are_in_the_page_as_they_are(evaluation: Path, images, tmp_path: 
     assert np.abs(shown - images.image("bb").astype(int)).mean() < 3
 
 
-def test_images_are_shrunk_alike_where_the_page_would_grow_too_large(evaluation: Path, images, tmp_path: Path) -> None:
+def test_images_are_reduced_equally_on_a_page_that_is_too_large(evaluation: Path, images, tmp_path: Path) -> None:
     def sides(megabytes: float) -> set[tuple[int, int]]:
         output = tmp_path / "review.html"
         write_page(read_evaluation(evaluation), images, output, megabytes=megabytes)
@@ -141,7 +141,7 @@ def test_a_study_that_the_manifest_lacks_is_shown_without_image(evaluation: Path
     assert [study["images"] for study in data_of(output.read_text(encoding="utf-8"))["studies"]] == [0, 2, 1, 1]
 
 
-def test_a_failure_leaves_the_old_page(evaluation: Path, images, tmp_path: Path) -> None:
+def test_a_failure_keeps_the_old_page(evaluation: Path, images, tmp_path: Path) -> None:
     output = tmp_path / "review.html"
     write_page(read_evaluation(evaluation), images, output)
     before = output.read_bytes()
@@ -182,7 +182,7 @@ def test_entities_past_the_end_of_their_report_are_named(evaluation: Path, image
         write_page(read_evaluation(evaluation), images, tmp_path / "review.html")
 
 
-def test_a_line_separator_inside_a_report_is_no_end_of_line(evaluation: Path, images, tmp_path: Path) -> None:
+def test_a_line_separator_inside_a_report_does_not_end_the_line(evaluation: Path, images, tmp_path: Path) -> None:
     text = (evaluation / "entities.jsonl").read_text(encoding="utf-8")
     (evaluation / "entities.jsonl").write_text(text.replace('"Heart"', '"He\u2028art"'), encoding="utf-8")
     assert write_page(read_evaluation(evaluation), images, tmp_path / "review.html") == 4

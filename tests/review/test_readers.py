@@ -118,7 +118,7 @@ def test_each_reader_has_notes_of_their_own_and_a_file_brings_them_back(
     page.wait_for_function("document.querySelector('#progress').textContent.includes('left out')")
 
 
-def test_the_next_study_comes_after_a_verdict_if_wanted(page: Page) -> None:
+def test_a_verdict_advances_to_the_next_study_if_enabled(page: Page) -> None:
     page.locator("#advance").check()
     page.locator("h1").click()
     page.keyboard.press("2")
@@ -180,7 +180,7 @@ def test_two_systems_are_compared_and_an_unknown_one_is_named(evaluation: Path) 
         read_evaluation(evaluation, against="other")
 
 
-def test_predictions_alone_make_a_page(opened: Callable[..., Page], images: Any, tmp_path: Path) -> None:
+def test_a_page_of_predictions_without_scores(opened: Callable[..., Page], images: Any, tmp_path: Path) -> None:
     rows = [
         {
             "study_id": name,
@@ -208,7 +208,7 @@ def test_predictions_alone_make_a_page(opened: Callable[..., Page], images: Any,
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 720), (1366, 768), (1920, 1080), (390, 800)])
-def test_the_whole_radiograph_is_in_sight(
+def test_the_whole_radiograph_is_visible(
     opened: Callable[..., Page], evaluation: Path, images: Any, width: int, height: int
 ) -> None:
     # White corners on black: all four are on the screen at 100%.
@@ -237,7 +237,7 @@ def test_the_whole_radiograph_is_in_sight(
     assert width < 700 or box["y"] + box["height"] <= height
 
 
-def test_images_stand_side_by_side_and_zoom_apart(page: Page) -> None:
+def test_images_are_side_by_side_and_zoom_independently(page: Page) -> None:
     row_of(page, "s200")
     assert page.locator(".pane img").count() == 2
     assert page.locator("#other-image").inner_text() == "All 2 images"
@@ -313,7 +313,7 @@ def test_print_has_one_study_a_page(page: Page, tmp_path: Path) -> None:
     assert page.locator(".sheet").count() == 0
 
 
-def test_a_phone_has_the_list_too(page: Page) -> None:
+def test_the_list_is_shown_on_a_phone(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
     assert not page.locator("#list").is_visible()
     page.locator("#position").click()

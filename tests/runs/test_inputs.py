@@ -43,7 +43,7 @@ def write_dicom(path: Path, number: int, *, part: str = "CHEST") -> None:
     data.save_as(path, enforce_file_format=True)
 
 
-def test_a_folder_of_dicom_gets_reports_and_its_misfits_are_counted(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_reports_for_a_folder_of_dicom_with_excluded_files_counted(pipeline: Pipeline, tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()
     for number in range(3):
@@ -66,7 +66,7 @@ def test_a_folder_of_dicom_gets_reports_and_its_misfits_are_counted(pipeline: Pi
     assert again.facts["predictions"] == 3
 
 
-def test_one_dicom_file_is_enough(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_one_dicom_file_is_an_input(pipeline: Pipeline, tmp_path: Path) -> None:
     write_dicom(tmp_path / "one.dcm", 1)
     settings = GenerateSettings(
         input=tmp_path / "one.dcm",
@@ -92,7 +92,7 @@ def test_a_folder_without_any_image_is_an_error_with_its_reasons(pipeline: Pipel
     assert failed.data.tags["cxrreport.error"].startswith("InputError")
 
 
-def test_an_ingest_that_has_not_finished_is_not_taken_for_a_folder_of_dicom(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_an_unfinished_ingest_is_not_read_as_a_folder_of_dicom(pipeline: Pipeline, tmp_path: Path) -> None:
     shutil.copytree(pipeline.folder / "data", tmp_path / "data")
     (tmp_path / "data" / "manifest.parquet").unlink()
     settings = GenerateSettings(

@@ -71,7 +71,7 @@ def test_scores_are_reported_beside_their_baselines_with_intervals(pipeline: Pip
     assert [one["path"] for one in shown] == ["all_scores.json", "analyses.json", "conditions.json"]
     assert {"scores.png", "findings.png", "selective.png"} <= pipeline.artifacts(pipeline.evaluated)
     assert any("synthetic" in warning for warning in pipeline.evaluated.warnings)
-    # Sentences of reports are in a file of their own, which stays where it is.
+    # Sentences of reports are in a separate file, which is not logged.
     assert json.loads((pipeline.evaluated.output / "sentences.json").read_text())["model"] != []
     assert "sentences" not in json.loads((folder / "scores.json").read_text())["diversity"]["systems"]["model"]
     assert "sentences.json" not in pipeline.artifacts(pipeline.evaluated)
@@ -172,7 +172,7 @@ def test_baselines_are_generated_from_the_inputs_of_the_predictions_only(pipelin
         runs.evaluate(EvaluateSettings(predictions=tmp_path / "tuned", generate_baselines=("blank",), **given))
 
 
-def test_no_report_and_no_patient_is_in_the_store(pipeline: Pipeline) -> None:
+def test_the_store_contains_no_report_and_no_patient(pipeline: Pipeline) -> None:
     database = (pipeline.folder / "mlflow.db").read_bytes()
     for word in (SECRET, "SUBJECT"):
         assert word.encode() not in database
@@ -195,7 +195,7 @@ def test_reports_are_kept_in_the_store_when_they_are_asked_for(pipeline: Pipelin
     assert "page.html" in kept
 
 
-def test_the_same_command_again_makes_no_second_run(pipeline: Pipeline) -> None:
+def test_repeating_a_command_makes_no_second_run(pipeline: Pipeline) -> None:
     settings = GenerateSettings(
         input=pipeline.folder / "data",
         output=pipeline.folder / "tuned",

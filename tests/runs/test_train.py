@@ -118,7 +118,7 @@ runs.train(TrainSettings.model_validate_json(sys.argv[1]), progress=progress)
 """
 
 
-def test_killed_at_any_step_the_same_run_goes_on(place: Place) -> None:
+def test_a_run_killed_at_any_step_resumes(place: Place) -> None:
     settings = place.settings("killed")
     for step in (3, 6):  # neither is one that has just been saved
         arguments = [sys.executable, "-c", KILLED, settings.model_dump_json(), str(step)]

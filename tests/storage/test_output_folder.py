@@ -65,7 +65,7 @@ def test_write_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"x": [1, 2.5], "name": "é"}
 
 
-def test_same_settings_go_on_and_others_are_refused(tmp_path: Path) -> None:
+def test_the_same_settings_resume_and_others_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with output_folder(out, command="ingest", settings={"resolution": 224, "workers": 1}) as folder:
         assert folder.fresh and not folder.finished
@@ -86,7 +86,7 @@ def test_same_settings_go_on_and_others_are_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_a_run_that_fails_before_it_made_anything_leaves_the_folder_to_the_next(tmp_path: Path) -> None:
+def test_a_run_that_fails_at_once_leaves_the_folder_usable(tmp_path: Path) -> None:
     def fail(number: int, *, made: str = "") -> None:
         with output_folder(tmp_path / "out", command="ingest", settings={"input": number}) as folder:
             if made:
@@ -102,7 +102,7 @@ def test_a_run_that_fails_before_it_made_anything_leaves_the_folder_to_the_next(
         fail(4)
 
 
-def test_foreign_content_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_foreign_content_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(OutputError, match=r"thesis\.tex"), output_folder(tmp_path, command="ingest", settings={}):
         pass

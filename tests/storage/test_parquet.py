@@ -1,4 +1,4 @@
-"""Rows become the tables that pyarrow would make of them, and pandas stays out."""
+"""Rows become the same tables as with pyarrow, without an import of pandas."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_columns_of_bytes() -> None:
 
 
 def test_ingest_writes_without_pandas() -> None:
-    """Only a process of its own can tell: here pandas has been imported long ago."""
+    """In a separate process, because the tests have imported pandas."""
     code = """if True:
         import sys, tempfile
         from pathlib import Path

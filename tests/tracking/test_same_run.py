@@ -53,7 +53,7 @@ def test_other_settings_or_a_removed_output_are_a_new_run(settings: IngestSettin
     assert len({first, other, again}) == 3
 
 
-def test_a_second_process_on_the_same_command_leaves_the_first_ones_run_alone(settings: IngestSettings) -> None:
+def test_a_second_process_with_the_same_command_does_not_change_the_first_run(settings: IngestSettings) -> None:
     with tracking.start("ingest", settings, ON, output=settings.output) as first:
         settings.output.mkdir()
         with (

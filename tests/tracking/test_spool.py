@@ -43,7 +43,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("name", DAMAGE)
 @pytest.mark.parametrize("again", ["the next run of the command", "sync"])
-def test_whole_events_are_sent_and_the_rest_is_set_aside(tmp_path: Path, name: str, again: str) -> None:
+def test_valid_events_are_sent_and_the_others_moved_aside(tmp_path: Path, name: str, again: str) -> None:
     content, whole, bad = DAMAGE[name]
     path, store = tmp_path / "events.jsonl", Store()
     path.write_bytes(content)
@@ -78,7 +78,7 @@ class FullDisk:
         return getattr(self._file, name)
 
 
-def test_a_full_disk_leaves_whole_lines_and_costs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_leaves_whole_lines_and_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, store = tmp_path / "events.jsonl", Store()
 
     def down(events: Sequence[Event]) -> None:

@@ -49,7 +49,7 @@ def test_a_refused_event_is_a_warning(settings: IngestSettings, caplog: pytest.L
     assert "nowhere.png no longer exists" in caplog.text
 
 
-def test_a_store_that_fails_in_mid_run_costs_nothing_and_gets_all_of_it_later(
+def test_a_store_that_fails_during_a_run_gets_all_events_later(
     settings: IngestSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_args: Any, **_kwargs: Any) -> None:
@@ -96,7 +96,7 @@ def test_unsent_events_go_to_their_own_store_only(settings: IngestSettings, tmp_
     assert left.exists()
 
 
-def test_a_store_that_answers_slowly_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_store_does_not_delay_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "LIMIT", 1.0)
     asked: list[int] = []
 

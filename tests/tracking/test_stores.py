@@ -29,7 +29,7 @@ def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", [" ".join(NAMES).replace("/", ""), "%41"])
-def test_the_store_is_beside_the_output_whatever_its_folder_is_called(tmp_path: Path, name: str) -> None:
+def test_the_store_is_beside_the_output_for_any_folder_name(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     (folder / "file.txt").write_text("x")

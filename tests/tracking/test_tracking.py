@@ -72,7 +72,7 @@ def test_the_commit_is_known_in_a_checkout(settings: IngestSettings) -> None:
     assert stored(settings, run.run_id).data.tags["mlflow.source.git.commit"] == head.stdout.strip()
 
 
-def test_values_too_long_for_a_store_are_named_by_their_hash_and_kept_whole(tmp_path: Path, empty_store: Path) -> None:
+def test_long_values_are_hashed_in_parameters_and_complete_in_the_artifact(tmp_path: Path, empty_store: Path) -> None:
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     baselines = {f"baseline {index}": tmp_path.joinpath(*["x" * 200] * 3) for index in range(2)}
     settings = EvaluateSettings(predictions=tmp_path, references=tmp_path, output=tmp_path / "out", baselines=baselines)
@@ -114,7 +114,7 @@ def test_the_status_of_a_failed_run(
     assert found.data.tags.get("cxrreport.error") == tag
 
 
-def test_switched_off_writes_nothing_and_takes_everything(tmp_path: Path) -> None:
+def test_disabled_tracking_writes_nothing(tmp_path: Path) -> None:
     settings = IngestSettings(input=tmp_path / "in", output=tmp_path / "work" / "out")
     with tracking.start("ingest", settings, TrackingSettings(enabled=False), output=settings.output) as run:
         run.metrics({"kept": 1.0}, step=1)

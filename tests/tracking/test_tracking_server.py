@@ -79,7 +79,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait(timeout=30)
 
 
-def test_a_server_gets_everything_and_its_failure_costs_nothing(
+def test_a_server_gets_all_events_even_after_a_failure(
     server: Callable[[], subprocess.Popen[bytes]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     uri = server.uri  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""An ingest folder that exists in memory alone, and settings for the random checkpoint."""
+"""An ingest folder in memory, and settings for the random checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REPORTS = (
 
 
 class MemoryManifest:
-    """Images tell by their brightness which report they have."""
+    """The brightness of an image encodes its report."""
 
     resolution = 224
     preprocessing = {"resize": "squash", "interpolation": "bilinear"}  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""A training run in a process of its own; prints by how many bytes its peak rises above what the imports left.
+"""A training run in a separate process; prints by how many bytes its peak exceeds the memory after the imports.
 
 python measure_peak.py CHECKPOINT RESOLUTION BATCH PRECISION CHECKPOINTING FOLDER
 """
@@ -60,7 +60,7 @@ def main() -> None:
             "gradient_checkpointing": checkpointing == "True",
         }
     )
-    # More images than the run sees: what the frozen tower says about them is not kept.
+    # More images than the run uses: the features of the frozen tower are not cached.
     images = Images(int(resolution), steps * int(batch) + 1)
     train(settings, images, log=lambda *_: None, progress=lambda *_: None)
     sys.stdout.write(f"{memory('VmHWM') - imported}\n")

@@ -1,4 +1,4 @@
-"""One of several processes: trains by each of the settings that it is given, and says what is sharded.
+"""One of several processes: trains with each of the given settings, and reports what is sharded.
 
 Started by `torchrun` or `accelerate launch`, see `test_distributed.py`: `several.py OUT SETTINGS...`, each a JSON of
 `TrainSettings`.
@@ -23,14 +23,14 @@ from cxrreport.training import finetune
 
 
 class StoppedError(Exception):
-    """In all processes at once, as far as the folder is concerned a kill."""
+    """In all processes at once; for the folder it is a kill."""
 
 
 fit = finetune.fit
 
 
 def watched(run: finetune.Run) -> None:
-    """Note how many of its parameters this process holds, before and after training."""
+    """Record how many of its parameters this process holds, before and after training."""
     before = held(run.loaded.model)
 
     def progress(done: int, total: int, label: str) -> None:

@@ -29,7 +29,7 @@ def test_it_runs_without_a_gpu() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
-def test_without_a_gpu_it_says_so() -> None:
+def test_without_a_gpu_there_is_a_note() -> None:
     done = subprocess.run([sys.executable, str(GPU)], capture_output=True, text=True)
     assert done.returncode == 2
     assert "--device cpu --size small" in done.stderr

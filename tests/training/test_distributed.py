@@ -1,4 +1,4 @@
-"""Two processes over gloo: the same curve as one, and parameters that are really cut in two."""
+"""Two processes over gloo: the same curve as one, and parameters that are sharded in two."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_two_processes_equal_one(settings: Settings, manifest: Any, reports: Any
     cases = [common, common | per_token, common | {"sharding": "full"}, full | {"sharding": "full"}]
     several = [settings(output=tmp_path / f"several-{i}", **case) for i, case in enumerate(cases)]
     alone = [settings(output=tmp_path / f"alone-{i}", **case | {"sharding": "none"}) for i, case in enumerate(cases)]
-    stopped = several[2].model_copy(update={"output": tmp_path / "stopped"})  # at step 12, to go on from step 10
+    stopped = several[2].model_copy(update={"output": tmp_path / "stopped"})  # at step 12, to resume from step 10
     generated = []
     for one in alone:
         written = reports()

@@ -1,4 +1,4 @@
-"""Signals and time: what is lost when a run is stopped."""
+"""Signals and time limits: what is lost when a run is stopped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def saved(settings: TrainSettings) -> list[int]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_the_step_and_stops(settings: Settings, manifest: Any, number: int) -> None:
-    """Whatever `save_every` says: by default a checkpoint is saved once per epoch, which may take hours."""
+    """For any `save_every`: by default a checkpoint is saved once per epoch, which may take hours."""
     given = settings(save_every=8, eval_every=8, max_steps=8)
     before = signal.getsignal(number)
 
@@ -60,9 +60,7 @@ def test_a_checkpoint_is_saved_when_the_last_one_is_old(
     assert steps == [1, 2, 3, 4]
 
 
-def test_a_resumed_run_says_where_it_resumes(
-    settings: Settings, manifest: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_resumed_run_reports_its_step(settings: Settings, manifest: Any, caplog: pytest.LogCaptureFixture) -> None:
     given = settings(save_every=2, max_steps=6)
 
     def log(values: dict[str, float], step: int) -> None:

@@ -78,7 +78,7 @@ def test_losses_in_blocks_equal_cross_entropy_of_all_logits(rows: int) -> None:
 
 
 def set_b(model: Any) -> None:
-    """At initialisation B is zero, so is every gradient of A, and a comparison of gradients passes for nothing."""
+    """At initialisation B is zero, so is every gradient of A, and a comparison of gradients would test nothing."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

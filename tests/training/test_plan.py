@@ -1,4 +1,4 @@
-"""The plan: published numbers for the nine, sums that hold, and memory that a run really takes."""
+"""The plan: published numbers for the nine checkpoints, consistent sums, and the measured memory of a run."""
 
 from __future__ import annotations
 

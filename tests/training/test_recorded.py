@@ -48,7 +48,7 @@ def test_one_process_stopped_and_resumed(
 def test_a_checkpoint_of_version_0_1_0_resumes(
     settings: Callable[..., TrainSettings], manifest: Any, tmp_path: Path
 ) -> None:
-    """Its optimiser state is numbered, and its schedule is in a file of its own."""
+    """Its optimiser state is numbered, and its schedule is a separate file."""
     given = settings(output=tmp_path / "lora", **COMMON | CASES["lora"])
     with pytest.raises(StoppedError):
         train(given, manifest, log=stop_at_25, progress=lambda *_: None)

@@ -1,4 +1,4 @@
-"""A training run that is stopped, killed or short of disk resumes as if nothing had happened."""
+"""A training run that is stopped, killed or out of disk space resumes with equal results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         parts = settings(output=tmp_path / f"parts-{at}", **options)
         with pytest.raises(StoppedError):
             train(parts, manifest, log=stop_at(at), progress=lambda *_: None)
-        # The step at which it was stopped stands in no line yet; a line that is cut off stands for a kill in writing.
+        # The step at which it was stopped is in no line yet; a truncated line simulates a kill during writing.
         with (parts.output / "log.jsonl").open("a") as file:
             file.write('{"step": 9, "lo')
         log: list[Any] = []
@@ -167,7 +167,7 @@ def test_early_stopping_keeps_the_best_step_when_resumed(settings: Settings, man
     if stop is not None:
         with pytest.raises(StoppedError):
             train(given, manifest, log=stop_at(stop), progress=lambda *_: None, validate=Scores(scores))
-        scores = scores[2:]  # it goes on from the checkpoint of step 4
+        scores = scores[2:]  # it resumes from the checkpoint of step 4
     result = run(given, manifest, validate=Scores(scores))
     assert (result.steps, result.planned_steps, result.best_step) == (8, 12, 4)
     assert result.validation["validation_radgraph_f1"] == 0.3

@@ -1,4 +1,4 @@
-"""Samples, their order, and the guard before the test split."""
+"""Samples, their order, and the refusal of the test split."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_several_images_of_a_study_are_one_sample(manifest: Any, checkpoint_fold
         return image
 
     batch = Collator(samples, layout, images=True, augment=note)([(5, 1), (6, 0)])
-    assert seen == [10, 11, 12]  # every image of the run has a place of its own
+    assert seen == [10, 11, 12]  # every image of the run has its own place
     assert batch["index"].tolist() == [1, 2, 0]
     assert np.array_equal(batch["grey"][1].numpy(), manifest.image("train-21"))
     images = (batch["input_ids"] == layout.image_id).sum(1).tolist()

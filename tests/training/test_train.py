@@ -1,4 +1,4 @@
-"""The whole verb on a model of two layers: it learns, goes on after a kill, and refuses what it must."""
+"""Training of a model of two layers: it learns, writes all files, and refuses unusable data."""
 
 from __future__ import annotations
 

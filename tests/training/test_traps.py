@@ -1,4 +1,4 @@
-"""What transformers and peft do behind one's back in training, and that it does not happen here."""
+"""Side effects of transformers and peft in training, and that they do not occur here."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_image_features_are_not_scaled(loaded: Any) -> None:
 
 
 def test_without_a_suffix_there_are_no_labels(loaded: Any) -> None:
-    """The processor gives labels that are all ignored, and their mean is no number."""
+    """The processor gives labels that are all ignored, and their mean is NaN."""
     layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
     batch = layout.collate_generation([layout.encode_prefix(layout.prefix(REPORT))])
     assert batch.keys() == {"input_ids", "attention_mask", "token_type_ids"}

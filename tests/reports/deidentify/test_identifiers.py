@@ -41,11 +41,11 @@ def test_identifiers_are_found(kind: str, marked: str) -> None:
 
 
 @pytest.mark.parametrize("text", NO_IDENTIFIERS)
-def test_medical_words_are_no_identifiers(text: str) -> None:
+def test_medical_words_are_not_identifiers(text: str) -> None:
     assert found(text) == []
 
 
-def test_a_name_is_found_again_where_nothing_shows_it() -> None:
+def test_a_known_name_is_found_without_context() -> None:
     assert found("Mrs. Okonjo fell. Okonjo was brought in.") == ["Okonjo", "Okonjo"]
 
 

@@ -34,7 +34,7 @@ def surrogate(text: str, seed: str = "patient 1") -> str:
     return deidentify(text, "surrogate", seed=seed).text
 
 
-def test_nothing_of_the_original_is_left() -> None:
+def test_no_original_identifier_remains() -> None:
     result = surrogate(TEXT)
     assert not [word for word in ORIGINAL if word in result]
     assert result != TEXT and "___" not in result
