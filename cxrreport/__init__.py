@@ -2,8 +2,8 @@
 
     from cxrreport import runs
 
-`runs` holds the verbs (ingest, train, generate, evaluate, review). Importing this package loads neither torch,
-transformers, monai nor mlflow: see `docs/architecture.md` for the floors.
+`runs` has the commands (ingest, train, generate, evaluate, review and others). Importing this package loads none of
+torch, transformers, monai and mlflow.
 """
 
 from cxrreport import telemetry

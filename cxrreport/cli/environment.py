@@ -28,7 +28,7 @@ def doctor(
     ] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Check this machine and say how to fix each problem. Exit code 1 if a problem prevents the work.
+    """Check this machine and show how to fix each problem. Exit code 1 if a problem prevents the work.
 
     Example: `cxrreport doctor --json results`
     """

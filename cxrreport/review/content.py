@@ -88,7 +88,7 @@ class ReviewedStudy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """The studies of a page, with what is said of all of them.
+    """The studies of a page, with what applies to all of them.
 
     Args:
         system: what the header of the page names.

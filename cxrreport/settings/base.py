@@ -283,7 +283,7 @@ WEIGHTS = "CXRREPORT_WEIGHTS"
 def weights_folder() -> Path | None:
     """Folder that `cxrreport weights` has filled, from the environment variable `CXRREPORT_WEIGHTS` (`--weights`).
 
-    No field of a model: like the hub's `HF_HOME` it says where weights lie, not what is made with them.
+    It is not a setting: like the hub's `HF_HOME`, it is the location of weights and does not affect results.
     """
     folder = os.environ.get(WEIGHTS)
     return _expanded(Path(folder), WEIGHTS) if folder else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,24 +22,36 @@ _TABLES_TAG = "mlflow.loggedArtifacts"  # MLflow shows the artifacts that it lis
 _DIGEST = 32  # MLflow allows at most 36 characters in the digest of a dataset
 
 
-def send(client: MlflowClient, run_id: str, event: Event) -> None:
-    """Send an event of `KINDS`."""
+def send(client: MlflowClient, run_id: str, events: Sequence[Event]) -> None:
+    """Send events of one of `KINDS`."""
+    kind = events[0]["kind"]
+    if kind == "model_scores":
+        for event in events:
+            _send_scores(client, run_id, event)
+        return
     run = client.get_run(run_id)
-    if event["kind"] == "table":
-        client.log_text(run_id, json.dumps({"columns": event["columns"], "data": event["rows"]}), event["name"])
-        listed = json.loads(run.data.tags.get(_TABLES_TAG, "[]"))
-        entry = {"path": event["name"], "type": "table"}
-        client.set_tag(run_id, _TABLES_TAG, json.dumps([one for one in listed if one != entry] + [entry]))
-    elif event["kind"] == "child":
-        _send_child(client, run, event)
-    elif event["kind"] == "model":
-        _send_model(client, run, event)
-    else:
-        for model in _models(client, event["digest"]):
-            logged = {(metric.key, metric.run_id) for metric in model.metrics or []}
-            new = {name: value for name, value in event["values"].items() if (name, run_id) not in logged}
-            data = {"dataset_name": "references", "dataset_digest": event["data"][:_DIGEST]}
-            client.log_batch(run_id, metrics=_metrics(new, model_id=model.model_id, **data))
+    if kind == "table":
+        _send_tables(client, run, events)
+        return
+    for event in events:
+        (_send_child if kind == "child" else _send_model)(client, run, event)
+
+
+def _send_scores(client: MlflowClient, run_id: str, event: Event) -> None:
+    data = {"dataset_name": "references", "dataset_digest": event["data"][:_DIGEST]}
+    for model in _models(client, event["digest"]):
+        logged = {(metric.key, metric.run_id) for metric in model.metrics or []}
+        new = {name: value for name, value in event["values"].items() if (name, run_id) not in logged}
+        client.log_batch(run_id, metrics=_metrics(new, model_id=model.model_id, **data))
+
+
+def _send_tables(client: MlflowClient, run: StoredRun, events: Sequence[Event]) -> None:
+    listed = json.loads(run.data.tags.get(_TABLES_TAG, "[]"))
+    for event in events:
+        content = json.dumps({"columns": event["columns"], "data": event["rows"]})
+        client.log_text(run.info.run_id, content, event["name"])
+    new = [{"path": event["name"], "type": "table"} for event in events]
+    client.set_tag(run.info.run_id, _TABLES_TAG, json.dumps([one for one in listed if one not in new] + new))
 
 
 def _send_child(client: MlflowClient, run: StoredRun, event: Event) -> None:

@@ -212,14 +212,15 @@ def _send(client: MlflowClient, uri: str, events: Sequence[Event]) -> None:
         values = [Metric(event["name"], event["value"], event["time"], event["step"]) for event in events]
         client.log_batch(run_id, metrics=values)
         return
+    if kind in logged_models.KINDS:
+        logged_models.send(client, run_id, events)
+        return
     for event in events:
         if kind == "store":
             if event["uri"] != uri:
                 raise TrackingError(f"the unsent events belong to MLflow at {event['uri']}, not to {uri}")
         elif kind == "link":
             _link(client, run_id, event)
-        elif kind in logged_models.KINDS:
-            logged_models.send(client, run_id, event)
         elif kind == "tags":
             client.log_batch(run_id, tags=[RunTag(event["name"], event["value"])])
         elif kind == "dataset":

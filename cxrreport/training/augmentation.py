@@ -1,6 +1,6 @@
 """Small changes to training images, by MONAI: pose, exposure and noise.
 
-Never a left-right flip: it would move the heart to the right and turn every "left" of the report into a lie.
+Never a left-right flip: it would move the heart to the right and make every "left" of the report wrong.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Read what readers say of reports: verdicts that the review page exports, or a table of ratings."""
+"""Read the judgements of readers: verdicts that the review page exports, or a table of ratings."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def read_radiograph(
     """Read one file: check its header, decode it, and map its values to display grey (`greyscale.to_grey`), upright.
 
     The picture is turned and its pixels are made square as the header states (`Geometry`). A frontal that does not look
-    upright afterwards (`upright.looks_turned`) keeps its orientation, with a note.
+    upright afterwards (`upright.orientation_notes`) keeps its orientation, with a note.
     A frontal labelled MONOCHROME2 whose pixels are inverted (`polarity.looks_inverted`) is corrected, with a note. Only
     the first of several frames is read; colours become luminance.
 

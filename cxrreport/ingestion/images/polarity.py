@@ -1,8 +1,8 @@
 """Detect frontal chest radiographs whose polarity contradicts their header.
 
 Outside of the patient there is air, and beside the spine there are the lungs: in a picture in which bright is dense,
-the upper corners are darker than the midline, and the lung fields too. Both are asked, on either side and each with a
-margin, so that a picture is only called inverted where nothing speaks against it.
+the upper corners are darker than the midline, and the lung fields too. Both are compared on either side, each with
+a margin: a picture is called inverted only if all comparisons agree.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 _SIDE = 64  # pixels of the reduced picture
 CORNERS, LUNGS = 0.1, 0.05
-"""Margins, fractions of the grey range; `docs/ingestion.md` says what they catch and what they mistake."""
+"""Margins, fractions of the grey range; `docs/ingestion.md` has the measured rates."""
 
 
 def looks_inverted(grey: NDArray[np.uint8]) -> bool:

@@ -44,7 +44,7 @@ def list_images(settings: IngestSettings) -> Listing:
             continue
         path = Path(os.path.normpath(base / row["image"]))
         if not path.is_relative_to(base):
-            # A table may come from elsewhere; what it may read is for the user to say.
+            # A table may come from someone else; the user decides which folder it can read.
             detail = "a path out of the folder of the images; give a folder that holds them as input"
             excluded.append(_excluded(row, path.name, Reason.NOT_READABLE, detail))
             continue

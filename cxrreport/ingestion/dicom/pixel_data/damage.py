@@ -19,7 +19,7 @@ _ENDS = 16  # zero bytes at the ends of two packets
 
 
 def jpeg_2000_fault(data: bytes) -> str:
-    """Say what is wrong with the structure of a JPEG 2000 codestream (ITU-T T.800 A.4.2, B.10.1).
+    """What is wrong with the structure of a JPEG 2000 codestream (ITU-T T.800 A.4.2, B.10.1).
 
     Each tile has its tile-parts in order, as many as they state, and each is as long as it states. Packets hold no
     byte above 8F after FF, and no more zero bytes in a row than there are packets, because an empty one is a zero.
@@ -93,10 +93,10 @@ def _packets(coding: list[bytes], width: int, height: int, head: bytes) -> int:
 
 
 def rle_fault(data: bytes, rows: int, columns: int) -> str:
-    """Say what is wrong with the segments of an RLE frame (PS3.5 G.3, G.5), without expanding them.
+    """What is wrong with the segments of an RLE frame (PS3.5 G.3, G.5), without expanding them.
 
     Each holds one byte per pixel. A run of two bytes expands to up to 128, and decoders expand a whole segment before
-    they check its length. Encoders end a run at the end of a row; some do not, but then at hardly any.
+    they check its length. Encoders end a run at the end of a row; some run on at a few of them.
 
     Args:
         data: RLE header and segments.

@@ -1,4 +1,4 @@
-"""Decode in a helper process that bounds memory and time, and hears what decoders only warn of.
+"""Decode in a helper process that bounds memory and time, and collects warnings of decoders.
 
 A decoder trusts the codestream: a kilobyte of JPEG 2000 with the smallest code blocks takes gigabytes, and RLE without
 effect takes minutes. The operating system limits the helper to what a picture of the size in the header needs. GDCM
@@ -47,7 +47,7 @@ _HARMLESS = re.compile(
     rb"Unsupported JPEG data precision 12|Invalid SOS parameters for sequential JPEG|Unknown Adobe color transform.*"
     rb"|Warning: unknown JFIF revision.*"
 )
-"""What GDCM says of pixels that are all right; it tries its decoder of 8 bits first."""
+"""Messages of GDCM about intact pixels; it tries its decoder of 8 bits first."""
 _PIPE = 1 << 20  # bytes; Linux grants so much to all users, other systems have their own size
 
 
@@ -176,7 +176,7 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
 
 
 class _Warnings(logging.Handler):
-    """What decoders say of an image: OpenJPEG to a logger, GDCM and CharLS to stderr."""
+    """Messages of decoders about an image: of OpenJPEG to a logger, of GDCM and CharLS to stderr."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
