@@ -25,6 +25,7 @@ _EXTRAS = {
     "ray": ("ray", "generation on many machines"),
     "highdicom": ("sr", "reports as DICOM SR"),
     "fhir.resources": ("fhir", "reports as FHIR"),
+    "pynetdicom": ("pacs", "archives"),
 }
 
 

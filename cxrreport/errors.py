@@ -13,6 +13,7 @@
     ├── InferenceError         generation that cannot continue (too little memory, output that is not finite)
     ├── ScoreError             predictions and references that cannot be scored against each other
     ├── TrackingError          MLflow that cannot be reached or refuses
+    ├── PeerError              a DICOM node, DICOMweb or FHIR server that cannot be reached or refuses
     ├── MissingExtraError      an optional dependency that is not installed
     └── UnsupportedVersionError  an installed library whose version this package does not support
 
@@ -87,6 +88,19 @@ class ScoreError(CxrReportError):
 
 class TrackingError(CxrReportError):
     """MLflow cannot be reached, or refuses."""
+
+
+class PeerError(CxrReportError):
+    """A DICOM node, DICOMweb or FHIR server cannot be reached, or refuses.
+
+    Args:
+        message: names the server, never a patient or study.
+        again: whether another attempt can succeed.
+    """
+
+    def __init__(self, message: str, *, again: bool = True) -> None:
+        super().__init__(message)
+        self.again = again
 
 
 class MissingExtraError(CxrReportError):

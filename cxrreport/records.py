@@ -74,6 +74,12 @@ class Reason(StrEnum):
     UNAVAILABLE = "unavailable"
     """The file system failed, or the file changed meanwhile: the run fails, and the same command reads it again."""
     PSEUDONYMISED = "source-pseudonymised"
+    OTHER_PATIENT = "other-patient"
+    STUDY_UNKNOWN = "study-unknown"
+    NOT_RETRIEVED = "not-retrieved"
+    NOT_STORED = "not-stored"
+    ROUTED_AWAY = "routed-away"
+    ABSTAINED = "abstained"
 
 
 class EntityStatus(StrEnum):

@@ -236,6 +236,8 @@ MISTAKES = {
     "merge": (["nowhere", "out"], "nowhere"),
     "plan": (["--gpu", "abacus"], "abacus"),
     "published": (["nowhere"], "nowhere"),
+    "pull": (["--archive", "nowhere", "--patient", "1", "-o", "out"], "AE_TITLE@HOST:PORT"),
+    "push": (["-d", "nowhere", "--archive", "http://127.0.0.1:1", "-o", "out"], "nowhere"),
     "register": (["-a", "nowhere"], "nowhere"),
     "review": (["-e", "nowhere", "-i", "nowhere", "-o", "out.html"], "nowhere"),
     "sync": (["--uri"], "--uri"),

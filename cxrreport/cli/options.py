@@ -83,6 +83,7 @@ def _read(info: FieldInfo) -> tuple[Any, dict[str, Any]]:
 
 
 on_data, on_images, on_model = (partial(Option, panel=name) for name in ("Input and output", "Images", "Model"))
+on_query = partial(Option, panel="Query")
 on_decoding, on_training, on_gpu = (partial(Option, panel=name) for name in ("Decoding", "Training", "GPU and cost"))
 on_scoring, on_privacy, on_work = (partial(Option, panel=name) for name in ("Scoring", "Privacy", "Execution"))
 argument = partial(Option, argument=True)

@@ -176,7 +176,11 @@ def generate(given: Given[GenerateSettings]) -> None:
     GENERATED,
     OUTPUT,
     on_data(
-        "formats", "--format", metavar="sr|fhir|rexrank", help="Document format; repeatable.", show_default="sr, fhir"
+        "formats",
+        "--format",
+        metavar="sr|sc|fhir|imr|rexrank",
+        help="Document format; repeatable.",
+        show_default="sr, fhir",
     ),
     on_data("data", "--input", "-i", metavar="DIR", help="Output folder of ingest.", show_default="that of generate"),
     on_data("sources", metavar="DIR", help="Folder of the DICOM files.", show_default="as ingested"),

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from cxrreport.dataset import write_exclusion_log
 from cxrreport.errors import InputError, RefusedImage
-from cxrreport.export import fhir, rexrank, structured_report
+from cxrreport.export import fhir, imr, rexrank, secondary_capture, structured_report
 from cxrreport.export.sources import ExportInputs, SourceHeaders, read_predictions
 from cxrreport.ingestion.dicom import text
 from cxrreport.records import Exclusion, Prediction, Progress, Reason
@@ -61,7 +61,7 @@ def export(settings: ExportSettings, inputs: ExportInputs, progress: Progress) -
     """
     if "sr" in settings.formats:
         structured_report.import_highdicom()
-    if "fhir" in settings.formats:
+    if "fhir" in settings.formats or "imr" in settings.formats:
         fhir.import_resource()
     if inputs.generated.get("baseline") != "none":
         raise InputError(f"{settings.predictions}: holds predictions of a baseline, which cannot be exported")
@@ -123,9 +123,8 @@ def _write(
         findings=without_controls(prediction.findings),
         impression=without_controls(prediction.impression),
     )
-    files: dict[str, str] = {
-        kind: f"{kind}/{report}.{'dcm' if kind == 'sr' else 'json'}" for kind in settings.formats if kind != "rexrank"
-    }
+    kinds = [kind for kind in settings.formats if kind != "rexrank"]
+    files: dict[str, str] = {kind: f"{kind}/{report}.{'dcm' if kind in ('sr', 'sc') else 'json'}" for kind in kinds}
     for kind, file in files.items():
         if (folder / file).exists():
             continue
@@ -134,6 +133,12 @@ def _write(
                 structured_report.write(
                     temporary, prediction, headers, report=report, model=model, language=settings.language
                 )
+            elif kind == "sc":
+                grey = sources.first_image(prediction)
+                secondary_capture.write(temporary, prediction, headers, grey, report=report, model=model)
+            elif kind == "imr":
+                content = imr.bundle(prediction, headers, report=report, language=settings.language)
+                temporary.write_text(content, encoding="utf-8")
             else:
                 resource = fhir.diagnostic_report(
                     prediction,

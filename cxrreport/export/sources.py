@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from cxrreport.dataset import Manifest
 from cxrreport.errors import InputError, RefusedImage
 from cxrreport.inference import INGESTED
 from cxrreport.inference.shards import row_from_json
-from cxrreport.ingestion.dicom import reopen, text
+from cxrreport.ingestion.dicom import read_radiograph, reopen, text
 from cxrreport.records import Prediction, Reason
 from cxrreport.settings import ExportSettings
 from cxrreport.storage.output_folder import finished_record
@@ -45,9 +48,19 @@ class SourceHeaders:
         recorded = inputs.ingested["settings"]
         self._pseudonymised = recorded["pseudonymize"] is not None
         self._max_pixels = int(recorded["max_pixels"])
+        self._window, self._keep = recorded.get("window", 0), recorded.get("keep", ())
         self._images = inputs.manifest.images
         root = settings.sources or Path(recorded["input"])
         self._root = root.parent if root.is_file() else root
+
+    def first_image(self, prediction: Prediction) -> npt.NDArray[np.uint8]:
+        """The first image of a prediction at full size, uint8[H, W].
+
+        Raises:
+            RefusedImage: it cannot be read.
+        """
+        source = self._root / self._images[prediction.image_ids[0]].source
+        return read_radiograph(source, max_pixels=self._max_pixels, window=self._window, keep=self._keep).grey
 
     def read(self, prediction: Prediction) -> list[Any]:
         """Read the headers of the images of a prediction.

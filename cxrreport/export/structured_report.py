@@ -66,9 +66,9 @@ def write(
         document = import_highdicom().sr.EnhancedSR(
             evidence=sources,
             content=content,
-            series_instance_uid=_uid(uuid5(report, "series")),
+            series_instance_uid=uid(uuid5(report, "series")),
             series_number=1,
-            sop_instance_uid=_uid(report),
+            sop_instance_uid=uid(report),
             instance_number=1,
             manufacturer="cxrreport",
             manufacturer_model_name="cxrreport",
@@ -91,7 +91,7 @@ def _content(prediction: Prediction, sources: Sequence[Dataset], model: str, lan
     language_name = sr.CodedConcept(language, "RFC5646", _LANGUAGES.get(language, language))
     root.ContentSequence.extend(sr.LanguageOfContentItemAndDescendants(language_name))
     device = sr.DeviceObserverIdentifyingAttributes(
-        uid=_uid(uuid5(NAMESPACE, model)), name=model, manufacturer_name="cxrreport"
+        uid=uid(uuid5(NAMESPACE, model)), name=model, manufacturer_name="cxrreport"
     )
     root.ContentSequence.extend(
         sr.ObservationContext(observer_device_context=sr.ObserverContext(codes.DCM.Device, device))
@@ -123,6 +123,6 @@ def _heading(heading: Code, element: Code, body: str, sources: Sequence[Dataset]
     return container
 
 
-def _uid(value: UUID) -> str:
+def uid(value: UUID) -> str:
     """UID of a UUID (PS3.5 B.2)."""
     return f"2.25.{value.int}"

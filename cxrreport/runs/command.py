@@ -15,14 +15,27 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from cxrreport import tracking
 from cxrreport.dataset import HIDDEN_INPUT
 from cxrreport.errors import InputError
-from cxrreport.settings import CommandSettings, GenerateSettings, IngestSettings
+from cxrreport.settings import CommandSettings, GenerateSettings, IngestSettings, PullSettings
 
 if TYPE_CHECKING:
     from cxrreport.dataset import Manifest
 
 R = TypeVar("R")
-_INPUTS = ("input", "reports", "data", "evaluation", "predictions", "references", "adapter", "sources")
+_INPUTS = (
+    "input",
+    "reports",
+    "data",
+    "evaluation",
+    "predictions",
+    "references",
+    "adapter",
+    "sources",
+    "documents",
+    "studies",
+)
 """Fields of settings that name what a command reads."""
+_IDS = ("patient", "accession", "study", "description", "studies")
+"""Fields of `PullSettings` that may name a patient."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +116,11 @@ def check_inputs(settings: CommandSettings) -> None:
 def without_input_name(settings: CommandSettings) -> CommandSettings:
     """Settings as MLflow may show them: with pseudonyms, it gets neither the input nor anything made with the key.
 
-    The path of one radiograph is not shown either, because its names often are ids.
+    The path of one radiograph is not shown either, because its names often are ids. Of a query of `pull` it gets dates
+    and modalities.
     """
+    if isinstance(settings, PullSettings):
+        return settings.model_copy(update={name: "hidden" for name in _IDS if getattr(settings, name) is not None})
     return settings.model_copy(update={name: Path(HIDDEN_INPUT[name]) for name in _hidden(settings)})
 
 

@@ -39,6 +39,19 @@ from cxrreport.settings.inference import (
 )
 from cxrreport.settings.ingestion import IngestSettings, ReportColumn, RewriterSettings, TextSettings
 from cxrreport.settings.model import CheckpointSettings, LoraSettings, MergeSettings, PromptSettings
+from cxrreport.settings.pacs import (
+    DimseSettings,
+    LimitSettings,
+    ListenSettings,
+    PeerSettings,
+    PollSettings,
+    PullSettings,
+    PushSettings,
+    ReceiveSettings,
+    RuleSettings,
+    TlsSettings,
+    WebSettings,
+)
 from cxrreport.settings.serving import RegisterSettings
 from cxrreport.settings.tracking import CommandSettings, TrackingSettings
 from cxrreport.settings.training import PlanSettings, TrainSettings, ValidationSettings

@@ -181,9 +181,10 @@ class ExportSettings(CommandSettings):
     """Output folder of `generate`."""
     output: Path
     """Output folder for the documents; new, or of an interrupted run with the same settings."""
-    formats: Annotated[tuple[Literal["sr", "fhir", "rexrank"], ...], EachOnce] = ("sr", "fhir")
-    """`sr`: DICOM Structured Report (extra `sr`); `fhir`: R4B DiagnosticReport (extra `fhir`); `rexrank`: one JSON file
-    of all references and predictions, as ReXrank's leaderboard expects."""
+    formats: Annotated[tuple[Literal["sr", "sc", "fhir", "imr", "rexrank"], ...], EachOnce] = ("sr", "fhir")
+    """`sr`: DICOM Structured Report (extra `sr`); `sc`: Secondary Capture of the image with the report in its pixels;
+    `fhir`: R4B DiagnosticReport; `imr`: transaction of IHE's Interactive Multimedia Report (both extra `fhir`);
+    `rexrank`: one JSON file of all references and predictions, as ReXrank's leaderboard expects."""
     data: Path | None = None
     """Output folder of `ingest` for the predictions; `None` for the input of `generate`."""
     sources: Path | None = None

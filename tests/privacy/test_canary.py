@@ -226,7 +226,7 @@ def walk(export: Path, out: Path) -> list[tuple[Words, int]]:
     """Every command, and some that fail, each with its expected exit code."""
     data, adapter, given = out / "data", out / "train" / "adapter", export.parent
     key, reports, training = given / "key", given / "reports.csv", given / "train.yaml"
-    hidden = ("--pseudonymize", key)
+    hidden, nobody = ("--pseudonymize", key), "http://127.0.0.1:1/dicom-web"
     return [
         (("ingest", "--input", export, "--output", data, *hidden, "--reports", reports), 0),
         (("train", training, "--input", data, "--output", out / "train", "--max-steps", 1), 0),
@@ -238,6 +238,8 @@ def walk(export: Path, out: Path) -> list[tuple[Words, int]]:
         (("review", "-e", out / "evaluate", "--input", data, "--output", out / "review.html"), 0),
         (("agreement", "--verdicts", given / "verdicts.csv", "--scores", out / "evaluate", "-o", out / "readers"), 2),
         (("export", "--predictions", out / "generate", "--output", out / "documents"), 0),
+        (("pull", "--archive", nobody, "--patient", CANARY, "-o", out / "pulled", "--attempts", 1), 2),
+        (("push", "-d", out / "documents", "--archive", nobody, "-o", out / "pushed", "--attempts", 1), 0),
         (("merge", adapter, out / "merged"), 0),
         (("register", "--adapter", adapter, "--name", "walk"), 0),
         (("sync", out), 0),

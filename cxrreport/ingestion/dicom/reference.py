@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,23 @@ _EMPTY_ALLOWED = (
 _SHAPE = ("Rows", "Columns", "NumberOfFrames", *GEOMETRY_TAGS)
 
 
+def identify(source: Path | bytes, keywords: Sequence[str], *, max_pixels: int) -> dict[str, str]:
+    """The first value of some elements of a DICOM file as text; empty where missing. Pixels are not read.
+
+    Args:
+        source: the file, or its content.
+        keywords: of the elements.
+        max_pixels: as in `IngestSettings`; bounds the size of the file.
+
+    Raises:
+        RefusedImage: it is not a DICOM file, or cannot be parsed.
+    """
+    with opened(source, max_pixels) as file, translated(Reason.NOT_READABLE, "the data set cannot be parsed"):
+        bounded: Any = file  # pydicom only uses read, seek and tell
+        dataset = pydicom.dcmread(bounded, stop_before_pixels=True, force=True, specific_tags=list(keywords))
+        return {keyword: text(dataset, keyword) for keyword in keywords}
+
+
 def reopen(path: Path, image: Image, *, max_pixels: int) -> Dataset:
     """Read identity, patient and study of a source file; missing type 2 elements are added, empty.
 
@@ -40,7 +58,7 @@ def reopen(path: Path, image: Image, *, max_pixels: int) -> Dataset:
         raise RefusedImage(Reason.IMAGE_MISSING, "the source is not where ingest found it")
     with opened(path, max_pixels) as file, translated(Reason.NOT_READABLE, "the data set cannot be parsed"):
         source: Any = file  # pydicom only uses read, seek and tell
-        wanted: list[Any] = [*_IDENTITY, *_EMPTY_ALLOWED, *_SHAPE]
+        wanted: list[Any] = [*_IDENTITY, *_EMPTY_ALLOWED, *_SHAPE, "Modality"]
         dataset = pydicom.dcmread(source, stop_before_pixels=True, force=True, specific_tags=wanted)
         for keyword in _EMPTY_ALLOWED:
             if dataset.get(keyword) is None:
