@@ -113,7 +113,7 @@ def ingest(
         starts = range(0, len(studies), STUDIES_PER_SHARD)
         shards = [Shard(studies[start : start + STUDIES_PER_SHARD], name_of(rewriter)) for start in starts]
         if settings.shard is None:
-            collect_job_parts(settings, recorded, folder.path, shards)
+            collect_job_parts(folder, settings.output, shards)
         rows, excluded, texts = _read_studies(settings, folder.path, shards, rewriter, report)
         read = plan.read
         if settings.shard is None:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,14 +22,12 @@ from typing import Any
 
 import cxrreport
 from cxrreport.dataset import IMAGES, Covariates, ManifestRow, write_image_shard
-from cxrreport.errors import OutputError
 from cxrreport.ingestion.study import StudyResult
 from cxrreport.ingestion.study_plan import StudyPlan
 from cxrreport.records import Exclusion, Image, Reason, Report, Split, View
-from cxrreport.settings import IngestSettings
 from cxrreport.storage.atomic_files import atomic_path, write_json
-from cxrreport.storage.job_arrays import parts_folder
-from cxrreport.storage.output_folder import VOLATILE
+from cxrreport.storage.job_arrays import parts_of
+from cxrreport.storage.output_folder import OutputFolder
 
 PARTS = ".parts"
 
@@ -60,37 +58,28 @@ class Shard:
         return digest.hexdigest()
 
 
-def collect_job_parts(
-    settings: IngestSettings, recorded: Mapping[str, Any], folder: Path, shards: Sequence[Shard]
-) -> None:
+def collect_job_parts(folder: OutputFolder, output: Path, shards: Sequence[Shard]) -> None:
     """Copy the parts that the jobs of an array have saved with these settings.
 
     Args:
-        settings: of the collecting run.
-        recorded: the same settings as a state file holds them.
         folder: of the collecting run.
+        output: the output folder in the settings of the jobs.
         shards: the studies of each part.
 
     Raises:
         OutputError: a job used other settings.
     """
-    ours = {name: value for name, value in recorded.items() if name not in VOLATILE | {"shard"}}
-    for other in sorted(path.parent for path in parts_folder(settings.output).glob("*-of-*/ingest.json")):
-        record = json.loads((other / "ingest.json").read_text(encoding="utf-8"))
-        if any(record["settings"].get(name) != value for name, value in ours.items()):
-            raise OutputError(
-                f"{other}: a job of this array used other settings; remove its folder or choose another output"
-            )
+    for other in parts_of(folder, output):
         for path in sorted((other / PARTS).glob("*.json")):
             index = int(path.stem)
-            if index >= len(shards) or load_part(folder, index, shards[index]) is not None:
+            if index >= len(shards) or load_part(folder.path, index, shards[index]) is not None:
                 continue
             if load_part(other, index, shards[index]) is None:
                 continue  # the input has changed since
             images = Path(IMAGES) / f"{index:05}.parquet"
             for name in (images, Path(PARTS) / path.name):  # the part last: it says that its images are there
                 if (other / name).is_file():
-                    with atomic_path(folder / name) as temporary:
+                    with atomic_path(folder.path / name) as temporary:
                         shutil.copyfile(other / name, temporary)
 
 
