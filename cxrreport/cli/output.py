@@ -68,7 +68,7 @@ def guarded() -> Iterator[None]:
         raise typer.Exit(1 if isinstance(error, _FAILED) else 2) from None
     except OSError as error:
         name = "the system" if error.filename is None else os.fsdecode(error.filename)
-        say_error(f"{name}: {error.strerror or error}; mend this and re-run the same command")
+        say_error(f"{name}: {error.strerror or error}; fix this and re-run the same command")
         raise typer.Exit(1) from None
     except Exception:
         stderr().print_exception(suppress=[typer])

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid5
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -44,6 +48,36 @@ class ExportSummary:
     refused: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What a document is made of.
+
+    Args:
+        prediction: a prediction with findings or impression.
+        headers: headers of its images, all of one study.
+        first_image: reads the first image at full size, uint8[H, W].
+        report: id of the document.
+        model: name of the observer.
+        language: RFC 5646 tag of the text.
+    """
+
+    prediction: Prediction
+    headers: list[Any]
+    first_image: Callable[[], npt.NDArray[np.uint8]]
+    report: UUID
+    model: str
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of document: the suffix of its files, the function that writes one, and the import of its library."""
+
+    suffix: str
+    write: Callable[[Path, Content], None]
+    library: Callable[[], Any] | None = None
+
+
 def export(settings: ExportSettings, inputs: ExportInputs, progress: Progress) -> ExportSummary:
     """Write the documents of every prediction, `exported.parquet` and `ledger.parquet`.
 
@@ -59,10 +93,9 @@ def export(settings: ExportSettings, inputs: ExportInputs, progress: Progress) -
         InputError: the predictions are those of a baseline, or cannot be read.
         OutputError: the folder is in use, the disk is full or a file cannot be written.
     """
-    if "sr" in settings.formats:
-        structured_report.import_highdicom()
-    if "fhir" in settings.formats or "imr" in settings.formats:
-        fhir.import_resource()
+    for kind in _document_kinds(settings):
+        if (library := FORMATS[kind].library) is not None:
+            library()
     if inputs.generated.get("baseline") != "none":
         raise InputError(f"{settings.predictions}: holds predictions of a baseline, which cannot be exported")
     with output_folder(settings.output, command="export", settings=settings.model_dump(mode="json")) as folder:
@@ -79,7 +112,7 @@ def _export(settings: ExportSettings, inputs: ExportInputs, progress: Progress, 
     if fingerprints["adapter"]:
         model += f" with adapter {fingerprints['adapter'][:12]}"
     total = int(generated["summary"]["predictions"])
-    documents = tuple(kind for kind in settings.formats if kind != "rexrank")
+    documents = _document_kinds(settings)
     rows: list[dict[str, str]] = []
     refused: list[Exclusion] = []
     exported = 0
@@ -123,29 +156,56 @@ def _write(
         findings=without_controls(prediction.findings),
         impression=without_controls(prediction.impression),
     )
-    kinds = [kind for kind in settings.formats if kind != "rexrank"]
-    files: dict[str, str] = {kind: f"{kind}/{report}.{'dcm' if kind in ('sr', 'sc') else 'json'}" for kind in kinds}
+    content = Content(
+        prediction=prediction,
+        headers=headers,
+        first_image=partial(sources.first_image, prediction),
+        report=report,
+        model=model,
+        language=settings.language,
+    )
+    files = {kind: f"{kind}/{report}.{FORMATS[kind].suffix}" for kind in _document_kinds(settings)}
     for kind, file in files.items():
-        if (folder / file).exists():
-            continue
-        with atomic_path(folder / file) as temporary:
-            if kind == "sr":
-                structured_report.write(
-                    temporary, prediction, headers, report=report, model=model, language=settings.language
-                )
-            elif kind == "sc":
-                grey = sources.first_image(prediction)
-                secondary_capture.write(temporary, prediction, headers, grey, report=report, model=model)
-            elif kind == "imr":
-                content = imr.bundle(prediction, headers, report=report, language=settings.language)
-                temporary.write_text(content, encoding="utf-8")
-            else:
-                resource = fhir.diagnostic_report(
-                    prediction,
-                    report=report,
-                    study_uid=text(headers[0], "StudyInstanceUID"),
-                    patient_id=text(headers[0], "PatientID"),
-                    language=settings.language,
-                )
-                temporary.write_text(resource, encoding="utf-8")
+        if not (folder / file).exists():
+            with atomic_path(folder / file) as temporary:
+                FORMATS[kind].write(temporary, content)
     return files
+
+
+def _document_kinds(settings: ExportSettings) -> list[str]:
+    """The formats with a document for every prediction; ReXrank's is one file of all."""
+    return [kind for kind in settings.formats if kind in FORMATS]
+
+
+def _write_sr(path: Path, one: Content) -> None:
+    structured_report.write(
+        path, one.prediction, one.headers, report=one.report, model=one.model, language=one.language
+    )
+
+
+def _write_sc(path: Path, one: Content) -> None:
+    secondary_capture.write(path, one.prediction, one.headers, one.first_image(), report=one.report, model=one.model)
+
+
+def _write_fhir(path: Path, one: Content) -> None:
+    resource = fhir.diagnostic_report(
+        one.prediction,
+        report=one.report,
+        study_uid=text(one.headers[0], "StudyInstanceUID"),
+        patient_id=text(one.headers[0], "PatientID"),
+        language=one.language,
+    )
+    path.write_text(resource, encoding="utf-8")
+
+
+def _write_imr(path: Path, one: Content) -> None:
+    path.write_text(imr.bundle(one.prediction, one.headers, report=one.report, language=one.language), encoding="utf-8")
+
+
+FORMATS: Mapping[str, Format] = {
+    "sr": Format("dcm", _write_sr, structured_report.import_highdicom),
+    "sc": Format("dcm", _write_sc),
+    "fhir": Format("json", _write_fhir, fhir.import_resource),
+    "imr": Format("json", _write_imr, fhir.import_resource),
+}
+"""Formats of documents, by their name in the settings."""
