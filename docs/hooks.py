@@ -16,7 +16,7 @@ from cxrreport import settings
 from cxrreport.evaluation.clinical.vocabulary import RULES, Says
 from cxrreport.settings import CommandSettings, Settings
 
-ROAD = ("tracking", "ingestion", "model", "training", "inference", "evaluation", "pacs", "serving", "demo")
+ROAD = ("tracking", "ingestion", "model", "training", "reward", "inference", "evaluation", "pacs", "serving", "demo")
 """Modules of `cxrreport.settings`, in the order in which a reader meets them."""
 PLACE = "<!-- tables of settings -->"
 WORDS = "<!-- table of findings -->"

@@ -90,6 +90,8 @@ def ingest(given: Given[IngestSettings]) -> None:
         metavar="NAME",
         help="RadGraph model that scores validation reports; none: validate by loss only.",
     ),
+    on_training("objective", help="likelihood of the reference reports, or reward of sampled ones."),
+    on_training("reward.adapter", "--start", metavar="DIR", help="Adapter that training on the metric starts from."),
     on_training("seed", help="Random seed."),
     TRACK,
     SET,

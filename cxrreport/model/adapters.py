@@ -157,6 +157,23 @@ def load(folder: Path, loaded: LoadedModel) -> LoadedModel:
     return replace(loaded, model=model)
 
 
+def load_trainable(folder: Path, loaded: LoadedModel) -> tuple[LoadedModel, tuple[str, ...]]:
+    """Load a saved adapter to train it further; its matrices are trainable, nothing else.
+
+    Returns:
+        `loaded` with the `PeftModel` as its model, and the names of the adapted layers.
+
+    Raises:
+        WeightsError, MismatchError: as `load`.
+    """
+    loaded = load(folder, loaded)
+    for name, parameter in loaded.model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return loaded, AdapterCard.read(folder).modules
+
+
 def _renamed(state: Mapping[str, torch.Tensor], model: Any, folder: Path) -> dict[str, torch.Tensor]:
     """Rename saved matrices to the names of this model.
 

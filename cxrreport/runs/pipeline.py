@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,11 +113,15 @@ def train(
     """
     from cxrreport.dataset import Manifest
     from cxrreport.model import checkpoints
+    from cxrreport.model.card import AdapterCard
     from cxrreport.training import finetune
 
     first = first_process()
     if not first:
         settings = settings.model_copy(update={"tracking": TrackingSettings(enabled=False)})
+    if settings.objective == "reward" and settings.reward.adapter is not None:
+        card = AdapterCard.read(settings.reward.adapter)
+        settings = settings.model_copy(update={"prompt": card.prompt, "lora": card.lora})
     report = progress if progress is not None and first else silent
     with tracked("train", settings) as (run, summarise):
         manifest = Manifest.open(settings.data)
@@ -133,7 +138,13 @@ def train(
             # `seconds` is the wall time of every run.
             run.metrics({"step_seconds" if name == "seconds" else name: value for name, value in values.items()}, step)
 
-        result = finetune.train(settings, manifest, log=log, progress=report, validate=validate)
+        fitting = None
+        if settings.objective == "reward":
+            from cxrreport.rewards import RewardSampler
+            from cxrreport.training import reward
+
+            fitting = partial(reward.fit, sampler=RewardSampler(settings, manifest))
+        result = finetune.train(settings, manifest, log=log, progress=report, validate=validate, fitting=fitting)
         counts = ("samples", "cut_reports", "cut_prefixes", "without_text", "trained_parameters")
         facts = {
             **{name: getattr(result, name) for name in ("steps", "best_step", "loss")},
@@ -152,7 +163,8 @@ def train(
         files = result.adapter if settings.lora is not None else None
         chosen = {"base": settings.checkpoint.name, "rank": str(settings.lora.rank if settings.lora else "full")}
         run.model(settings.output.name, checkpoints.fingerprint(result.adapter), files, chosen)
-    return summarise(facts, result, phantoms(result.synthetic))
+    stopped = (f"training was stopped after step {result.steps}: {result.stopped}",) if result.stopped else ()
+    return summarise(facts, result, (*phantoms(result.synthetic), *stopped))
 
 
 def plan(settings: PlanSettings) -> tuple[list[Offer], str]:

@@ -52,6 +52,7 @@ from cxrreport.settings.pacs import (
     TlsSettings,
     WebSettings,
 )
+from cxrreport.settings.reward import RewardSettings
 from cxrreport.settings.serving import RegisterSettings
 from cxrreport.settings.tracking import CommandSettings, TrackingSettings
 from cxrreport.settings.training import PlanSettings, TrainSettings, ValidationSettings

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from cxrreport.settings.base import FolderOrName, Fraction, PositiveInt, Resolution, Settings, build, merge
 from cxrreport.settings.model import CheckpointSettings, LoraSettings, PromptSettings
+from cxrreport.settings.reward import RewardSettings
 from cxrreport.settings.tracking import CommandSettings
 
 
@@ -39,6 +40,10 @@ class TrainSettings(CommandSettings):
     prompt: PromptSettings = PromptSettings()
     lora: LoraSettings | None = LoraSettings()
     """`None` for full fine-tuning."""
+    objective: Literal["likelihood", "reward"] = "likelihood"
+    """`likelihood`: of the reference reports; `reward`: scores of sampled reports, starting from `reward.adapter`."""
+    reward: RewardSettings = RewardSettings()
+    """Training on the metric."""
     epochs: Annotated[float, Field(gt=0)] = 3.0
     """Passes over the training split."""
     max_steps: PositiveInt | None = None
@@ -77,6 +82,27 @@ class TrainSettings(CommandSettings):
     run is stopped by Ctrl-C, SIGTERM or SIGUSR1."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed of sample order, dropout and augmentation."""
+
+    @property
+    def studies_per_step(self) -> int:
+        """Samples per optimiser step, over all processes."""
+        reports = self.batch_size * self.accumulation
+        return reports // self.reward.samples if self.objective == "reward" else reports
+
+    @model_validator(mode="after")
+    def _reward_can(self) -> Self:
+        if self.objective == "likelihood":
+            return self
+        if self.reward.adapter is None:
+            raise ValueError("objective: reward starts from an adapter; set reward.adapter to a folder of train")
+        if self.augment or self.sharding == "full" or self.lora is None or self.compile:
+            raise ValueError("objective: reward cannot be combined with augment, compile, sharding: full or lora: null")
+        if self.batch_size * self.accumulation % self.reward.samples:
+            raise ValueError(
+                f"batch_size x accumulation is {self.batch_size * self.accumulation}, the reports of a step; make it "
+                f"a multiple of reward.samples ({self.reward.samples})"
+            )
+        return self
 
     @model_validator(mode="after")
     def _four_bits_are_frozen(self) -> Self:

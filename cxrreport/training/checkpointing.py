@@ -8,6 +8,7 @@ entries that are not parameters.
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,15 @@ from torch.distributed.checkpoint.state_dict import (
 from cxrreport.errors import TrainingError
 from cxrreport.storage.atomic_files import atomic_path, write_json
 from cxrreport.training.distributed import ProcessGroup, gathered, placed_like
+from cxrreport.training.interruption import StopRequest
+from cxrreport.training.run import Run
 
 WEIGHTS, OPTIMIZER, STATE = "trained.safetensors", "optimizer.safetensors", "trainer_state.json"
 """Files of a checkpoint; `STATE` is written last, so a folder that has it is complete."""
+
+SAVE_SECONDS = 900.0
+"""Time after which a checkpoint is saved, whatever `save_every` says."""
+_STOP = 1_000_000  # more than the first process adds for an overdue checkpoint
 
 _KEPT = 2
 """The last checkpoint, and the one before it in case the last is damaged."""
@@ -69,6 +76,27 @@ def save_checkpoint(
             (old / STATE).unlink()
             shutil.rmtree(old)
     processes.wait()
+
+
+def save_if_due(run: Run, step: int, optimizer: torch.optim.Optimizer, stop: StopRequest, saved_at: float) -> float:
+    """Save a checkpoint if it is time, and stop if that was asked for. Must be called in all processes.
+
+    Returns:
+        The time of the last checkpoint, in seconds of the monotonic clock.
+
+    Raises:
+        OutputError: as `save_checkpoint`.
+        KeyboardInterrupt: the run was asked to stop; the step is saved.
+    """
+    processes, last = run.processes, step == run.steps
+    overdue = processes.first and time.monotonic() - saved_at > SAVE_SECONDS
+    asked = processes.total(_STOP * stop.asked + overdue)  # the same answer in all processes
+    if last or asked or step % run.save_every == 0:
+        save_checkpoint(run.folder / "checkpoints", step, run.loaded.model, optimizer, processes)
+        saved_at = time.monotonic()
+    if asked >= _STOP and not last and not run.best.exhausted:
+        raise KeyboardInterrupt(f"stopped after step {step} of {run.steps}, which is saved")
+    return saved_at
 
 
 def load_weights(checkpoint: Path, model: torch.nn.Module) -> None:

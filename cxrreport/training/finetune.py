@@ -11,7 +11,7 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -49,18 +49,20 @@ from cxrreport.training.interruption import StopRequest
 from cxrreport.training.optimization import build_optimizer, learning_rate
 from cxrreport.training.run import Run, TrainResult, Validator, versions
 from cxrreport.training.samples import Augment, Collator, SplitSamples, run_batches
-from cxrreport.training.step_log import Log, StepLog, draw_loss, read_log
+from cxrreport.training.step_log import Log, StepLog, draw_loss, draw_reward, read_log
 from cxrreport.training.vision_features import VisionFeatures, autocast, frozen_features
 
 logger = logging.getLogger(__name__)
 
-SAVE_SECONDS = 900.0
-"""Time after which a checkpoint is saved, whatever `save_every` says."""
-_STOP = 1_000_000  # more than the first process adds for an overdue checkpoint
-
 
 def train(
-    settings: TrainSettings, manifest: Manifest, *, log: Log, progress: Progress, validate: Validator | None = None
+    settings: TrainSettings,
+    manifest: Manifest,
+    *,
+    log: Log,
+    progress: Progress,
+    validate: Validator | None = None,
+    fitting: Callable[[Run], str] | None = None,
 ) -> TrainResult:
     """Fine-tune a checkpoint, or resume a run that was stopped.
 
@@ -73,6 +75,7 @@ def train(
         log: takes metrics and their step, each step once over all calls.
         progress: called with completed and total steps.
         validate: adds metrics to the validation loss, and may select the best step.
+        fitting: takes the place of `fit`, as `reward.fit` does.
 
     Raises:
         OutputError: the output folder is in use or was made with other settings, or the disk is full.
@@ -100,9 +103,8 @@ def train(
         if processes.first:
             folder.update(data_digest=digest)
         run = build(settings, manifest, folder.path, processes, log=log, progress=progress, validate=validate)
-        if run.unfinished:
-            fit(run)
-        result = save(run)
+        stopped = (fitting or fit)(run) if run.unfinished else ""
+        result = save(run, stopped)
         if processes.first:
             folder.finish(**result.as_record(), conditions=run.conditions, versions=versions())
         return result
@@ -137,7 +139,7 @@ def build(
     best = BestCheckpoint(saved / "best.safetensors", lines, settings.validation.patience)
     processes.wait()  # until all have read the file that the first process may write next
 
-    per_step = settings.batch_size * settings.accumulation
+    per_step = settings.studies_per_step
     steps = settings.max_steps or math.ceil(settings.epochs * len(training) / per_step)
     eval_every = min(settings.eval_every or math.ceil(len(training) / per_step), steps)
     dtype = torch.float32 if settings.checkpoint.precision == "float32" else torch.bfloat16
@@ -186,7 +188,9 @@ def _load_model(
     loaded = checkpoints.load(checkpoint, resolution=resolution)
     torch.manual_seed(settings.seed)
     modules: tuple[str, ...] = ()
-    if settings.lora is None:
+    if settings.objective == "reward" and settings.reward.adapter is not None:
+        loaded, modules = adapters.load_trainable(settings.reward.adapter, loaded)
+    elif settings.lora is None:
         loaded.model.requires_grad_(True)
     else:
         model, modules = adapters.attach(loaded.model, settings.lora)
@@ -203,8 +207,12 @@ def _load_model(
 # --- Fit ---
 
 
-def fit(run: Run) -> None:
-    """Train from the checkpoint, or from the beginning, to the last step or until early stopping."""
+def fit(run: Run) -> str:
+    """Train from the checkpoint, or from the beginning, to the last step or until early stopping.
+
+    Returns:
+        Why the run was stopped before the last step, where that is not early stopping; here always empty.
+    """
     settings, processes, device = run.settings, run.processes, run.loaded.device
     saved = run.folder / "checkpoints"
     network = run.loaded.model
@@ -217,7 +225,7 @@ def fit(run: Run) -> None:
     model = network if processes.sharded else accelerator.prepare_model(network, device_placement=False)
     batches = iter(
         run_batches(
-            _collator(run, run.training, run.training_features, augment=settings.augment),
+            collator(run, run.training, run.training_features, augment=settings.augment),
             settings,
             first_step=run.resumed_at,
             steps=run.steps,
@@ -262,19 +270,13 @@ def fit(run: Run) -> None:
             optimizer.zero_grad()
             run.log(values | {"learning_rate": rate, "seconds": time.monotonic() - started}, step)
             run.progress(step, run.steps, "training")
-            last = step == run.steps
-            if last or step % run.eval_every == 0:
+            if step == run.steps or step % run.eval_every == 0:
                 validate(run, step)
-            overdue = processes.first and time.monotonic() - saved_at > SAVE_SECONDS
-            asked = processes.total(_STOP * stop.asked + overdue)  # the same answer in all processes
-            if last or asked or step % run.save_every == 0:
-                checkpointing.save_checkpoint(saved, step, network, optimizer, processes)
-                saved_at = time.monotonic()
+            saved_at = checkpointing.save_if_due(run, step, optimizer, stop, saved_at)
             if run.best.exhausted:
                 break
-            if asked >= _STOP and not last:
-                raise KeyboardInterrupt(f"stopped after step {step} of {run.steps}, which is saved")
             started = time.monotonic()
+    return ""
 
 
 # --- Validate ---
@@ -300,7 +302,7 @@ def validate(run: Run, step: int) -> None:
 
 def _validation_loss(run: Run, samples: SplitSamples) -> float:
     reduction, size = run.settings.loss, run.settings.batch_size
-    collate = _collator(run, samples, run.validation_features, augment=False)
+    collate = collator(run, samples, run.validation_features, augment=False)
 
     def losses_of(batches: Sequence[range]) -> list[tuple[float, int]]:
         found = []
@@ -319,7 +321,8 @@ def _validation_loss(run: Run, samples: SplitSamples) -> float:
     return total / weight
 
 
-def _collator(run: Run, samples: SplitSamples, features: VisionFeatures | None, *, augment: bool) -> Collator:
+def collator(run: Run, samples: SplitSamples, features: VisionFeatures | None, *, augment: bool) -> Collator:
+    """Make the collator of a split, without pixels if the features of its images are in memory."""
     change: Augment | None = None
     if augment:
         from cxrreport.training.augmentation import Augmentation  # MONAI takes seconds to import
@@ -331,18 +334,19 @@ def _collator(run: Run, samples: SplitSamples, features: VisionFeatures | None, 
 # --- Save ---
 
 
-def save(run: Run) -> TrainResult:
+def save(run: Run, stopped: str = "") -> TrainResult:
     """Write the adapter with the best weights, or the whole checkpoint after full fine-tuning."""
     network = run.loaded.model
     if run.checkpoint is not None and not run.unfinished and not run.best.step:
         checkpointing.load_weights(run.checkpoint, network)
     weights = load_file(run.best.path) if run.best.step else checkpointing.trained_weights(network)
-    return run.processes.on_first(lambda: _write(run, weights))
+    return run.processes.on_first(lambda: _write(run, weights, stopped))
 
 
-def _write(run: Run, weights: dict[str, torch.Tensor]) -> TrainResult:
+def _write(run: Run, weights: dict[str, torch.Tensor], stopped: str) -> TrainResult:
     lines = read_log(run.folder / "log.jsonl")
-    draw_loss(lines, run.folder / "loss.png")
+    draw = draw_reward if run.settings.objective == "reward" else draw_loss
+    draw(lines, run.folder / "loss.png")
     curve = [line for line in lines if "loss" in line]
     steps = int(curve[-1]["step"])
     loss = statistics.fmean(line["loss"] for line in curve[-max(1, steps // 10) :])
@@ -386,6 +390,7 @@ def _write(run: Run, weights: dict[str, torch.Tensor]) -> TrainResult:
         trained_parameters=sum(p.numel() for p in loaded.model.parameters() if p.requires_grad),
         adapted_modules=run.modules,
         synthetic=loaded.synthetic,
+        stopped=stopped,
     )
 
 

@@ -55,6 +55,7 @@ class TrainResult:
         trained_parameters: number of trainable parameters.
         adapted_modules: names of the layers with LoRA.
         synthetic: True if the checkpoint has only seen phantoms.
+        stopped: why training on the metric was stopped before the last step; empty if it was not.
     """
 
     adapter: Path
@@ -73,11 +74,12 @@ class TrainResult:
     trained_parameters: int
     adapted_modules: tuple[str, ...]
     synthetic: bool
+    stopped: str = ""
 
     @classmethod
     def from_record(cls, folder: Path, record: Mapping[str, Any]) -> TrainResult:
         """The outcome that `train.json` of a finished run holds."""
-        values = {name: record[name] for name in cls.__dataclass_fields__}
+        values = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
         values |= {"adapter": folder / values["adapter"], "adapted_modules": tuple(values["adapted_modules"])}
         return cls(**values)
 

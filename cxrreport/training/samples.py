@@ -6,6 +6,7 @@ The order of a run depends only on the seed and the number of samples, so a resu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -143,13 +144,18 @@ class Collator:
         self.augment = augment
         self._most = layout.settings.max_images
 
-    def __call__(self, items: Sequence[tuple[int, int]]) -> Batch:
+    def __call__(self, items: Sequence[tuple[int, int]], suffixes: Sequence[tuple[int, ...]] | None = None) -> Batch:
         """The tensors of `PromptLayout.collate_training`, `position` int64[B], and `index` int64[N] of the N images.
+
+        `suffixes`, token ids, take the place of the reports of the samples.
 
         With images also `grey` uint8[N, R, R]; pixels stay 8-bit until the forward pass, a quarter of float32.
         """
         samples = self.samples
-        batch = self.layout.collate_training([samples.encoded[index] for _, index in items])
+        encoded = [samples.encoded[index] for _, index in items]
+        if suffixes is not None:
+            encoded = [replace(one, suffix=ids) for one, ids in zip(encoded, suffixes, strict=True)]
+        batch = self.layout.collate_training(encoded)
         batch["position"] = torch.tensor([position for position, _ in items])
         images = [
             (image, position * self._most + place)

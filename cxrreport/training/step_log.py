@@ -83,3 +83,37 @@ def draw_loss(lines: list[dict[str, float]], path: Path) -> None:
     lower.grid(alpha=0.3)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
+
+
+def draw_reward(lines: list[dict[str, float]], path: Path) -> None:
+    """Draw reward with its parts, KL divergence, entropy, length and distinct reports over the steps as a PNG.
+
+    Args:
+        lines: of `read_log`, from training on the metric.
+        path: of the picture.
+    """
+    from matplotlib.figure import Figure
+
+    curve = [line for line in lines if "reward" in line]
+    steps = [line["step"] for line in curve]
+    labels = {
+        "reward": "reward",
+        "kl": "KL, nats per token",
+        "entropy": "entropy, nats per token",
+        "tokens": "tokens per report",
+        "distinct": "share of distinct reports",
+    }
+    figure = Figure(figsize=(8, 10), layout="constrained")
+    axes = figure.subplots(len(labels) + 1, 1, sharex=True)
+    for axis, (name, label) in zip(axes, labels.items(), strict=False):
+        axis.plot(steps, [line[name] for line in curve])
+        axis.set_ylabel(label)
+    for name in sorted({name for line in curve for name in line if name.startswith("reward/")}):
+        axes[-1].plot(steps, [line.get(name, np.nan) for line in curve], label=name.removeprefix("reward/"))
+    axes[-1].set(xlabel="optimiser step", ylabel="parts of the reward")
+    figure.legend(loc="outside lower center", ncols=3)
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    axes[0].set_title("Training on the metric")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")

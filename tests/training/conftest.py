@@ -16,6 +16,7 @@ from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Report, Split, Study
 from cxrreport.settings import TrainSettings
 from cxrreport.training.distributed import ProcessGroup
+from cxrreport.training.finetune import train
 
 REPORTS = (
     Report(indication="cough", findings="The heart is enlarged. No pneumothorax.", impression="Cardiomegaly."),
@@ -112,3 +113,17 @@ def settings(checkpoint_folder: Path, tmp_path: Path) -> Callable[..., TrainSett
         return TrainSettings.model_validate(given | values)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def adapter(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter whose reports are of different lengths."""
+    folder = tmp_path_factory.mktemp("start")
+    values = {
+        "data": folder / "ingest", "output": folder / "train", "learning_rate": 1e-2, "max_steps": 60,
+        "checkpoint": {"name": str(checkpoint_folder), "precision": "float32", "device": "cpu"},
+        "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}, "batch_size": 2, "accumulation": 2,
+        "eval_every": 60,
+    }  # fmt: skip
+    settings = TrainSettings.model_validate(values)
+    return train(settings, MemoryManifest(), log=lambda *_: None, progress=lambda *_: None).adapter

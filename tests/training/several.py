@@ -29,7 +29,7 @@ class StoppedError(Exception):
 fit = finetune.fit
 
 
-def watched(run: finetune.Run) -> None:
+def watched(run: finetune.Run) -> str:
     """Record how many of its parameters this process holds, before and after training."""
     before = held(run.loaded.model)
 
@@ -37,9 +37,10 @@ def watched(run: finetune.Run) -> None:
         if (done, label) == (12, "training") and run.folder.name == "stopped" and not run.resumed_at:
             raise StoppedError
 
-    fit(dataclasses.replace(run, progress=progress))
+    stopped = fit(dataclasses.replace(run, progress=progress))
     facts = {"logged": len(logged), "resumed_at": run.resumed_at, "written": run.validate.written}
     found.append({"before": before, "after": held(run.loaded.model)} | facts)
+    return stopped
 
 
 def held(model: Any) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cxrreport.settings import TrainSettings
-from cxrreport.training import finetune
+from cxrreport.training import checkpointing
 from cxrreport.training.finetune import train
 
 Settings = Callable[..., TrainSettings]
@@ -53,9 +53,9 @@ def test_a_second_signal_stops_at_once(settings: Settings, manifest: Any) -> Non
 def test_a_checkpoint_is_saved_when_the_last_one_is_old(
     settings: Settings, manifest: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetune, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(checkpointing, "SAVE_SECONDS", 0.0)
     steps: list[int] = []
-    monkeypatch.setattr(finetune.checkpointing, "save_checkpoint", lambda folder, step, *_: steps.append(step))
+    monkeypatch.setattr(checkpointing, "save_checkpoint", lambda folder, step, *_: steps.append(step))
     train(settings(save_every=8, eval_every=8, max_steps=4), manifest, log=lambda *_: None, progress=lambda *_: None)
     assert steps == [1, 2, 3, 4]
 
