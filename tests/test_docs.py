@@ -85,3 +85,17 @@ def test_the_messages_that_troubleshooting_explains_are_in_the_source() -> None:
     messages = [message for row in rows for message in re.findall(r"`(.*?)`", row)]
     assert len(messages) > 10
     assert [message for message in messages if message not in source] == []
+
+
+def test_the_architecture_names_every_package_and_only_files_that_exist() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    package = ROOT / "cxrreport"
+    packages = {".".join(path.parent.relative_to(package).parts) for path in package.rglob("__init__.py")} - {""}
+    modules = {path.stem for path in package.glob("[!_]*.py")}
+    named = set(re.findall(r"[\w.]*\w", page))
+    assert packages | modules <= named
+    where_to_add = page.partition("## Where to add")[2].partition("\n## ")[0]
+    files = re.findall(r"`([a-z_/]+(?:\.py|\.txt|/))`", where_to_add)
+    assert len(files) > 20
+    missing = [file for file in files if not ((package / file).exists() or (ROOT / file).exists())]
+    assert not missing
