@@ -21,11 +21,13 @@ class UnreadableTextError(ValueError):
     """Bytes that are no text in a known encoding.
 
     Args:
-        position: of the first byte or character that is not text.
+        before: the text before the first of them.
+        found: what they are instead.
     """
 
-    def __init__(self, position: int) -> None:
-        super().__init__(f"neither UTF-8, UTF-16 with a mark nor Windows-1252 (position {position})")
+    def __init__(self, before: str, found: str = "neither UTF-8, UTF-16 with a mark nor Windows-1252") -> None:
+        line = 1 + (before.count("\n") or before.count("\r"))
+        super().__init__(f"line {line}: {found}")
 
 
 def decode_text(data: bytes | bytearray) -> str:
@@ -43,10 +45,10 @@ def decode_text(data: bytes | bytearray) -> str:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         if encoding != "utf-8":
-            raise UnreadableTextError(error.start) from None
+            raise UnreadableTextError(data[: error.start].decode(encoding, "replace")) from None
         text = _windows_1252(data)
     if "\0" in text:
-        raise UnreadableTextError(text.index("\0"))
+        raise UnreadableTextError(text[: text.index("\0")], "a NUL, which no text has")
     return text.replace("\ufeff", "")
 
 
@@ -78,7 +80,7 @@ def _windows_1252(data: bytes | bytearray) -> str:
     try:
         text = data.decode("cp1252")
     except UnicodeDecodeError as error:
-        raise UnreadableTextError(error.start) from None
+        raise UnreadableTextError(data[: error.start].decode("cp1252")) from None
     if binary := _BINARY.search(text):
-        raise UnreadableTextError(binary.start())
+        raise UnreadableTextError(text[: binary.start()])
     return text

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from cxrreport.errors import InputError
 from cxrreport.storage.column_names import IDS, WantedColumns, column_name
 from cxrreport.storage.decoding import UnreadableTextError, decode_text, is_damaged
+from cxrreport.storage.memory_limit import limited_memory
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 MAX_BYTES = 512 << 20
@@ -30,7 +31,9 @@ MAX_BYTES = 512 << 20
 MAX_ROW = 16 << 20
 """Longest text of one row, characters."""
 MAX_MEMORY = 2 << 30
-"""Memory for the rows of a table, bytes. A megabyte of CSV can take 30, and a kilobyte of Parquet gigabytes."""
+"""Memory for a table and its reader, bytes. A megabyte of CSV can take 30, and a kilobyte of Parquet gigabytes. The
+rows are counted while they grow; what a reader takes besides, the operating system limits, on Linux."""
+_OTHER = 64 << 20  # what reserves address space without taking memory: an allocator, modules that are loaded
 _ROW, _CELL = 200, 90  # bytes of a dict, and of one of its cells besides its characters
 _BATCH, _SMALL_BATCH = 32, 4  # rows of Parquet that are decoded before they are counted
 _LARGE_CHUNK = 64 << 20  # of Parquet: a value can be as long, and is there once in a dictionary
@@ -103,11 +106,14 @@ def read_table(
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
             raise InputError(f"{path}: not a regular file")
-        table = read(path, wanted)
+        with limited_memory(MAX_MEMORY + _OTHER):
+            table = read(path, wanted)
     except UnreadableTextError as error:
-        raise InputError(f"{path}: {error}; convert the file to UTF-8") from None
+        # Not a row with a reason: what does not decode shows that the rest may not be what it says either.
+        raise InputError(f"{path}, {error}; export the table again as UTF-8, or correct that line") from None
     except MemoryError:
-        raise InputError(f"{path}: the table takes more memory than there is; split it") from None
+        limit = f"{MAX_MEMORY >> 20} MiB, or than there is"
+        raise InputError(f"{path}: the table takes more memory than {limit}; split it") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise InputError(f"{path}: the table cannot be read ({reason})") from None
@@ -160,6 +166,8 @@ def _read_parquet(path: Path, wanted: WantedColumns) -> Table:
                     budget.take(0, batch.num_rows, _dense_size(column))
                 budget.take(batch.num_rows, 0, 0)
                 rows += batch.to_pylist()
+    except MemoryError:
+        raise
     except pa.ArrowException:
         raise InputError(f"{path}: not a Parquet file, or damaged") from None
     rows = [{names[name]: _cell(value) for name, value in row.items()} for row in rows]

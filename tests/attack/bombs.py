@@ -167,6 +167,33 @@ def parquet(path: Path, rows: int, value: str) -> None:
     pq.write_table(pa.table({"study_id": column, "text": column}), path, compression="zstd")
 
 
+def parquet_of_pages(path: Path, megabytes: int, *, stated: int | None = None) -> None:
+    """One page of one long value.
+
+    Args:
+        path: of the file.
+        megabytes: length of the value.
+        stated: uncompressed size of the column that the metadata state instead of the true one.
+    """
+    value = pa.array([b"a" * (megabytes << 20)])
+    pq.write_table(
+        pa.table({"study_id": value}), path, compression="zstd", use_dictionary=False, write_statistics=False
+    )
+    if stated is not None:
+        data = path.read_bytes()
+        size = pq.read_metadata(path).row_group(0).column(0).total_uncompressed_size
+        path.write_bytes(data.replace(varint(size), varint(stated, len(varint(size)))))
+
+
+def varint(value: int, size: int = 0) -> bytes:
+    """A number as thrift writes it, with as many bytes as another one."""
+    value, found = 2 * value, bytearray()
+    while value >= 0x80 or len(found) + 1 < size:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
+
+
 def gzipped(path: Path, head: str, line: str, megabytes: int) -> None:
     """A gzipped table of repeated text."""
     block = (line * (1 + (1 << 20) // len(line))).encode()[: 1 << 20]

@@ -73,13 +73,18 @@ def test_tables(tmp_path: Path, note: Any) -> None:
     bombs.gzipped(tmp_path / "cells.csv.gz", ",".join(f"c{i}" for i in range(99)) + "\n", "1," * 98 + "1\n", 7)
     bombs.parquet(tmp_path / "long.parquet", 5_000_000, "a")
     bombs.parquet(tmp_path / "values.parquet", 2000, "a" * 1_000_000)
+    bombs.parquet_of_pages(tmp_path / "page.parquet", 200)
+    bombs.parquet_of_pages(tmp_path / "page-that-lies.parquet", 200, stated=100)
+    (tmp_path / "wide.csv").write_text("study_id,text\n1," + "\U0001f600" + "a" * (7 << 20) + "\n")
     (tmp_path / "nested.jsonl").write_text('{"a":[' + "[]," * 300_000 + "[]]}\n")
     (tmp_path / "one-line.jsonl").write_text(json.dumps({"a": ["a"] * 400_000}))
     files = sorted(path for path in tmp_path.iterdir() if path.is_file())
-    assert len(files) == 8
+    assert len(files) == 11
     for name, one in read_all(files).items():
         note(file=name, **one)
-        assert any(word in one["said"] for word in ("MiB of text", "MiB of memory", "a row of more than")), (name, one)
+        assert any(
+            word in one["said"] for word in ("MiB of text", "MiB of memory", "a row of more than", "takes more memory")
+        ), (name, one)
         assert one["mib"] < 90, (name, one)
 
 

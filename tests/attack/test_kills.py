@@ -94,6 +94,40 @@ def test_a_killed_command_is_repeated(case, demo, tmp_path, own_temporary_folder
     assert not failures, "\n".join(failures)
 
 
+@pytest.mark.parametrize("case", ["export", "review"])
+def test_two_at_once_into_one_folder(case, demo, tmp_path, own_temporary_folder, note):
+    """One of them is refused or resumes; whichever is killed, the repeated command gives the usual result."""
+    undisturbed = with_store(tmp_path / "undisturbed", demo)
+    import_everything(tmp_path / "import.log")
+    options: dict[str, Any] = {"TMPDIR": str(own_temporary_folder)}
+    uri = f"sqlite:///{undisturbed.parent}/mlflow.db"
+    seconds = run(words_of(case, demo, undisturbed), tmp_path / "log", MLFLOW_TRACKING_URI=uri, **options)
+    expected, files = content_below(undisturbed), names_below(undisturbed.parent)
+    moments = random.Random(f"two {case}")
+    hit, refused, failures = 0, 0, []
+    for number in range(KILLS):
+        out = with_store(tmp_path / f"kill-{number}", demo)
+        words, log = words_of(case, demo, out), tmp_path / f"{number}.log"
+        options["MLFLOW_TRACKING_URI"] = f"sqlite:///{out.parent}/mlflow.db"
+        victim = Running(words, log, **options)
+        other = Running(words, tmp_path / f"{number}-other.log", **options)
+        if moments.random() < 0.5:
+            victim, other = other, victim
+        after = moments.uniform(0, seconds)
+        hit += victim.kill(after)
+        code = other.wait()
+        refused += code != 0
+        said = other.log.read_text()
+        if code and ("Traceback" in said or "another run" not in said):
+            failures.append(f"the other, after {after:.2f} s: exit code {code}: {said[-500:]}")
+        run(words, log, **options)
+        if content_below(out) != expected or names_below(out.parent) != files:
+            failures.append(f"killed after {after:.2f} of {seconds:.2f} s: other files or content")
+    left = names_below(own_temporary_folder)
+    note(kind="two at once", case=case, kills=KILLS, hit=hit, refused=refused, failed=len(failures), left=len(left))
+    assert not left and not failures, "\n".join([*left, *failures])
+
+
 def test_a_killed_sync_is_repeated(demo, tmp_path, note):
     from mlflow import MlflowClient
 

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import gzip
 import io
+import random
 import shutil
+import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 
 import huggingface_hub
@@ -10,6 +15,8 @@ import pytest
 
 from cxrreport.errors import WeightsError
 from cxrreport.evaluation.radgraph import archives
+from cxrreport.storage.atomic_files import PARTIAL
+from cxrreport.storage.memory_limit import address_space
 
 
 def pack(source: Path, target: Path) -> Path:
@@ -17,6 +24,11 @@ def pack(source: Path, target: Path) -> Path:
         for path in sorted(source.rglob("*")):
             tar.add(path, path.relative_to(source).as_posix(), recursive=False)
     return target
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder besides the lock of an archive, which stays."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 def test_missing_weights_name_each_file_and_where_it_comes_from(tmp_path: Path) -> None:
@@ -72,7 +84,7 @@ def test_a_packed_archive_is_unpacked_once(archive: Path, tmp_path: Path) -> Non
     assert archives.read(folder).fingerprint == archives.read(archive).fingerprint
     (tmp_path / "radgraph-xl.tar.gz").unlink()
     assert archives.locate("radgraph-xl", tmp_path) == folder
-    assert [path.name for path in tmp_path.iterdir()] == ["radgraph-xl"]
+    assert names(tmp_path) == ["radgraph-xl"]
 
 
 def test_download_happens_only_when_asked(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +142,7 @@ def test_unsafe_archives_leave_nothing(tmp_path: Path, bad: tuple[tarfile.TarInf
             tar.addfile(info, io.BytesIO(data))
     with pytest.raises(WeightsError, match="not safe to unpack: entry 2"):
         archives.locate("radgraph", root)
-    assert [path.name for path in root.iterdir()] == ["radgraph.tar.gz"]
+    assert names(root) == ["radgraph.tar.gz"]
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
     assert not Path("/tmp/cxrreport-escaped").exists()
 
@@ -144,13 +156,66 @@ def test_a_header_that_promises_too_much(tmp_path: Path, monkeypatch: pytest.Mon
         archives.locate("radgraph", tmp_path)
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE])
+def test_a_header_as_long_as_the_memory(tmp_path: Path, kind: bytes) -> None:
+    """`tarfile` reads the header of an extended name into memory; compressed, gigabytes of it are small."""
+    if not address_space():
+        pytest.skip("the memory of a process cannot be limited here")
+    header = tarfile.TarInfo("weights.th")
+    header.type, header.size = kind, 300 << 20
+    with gzip.open(tmp_path / "radgraph.tar.gz", "wb", compresslevel=1) as file:
+        file.write(header.tobuf())
+        for _ in range(300):
+            file.write(bytes(1 << 20))
+    with pytest.raises(WeightsError, match="damaged"):
+        archives.locate("radgraph", tmp_path)
+    assert names(tmp_path) == ["radgraph.tar.gz"]
+
+
+UNPACK = """
+import sys
+from pathlib import Path
+from cxrreport.evaluation.radgraph import archives
+print("ready", flush=True)
+archives.locate("radgraph-xl", Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_unpacking_that_is_killed_leaves_nothing_to_the_next_run(archive: Path, tmp_path: Path, processes: int) -> None:
+    """Several runs that unpack one archive do not remove each other's files."""
+    large, moments = tmp_path / "large", random.Random(processes)
+    shutil.copytree(archive, large)
+    (large / "other").write_bytes(moments.randbytes(30 << 20))
+    pack(large, tmp_path / "radgraph-xl.tar.gz")
+    for _ in range(4 if processes == 1 else 20):
+        (tmp_path / f"{PARTIAL}radgraph-xl-earlier" / "vocabulary").mkdir(parents=True)
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-c", UNPACK, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            for _ in range(processes)
+        ]
+        for one in running:
+            assert one.stdout and one.stdout.readline() == b"ready\n"
+        time.sleep(moments.uniform(0, 0.3))
+        running[0].kill()
+        running[0].communicate()
+        for one in running[1:]:
+            assert one.communicate()[1] == b"" and one.returncode == 0
+        folder = archives.locate("radgraph-xl", tmp_path)
+        assert names(tmp_path) == ["large", "radgraph-xl", "radgraph-xl.tar.gz"]
+        assert archives.read(folder).fingerprint == archives.read(archive).fingerprint
+        shutil.rmtree(folder)
+
+
 @pytest.mark.parametrize("cut", [0, 10, 2000])
 def test_truncated_archives(archive: Path, tmp_path: Path, cut: int) -> None:
     packed = pack(archive, tmp_path / "radgraph-xl.tar.gz")
     packed.write_bytes(packed.read_bytes()[:cut])
     with pytest.raises(WeightsError, match=r"radgraph-xl\.tar\.gz"):
         archives.locate("radgraph-xl", tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["radgraph-xl.tar.gz"]
+    assert names(tmp_path) == ["radgraph-xl.tar.gz"]
 
 
 def test_an_incomplete_folder_is_not_overwritten(archive: Path, tmp_path: Path) -> None:

@@ -170,3 +170,22 @@ def test_ids_and_file_names_that_lost_characters_are_refused(tmp_path: Path, nam
     (tmp_path / "a.jsonl").write_text(f'{{"{name}": "b"}}\n{{"{name}": "{value}"}}\n')
     with pytest.raises(InputError, match=f"row 2: {name} has a NUL"):
         read_text_table(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"study_id,text\n1,a\n2,b\0\n", "line 3: a NUL, which no text has"),
+        (b"study_id,text\r1,a\r2,b\0\r", "line 3: a NUL, which no text has"),
+        ("study_id,text\n1,a\n2,b\0\n".encode("utf-16"), "line 3: a NUL, which no text has"),
+        (b"study_id,text\n1,\xc3\xa9\n2,\x81\n", "line 3: neither UTF-8"),
+        (b"study_id,text\n1,\xc3\xa9\n2,\xe9\x01\n", "line 3: neither UTF-8"),
+        ("study_id,text\n1,é\n".encode("utf-16") + b"\x00\xd8\n\0", "line 3: neither UTF-8"),
+        (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff\x01\x00\x00\xff\xff", "line 1: "),
+    ],
+)
+def test_a_character_that_is_no_text_is_an_error_with_its_line(tmp_path: Path, data: bytes, said: str) -> None:
+    """One sentence for the whole table: what does not decode may have changed its neighbours too."""
+    (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(InputError, match=rf"a\.csv, {said}.*; export the table again as UTF-8, or correct that line"):
+        read_table(tmp_path / "a.csv")

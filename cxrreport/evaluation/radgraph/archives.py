@@ -7,6 +7,7 @@ which marks its scores as synthetic.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import shutil
@@ -20,7 +21,9 @@ from typing import Any
 
 from cxrreport.assets import radgraph_folder
 from cxrreport.errors import WeightsError
-from cxrreport.storage.atomic_files import file_sha256
+from cxrreport.storage.atomic_files import PARTIAL, file_sha256
+from cxrreport.storage.locks import locked_file
+from cxrreport.storage.memory_limit import limited_memory
 
 REPOSITORY = "StanfordAIMI/RRG_scorers"
 """Repository of the published archives on the Hugging Face hub."""
@@ -31,6 +34,8 @@ _NER = "__ner_labels.txt"
 _RELATIONS = "__relation_labels.txt"
 _MOST_BYTES = 8 << 30
 _MOST_MEMBERS = 1000
+_MEMORY = 256 << 20
+"""Memory for unpacking: `tarfile` holds a header as long as the archive says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,22 +191,28 @@ def unpack(packed: Path, folder: Path) -> None:
         WeightsError: the archive is damaged, unsafe or too large, or `folder` is not empty.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise WeightsError(f"{folder}: contains an incomplete RadGraph archive; remove the folder and try again")
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
-        with tarfile.open(packed, "r:gz") as tar:
-            _extract(tar, packed, partial)
-        try:
-            partial.replace(folder)
-        except OSError:
-            if missing(folder):
-                raise
-            # Another process has unpacked the same archive.
-    except (tarfile.TarError, zlib.error, EOFError) as error:
+        with locked_file(folder.with_name(f".{folder.name}.lock"), wait=True):
+            _unpack(packed, folder)
+    except (tarfile.TarError, zlib.error, EOFError, MemoryError) as error:  # a header can be of any length
         raise WeightsError(f"{packed}: damaged ({type(error).__name__}); download it again") from error
     except OSError as error:
         raise WeightsError(f"{packed}: cannot be unpacked into {folder} ({error})") from error
+
+
+def _unpack(packed: Path, folder: Path) -> None:
+    prefix = f"{PARTIAL}{folder.name}-"
+    for leftover in folder.parent.glob(f"{glob.escape(prefix)}*"):
+        shutil.rmtree(leftover, ignore_errors=True)  # of a run that was killed
+    if folder.is_dir() and any(folder.iterdir()):
+        if not missing(folder):
+            return  # another process has unpacked the same archive
+        raise WeightsError(f"{folder}: contains an incomplete RadGraph archive; remove the folder and try again")
+    partial = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    try:
+        with limited_memory(_MEMORY), tarfile.open(packed, "r:gz") as tar:
+            _extract(tar, packed, partial)
+        partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

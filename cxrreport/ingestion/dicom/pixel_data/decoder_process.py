@@ -27,7 +27,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -35,6 +34,7 @@ from numpy.typing import NDArray
 
 from cxrreport.errors import PixelError
 from cxrreport.records import Reason
+from cxrreport.storage.memory_limit import address_space, limited_memory
 
 SECONDS = 60.0
 """Longest time for one image and the start of the helper under load, besides a second per million samples, for which
@@ -154,12 +154,12 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
 
     warnings.simplefilter("ignore")  # those of pydicom are about the header
     warned = _Warnings()
-    before = _address_space()
+    before = address_space()
     while line := requests.readline():
         request = json.loads(line)
         data = requests.read(request["size"])
         try:
-            with _limited_memory(MEMORY + BYTES_PER_SAMPLE * _samples(request["options"])), warned.heard():
+            with limited_memory(MEMORY + BYTES_PER_SAMPLE * _samples(request["options"])), warned.heard():
                 pixels = decode_encapsulated(request["syntax"], request["plugin"], data, request["options"])
         except Exception as error:  # the decoder's, of any type; the text may quote the file
             pixels = np.empty(0, np.uint8)
@@ -171,7 +171,7 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         replies.write(content)
         replies.flush()
         del content, data, pixels
-        if _address_space() > before + 4 * MEMORY:  # a heap in pieces
+        if address_space() > before + 4 * MEMORY:  # a heap in pieces
             return
 
 
@@ -202,36 +202,6 @@ class _Warnings(logging.Handler):
 
 def _samples(options: dict[str, Any]) -> int:
     return int(options["rows"] * options["columns"] * options["samples_per_pixel"])
-
-
-def _address_space() -> int:
-    """Address space of this process, bytes; 0 where the operating system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-@contextmanager
-def _limited_memory(more: int) -> Iterator[None]:
-    """Limit the address space to `more` bytes than now, where the operating system has such a limit."""
-    now = _address_space()
-    try:
-        import resource
-    except ImportError:  # Windows
-        now = 0
-    if not now:
-        yield
-        return
-    allowed, highest = resource.getrlimit(resource.RLIMIT_AS)
-    limit = now + more
-    resource.setrlimit(
-        resource.RLIMIT_AS, (limit if highest == resource.RLIM_INFINITY else min(limit, highest), highest)
-    )
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (allowed, highest))
 
 
 def main() -> None:
