@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrreport.consensus import ReportSimilarity
 from cxrreport.errors import WeightsError
+from cxrreport.scoring.consensus import ReportSimilarity
 from cxrreport.settings import ConsensusSettings
 
 LEFT = "Small left pleural effusion. No pneumothorax."

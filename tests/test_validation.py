@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cxrreport import validation
 from cxrreport.errors import WeightsError
 from cxrreport.records import Report, Split, Study
+from cxrreport.scoring import validation
+from cxrreport.scoring.validation import ReportValidation, fixed_subset
 from cxrreport.settings import CheckpointSettings, TrainSettings
 from cxrreport.training.best_checkpoint import SCORE
 from cxrreport.training.distributed import ProcessGroup
-from cxrreport.validation import ReportValidation, fixed_subset
 
 
 class Studies:

@@ -21,8 +21,7 @@ from cxrreport.evaluation.statistics import FORMS, Measure, PatientBootstrap, ho
 from cxrreport.records import Interval, Progress, differing
 from cxrreport.settings import CompareSettings
 from cxrreport.storage.atomic_files import write_json
-from cxrreport.storage.command_files import read_evaluated, read_scores
-from cxrreport.storage.old_names import current
+from cxrreport.storage.command_files import current, read_evaluated, read_scores
 from cxrreport.storage.output_folder import output_folder
 
 _TEXTS = ("candidate", "reference")

@@ -13,8 +13,7 @@ from cxrreport.errors import InputError
 from cxrreport.records import FINDING_COLUMNS, STATEMENT_PARTS
 from cxrreport.review.content import Content, FindingRow, ReviewedStudy, Section, ShownReport, sections
 from cxrreport.review.marks import MarkedEntity, pieces
-from cxrreport.storage.command_files import read_evaluated, read_scores, written_by
-from cxrreport.storage.old_names import current
+from cxrreport.storage.command_files import current, read_evaluated, read_scores, written_by
 
 WORST_BY = "radgraph_partial"
 """Column of `studies.parquet` by which the page is ordered."""

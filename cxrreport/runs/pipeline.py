@@ -127,7 +127,7 @@ def train(
         manifest = Manifest.open(settings.data)
         log_data(run, manifest, "training")
         if validate is None and settings.validation.radgraph != "none":
-            from cxrreport.validation import ReportValidation
+            from cxrreport.scoring.validation import ReportValidation
 
             reports = ReportValidation(settings, manifest, first=first, progress=report)
             validate = reports if reports.studies else None
@@ -140,7 +140,7 @@ def train(
 
         fitting = None
         if settings.objective == "reward":
-            from cxrreport.rewards import RewardSampler
+            from cxrreport.scoring.rewards import RewardSampler
             from cxrreport.training import reward
 
             fitting = partial(reward.fit, sampler=RewardSampler(settings, manifest))
@@ -228,7 +228,7 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
 
         similarity = None
         if settings.samples > 1 and settings.select == "consensus":
-            from cxrreport.consensus import ReportSimilarity
+            from cxrreport.scoring.consensus import ReportSimilarity
 
             similarity = ReportSimilarity(settings.consensus, settings.output.absolute().parent / "annotations.sqlite")
         result = generate_reports(

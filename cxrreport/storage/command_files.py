@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError
-from cxrreport.storage.old_names import current
+
+_CURRENT = {
+    "invented": "hallucinated",
+    "invented_findings": "hallucinated_findings",
+    "invented_priors": "hallucinated_priors",
+    "looks": "image_reliance_gap",
+    "any omitted or invented finding": "any omitted or hallucinated finding",
+    "sentences that mention an earlier study, by the rules of ingest; invented: the reference has none": (
+        "sentences that mention a prior study, by the rules of ingest; hallucinated: the reference has none"
+    ),
+    "counts as there": "counted as present",
+}
+"""Names that earlier versions wrote into the output folder of `evaluate`, and their current names."""
 
 
 @contextmanager
@@ -55,3 +67,12 @@ def read_evaluated(file: Path, *required: str) -> pa.Table:
     if missing := [name for name in required if name not in table.column_names]:
         raise InputError(f"{file}: no column {', '.join(missing)}; run `evaluate` again")
     return table
+
+
+def current(value: Any) -> Any:
+    """Replace old names in nested JSON values: keys of objects, and texts that are an old name as a whole."""
+    if isinstance(value, Mapping):
+        return {current(name): current(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [current(item) for item in value]
+    return _CURRENT.get(value, value) if isinstance(value, str) else value

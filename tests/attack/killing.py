@@ -25,7 +25,13 @@ import pydicom
 _SERVER = multiprocessing.get_context("forkserver")
 _IMPORTED = [
     *("torch", "transformers", "peft", "mlflow", "mlflow.tracking", "sqlalchemy", "pydicom", "matplotlib.pyplot"),
-    *("monai.transforms", "highdicom", "fhir.resources.R4B.diagnosticreport", "cxrreport.cli", "cxrreport.validation"),
+    *(
+        "monai.transforms",
+        "highdicom",
+        "fhir.resources.R4B.diagnosticreport",
+        "cxrreport.cli",
+        "cxrreport.scoring.validation",
+    ),
     *("cxrreport.ingestion.ingest", "cxrreport.inference.generate", "cxrreport.evaluation.evaluate"),
     *("cxrreport.training.finetune", "cxrreport.export", "cxrreport.review", "cxrreport.model.merging"),
 ]

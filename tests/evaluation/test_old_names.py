@@ -18,8 +18,7 @@ from cxrreport.evaluation.evaluate import evaluate
 from cxrreport.records import differing
 from cxrreport.review import read_evaluation
 from cxrreport.settings import CompareSettings, EvaluateSettings
-from cxrreport.storage.command_files import read_scores
-from cxrreport.storage.old_names import current
+from cxrreport.storage.command_files import current, read_scores
 
 OLD = Path(__file__).parent / "data" / "evaluation-0.1"
 RENAMED = ("hallucinated_findings", "hallucinated_priors")

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from cxrreport.errors import SettingsError
 from cxrreport.inference.decoding import Engine, Generated, Request
 from cxrreport.records import Report
-from cxrreport.rewards import length_ratio, repetition
+from cxrreport.scoring.rewards import length_ratio, repetition
 from cxrreport.settings import Sampling, TrainSettings
-from cxrreport.training import reward
 from cxrreport.training.finetune import train
 from cxrreport.training.reward import SampledReport
+from cxrreport.training.reward import loop as reward
 from cxrreport.training.run import TrainResult
 from cxrreport.training.step_log import read_log
 

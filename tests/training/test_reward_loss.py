@@ -18,7 +18,7 @@ from cxrreport.model.prompt import PromptLayout, pixel_values
 from cxrreport.records import Report
 from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings, RewardSettings
 from cxrreport.training.forward import forward
-from cxrreport.training.reward_loss import PolicyTokens, advantages, policy_loss
+from cxrreport.training.reward.loss import PolicyTokens, advantages, policy_loss
 
 grpo = pytest.importorskip("trl.trainer.grpo_trainer")
 pytestmark = pytest.mark.stock("trl", "transformers", "peft")

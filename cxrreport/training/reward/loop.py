@@ -31,7 +31,7 @@ from cxrreport.training.finetune import collator, validate
 from cxrreport.training.forward import forward
 from cxrreport.training.interruption import StopRequest
 from cxrreport.training.optimization import build_optimizer, learning_rate
-from cxrreport.training.reward_loss import PolicyTokens, advantages, policy_loss
+from cxrreport.training.reward.loss import PolicyTokens, advantages, policy_loss
 from cxrreport.training.run import Run
 from cxrreport.training.samples import Collator, RunOrder
 from cxrreport.training.step_log import read_log

@@ -1,0 +1,1 @@
+"""The metrics of `evaluation` for training and generation, which do not import `evaluation`."""
