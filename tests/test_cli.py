@@ -233,6 +233,7 @@ MISTAKES = {
     "export": (["-p", "nowhere", "-o", "out"], "nowhere"),
     "generate": (["-i", "nowhere", "-c", "nowhere/too", "-o", "out"], "nowhere"),
     "ingest": (["-i", "nowhere", "-o", "out"], "nowhere"),
+    "listen": (["-o", "out", "--archive", "nowhere"], "AE_TITLE@HOST:PORT"),
     "merge": (["nowhere", "out"], "nowhere"),
     "plan": (["--gpu", "abacus"], "abacus"),
     "published": (["nowhere"], "nowhere"),

@@ -15,14 +15,14 @@ from cxrreport.inference.backends import load_model
 from cxrreport.inference.decoding.memory import release_unused_memory
 from cxrreport.inference.nearest_image import NearestImageWorker
 from cxrreport.inference.predictions import counted, write_picture, write_tables
-from cxrreport.inference.preparation import GenerationInputs, prepare_inputs
+from cxrreport.inference.preparation import GenerationInputs, image_settings, matching_settings, prepare_inputs
 from cxrreport.inference.selection import Similarity
 from cxrreport.inference.shards import Shards
 from cxrreport.inference.worker import ShardTask, ShardWorker, select_studies
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Progress
-from cxrreport.settings import GenerateSettings
+from cxrreport.settings import GenerateSettings, IngestSettings
 from cxrreport.storage.job_arrays import part_folder, parts_of, remove_parts
 from cxrreport.storage.output_folder import OutputFolder, output_folder
 from cxrreport.versions import installed
@@ -72,6 +72,7 @@ def generate(
     run_id: str = "",
     log_inputs: Callable[[GenerationInputs, LoadedModel], None] | None = None,
     similarity: Similarity | None = None,
+    resident: LoadedModel | None = None,
 ) -> GenerateSummary:
     """Generate reports for the studies of an ingest folder, of a folder of DICOM, or for one DICOM file.
 
@@ -84,6 +85,7 @@ def generate(
         run_id: id of the tracked run, for `generate.json`.
         log_inputs: called with the inputs and the loaded model before texts are generated.
         similarity: agreement of samples, for `select: consensus` (`consensus.ReportSimilarity`).
+        resident: the model of these settings if it is loaded already (`load_resident`).
 
     Raises:
         CxrReportError: as `prepare_inputs`, `load_model` and `generate_predictions`.
@@ -93,7 +95,7 @@ def generate(
     recorded = settings.model_dump(mode="json", exclude={"pseudonym_version"}) | recorded_input(settings, version)
     with hide_input_name(settings), output_folder(where, command=COMMAND, settings=recorded) as folder:
         inputs = prepare_inputs(settings, progress)
-        loaded = load_model(inputs.settings, inputs.checkpoint, resolution=inputs.manifest.resolution)
+        loaded = resident or load_model(inputs.settings, inputs.checkpoint, resolution=inputs.manifest.resolution)
         if log_inputs is not None:
             log_inputs(inputs, loaded)
         provenance: dict[str, Any] = {"run_id": run_id, "data_digest": inputs.manifest.digest}
@@ -103,6 +105,20 @@ def generate(
         return generate_predictions(
             inputs.settings, inputs.manifest, loaded, layout, provenance, progress, folder, similarity
         )
+
+
+def load_resident(settings: GenerateSettings) -> tuple[LoadedModel, IngestSettings]:
+    """Load the model of a generation that is run many times; also returns how its images are ingested.
+
+    Args:
+        settings: `input` of the ingestion is that of these settings, `output` a folder below theirs.
+
+    Raises:
+        CxrReportError: as `load_model`; SettingsError if neither checkpoint nor adapter is set.
+    """
+    checkpoint, _, card = matching_settings(settings)
+    images = image_settings(settings, checkpoint, card)
+    return load_model(settings, checkpoint, resolution=images.resolution), images
 
 
 def generate_predictions(

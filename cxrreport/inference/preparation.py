@@ -119,15 +119,10 @@ def _before_fine_tuning(
     return settings.model_copy(update=changes), checkpoint
 
 
-def _ingest(
-    settings: GenerateSettings, checkpoint: CheckpointSettings, card: AdapterCard | None, progress: Progress
-) -> tuple[Manifest, IngestSummary]:
-    from cxrreport.ingestion.ingest import ingest  # not needed for an ingest folder
-
-    if settings.shard is not None:
-        raise SettingsError(
-            f"{settings.input}: shard needs an ingest folder; ingest first, then generate from its output folder"
-        )
+def image_settings(
+    settings: GenerateSettings, checkpoint: CheckpointSettings, card: AdapterCard | None
+) -> IngestSettings:
+    """How a folder of DICOM is ingested for a checkpoint: with the preprocessing of its adapter, if there is one."""
     values = {
         "input": settings.input,
         "output": settings.output / INGESTED,
@@ -139,7 +134,19 @@ def _ingest(
     }
     if card is not None:
         values |= {name: card.preprocessing[name] for name in ("resize", "interpolation") if name in card.preprocessing}
-    ingestion = build(IngestSettings, values, where=f"images for checkpoint '{checkpoint.name}'")
+    return build(IngestSettings, values, where=f"images for checkpoint '{checkpoint.name}'")
+
+
+def _ingest(
+    settings: GenerateSettings, checkpoint: CheckpointSettings, card: AdapterCard | None, progress: Progress
+) -> tuple[Manifest, IngestSummary]:
+    from cxrreport.ingestion.ingest import ingest  # not needed for an ingest folder
+
+    if settings.shard is not None:
+        raise SettingsError(
+            f"{settings.input}: shard needs an ingest folder; ingest first, then generate from its output folder"
+        )
+    ingestion = image_settings(settings, checkpoint, card)
     summary = ingest(ingestion, lambda done, total, label: progress(done, total, f"ingesting {label}"))
     if not summary.kept:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in summary.left_out.items()) or "no file found"

@@ -23,8 +23,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from cxrreport.errors import CxrReportError, PeerError
 from cxrreport.ingestion.dicom import text
+from cxrreport.pacs.arrival import OUT_OF_RESOURCES, SUCCESS
 from cxrreport.pacs.peers import MB, Query, Record, is_uid, tls_context
-from cxrreport.pacs.receive import IMAGES, OUT_OF_RESOURCES, SUCCESS, SYNTAXES, Receiver
+from cxrreport.pacs.receive import IMAGES, SYNTAXES, Receiver
 from cxrreport.settings import DimseSettings, LimitSettings, PeerSettings, ReceiveSettings
 
 _RETRIEVED = (*IMAGES, EnhancedSRStorage)

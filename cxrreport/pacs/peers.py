@@ -12,10 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from cxrreport.errors import MissingExtraError, PeerError, SettingsError
+from pydicom.uid import UID
+
+from cxrreport.errors import MissingExtraError, PeerError, RefusedImage, SettingsError
+from cxrreport.ingestion.dicom import identify
+from cxrreport.ingestion.images import check_body_part, check_modality
+from cxrreport.records import Reason
 from cxrreport.settings import DimseSettings, LimitSettings, TlsSettings, WebSettings
 
 T = TypeVar("T")
+_KEYWORDS = {
+    "study_uid": "StudyInstanceUID",
+    "series_uid": "SeriesInstanceUID",
+    "sop_uid": "SOPInstanceUID",
+    "sop_class": "SOPClassUID",
+    "patient_id": "PatientID",
+    "modality": "Modality",
+    "body_part": "BodyPartExamined",
+    "study_description": "StudyDescription",
+    "series_description": "SeriesDescription",
+}
+
+
 MB = 1 << 20
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _LONGEST_PAUSE = 3600.0
@@ -36,6 +54,8 @@ class Record:
     body_part: str = ""
     study_description: str = ""
     series_description: str = ""
+    instances: int = 0
+    """Number of instances of a study; 0 if the archive does not say it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +116,35 @@ def open_peer(settings: WebSettings | DimseSettings, limits: LimitSettings) -> P
 def is_uid(text: str) -> bool:
     """True for a UID that can be part of a URL or a query (PS3.5 9.1, leading zeros allowed)."""
     return len(text) <= 64 and _UID.fullmatch(text) is not None
+
+
+def unwanted(record: Record) -> tuple[Reason, str] | None:
+    """Why a listed series or instance is not a radiograph of the chest; `None` if it may be one."""
+    kind = UID(record.sop_class)
+    try:
+        check_modality(
+            sop_class=record.sop_class,
+            sop_class_name=kind.name if kind.name != record.sop_class else "",
+            modality=record.modality,
+            is_image=True,
+        )
+        check_body_part(record.body_part)
+    except RefusedImage as error:
+        return Reason(error.reason), error.detail
+    return None
+
+
+def header(content: bytes | Path, limits: LimitSettings) -> Record:
+    """What the header of an instance states.
+
+    Raises:
+        RefusedImage: it cannot be parsed, or has no valid UIDs.
+    """
+    values = identify(content, tuple(_KEYWORDS.values()), max_pixels=limits.instance_mb * MB)
+    record = Record(instances=1, **{name: values[keyword] for name, keyword in _KEYWORDS.items()})
+    if not all(is_uid(uid) for uid in (record.study_uid, record.series_uid, record.sop_uid)):
+        raise RefusedImage(Reason.NOT_READABLE, "a UID of study, series or instance is missing or not valid")
+    return record
 
 
 def read_credentials(source: str) -> str:

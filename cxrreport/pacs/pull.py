@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrreport.dataset import write_exclusion_log
-from cxrreport.errors import PeerError, RefusedImage
-from cxrreport.pacs.peers import MB, Pace, Peer, Query, Record, attempted, open_peer
-from cxrreport.pacs.selection import header, queries, unwanted
+from cxrreport.errors import InputError, PeerError, RefusedImage
+from cxrreport.pacs.peers import MB, Pace, Peer, Query, Record, attempted, header, is_uid, open_peer, unwanted
 from cxrreport.records import Exclusion, Progress, Reason
 from cxrreport.settings import PullSettings
 from cxrreport.storage.atomic_files import atomic_path, file_sha256
 from cxrreport.storage.output_folder import output_folder
 from cxrreport.storage.parquet import table_from_rows
+from cxrreport.storage.tables import read_table
 
 DICOM = "dicom"
 """Folder of the images, in the output folder."""
@@ -30,8 +30,57 @@ _INCOMPLETE = "incomplete"
 _TEXTS = ("study_id", "image_id", "file", "sha256")
 PULLED = pa.schema([*((name, pa.string()) for name in _TEXTS), ("bytes", pa.int64())])
 """Schema of `pulled.parquet`: one row for each image that is there, with its path relative to the output folder."""
+_WILDCARDS = frozenset("*?\\")
 _FAILED_IN_A_ROW = 10
 """Studies that may fail one after another before the archive counts as gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A query, with what stands for it in the exclusion log."""
+
+    query: Query
+    shown: str
+
+
+def queries(settings: PullSettings) -> list[Asked]:
+    """The queries of a command: one, or one for each row of its table.
+
+    Raises:
+        InputError: a row of the table has neither `study_id` nor `accession`, or an id that is not exact.
+    """
+    if settings.studies is None:
+        dates = [f"{day:%Y%m%d}" if day else "" for day in (settings.since, settings.until)]
+        for name in ("patient", "accession"):
+            _check_exact(getattr(settings, name) or "", name)
+        query = Query(
+            study_uid=settings.study or "",
+            patient_id=settings.patient or "",
+            accession=settings.accession or "",
+            dates="-".join(dates) if any(dates) else "",
+            description=settings.description or "",
+            modalities=settings.modalities,
+        )
+        return [Asked(query, "query")]
+    table = read_table(settings.studies, columns=("study_id", "accession"))
+    asked: dict[Query, Asked] = {}
+    for number, row in enumerate(table.rows, start=1):
+        where = f"{settings.studies}: row {number}"
+        study, accession = (str(row.get(name) or "").strip() for name in ("study_id", "accession"))
+        if not study and not accession:
+            raise InputError(f"{where} has neither study_id nor accession; name the columns so, and remove empty rows")
+        if study and not is_uid(study):
+            raise InputError(f"{where}: study_id is not a UID; put accession numbers into a column accession")
+        _check_exact(accession, where)
+        query = Query(study_uid=study, accession="" if study else accession)
+        asked.setdefault(query, Asked(query, f"row {number}"))
+    return list(asked.values())
+
+
+def _check_exact(value: str, where: str) -> None:
+    """Refuse what an archive would read as a pattern: it could match every patient."""
+    if _WILDCARDS.intersection(value):
+        raise InputError(f"{where}: an id with a wildcard (*, ?) or a backslash; write the exact id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

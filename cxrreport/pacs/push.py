@@ -17,8 +17,7 @@ from pydicom import dcmread
 from cxrreport.dataset import write_exclusion_log
 from cxrreport.errors import InputError, PeerError, RefusedImage
 from cxrreport.ingestion.dicom import text, translated
-from cxrreport.pacs.peers import Peer, Query, Record, attempted, open_peer
-from cxrreport.pacs.selection import header
+from cxrreport.pacs.peers import Peer, Query, Record, attempted, header, open_peer
 from cxrreport.records import Exclusion, Progress, Reason
 from cxrreport.settings import LimitSettings, PushSettings
 from cxrreport.storage.output_folder import finished_record, output_folder

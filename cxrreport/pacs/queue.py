@@ -1,8 +1,8 @@
 """The durable queue of `listen`: studies, instances and documents in an SQLite file.
 
-Every change is one transaction that is on the disk before the call returns. Studies go
-received -> quiet -> generated -> sent, or end as excluded (nothing to report) or given up; failed ones wait for another
-attempt. One process works on a queue; others may read it and requeue.
+Every change is one transaction, on the disk before the call returns. Studies go received -> quiet -> generated -> sent,
+or end as excluded (nothing to report) or given up; failed ones wait for another attempt. One process works on a queue;
+others may read it and requeue.
 """
 
 from __future__ import annotations
@@ -79,14 +79,11 @@ ENDED = (State.SENT, State.EXCLUDED, State.GIVEN_UP)
 
 
 class Outcome(StrEnum):
-    """What became of an instance that arrived."""
+    """What became of an instance that arrived: `changed` is another content under a UID that is stored and kept, `late`
+    is stored for another round of its study or ignored.
+    """
 
-    STORED = "stored"
-    KNOWN = "known"
-    CHANGED = "changed"
-    """Another content under a UID that is stored; the first is kept."""
-    LATE = "late"
-    """Stored for another round of its study, or ignored, as the settings say."""
+    STORED, KNOWN, CHANGED, LATE = "stored", "known", "changed", "late"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,8 +240,7 @@ class Queue:
 
     def waiting(self) -> int:
         """Studies that have not ended."""
-        marks = ", ".join("?" * len(WAITING))
-        return int(self._rows(f"SELECT COUNT(*) FROM studies WHERE state IN ({marks})", WAITING)[0][0])  # noqa: S608
+        return sum(count for state, count in self.counts().items() if state in WAITING)
 
     def stored_bytes(self) -> int:
         """Bytes of the instances on the disk."""
@@ -257,15 +253,23 @@ class Queue:
         rows = self._rows("SELECT * FROM studies WHERE study = ?", (uid,))
         return _study(rows[0]) if rows else None
 
-    def next_due(self, quiet_s: float) -> Study | None:
-        """The study to work on: one that was interrupted, then the one that has been due longest."""
-        now = time.time()
-        rows = self._rows(
-            "SELECT * FROM studies WHERE state IN ('quiet', 'generated') OR (state = 'failed' AND due <= :now) "
-            "OR (state = 'received' AND last <= :quiet) "
-            "ORDER BY state IN ('quiet', 'generated') DESC, CASE state WHEN 'failed' THEN due ELSE last END LIMIT 1",
-            {"now": now, "quiet": now - quiet_s},
+    def next_to_generate(self, quiet_s: float) -> Study | None:
+        """The study to report: one that was interrupted, then the one that has been due longest."""
+        return self._next(
+            "state = 'quiet' OR (made = 0 AND state = 'failed' AND due <= :now) "
+            "OR (state = 'received' AND last <= :quiet)",
+            quiet_s,
         )
+
+    def next_to_send(self) -> Study | None:
+        """The study whose documents are to be sent."""
+        return self._next("state = 'generated' OR (made = 1 AND state = 'failed' AND due <= :now)", 0)
+
+    def _next(self, condition: str, quiet_s: float) -> Study | None:
+        now = time.time()
+        order = "state = 'quiet' DESC, CASE state WHEN 'failed' THEN due ELSE last END"
+        query = f"SELECT * FROM studies WHERE {condition} ORDER BY {order} LIMIT 1"  # noqa: S608
+        rows = self._rows(query, {"now": now, "quiet": now - quiet_s})
         return _study(rows[0]) if rows else None
 
     def instances(self, study: Study) -> list[Instance]:
@@ -281,7 +285,8 @@ class Queue:
 
     def set_quiet(self, study: Study) -> None:
         """Begin to report a study."""
-        self._set(study.study, State.QUIET)
+        with self._transaction() as connection:
+            connection.execute("UPDATE studies SET state = ? WHERE study = ?", (State.QUIET, study.study))
 
     def set_generated(self, study: Study, documents: Sequence[Document]) -> None:
         """Record the documents of a round. Those that another round has sent stay sent."""
@@ -320,12 +325,11 @@ class Queue:
 
     def fail(self, study: Study, reason: str, detail: str, due: float) -> None:
         """Record a failed attempt; the next is at `due`."""
+        change = (
+            "UPDATE studies SET state = ?, reason = ?, detail = ?, due = ?, attempts = attempts + 1 WHERE study = ?"
+        )
         with self._transaction() as connection:
-            connection.execute(
-                "UPDATE studies SET state = ?, reason = ?, detail = ?, due = ?, attempts = attempts + 1 "
-                "WHERE study = ?",
-                (State.FAILED, reason, detail, due, study.study),
-            )
+            connection.execute(change, (State.FAILED, reason, detail, due, study.study))
 
     def requeue(self, study: str | None = None) -> int:
         """Let studies that were given up be tried again, one or all; returns how many."""
@@ -351,10 +355,6 @@ class Queue:
             connection.execute("UPDATE studies SET purged = 1 WHERE study = ?", (study,))
             connection.execute("UPDATE instances SET file = '' WHERE study = ?", (study,))
 
-    def _set(self, study: str, state: State) -> None:
-        with self._transaction() as connection:
-            connection.execute("UPDATE studies SET state = ? WHERE study = ?", (state, study))
-
     # --- Looking ---
 
     def counts(self) -> dict[str, int]:
@@ -379,7 +379,7 @@ class Queue:
         return {"instances": int(row[0]), "documents_sent": int(row[1])}
 
     def ended_since(self, moment: float) -> int:
-        """Studies that ended after a time (seconds since 1970)."""
+        """Studies that ended after a moment, in seconds since 1970."""
         return int(self._rows("SELECT COUNT(*) FROM studies WHERE ended >= ?", (moment,))[0][0])
 
     def in_state(self, *states: State) -> list[Study]:
@@ -390,7 +390,7 @@ class Queue:
 
     def files(self) -> set[str]:
         """Files of instances that are kept."""
-        return {str(row["file"]) for row in self._rows("SELECT file FROM instances WHERE file != ''")}
+        return {row[0] for row in self._rows("SELECT file FROM instances WHERE file != ''")}
 
 
 def _study(row: sqlite3.Row) -> Study:

@@ -45,6 +45,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from cxrreport.errors import OutputError
+from cxrreport.pacs.arrival import CANNOT_UNDERSTAND
 from cxrreport.pacs.peers import MB, tls_context
 from cxrreport.settings import LimitSettings, ReceiveSettings
 
@@ -72,12 +73,6 @@ SYNTAXES: tuple[UID, ...] = (
     RLELossless,
 )
 """Transfer syntaxes that `ingest` reads."""
-SUCCESS = 0x0000
-OUT_OF_RESOURCES = 0xA700
-CANNOT_UNDERSTAND = 0xC000
-ALREADY_KEPT = 0xB006
-"""Warning "elements discarded" (PS3.4 B.2.3): another content came under a UID that is stored."""
-
 _SMALLEST_LIMIT = 1 << 18
 """A request for an association with all its contexts is longer than small data units."""
 _MESSAGE = 64  # bytes of headers for each data unit

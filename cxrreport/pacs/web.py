@@ -30,7 +30,7 @@ _LARGEST_ANSWER = 64 * MB
 _WHOLE = 10
 """An answer may take this many times the timeout as a whole, however steadily it trickles."""
 _MAY_PASS = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.LOCKED}
-_STUDY = ("00100020", "00080050", "00081030")
+_STUDY = ("00100020", "00080050", "00081030", "00201208")
 _SERIES = ("00080060", "00180015", "0008103E")
 _OUT_OF_RESOURCES = range(0xA700, 0xA800)
 
@@ -113,6 +113,11 @@ def _translated(name: str) -> Iterator[None]:
         raise PeerError(f"{name}: its answer cannot be read ({type(error).__name__})") from None
 
 
+def _number(row: Dataset, keyword: str) -> int:
+    value = text(row, keyword)
+    return int(value) if value.isdecimal() else 0
+
+
 def _is_full(response: requests.Response) -> bool:
     """True if a STOW-RS answer says that the archive is out of resources (PS3.18 table I.2-2)."""
     try:
@@ -166,6 +171,7 @@ class DicomwebPeer:
                     patient_id=text(row, "PatientID"),
                     accession=text(row, "AccessionNumber"),
                     study_description=text(row, "StudyDescription"),
+                    instances=_number(row, "NumberOfStudyRelatedInstances"),
                 )
         return [found[uid] for uid in sorted(found)]
 

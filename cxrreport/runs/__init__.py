@@ -11,6 +11,6 @@ Importing this package is quick: each command imports what it needs when it is c
 
 from cxrreport.runs.command import Summary, first_process
 from cxrreport.runs.evaluation import agreement, compare, evaluate, published, review
-from cxrreport.runs.pacs import pull, push
+from cxrreport.runs.pacs import listen, pull, push, queue, requeue, route
 from cxrreport.runs.pipeline import export, generate, ingest, merge, plan, train
 from cxrreport.tracking import sync

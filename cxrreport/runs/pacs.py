@@ -1,17 +1,21 @@
-"""Tracked runs of the commands that speak with archives: pull, push."""
+"""Tracked runs of the commands that speak with archives: pull, push, listen."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cxrreport.records import Progress
 from cxrreport.runs.command import Summary, flat, silent, tracked
-from cxrreport.settings import PullSettings, PushSettings
+from cxrreport.settings import ListenSettings, PullSettings, PushSettings
 
 if TYPE_CHECKING:
+    from cxrreport.pacs.arrival import Routed
     from cxrreport.pacs.pull import PullSummary
     from cxrreport.pacs.push import PushSummary
+    from cxrreport.pacs.service import ListenSummary
 
 
 def pull(settings: PullSettings, *, progress: Progress | None = None) -> Summary[PullSummary]:
@@ -55,3 +59,73 @@ def push(settings: PushSettings, *, progress: Progress | None = None) -> Summary
     if result.refused:
         warnings.append(f"documents were refused; {settings.output / 'ledger.parquet'} gives the reasons")
     return summarise(facts, result, tuple(warnings))
+
+
+def listen(
+    settings: ListenSettings, *, started: Callable[[int | None, int | None], None] = lambda *_: None
+) -> Summary[ListenSummary]:
+    """Receive studies, report them and send the reports on, until SIGTERM or Ctrl-C. The same command continues.
+
+    MLflow gets the number of studies in each state every minute.
+
+    Args:
+        settings: of the service.
+        started: called with the ports of receiver and health endpoint when it is ready.
+
+    Raises:
+        CxrReportError: as `pacs.service.listen`.
+    """
+    from cxrreport.pacs.service import listen as work
+
+    with tracked("listen", settings) as (run, summarise):
+        step = 0
+
+        def log(counts: Mapping[str, int]) -> None:
+            nonlocal step
+            step += 1
+            run.metrics({f"studies/{state.replace(' ', '_')}": count for state, count in counts.items()}, step)
+
+        result = work(settings, log=log, started=started)
+        facts = asdict(result)
+        run.metrics(flat(facts))
+    warnings: tuple[str, ...] = ()
+    if given_up := result.studies.get("given up"):
+        warnings = (f"{given_up} studies were given up; `cxrreport listen --requeue all` tries them again",)
+    return summarise(facts, result, warnings)
+
+
+def route(settings: ListenSettings, folder: Path, sender: str) -> Iterator[Routed]:
+    """What the rules of a service would do with the DICOM files below a folder. Nothing is stored or tracked.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    from cxrreport.pacs.arrival import dry_run
+
+    return dry_run(settings, folder, sender)
+
+
+def requeue(folder: Path, study: str | None) -> int:
+    """Let studies that a service has given up be tried again, also while it runs; returns how many.
+
+    Args:
+        folder: output folder of `listen`.
+        study: the name that `queue` shows; `None` for all.
+
+    Raises:
+        InputError: there is no queue, or no such study in it.
+    """
+    from cxrreport.pacs.monitor import requeue as work
+
+    return work(folder, study)
+
+
+def queue(folder: Path) -> dict[str, Any]:
+    """The state of the queue of a service, also while it runs (`pacs.monitor.queue_status`).
+
+    Raises:
+        InputError: there is no queue.
+    """
+    from cxrreport.pacs.monitor import queue_status
+
+    return queue_status(folder)

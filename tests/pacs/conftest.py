@@ -70,10 +70,8 @@ def write_radiograph(
     return dataset
 
 
-def export_fixed(folder: Path, work: Path, formats: tuple[str, ...] = ("sr",)) -> Path:
-    """Documents for the studies in a folder, with one fixed text each; no model is run."""
-    data, predictions = work / "data", work / "predictions"
-    runs.ingest(IngestSettings(input=folder, output=data, layout="folder", require_report=False, tracking=OFF))
+def write_fixed_reports(data: Path, predictions: Path) -> None:
+    """One fixed text for each study of an ingest folder, as `generate` writes them; no model is run."""
     rows = [
         Prediction(
             study_id=study.study_id,
@@ -101,6 +99,13 @@ def export_fixed(folder: Path, work: Path, formats: tuple[str, ...] = ("sr",)) -
         "checkpoint": {"name": "fixed"},
     }
     (predictions / "generate.json").write_text(json.dumps(facts))
+
+
+def export_fixed(folder: Path, work: Path, formats: tuple[str, ...] = ("sr",)) -> Path:
+    """Documents for the studies in a folder, with one fixed text each."""
+    data, predictions = work / "data", work / "predictions"
+    runs.ingest(IngestSettings(input=folder, output=data, layout="folder", require_report=False, tracking=OFF))
+    write_fixed_reports(data, predictions)
     given = {"predictions": predictions, "output": work / "documents", "formats": formats, "tracking": OFF}
     runs.export(ExportSettings.model_validate(given))
     return work / "documents"
