@@ -117,9 +117,10 @@ def listen(given: Given[ListenSettings]) -> None:
     settings = given.settings()
     if study is not None:
         done = runs.requeue(settings.output, None if study == "all" else study)
-        print_json({"requeued": done}) if given.as_json else echo(
-            f"{done} {'study' if done == 1 else 'studies'} requeued"
-        )
+        if given.as_json:
+            print_json({"requeued": done})
+        else:
+            echo(f"{done} {'study' if done == 1 else 'studies'} requeued")
     elif folder is not None:
         routed = list(runs.route(settings, folder, sender or ""))
         if given.as_json:

@@ -218,7 +218,10 @@ def test_without_pseudonyms_only_ids_and_names_of_files_are_shown(
 
 
 Words = tuple[object, ...]
-ELSEWHERE = {"demo": "reads nothing but what it makes itself"}
+ELSEWHERE = {
+    "demo": "reads nothing but what it makes itself",
+    "listen": "runs until it is stopped; tests/pacs/test_listen.py looks into its log",
+}
 """Commands that are not run, and why that hides nothing."""
 
 
