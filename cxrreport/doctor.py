@@ -19,6 +19,8 @@ from cxrreport.settings import TrackingSettings, weights_folder
 
 GB = 10**9
 _PLENTY_OF_DISK, _MINIMUM_DISK = 50 * GB, 2 * GB
+_TOLERANCE = 0.01
+"""Largest difference from published values of metrics; that of RadEval's own test."""
 _EXTRAS = {
     "bitsandbytes": ("qlora", "4-bit fine-tuning"),
     "openvino": ("openvino", "generation on CPUs"),
@@ -131,7 +133,7 @@ def _decoders() -> Check:
 
 
 def _weights() -> Iterator[Check]:
-    """Yield one check each for base, RadGraph and CheXbert weights: one of several models is enough."""
+    """Yield one check for each purpose of weights: one of several models is enough."""
     from cxrreport import weights
     from cxrreport.evaluation.radgraph.annotator import PACKAGE_CACHE
 
@@ -146,8 +148,37 @@ def _weights() -> Iterator[Check]:
         if found:
             yield Check(f"weights: {purpose}", State.OK, ", ".join(found))
             continue
-        remedy = f"cxrreport weights {weights.DEFAULTS[purpose]} --weights {root or 'DIR'}; the demo needs none"
+        wanted = weights.DEFAULTS.get(purpose, names[0])
+        remedy = f"cxrreport weights {wanted} --weights {root or 'DIR'}; the demo needs none"
         yield Check(f"weights: {purpose}", State.NOTE, f"none in {root or 'the caches of this machine'}", remedy)
+
+
+def examine_metrics() -> Iterator[Check]:
+    """Yield a check for each metric with published values: what the weights of this machine give for public pairs."""
+    from cxrreport.errors import WeightsError
+    from cxrreport.evaluation.metrics import Pairs
+    from cxrreport.evaluation.metrics.radcliq import EXPECTED, radcliq_metric
+    from cxrreport.settings import EvaluateSettings
+
+    name = "RadCliQ-v1 (RadEval's pairs)"
+    studies = [str(number) for number in range(len(EXPECTED))]
+    pairs = Pairs(
+        references=dict(zip(studies, (reference for _, reference, _ in EXPECTED), strict=True)),
+        candidates=dict(zip(studies, (candidate for candidate, _, _ in EXPECTED), strict=True)),
+    )
+    settings = EvaluateSettings(predictions=Path(), references=Path(), output=Path(), baselines={})
+    try:
+        found = radcliq_metric(settings, None)(pairs)["radcliq_v1_radeval"].values
+    except WeightsError as error:
+        yield Check(name, State.NOTE, "not computed", str(error))
+        return
+    expected = [value for *_, value in EXPECTED]
+    listed = ", ".join(f"{one:.4f} (expected {other:.4f})" for one, other in zip(found, expected, strict=True))
+    if max(abs(one - other) for one, other in zip(found, expected, strict=True)) <= _TOLERANCE:
+        yield Check(name, State.OK, listed)
+    else:
+        remedy = "verify the weights with `cxrreport weights --check`, and report the versions of `cxrreport version`"
+        yield Check(name, State.FAIL, listed, remedy)
 
 
 def _mlflow(folder: Path) -> Check:

@@ -1,8 +1,8 @@
 """Published weights: downloaded once, hashed, and used offline.
 
 The folder DIR holds base checkpoints (`paligemma2-3b-pt-896/`), RadGraph models (`radgraph-xl/`), CheXbert
-(`chexbert/`), and `weights.json` with the SHA-256 of every file. With `cxrreport --weights DIR`, or the environment
-variable `CXRREPORT_WEIGHTS`, the hub is not contacted.
+(`chexbert/`), the encoders of BERTScore and RaTEScore, and `weights.json` with the SHA-256 of every file. With
+`cxrreport --weights DIR`, or the environment variable `CXRREPORT_WEIGHTS`, the hub is not contacted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrreport.errors import SettingsError, WeightsError
-from cxrreport.evaluation.metrics import chexbert
+from cxrreport.evaluation.metrics import bertscore, chexbert, encoder, ratescore
 from cxrreport.evaluation.radgraph import archives
 from cxrreport.model import checkpoints
 from cxrreport.model.catalogue import CHECKPOINTS
@@ -25,6 +25,7 @@ from cxrreport.storage.atomic_files import file_sha256, write_json
 
 INVENTORY = "weights.json"
 BASE, RADGRAPH, CHEXBERT = "base", "RadGraph", "CheXbert"
+BERTSCORE, RADEVAL, RATESCORE = "BERTScore and RadCliQ", "BERTScore of RadEval", "RaTEScore"
 DEFAULTS = {BASE: "paligemma2-3b-pt-896", RADGRAPH: "radgraph-xl", CHEXBERT: "chexbert"}
 """For each purpose, the weights that the configurations of this project use."""
 _CHECKPOINT = ("*.json", "*.safetensors")
@@ -71,10 +72,23 @@ _CHEXBERT = Weights(
         Download(repository=source, files=(name,), folder="chexbert") for name, source in chexbert.FILES.items()
     ),
 )
+_ENCODERS = (
+    (BERTSCORE, (bertscore.REXRANK.encoder,)),
+    (RADEVAL, (bertscore.RADEVAL.encoder,)),
+    (RATESCORE, (ratescore.ENTITIES, ratescore.TERMS)),
+)
 CATALOGUE: Mapping[str, Weights] = {
     **{name: _checkpoint(name, entry.source) for name, entry in CHECKPOINTS.items() if not entry.synthetic},
     **{name: _radgraph(name) for name in archives.MODELS},
     _CHEXBERT.name: _CHEXBERT,
+    **{
+        parts[0].entry: Weights(
+            name=parts[0].entry,
+            purpose=purpose,
+            parts=tuple(Download(repository=one.repository, files=one.files, folder=one.folder) for one in parts),
+        )
+        for purpose, parts in _ENCODERS
+    },
 }
 """All weights that can be downloaded, by the name in the settings."""
 
@@ -114,12 +128,15 @@ def fetch(names: Sequence[str], root: Path, *, progress: Progress) -> dict[str, 
         if not is_complete(entry.name, root):
             for part in entry.parts:
                 _fetch(entry, part, root)
-            shutil.rmtree(root / entry.name / ".cache", ignore_errors=True)  # bookkeeping of the hub client
+            for folder in _folders(entry, root):
+                shutil.rmtree(folder / ".cache", ignore_errors=True)  # bookkeeping of the hub client
         inventory[entry.name] = {
-            path.relative_to(root).as_posix(): file_sha256(path) for path in sorted(_files(root / entry.name))
+            path.relative_to(root).as_posix(): file_sha256(path)
+            for folder in _folders(entry, root)
+            for path in sorted(_files(folder))
         }
         if not inventory[entry.name]:
-            raise WeightsError(f"{root / entry.name}: {entry.parts[0].repository} contains none of the files")
+            raise WeightsError(f"{root}: {entry.parts[0].repository} contains none of the files")
         write_json(root / INVENTORY, inventory)
     progress(len(wanted), len(wanted), "weights")
     return {entry.name: inventory[entry.name] for entry in wanted}
@@ -144,6 +161,8 @@ def is_complete(name: str, root: Path) -> bool:
         return not archives.missing(folder) and (folder / "encoder" / "config.json").is_file()
     if name == "chexbert":
         return all((folder / file).is_file() for file in chexbert.FILES)
+    if CATALOGUE[name].purpose in (BERTSCORE, RADEVAL, RATESCORE):
+        return not any(encoder.missing(one) for one in _folders(CATALOGUE[name], root))
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
@@ -210,6 +229,13 @@ def download_commands(entry: Weights, root: Path) -> list[str]:
         patterns = " ".join(f"--include {shlex.quote(pattern)}" for pattern in part.files)
         commands.append(f"hf download {repository} --local-dir {shlex.quote(str(root / part.folder))} {patterns}")
     return commands
+
+
+def _folders(entry: Weights, root: Path) -> list[Path]:
+    """The folders of an entry below `root`."""
+    if entry.purpose in (BERTSCORE, RADEVAL, RATESCORE):
+        return [root / part.folder for part in entry.parts]
+    return [root / entry.name]
 
 
 def _files(folder: Path) -> list[Path]:

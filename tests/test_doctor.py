@@ -31,6 +31,7 @@ def test_every_failed_check_has_a_remedy(tmp_path: Path) -> None:
     assert found.keys() == {
         *("packages", "processor", "gpu", "disk", "decoders", "mlflow", "extras"),
         *("weights: base", "weights: RadGraph", "weights: CheXbert"),
+        *("weights: BERTScore and RadCliQ", "weights: BERTScore of RadEval", "weights: RaTEScore"),
     }
     assert all(check.remedy for check in found.values() if check.state is not State.OK)
     assert not [check for check in found.values() if check.state is State.FAIL]

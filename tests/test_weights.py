@@ -148,3 +148,26 @@ def test_the_folder_may_be_named_before_any_command(hub: Path, tmp_path: Path, m
     shown = CliRunner().invoke(cli.app, ["--weights", str(tmp_path / "w"), "weights", "chexbert", "--json"])
     assert shown.exit_code == 0, shown.output
     assert "chexbert/chexbert.pth" in json.loads(shown.stdout)["chexbert"]
+
+
+def test_the_encoders_of_a_metric_lie_in_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot_download(repository: str, *, revision: str | None, allow_patterns: list[str], local_dir: Path) -> str:
+        local_dir.mkdir(parents=True)
+        for name in ("config.json", "tokenizer.json", "model.safetensors"):
+            assert any(fnmatch(name, pattern) for pattern in allow_patterns)
+            (local_dir / name).write_text(repository)
+        return str(local_dir)
+
+    monkeypatch.setattr(files, "snapshot_download", snapshot_download)
+    fetched = weights.fetch(["ratescore", "bertscore"], tmp_path, progress=silent)
+    assert set(fetched["ratescore"]) == {
+        f"ratescore/{part}/{name}"
+        for part in ("entities", "terms")
+        for name in ("config.json", "tokenizer.json", "model.safetensors")
+    }
+    assert "distilroberta-base/config.json" in fetched["bertscore"]
+    assert (tmp_path / "ratescore" / "terms" / "config.json").read_text() == "FremyCompany/BioLORD-2023-C"
+    assert all(weights.is_complete(name, tmp_path) for name in ("ratescore", "bertscore"))
+    (tmp_path / "ratescore" / "terms" / "model.safetensors").unlink()
+    assert not weights.is_complete("ratescore", tmp_path)
+    assert weights.find_changed_files(tmp_path) == ["ratescore/terms/model.safetensors"]

@@ -26,15 +26,18 @@ def doctor(
         Path,
         typer.Argument(metavar="DIR", help="Folder for outputs.", show_default="current folder", callback=expanded),
     ] = Path(),
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Compute metrics of public pairs whose values are published.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check this machine and show how to fix each problem. Exit code 1 if a problem prevents the work.
 
     Example: `cxrreport doctor --json results`
     """
-    from cxrreport.doctor import State, examine
+    from cxrreport.doctor import State, examine, examine_metrics
 
-    checks = list(examine(folder))
+    checks = [*examine(folder), *(examine_metrics() if metrics else ())]
     if as_json:
         print_json({"checks": [asdict(check) for check in checks]})
     else:

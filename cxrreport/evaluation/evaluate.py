@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from cxrreport.evaluation.inputs.cohort import RULE, Cohort, choose_studies, sco
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.radgraph import NO_ENTITIES, archives
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
-from cxrreport.evaluation.registry import selected_metrics
-from cxrreport.evaluation.statistics import CONFIDENCE, Measure, PatientBootstrap
+from cxrreport.evaluation.registry import cache_file, selected_metrics
+from cxrreport.evaluation.scoring import score_systems
+from cxrreport.evaluation.statistics import CONFIDENCE, PatientBootstrap
 from cxrreport.records import Interval, Progress
 from cxrreport.settings import EvaluateSettings
 from cxrreport.storage.atomic_files import write_json
@@ -50,6 +52,8 @@ class Evaluation:
         conditions: conditions that must agree for two numbers to be comparable; see `conditions.of_number`.
         counts: numbers of scored and excluded studies.
         analyses: `findings`, `subgroups` and `selective`; see `analyses.analyse`.
+        not_computed: metric to what its computation lacks.
+        seconds: metric to the time that it took for all systems; RadGraph's is that of the annotation.
     """
 
     output: Path
@@ -58,6 +62,8 @@ class Evaluation:
     conditions: Mapping[str, Any]
     counts: Mapping[str, Any]
     analyses: Mapping[str, Any]
+    not_computed: Mapping[str, str]
+    seconds: Mapping[str, float]
 
 
 def evaluate(
@@ -89,7 +95,7 @@ def evaluate(
         raise ScoreError(f"baselines: the name {', '.join(sorted(taken))} is reserved; rename the baseline")
     if missing := set(settings.generate_baselines) - settings.baselines.keys():
         raise SettingsError(f"generate_baselines: {', '.join(sorted(missing))} not generated yet; call runs.evaluate")
-    metrics = selected_metrics(settings, extra_metrics)
+    metrics, missing_weights = selected_metrics(settings, extra_metrics)
     references = tables.read_references(settings.references, settings.section)
     systems = {MAIN: tables.read_predictions(settings.predictions, settings.section)}
     for name, path in settings.baselines.items():
@@ -110,18 +116,15 @@ def evaluate(
     record = settings.model_dump(mode="json")
     volatile = VOLATILE | {"annotation_cache", "download"}
     with output_folder(settings.output, command="evaluate", settings=record, volatile=volatile) as folder:
+        started = time.perf_counter()
         annotator = _annotator(settings) if any(metric.graphs for metric in metrics) else None
         pairs = _pairs(reference_texts, texts, references.findings, findings, annotator, progress)
-        measures: dict[str, dict[str, Measure]] = {name: {} for name in pairs}
-        numbers: dict[str, list[str]] = {}
-        for metric in metrics:
-            for name, one in pairs.items():
-                found = metric(one)
-                if taken := found.keys() & {*measures[name], *results.IDENTITY, tables.CONFIDENCE}:
-                    names = ", ".join(sorted(taken))
-                    raise ScoreError(f"metric {metric.name!r}: the name {names} is taken; rename it")
-                measures[name] |= found
-            numbers[metric.name] = list(found)
+        archive, device = (annotator.archive, annotator.device.type) if annotator is not None else (None, "cpu")
+        del annotator  # other models are loaded next
+        annotation = {"RadGraph": time.perf_counter() - started} if archive is not None else {}
+        scored = score_systems(metrics, pairs)
+        measures, not_computed = scored.measures, missing_weights | scored.not_computed
+        metrics = [metric for metric in metrics if metric.name in scored.numbers]
         bootstrap = PatientBootstrap(patients, samples=settings.bootstrap_samples, seed=settings.seed)
         scores = {
             name: {number: bootstrap.interval(measure) for number, measure in ones.items()}
@@ -132,7 +135,7 @@ def evaluate(
             for name, ones in measures.items()
             if name != MAIN
         }
-        conditions = _conditions(settings, references, systems, cohort, annotator, metrics, numbers)
+        conditions = _conditions(settings, references, systems, cohort, archive, device, metrics, scored.numbers)
         if SHUFFLED in differences:
             headline, scores[MAIN][IMAGE_RELIANCE_GAP] = next(iter(differences[SHUFFLED].items()))
             conditions["metrics"][IMAGE_RELIANCE_GAP] = conditions["metrics"][metrics[0].name] | {
@@ -155,10 +158,12 @@ def evaluate(
                 bootstrap,
                 note=SYNTHETIC if conditions["synthetic"] else "",
             ),
+            not_computed=not_computed,
+            seconds=annotation | scored.seconds,
         )
         results.write_studies(folder.path / "studies.parquet", patients, pairs, measures, systems[MAIN].confidences)
         results.write_terms(folder.path / "terms.parquet", measures[MAIN])
-        if annotator is not None:
+        if archive is not None:
             results.write_entities(folder.path / "entities.jsonl", pairs[MAIN], lower_case=settings.lower_case)
         results.write_excluded(folder.path / "excluded.parquet", cohort)
         analyses = results.plain(evaluation.analyses)
@@ -172,6 +177,8 @@ def evaluate(
                 "systems": results.plain(evaluation.systems),
                 "differences": results.plain(evaluation.differences),
                 "counts": evaluation.counts,
+                "not_computed": evaluation.not_computed,
+                "seconds": {name: round(one, 3) for name, one in evaluation.seconds.items()},
                 **analyses,
             },
         )
@@ -180,7 +187,7 @@ def evaluate(
 
 
 def _annotator(settings: EvaluateSettings) -> RadGraphAnnotator:
-    cache = settings.annotation_cache or settings.output.absolute().parent / "annotations.sqlite"
+    cache = cache_file(settings)
     return RadGraphAnnotator.find(settings.radgraph, settings.weights, cache=cache, download=settings.download)
 
 
@@ -217,20 +224,21 @@ def _conditions(
     references: tables.References,
     systems: Mapping[str, tables.Predictions],
     cohort: Cohort,
-    annotator: RadGraphAnnotator | None,
+    archive: archives.Archive | None,
+    device: str,
     metrics: Sequence[Metric],
     numbers: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     graphs: dict[str, Any] = {}
-    if annotator is not None:
+    if archive is not None:
         graphs = {
-            "model": annotator.archive.model_type,
-            "weights_sha256": annotator.archive.weights_sha256,
-            "archive_sha256": annotator.archive.fingerprint,
+            "model": archive.model_type,
+            "weights_sha256": archive.weights_sha256,
+            "archive_sha256": archive.fingerprint,
             "package": f"radgraph {archives.package_version()}",
             "case": "lower-cased (repository's head)" if settings.lower_case else "as written (radgraph 0.1.18)",
         }
-    by_graphs = annotator is not None and annotator.archive.synthetic
+    by_graphs = archive is not None and archive.synthetic
     by_predictions = systems[MAIN].synthetic
     return {
         "synthetic": by_predictions or by_graphs or any(metric.synthetic for metric in metrics),
@@ -256,6 +264,6 @@ def _conditions(
             "samples": settings.bootstrap_samples,
             "seed": settings.seed,
         },
-        "device": annotator.device.type if annotator is not None else "cpu",
+        "device": device,
         "cxrreport": __version__,
     }

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
+from cxrreport.errors import WeightsError
 from cxrreport.evaluation import clinical, metrics
 from cxrreport.evaluation.metrics import Metric, Pairs
+from cxrreport.evaluation.metrics.bertscore import RADEVAL, REXRANK, bertscore_metric
 from cxrreport.evaluation.metrics.bleu_rouge import bleu_metrics, rouge_metrics
-from cxrreport.evaluation.metrics.chexbert import chexbert_metrics
+from cxrreport.evaluation.metrics.chexbert import chexbert_metric
 from cxrreport.evaluation.metrics.cider import cider_metrics
+from cxrreport.evaluation.metrics.radcliq import radcliq_metric
+from cxrreport.evaluation.metrics.ratescore import ratescore_metric
 from cxrreport.evaluation.radgraph import Agreement, Annotation, Level, agreement, rexrank
 from cxrreport.evaluation.statistics import Measure, mean
-from cxrreport.settings import EvaluateSettings, weights_folder
+from cxrreport.settings import EvaluateSettings
 
 
 def _radgraph(settings: EvaluateSettings) -> Sequence[Metric]:
@@ -43,34 +49,58 @@ def _radgraph(settings: EvaluateSettings) -> Sequence[Metric]:
     ]
 
 
-def _chexbert(settings: EvaluateSettings) -> Sequence[Metric]:
-    root = weights_folder()
-    folder = settings.chexbert or (root / "chexbert" if root is not None else None)
-    return chexbert_metrics(folder, download=settings.download)
+def cache_file(settings: EvaluateSettings) -> Path:
+    """The SQLite file of annotations and of scores of pairs."""
+    return settings.annotation_cache or settings.output.absolute().parent / "annotations.sqlite"
 
 
 BUILT_IN: Mapping[str, Callable[[EvaluateSettings], Sequence[Metric]]] = {
     "radgraph": _radgraph,
-    "clinical": lambda settings: [clinical.METRIC, clinical.severity_metric(settings.error_weights)],
+    "clinical": lambda settings: [
+        clinical.METRIC,
+        clinical.severity_metric(settings.error_weights),
+        clinical.READINGS,
+    ],
     "bleu": lambda _: bleu_metrics(),
     "rouge_l": lambda _: rouge_metrics(),
     "cider": lambda _: cider_metrics(),
-    "chexbert": _chexbert,
+    "chexbert": lambda settings: [chexbert_metric(settings)],
+    **{
+        name: lambda settings, name=name, convention=convention: [  # type: ignore[misc]
+            bertscore_metric(name, convention, settings, cache_file(settings))
+        ]
+        for name, convention in (("bertscore", REXRANK), ("bertscore_radeval", RADEVAL))
+    },
+    "radcliq": lambda settings: [radcliq_metric(settings, cache_file(settings))],
+    "ratescore": lambda settings: [ratescore_metric(settings, cache_file(settings))],
 }
 """Name in the settings to the factory of its metrics."""
 
 
-def selected_metrics(settings: EvaluateSettings, extra: Sequence[Metric]) -> list[Metric]:
+class Selection(NamedTuple):
+    """The metrics of a run, and those whose weights are missing with the message that says what to fetch."""
+
+    metrics: list[Metric]
+    missing: dict[str, str]
+
+
+def selected_metrics(settings: EvaluateSettings, extra: Sequence[Metric]) -> Selection:
     """The metrics of a run: those named in `settings.metrics`, and `extra`.
 
     Raises:
         ScoreError: two metrics have the same name.
         SettingsError: a metric is unknown or cannot be loaded, or sends reports to another machine without permission.
-        WeightsError: the weights of a metric are missing or unusable.
+        WeightsError: the weights of every metric are missing.
     """
     found: list[Metric] = []
+    failures: dict[str, WeightsError] = {}
     for name in settings.metrics:
-        found += BUILT_IN[name](settings) if name in BUILT_IN else [metrics.load(name, BUILT_IN)]
+        try:
+            found += BUILT_IN[name](settings) if name in BUILT_IN else [metrics.load(name, BUILT_IN)]
+        except WeightsError as error:
+            failures[name] = error
     found += extra
+    if not found and failures:
+        raise next(iter(failures.values()))
     metrics.check(found, allow_remote=settings.allow_remote)
-    return found
+    return Selection(found, {name: str(error) for name, error in failures.items()})

@@ -68,6 +68,7 @@ def evaluate(
         facts = _log_evaluation(run, settings, result)
         diversity = result.analyses["diversity"]
         warnings = collapse(diversity["systems"][MAIN], diversity["references"])
+        warnings += tuple(f"{metric} is not computed. {lacking}" for metric, lacking in result.not_computed.items())
     return summarise(facts, result, (*phantoms(bool(result.conditions["synthetic"])), *warnings))
 
 

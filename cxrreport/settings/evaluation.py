@@ -33,8 +33,9 @@ class EvaluateSettings(CommandSettings):
     section: ScoredSection = "findings+impression"
     """Scored section, or both sections as one text."""
     metrics: tuple[str, ...] = ("radgraph", "clinical", "bleu", "rouge_l", "cider")
-    """Names of built-in metrics (also `chexbert`, which needs weights) or of metrics of installed packages, or
-    `module:metric`; see `evaluation.metrics`."""
+    """Names of built-in metrics (also `chexbert`, `bertscore`, `bertscore_radeval`, `radcliq` and `ratescore`, which
+    need weights), of metrics of installed packages, or `module:metric`; see `evaluation.metrics`. A metric whose
+    weights are missing is left out with a warning."""
     inputs: str | None = None
     """Inputs of a system whose predictions are a table, for example "frontal image and indication". They are a
     condition of every number; predictions of `generate` record them."""
@@ -45,11 +46,15 @@ class EvaluateSettings(CommandSettings):
     """Folder of the RadGraph models; `None` for the cache of the radgraph package."""
     chexbert: Path | None = None
     """Folder with CheXbert's `chexbert.pth` and the `vocab.txt` of its encoder; `None` for `~/.cache/chexbert`."""
+    encoders: Path | None = None
+    """Folder of the encoders of BERTScore and RaTEScore, as `cxrreport weights` fills it; `None` for that of
+    `--weights`."""
     error_weights: Path | None = None
     """Table with the clinical weight of every error (columns finding, omitted, hallucinated, wrong_side, wrong_grade;
     values urgent, actionable, minor or none); `None` for `evaluation/clinical/error_weights.csv`."""
     download: bool = False
-    """Download missing files from the hub: RadGraph's archive, the tokenizer of its encoder and CheXbert's files."""
+    """Download missing files from the hub: RadGraph's archive, the tokenizer of its encoder, CheXbert's files, and the
+    encoders of BERTScore and RaTEScore."""
     allow_remote: bool = False
     """Allow metrics that send reports to another machine."""
     annotation_cache: Path | None = None

@@ -33,7 +33,7 @@ class ResultCache:
         OutputError: the file cannot be created, or is not an SQLite file.
     """
 
-    def __init__(self, path: Path, maker: str, table: Literal["graphs", "answers"]) -> None:
+    def __init__(self, path: Path, maker: str, table: Literal["graphs", "answers", "scores"]) -> None:
         self.path = path
         self._maker = maker
         self._table = table

@@ -29,9 +29,10 @@ LOWER_IS_BETTER = frozenset(
     {
         *("omitted_findings", "hallucinated_findings", "contradictions", "mentions_of_priors", "hallucinated_priors"),
         *("actionable_errors", "urgent_errors", "minor_errors"),
+        *("radcliq_v1", "radcliq_v1_radeval", "inverse_radcliq_v1", "inverse_radcliq_v1_radeval"),
     }
 )
-"""Numbers whose sign is changed for Kendall's tau-b."""
+"""Numbers whose sign is changed for Kendall's tau-b. That of a study is RadCliQ-v1 itself in its inverse too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,5 +11,6 @@ from cxrreport.evaluation.clinical.comparison import (
     stated_positive,
     write_findings,
 )
+from cxrreport.evaluation.clinical.readings import METRIC as READINGS
 from cxrreport.evaluation.clinical.severity import severity_metric
 from cxrreport.evaluation.clinical.vocabulary import Finding

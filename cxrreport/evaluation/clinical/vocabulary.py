@@ -215,6 +215,15 @@ SEVERITIES = {
 UNGRADED = frozenset({Finding.NO_FINDING, Finding.SUPPORT_DEVICES})
 """Findings without severity."""
 DOUBT = _stems("possib probab likely suspect question suggest presum equivocal")
+COURSES = {
+    "new": _stems("new$ newly"),
+    "worse": _stems("increas worse progress larger$ enlarging expanding growing deteriorat"),
+    "better": _stems("decreas improv smaller$ resolving clearing diminish reduced regress"),
+    "unchanged": _stems("unchanged stable$ stably persist constant similar$ unaltered"),
+}
+"""Words for the course of a finding since an earlier study."""
+RESOLVED = "resolved"
+"""Course of a finding that is gone."""
 GONE = _stems("resolved resolution$ removed removal withdrawn cleared disappear")
 
 # Scope of a denial.

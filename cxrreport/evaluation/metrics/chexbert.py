@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -23,6 +23,7 @@ from cxrreport.errors import WeightsError
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.radgraph.archives import REPOSITORY, fetch
 from cxrreport.evaluation.statistics import Floats, Measure, f1_of_counts, form
+from cxrreport.settings import EvaluateSettings, weights_folder
 from cxrreport.storage.atomic_files import file_sha256
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chexbert"
@@ -68,8 +69,12 @@ class _Labeller(torch.nn.Module):
         self.linear_heads = torch.nn.ModuleList(torch.nn.Linear(config.hidden_size, count) for count in classes)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """float32[texts, width]: the embedding of the first token."""
+        first: torch.Tensor = self.bert(ids, attention_mask=mask)[0][:, 0]
+        return first
+
+    def classes(self, first: torch.Tensor) -> torch.Tensor:
         """int64[texts, findings]: the class chosen by each head."""
-        first = self.bert(ids, attention_mask=mask)[0][:, 0]
         return torch.stack([head(first).argmax(dim=1) for head in self.linear_heads], dim=1)
 
 
@@ -77,34 +82,40 @@ class CheXbert:
     """The labeller, from a folder with `chexbert.pth`, `vocab.txt` and, for other sizes than BERT-base, `config.json`.
 
     Args:
-        folder: folder of the files; `None` for `CACHE`.
-        download: download missing files from the hub.
+        folder: folder of the files; see `find`.
 
     Raises:
-        WeightsError: a file is missing, does not fit or is not safe to load.
+        WeightsError: a file does not fit or is not safe to load.
     """
 
-    def __init__(self, folder: Path | None = None, *, download: bool = False) -> None:
-        folder = folder or CACHE
+    def __init__(self, folder: Path) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        _find(folder, download=download)
-        self.weights_sha256 = file_sha256(folder / WEIGHTS)
         self._tokenizer = BertWordPieceTokenizer(str(folder / WORDS), lowercase=True)
         self._model = _load(folder).to(self._device).eval()
 
-    @torch.inference_mode()
     def positive(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """bool[texts, 14]: whether each finding is positive or uncertain, in the order of `FINDINGS`."""
+        chosen = self._batched(texts, self._model.classes, len(FINDINGS))
+        positive: NDArray[np.bool_] = (chosen == _POSITIVE) | (chosen == _UNCERTAIN)
+        return positive
+
+    def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """float32[texts, width]: the embeddings of the first token, which SembScore compares."""
+        return self._batched(texts, lambda first: first, self._model.bert.config.hidden_size)
+
+    @torch.inference_mode()
+    def _batched(
+        self, texts: Sequence[str], read: Callable[[torch.Tensor], torch.Tensor], columns: int
+    ) -> NDArray[np.float32]:
         rows = [self._ids(text) for text in texts]
         order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
-        found = np.zeros((len(rows), len(FINDINGS)), dtype=bool)
+        found = np.zeros((len(rows), columns), dtype=np.float32)
         for first in range(0, len(order), _BATCH):
             batch = order[first : first + _BATCH]
             ids = torch.nn.utils.rnn.pad_sequence([rows[number] for number in batch], batch_first=True)
             lengths = torch.tensor([len(rows[number]) for number in batch])
             mask = (torch.arange(ids.shape[1]) < lengths[:, None]).float()
-            chosen = self._model(ids.to(self._device), mask.to(self._device)).cpu().numpy()
-            found[batch] = (chosen == _POSITIVE) | (chosen == _UNCERTAIN)
+            found[batch] = read(self._model(ids.to(self._device), mask.to(self._device))).cpu().numpy()
         return found
 
     def _ids(self, text: str) -> torch.Tensor:
@@ -112,10 +123,17 @@ class CheXbert:
         return torch.tensor(ids if len(ids) <= _LONGEST else [*ids[: _LONGEST - 1], ids[-1]])
 
 
-def _find(folder: Path, *, download: bool) -> None:
+def find(settings: EvaluateSettings) -> Path:
+    """The folder of the weights; missing files are downloaded if `download` is set.
+
+    Raises:
+        WeightsError: a file is missing.
+    """
+    root = weights_folder()
+    folder = settings.chexbert or (root / "chexbert" if root is not None else CACHE)
     failure = ""
     for name, repository in FILES.items():
-        if download and not (folder / name).is_file():
+        if settings.download and not (folder / name).is_file():
             failure = failure or fetch(repository, name, folder)
     if lacking := [str(folder / name) for name in FILES if not (folder / name).is_file()]:
         commands = " && ".join(f"hf download {source} {name} --local-dir {folder}" for name, source in FILES.items())
@@ -124,6 +142,7 @@ def _find(folder: Path, *, download: bool) -> None:
             f"repository {REPOSITORY} and {WORDS} from {ENCODER} (`{commands}`), set `download: true`, or set "
             "`chexbert` to a folder that contains them"
         )
+    return folder
 
 
 def _load(folder: Path) -> _Labeller:
@@ -170,27 +189,31 @@ def chexbert_f1(candidate: NDArray[np.bool_], reference: NDArray[np.bool_]) -> d
     return measures
 
 
-def chexbert_metrics(folder: Path | None, *, download: bool) -> list[Metric]:
+def chexbert_metric(settings: EvaluateSettings) -> Metric:
     """CheXbert F1 as a metric.
 
     Raises:
-        WeightsError: as `CheXbert`.
+        WeightsError: as `find`.
     """
-    labeller = CheXbert(folder, download=download)
-    labels: dict[str, NDArray[np.bool_]] = {}  # every system has the same references
+    folder = find(settings)
+    labels: dict[str, NDArray[np.bool_]] = {}
 
-    def positive(texts: Mapping[str, str]) -> NDArray[np.bool_]:
-        new = list({text: None for text in texts.values() if text not in labels})
-        labels.update(zip(new, labeller.positive(new), strict=True))
-        return np.stack([labels[text] for text in texts.values()])
+    def prepare(systems: Sequence[Pairs]) -> None:
+        texts = {text for pairs in systems for side in (pairs.references, pairs.candidates) for text in side.values()}
+        if new := sorted(texts - labels.keys()):
+            labels.update(zip(new, CheXbert(folder).positive(new), strict=True))
 
     def score(pairs: Pairs) -> Mapping[str, Measure]:
-        return chexbert_f1(positive(pairs.candidates), positive(pairs.references))
+        prepare([pairs])
+        candidates, references = (
+            np.stack([labels[text] for text in side.values()]) for side in (pairs.candidates, pairs.references)
+        )
+        return chexbert_f1(candidates, references)
 
     conditions = {
         "chexbert": "14 findings, or 5 (" + ", ".join(FIVE) + ")",
         "uncertain": "as positive; negative and not mentioned as negative (as f1chexbert)",
         "undefined": "a finding that nobody named has an F1 of 0",
-        "weights_sha256": labeller.weights_sha256,
+        "weights_sha256": file_sha256(folder / WEIGHTS),
     }
-    return [Metric(name="chexbert", score=score, conditions=conditions)]
+    return Metric(name="chexbert", score=score, prepare=prepare, conditions=conditions)

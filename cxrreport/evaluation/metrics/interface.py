@@ -74,6 +74,8 @@ class Metric:
         graphs: true if it needs RadGraph annotations.
         remote: true if it sends report text to another machine, which the user must allow.
         synthetic: true if it uses weights that this project has trained on phantoms.
+        prepare: called once with the pairs of all systems before any is scored, so that a model computes what they
+            have in common once and is in memory only meanwhile; `None` if there is nothing to prepare.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Metric:
     graphs: bool = False
     remote: bool = False
     synthetic: bool = False
+    prepare: Callable[[Sequence[Pairs]], None] | None = None
 
     def __call__(self, pairs: Pairs) -> dict[str, Measure]:
         """Compute the numbers of the metric by name.

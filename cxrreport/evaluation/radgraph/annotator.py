@@ -87,8 +87,7 @@ class RadGraphAnnotator:
         Raises:
             WeightsError: as `archives.locate` and `RadGraphAnnotator`.
         """
-        folder = locate(name, root or weights_folder() or PACKAGE_CACHE, download=download)
-        return cls(folder, cache=cache, download=download)
+        return cls(archive_folder(name, root, download=download), cache=cache, download=download)
 
     def _load(self) -> tuple[Any, Any]:
         folder = self.archive.folder
@@ -185,6 +184,15 @@ class RadGraphAnnotator:
     def _arguments(self, tokens: list[str]) -> dict[str, Any]:
         spans = span_table(len(tokens), self._max_span_width)
         return compat.model_arguments(self._reader, self._model, tokens, self.archive.model_type, spans, self.device)
+
+
+def archive_folder(name: str, root: Path | None, *, download: bool) -> Path:
+    """The folder of an archive by its name in the settings; see `RadGraphAnnotator.find`.
+
+    Raises:
+        WeightsError: as `archives.locate`.
+    """
+    return locate(name, root or weights_folder() or PACKAGE_CACHE, download=download)
 
 
 def encoder_name(archive: Archive) -> str:
