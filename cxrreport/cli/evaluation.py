@@ -87,7 +87,7 @@ def _main_scores(facts: Mapping[str, Any]) -> dict[str, Any]:
     counts = {name: value for name, value in facts.items() if not isinstance(value, Mapping)}
     systems = [name for name in facts if "/" in name][:2]
     names = [*systems, *(name for name in MAIN_SCORES if name in facts)]
-    others = [name for name in facts if name not in counts]
+    others = [name for name in facts if name not in counts and name != "seconds"]
     return counts | {name: facts[name] for name in list(dict.fromkeys([*names, *others]))[:5]}
 
 
@@ -165,16 +165,19 @@ def compare(given: Given[CompareSettings]) -> None:
         change = one.difference
         table.add_row(
             number,
-            f"{one.first:.3f}",
-            f"{one.second:.3f}",
-            f"{change.value:+.3f} {bounds(change.low, change.high, '+.3f')}",
-            *("undefined" if math.isnan(p) else f"{p:.4f}" for p in (one.p, one.p_corrected)),
+            *(_defined(score, ".3f") for score in (one.first, one.second)),
+            f"{_defined(change.value, '+.3f')} {bounds(change.low, change.high, '+.3f')}",
+            *(_defined(p, ".4f") for p in (one.p, one.p_corrected)),
         )
     stdout().print(table)
     for number, differs in summary.result.refused.items():
         stdout().print(f"{number}: not comparable, different {', '.join(differs)}", markup=False, highlight=False)
     counts = {name: summary.facts[name] for name in ("studies", "patients")}
     print_summary(replace(summary, facts=counts), given.as_json)
+
+
+def _defined(value: float, form: str) -> str:
+    return "undefined" if math.isnan(value) else f"{value:{form}}"
 
 
 @command(

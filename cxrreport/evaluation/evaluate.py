@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Evaluation:
     counts: Mapping[str, Any]
     analyses: Mapping[str, Any]
     not_computed: Mapping[str, str]
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, float] = field(compare=False)
 
 
 def evaluate(
@@ -159,7 +159,7 @@ def evaluate(
                 note=SYNTHETIC if conditions["synthetic"] else "",
             ),
             not_computed=not_computed,
-            seconds=annotation | scored.seconds,
+            seconds={name: round(one, 3) for name, one in (annotation | scored.seconds).items()},
         )
         results.write_studies(folder.path / "studies.parquet", patients, pairs, measures, systems[MAIN].confidences)
         results.write_terms(folder.path / "terms.parquet", measures[MAIN])
@@ -178,7 +178,6 @@ def evaluate(
                 "differences": results.plain(evaluation.differences),
                 "counts": evaluation.counts,
                 "not_computed": evaluation.not_computed,
-                "seconds": {name: round(one, 3) for name, one in evaluation.seconds.items()},
                 **analyses,
             },
         )

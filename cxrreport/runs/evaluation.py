@@ -105,6 +105,7 @@ def _log_evaluation(run: Run, settings: EvaluateSettings, result: Evaluation) ->
     rows = [[*name.rsplit("/", 1), *map(one.get, _INTERVAL)] for name, one in scores.items()]
     run.table("all_scores", ("metric", "system", *_INTERVAL), rows)
     run.table("analyses", ("name", "value"), list(flat(plain(result.analyses)).items()))
+    run.table("seconds", ("metric", "seconds"), [list(one) for one in result.seconds.items()])
     described = [[name, json.dumps(of_number(conditions, number, MAIN), indent=1)] for name, number in numbers.items()]
     run.table("conditions", ("metric", "conditions"), described)
     run.tags({f"conditions.{name}": str(conditions[name]) for name in ("section", "synthetic", "cohort")})
@@ -120,6 +121,7 @@ def _log_evaluation(run: Run, settings: EvaluateSettings, result: Evaluation) ->
         "excluded": counts["excluded"],
         **{f"{headline}/{system}": scores[f"{headline}/{system}"] for system in result.systems},
         **{number: scores[f"{number}/{MAIN}"] for number in others},
+        "seconds": dict(result.seconds),
     }
 
 
