@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cxrreport.dataset import Manifest
-from cxrreport.errors import SettingsError
+from cxrreport.errors import SettingsError, WeightsError
 from cxrreport.evaluation.inputs.tables import choose, cut
 from cxrreport.evaluation.metrics import Pairs
 from cxrreport.evaluation.radgraph import NO_ENTITIES, Annotation
@@ -52,7 +52,7 @@ class RewardSampler:
         self._section: Any = "+".join(settings.prompt.sections)
         self._samples = reward.samples
         self._weights = reward.weights
-        self._metrics = selected_metrics(
+        self._metrics, missing = selected_metrics(
             EvaluateSettings(
                 predictions=settings.data,
                 references=settings.data,
@@ -65,6 +65,8 @@ class RewardSampler:
             ),
             (),
         )
+        if missing:
+            raise WeightsError("; ".join(f"reward.metrics: {name}: {lacking}" for name, lacking in missing.items()))
         self._annotator: RadGraphAnnotator | None = None
         if any(metric.graphs for metric in self._metrics):
             cache: Path = settings.output.absolute().parent / "annotations.sqlite"

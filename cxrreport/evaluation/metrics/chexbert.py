@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -197,14 +198,17 @@ def chexbert_metric(settings: EvaluateSettings) -> Metric:
     """
     folder = find(settings)
     labels: dict[str, NDArray[np.bool_]] = {}
+    loaded: list[CheXbert] = []  # from the first pairs that were not prepared
 
-    def prepare(systems: Sequence[Pairs]) -> None:
+    def read(systems: Sequence[Pairs], *, keep: bool) -> None:
         texts = {text for pairs in systems for side in (pairs.references, pairs.candidates) for text in side.values()}
         if new := sorted(texts - labels.keys()):
-            labels.update(zip(new, CheXbert(folder).positive(new), strict=True))
+            labeller = loaded[0] if loaded else CheXbert(folder)
+            loaded[:] = [labeller] if keep else []
+            labels.update(zip(new, labeller.positive(new), strict=True))
 
     def score(pairs: Pairs) -> Mapping[str, Measure]:
-        prepare([pairs])
+        read([pairs], keep=True)
         candidates, references = (
             np.stack([labels[text] for text in side.values()]) for side in (pairs.candidates, pairs.references)
         )
@@ -216,4 +220,4 @@ def chexbert_metric(settings: EvaluateSettings) -> Metric:
         "undefined": "a finding that nobody named has an F1 of 0",
         "weights_sha256": file_sha256(folder / WEIGHTS),
     }
-    return Metric(name="chexbert", score=score, prepare=prepare, conditions=conditions)
+    return Metric(name="chexbert", score=score, prepare=partial(read, keep=False), conditions=conditions)

@@ -21,7 +21,7 @@ _CHUNK = 256
 
 
 class PairScores:
-    """Scores of pairs. The model is in memory only while scores are computed.
+    """Scores of pairs. The model is in memory while `prepare` runs, and from the first call for other pairs.
 
     Args:
         load: loads the model and returns what computes the scores.
@@ -31,11 +31,15 @@ class PairScores:
 
     def __init__(self, load: Callable[[], Compute], maker: Any, cache: Path | None) -> None:
         self._load = load
+        self._loaded: Compute | None = None
         self._known: dict[str, Sequence[float]] = {}
         self._cache = ResultCache(cache, json.dumps(maker, sort_keys=True), "scores") if cache else None
 
     def prepare(self, systems: Sequence[Pairs]) -> None:
         """Compute the scores of all systems; pairs with one reference share its embedding."""
+        self._compute(systems, keep=False)
+
+    def _compute(self, systems: Sequence[Pairs], *, keep: bool) -> None:
         wanted = {_key(pair): pair for pairs in systems for pair in _pairs(pairs)}
         new = [key for key in wanted if key not in self._known]
         if self._cache:
@@ -43,7 +47,8 @@ class PairScores:
         new = sorted((key for key in new if key not in self._known), key=lambda key: _by_reference(wanted[key]))
         if not new:
             return
-        compute = self._load()
+        compute = self._loaded or self._load()
+        self._loaded = compute if keep else None
         for first in range(0, len(new), _CHUNK):
             part = new[first : first + _CHUNK]
             fresh = dict(zip(part, compute([wanted[key] for key in part]), strict=True))
@@ -53,7 +58,7 @@ class PairScores:
 
     def __call__(self, pairs: Pairs) -> Floats:
         """float64[studies, scores], in the order of the pairs."""
-        self.prepare([pairs])
+        self._compute([pairs], keep=True)
         return np.array([self._known[_key(pair)] for pair in _pairs(pairs)], dtype=np.float64)
 
 
