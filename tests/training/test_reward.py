@@ -1,11 +1,18 @@
-"""Training on the metric: rewards rise, runs resume exactly, and a reward that can be gamed is caught."""
+"""Training on the metric: rewards rise, runs resume exactly, and a reward that can be gamed is caught.
+
+The file is also a program, started in two processes: `test_reward.py SETTINGS`.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +24,7 @@ from cxrreport.inference.decoding import Engine, Generated, Request
 from cxrreport.records import Report
 from cxrreport.scoring.rewards import length_ratio, repetition
 from cxrreport.settings import Sampling, TrainSettings
+from cxrreport.training.distributed import ProcessGroup
 from cxrreport.training.finetune import train
 from cxrreport.training.reward import SampledReport
 from cxrreport.training.reward import loop as reward
@@ -25,6 +33,7 @@ from cxrreport.training.step_log import read_log
 
 Settings = Callable[..., TrainSettings]
 SAMPLES = 4
+HERE = Path(__file__).parent
 
 
 class Sampler:
@@ -159,16 +168,34 @@ def test_settings_that_contradict_each_other(rewarded: Settings, values: dict[st
         rewarded(**values)
 
 
-def test_processes_share_whole_studies(rewarded: Settings, manifest: Any) -> None:
-    from types import SimpleNamespace
-
-    from cxrreport.training.distributed import ProcessGroup
-
+def test_processes_share_whole_studies(rewarded: Settings) -> None:
     run_of_three: Any = SimpleNamespace(
         settings=rewarded(), processes=ProcessGroup(0, 3), loaded=SimpleNamespace(device=None, model=None)
     )
     with pytest.raises(SettingsError, match="3 processes"):
-        reward.fit(run_of_three, Sampler(manifest, lambda _: 0.0))
+        reward.fit(run_of_three, Sampler(None, lambda _: 0.0))
+
+
+def test_two_processes_equal_one(rewarded: Settings, manifest: Any, tmp_path: Path) -> None:
+    alone, several = (
+        rewarded(output=tmp_path / name, max_steps=3, learning_rate=1e-3, reward={"kl": 0.1, "iterations": 2})
+        for name in ("alone", "several")
+    )
+    _, wanted = run(alone, manifest, brief)
+    (tmp_path / "settings.json").write_text(several.model_dump_json())
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = subprocess.run(
+        [sys.executable, *launch, __file__, str(tmp_path / "settings.json")],
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    lines = [line for line in read_log(several.output / "log.jsonl") if "reward" in line]
+    names = {"loss", "kl", "reward", "entropy", "tokens", "grad_norm", "learning_rate"}
+    for one, other in zip(lines, wanted, strict=True):
+        assert {name: one[name] for name in names} == pytest.approx({n: other[n] for n in names}, rel=1e-3, abs=1e-5)
 
 
 def test_length_and_repetition() -> None:
@@ -177,3 +204,9 @@ def test_length_and_repetition() -> None:
     assert repetition("no effusion or edema") == repetition("short") == 0
     assert repetition("a b c d a b c d") == pytest.approx(1 / 5)
     assert repetition("word " * 50) > 0.9
+
+
+if __name__ == "__main__":
+    from conftest import MemoryManifest
+
+    run(TrainSettings.model_validate_json(Path(sys.argv[1]).read_text()), MemoryManifest(), brief)

@@ -128,8 +128,8 @@ def fit(run: Run, sampler: Sampler) -> str:
             network.train()
             batches = _batches(run, collate, items, groups)
             values = _sampled(groups, run.layout.eos_id)
-            own_tokens = sum(len(report.ids) for group in groups for report in group)
-            tokens = processes.total(own_tokens)
+            # Gradients and values are averaged over processes: sums over this share become means over the step.
+            tokens = processes.total(sum(len(report.ids) for group in groups for report in group)) / processes.count
             known = [_logprobs(run, network, batch) for batch in batches]
             with _weights(network, start):
                 reference = [_logprobs(run, network, batch) for batch in batches]
@@ -148,16 +148,15 @@ def fit(run: Run, sampler: Sampler) -> str:
                                 advantages=batch["advantages"].to(device),
                             ),
                             reward,
-                            # Gradients are averaged over processes, which turns shares into means over the step.
                             reports=studies * reward.samples // processes.count,
-                            step_tokens=tokens / processes.count,
+                            step_tokens=tokens,
                             most_tokens=settings.prompt.max_suffix_tokens,
                         )
                         torch.autograd.backward(found.loss)
                     if iteration == reward.iterations - 1:
                         sums["loss"] += float(found.loss.detach())
-                        sums["kl"] += found.kl / own_tokens
-                        sums["clipped"] += found.clipped / own_tokens
+                        sums["kl"] += found.kl / tokens
+                        sums["clipped"] += found.clipped / tokens
                 norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
@@ -165,7 +164,7 @@ def fit(run: Run, sampler: Sampler) -> str:
                 optimizer.zero_grad()
             values |= sums | {
                 "grad_norm": float(gathered(norm)),
-                "entropy": -sum(float(part.sum()) for part in known) / own_tokens,
+                "entropy": -sum(float(part.sum()) for part in known) / tokens,
             }
             values = {name: processes.mean(torch.tensor(value, device=device)) for name, value in values.items()}
             if not_finite := [name for name, value in values.items() if not math.isfinite(value)]:

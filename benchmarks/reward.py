@@ -1,0 +1,189 @@
+"""Training on the metric against further fine-tuning, and consensus against greedy decoding.
+
+    python benchmarks/reward.py                       # one seed, all of it
+    python benchmarks/reward.py --steps 10 --test 60  # as a trial
+
+An adapter of the tiny checkpoint is fine-tuned on 200 phantom studies. From it, one run trains on the metric, and a
+second fine-tuning has as many more steps as fit into the same processor time. Both, and the adapter decoded greedily
+and by consensus of eight samples, write reports for phantoms of other patients. Differences are paired, with intervals
+from a bootstrap over patients.
+
+The last line is a JSON object. `*_gain_low` are lower ends of 95% intervals, `*_delta` are differences of values, all
+new minus old.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path[0] = str(Path(__file__).parent.parent)  # not this folder: radgraph.py has the name of a package
+
+from cxrreport import runs
+from cxrreport.demo.pipeline import HEADLINE, known_findings, train_settings
+from cxrreport.demo.studies import read_truth, write_studies
+from cxrreport.evaluation.evaluate import MAIN, Evaluation
+from cxrreport.runs.command import silent
+from cxrreport.settings import (
+    ConsensusSettings,
+    EvaluateSettings,
+    GenerateSettings,
+    IngestSettings,
+    RewardSettings,
+    TrackingSettings,
+    TrainSettings,
+)
+
+UNTRACKED = TrackingSettings(enabled=False)
+VALIDATION = 32
+
+
+def phantoms(folder: Path, *, train: int, test: int, seed: int) -> None:
+    """Phantom studies in the layout of MIMIC-CXR with so many training and test studies; patients are in one split."""
+    studies = train + VALIDATION + test
+    write_studies(folder, patients=studies, seed=seed, smallest=360, full_size=0, workers=2, progress=silent)
+    table = folder / "mimic-cxr-2.0.0-split.csv.gz"
+    with gzip.open(table, "rt", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names: dict[str, str] = {}
+    counts = {"train": train, "validate": VALIDATION, "test": test}
+    seen: set[str] = set()
+    for row in rows:
+        if row["subject_id"] not in names:
+            names[row["subject_id"]] = next((name for name, left in counts.items() if left > 0), "")
+        name = names[row["subject_id"]]
+        if name and row["study_id"] not in seen:
+            seen.add(row["study_id"])
+            counts[name] -= 1
+    with gzip.open(table, "wt", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(row | {"split": names[row["subject_id"]]} for row in rows if names[row["subject_id"]])
+
+
+def trained(settings: TrainSettings) -> tuple[Path, float]:
+    """The adapter of a run, and its processor seconds."""
+    start = time.process_time()
+    result = runs.train(settings).result
+    return result.adapter, time.process_time() - start
+
+
+def generated(root: Path, name: str, adapter: Path, **options: Any) -> tuple[Path, float]:
+    """The reports of the test split, and their processor seconds."""
+    start = time.process_time()
+    settings = GenerateSettings(
+        input=root / "ingest", output=root / name, adapter=adapter, max_new_tokens=128, batch_size=32,
+        tracking=UNTRACKED, **options,
+    )  # fmt: skip
+    runs.generate(settings)
+    return root / name, time.process_time() - start
+
+
+def evaluated(root: Path, name: str, predictions: Path, **baselines: Path) -> Evaluation:
+    """Scores of a system and its differences from others."""
+    settings = EvaluateSettings(
+        predictions=predictions, references=root / "ingest", output=root / f"evaluate-{name}", baselines=baselines,
+        radgraph="tiny", most_frequent=False, tracking=UNTRACKED,
+    )  # fmt: skip
+    truth = read_truth(root / "phantoms")
+    return runs.evaluate(settings, extra_metrics=[known_findings(truth)]).result
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, help="folder to work in and to resume from")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train", type=int, default=200, help="training studies")
+    parser.add_argument("--test", type=int, default=240, help="test studies")
+    parser.add_argument("--start-steps", type=int, default=150, help="steps of the first fine-tuning")
+    parser.add_argument("--steps", type=int, default=60, help="steps on the metric")
+    parser.add_argument("--rate", type=float, default=5e-4, help="learning rate on the metric")
+    given = parser.parse_args()
+    root = given.root or Path(tempfile.mkdtemp())
+    if not (root / "ingest" / "ingest.json").exists():
+        phantoms(root / "phantoms", train=given.train, test=given.test, seed=given.seed)
+    runs.ingest(
+        IngestSettings(
+            input=root / "phantoms", output=root / "ingest", layout="mimic-cxr", resolution=224, tracking=UNTRACKED
+        )
+    )
+    recipe = train_settings(root / "ingest", root / "start", seed=given.seed, tracked=UNTRACKED)
+    validation = recipe.validation.model_copy(update={"studies": VALIDATION})
+    start, fine_tuning = trained(
+        recipe.model_copy(
+            update={"max_steps": given.start_steps, "eval_every": given.start_steps, "validation": validation}
+        )
+    )
+    print(f"fine-tuned for {given.start_steps} steps: {fine_tuning:.0f} processor seconds", flush=True)
+    rewarded, seconds = trained(
+        recipe.model_copy(
+            update={
+                "output": root / "rewarded", "objective": "reward", "max_steps": given.steps, "accumulation": 8,
+                "eval_every": max(1, given.steps // 3), "learning_rate": given.rate, "validation": validation,
+                "reward": RewardSettings(adapter=start, radgraph="tiny"),
+            }
+        )
+    )  # fmt: skip
+    more = round(given.start_steps * seconds / fine_tuning) if fine_tuning else given.start_steps
+    print(f"trained on the metric: {seconds:.0f} processor seconds, as {more} steps of fine-tuning", flush=True)
+    continued, other = trained(
+        recipe.model_copy(
+            update={
+                "output": root / "continued", "max_steps": given.start_steps + more, "eval_every": max(1, more // 3),
+                "validation": validation,
+            }
+        )
+    )  # fmt: skip
+    print(f"fine-tuned for {given.start_steps + more} steps: {other:.0f} processor seconds", flush=True)
+    greedy, greedy_seconds = generated(root, "greedy", start)
+    consensus, consensus_seconds = generated(
+        root, "consensus", start, samples=8, consensus=ConsensusSettings(radgraph="tiny")
+    )
+    of = {"rewarded": generated(root, "of-rewarded", rewarded)[0]}
+    of["continued"] = generated(root, "of-continued", continued)[0]
+    for name, adapter in (("rewarded", rewarded), ("continued", continued)):
+        of[f"{name}_shuffled"] = generated(root, f"of-{name}-shuffled", adapter, baseline="shuffled")[0]
+    first = evaluated(root, "rewarded", of.pop("rewarded"), start=greedy, **of)
+    second = evaluated(root, "consensus", consensus, greedy=greedy)
+    scores = {name: {number: round(one[number].value, 4) for number in (HEADLINE, "finding_f1", "contradictions")}
+              for name, one in {**first.systems, "consensus": second.systems[MAIN]}.items()}  # fmt: skip
+    print(json.dumps(scores, indent=1))
+    gain = first.differences["continued"]
+    diversity = first.analyses["diversity"]["systems"]
+    reliance = [
+        first.systems[name][HEADLINE].value - first.systems[f"{shuffled}_shuffled"][HEADLINE].value
+        for name, shuffled in ((MAIN, "rewarded"), ("continued", "continued"))
+    ]
+    print(
+        json.dumps(
+            {
+                "radgraph_gain_low": round(gain[HEADLINE].low, 4),
+                "finding_gain_low": round(gain["finding_f1"].low, 4),
+                "contradictions_delta": round(gain["contradictions"].value, 4),
+                "duplicates_delta": round(diversity[MAIN]["identical"] - diversity["continued"]["identical"], 4),
+                "image_reliance_delta": round(reliance[0] - reliance[1], 4),
+                "consensus_gain_low": round(second.differences["greedy"][HEADLINE].low, 4),
+                "radgraph_gain": round(gain[HEADLINE].value, 4),
+                "finding_gain": round(gain["finding_f1"].value, 4),
+                "hallucinated_findings_delta": round(gain["hallucinated_findings"].value, 4),
+                "consensus_gain": round(second.differences["greedy"][HEADLINE].value, 4),
+                "consensus_cost": round(consensus_seconds / greedy_seconds, 2) if greedy_seconds else None,
+                "seed": given.seed,
+                "start_seconds": round(fine_tuning),
+                "reward_seconds": round(seconds),
+                "continued_seconds": round(other),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
