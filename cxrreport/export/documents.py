@@ -205,7 +205,7 @@ def _write_imr(path: Path, one: Content) -> None:
 FORMATS: Mapping[str, Format] = {
     "sr": Format("dcm", _write_sr, structured_report.import_highdicom),
     "sc": Format("dcm", _write_sc),
-    "fhir": Format("json", _write_fhir, fhir.import_resource),
-    "imr": Format("json", _write_imr, fhir.import_resource),
+    "fhir": Format("json", _write_fhir, fhir.import_resources),
+    "imr": Format("json", _write_imr, fhir.import_resources),
 }
 """Formats of documents, by their name in the settings."""

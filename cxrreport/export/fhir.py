@@ -18,30 +18,18 @@ CHEST_REPORT = "30745-4"
 NOTICE_URL = "https://github.com/cxrreport/cxrreport/blob/main/docs/interoperability.md#notice"
 
 
-def import_resource() -> Any:
-    """Import the class DiagnosticReport on first use.
-
-    Raises:
-        MissingExtraError: fhir.resources is not installed.
-    """
-    try:
-        from fhir.resources.R4B.diagnosticreport import DiagnosticReport
-    except ImportError as error:
-        raise MissingExtraError("FHIR DiagnosticReport", "fhir") from error
-    return DiagnosticReport
-
-
-def import_bundle() -> Any:
-    """Import the class Bundle on first use.
+def import_resources() -> tuple[Any, Any]:
+    """Import the classes DiagnosticReport and Bundle on first use.
 
     Raises:
         MissingExtraError: fhir.resources is not installed.
     """
     try:
         from fhir.resources.R4B.bundle import Bundle
+        from fhir.resources.R4B.diagnosticreport import DiagnosticReport
     except ImportError as error:
-        raise MissingExtraError("FHIR Bundle", "fhir") from error
-    return Bundle
+        raise MissingExtraError("export to FHIR", "fhir") from error
+    return DiagnosticReport, Bundle
 
 
 def diagnostic_report(prediction: Prediction, *, report: UUID, study_uid: str, patient_id: str, language: str) -> str:
@@ -84,5 +72,6 @@ def diagnostic_report(prediction: Prediction, *, report: UUID, study_uid: str, p
     }
     if patient_id:
         values["subject"] = {"type": "Patient", "identifier": {"value": patient_id}}
-    resource: str = import_resource()(**values).model_dump_json(indent=2)
+    kind, _ = import_resources()
+    resource: str = kind(**values).model_dump_json(indent=2)
     return resource

@@ -17,7 +17,7 @@ from uuid import UUID, uuid5
 
 from pydicom.dataset import Dataset
 
-from cxrreport.export.fhir import diagnostic_report, import_bundle
+from cxrreport.export.fhir import diagnostic_report, import_resources
 from cxrreport.export.structured_report import NOTICE
 from cxrreport.ingestion.dicom import text
 from cxrreport.records import Prediction
@@ -114,7 +114,7 @@ def bundle(prediction: Prediction, sources: list[Dataset], *, report: UUID, lang
         "type": "transaction",
         "entry": [_entry(*resource) for resource in resources],
     }
-    import_bundle().model_validate(content)
+    import_resources()[1].model_validate(content)
     return json.dumps(content, indent=2, ensure_ascii=False)
 
 

@@ -18,7 +18,6 @@ from cxrreport.evaluation.clinical import SCORED, Finding, mentions, reading, st
 from cxrreport.evaluation.inputs.tables import cut
 from cxrreport.evaluation.radgraph import Annotation, Level, agreement
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
-from cxrreport.evaluation.radgraph.archives import package_version
 from cxrreport.settings import ConsensusSettings
 
 T = TypeVar("T")
@@ -47,13 +46,7 @@ class ReportSimilarity:
     _annotator: RadGraphAnnotator | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
-        archive = self._radgraph().archive
-        self.conditions = {
-            "measure": self.settings.measure,
-            "radgraph": archive.model_type,
-            "weights_sha256": archive.weights_sha256,
-            "package": package_version(),
-        }
+        self.conditions = {"measure": self.settings.measure} | self._radgraph().archive.conditions
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_annotator": None}

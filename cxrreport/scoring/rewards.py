@@ -18,7 +18,6 @@ from cxrreport.evaluation.inputs.tables import choose, cut
 from cxrreport.evaluation.metrics import Pairs
 from cxrreport.evaluation.radgraph import NO_ENTITIES, Annotation
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
-from cxrreport.evaluation.radgraph.archives import package_version
 from cxrreport.evaluation.registry import selected_metrics
 from cxrreport.inference.decoding import Engine, Generated, Request
 from cxrreport.model.checkpoints import LoadedModel
@@ -86,12 +85,7 @@ class RewardSampler:
         """What the rewards depend on, as JSON values."""
         conditions: dict[str, Any] = {"weights": dict(self._weights), "section": self._section}
         if self._annotator is not None:
-            archive = self._annotator.archive
-            conditions |= {
-                "radgraph": archive.model_type,
-                "weights_sha256": archive.weights_sha256,
-                "package": package_version(),
-            }
+            conditions |= self._annotator.archive.conditions
         return conditions
 
     def __call__(

@@ -14,7 +14,7 @@ from typing import Any
 from cxrreport.dataset import Manifest
 from cxrreport.errors import WeightsError
 from cxrreport.evaluation.inputs.tables import choose, too_long
-from cxrreport.evaluation.radgraph import Level, agreement, archives
+from cxrreport.evaluation.radgraph import Level, agreement
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 from cxrreport.inference.decoding import Engine, Request
 from cxrreport.model.checkpoints import LoadedModel
@@ -65,12 +65,8 @@ class ReportValidation:
             raise WeightsError(
                 f"validation.radgraph: {error}. To validate by the loss alone, set validation.radgraph to none"
             ) from error
-        archive = self._annotator.archive
-        self.conditions = {
-            "radgraph": archive.model_type,
-            "weights_sha256": archive.weights_sha256,
-            "synthetic": archive.synthetic,
-            "package": archives.package_version(),
+        self.conditions = self._annotator.archive.conditions | {
+            "synthetic": self._annotator.archive.synthetic,
             "level": LEVEL.value,
             "case": "lower-cased",
             "section": self._section,

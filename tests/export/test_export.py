@@ -181,7 +181,7 @@ def test_diagnostic_report_is_preliminary_and_valid(case: ExportCase, tmp_path: 
     assert not (tmp_path / "out/sr").exists()
     for header, row in zip(case.headers, case.rows(), strict=True):
         text = documents(tmp_path / "out", "fhir")[row.study_id].read_text(encoding="utf-8")
-        fhir.import_resource().model_validate_json(text)
+        fhir.import_resources()[0].model_validate_json(text)
         resource = json.loads(text)
         assert resource["resourceType"] == "DiagnosticReport"
         assert resource["status"] == "preliminary"

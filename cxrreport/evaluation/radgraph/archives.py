@@ -59,6 +59,11 @@ class Archive:
     synthetic: bool
 
     @property
+    def conditions(self) -> dict[str, str]:
+        """What graphs depend on, to be recorded beside what is computed from them."""
+        return {"radgraph": self.model_type, "weights_sha256": self.weights_sha256, "package": package_version()}
+
+    @property
     def encoder(self) -> str:
         """Hub name or folder of the encoder whose configuration and tokenizer are needed."""
         return str(self.config["model"]["embedder"]["token_embedders"]["bert"]["model_name"])
