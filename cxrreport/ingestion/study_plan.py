@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from cxrreport.ingestion.dicom import Header, read_header
 from cxrreport.ingestion.images import is_picture, preference
 from cxrreport.ingestion.layouts.base import UNREADABLE, Document, Listing, Source, report_without_images
 from cxrreport.records import Exclusion, Reason, Report, Split, View
+from cxrreport.reports.plain_text import MOST_CHARACTERS, TooLongError, plain_text
 from cxrreport.reports.sections import parse_report
 from cxrreport.settings import IngestSettings
 
+LONG_REPORT = f"the report has more than {MOST_CHARACTERS} characters"
 _UNREADABLE = "~"  # sorts after every digest
 
 
@@ -316,11 +318,28 @@ def _with_text(group: list[Source], excluded: list[Exclusion]) -> list[Source]:
     """The images with findings or impression, of a study whose images have different reports in a table."""
     usable = []
     for source in group:
-        if has_text(parse_report(source.report) if isinstance(source.report, str) else source.report or Report()):
+        try:
+            report = read_report(source.report)
+        except TooLongError:
+            excluded += exclude_image(source, Reason.NO_REPORT, LONG_REPORT)
+            continue
+        if has_text(report):
             usable.append(source)
         else:
             excluded += exclude_image(source, Reason.EMPTY_SECTIONS)
     return usable
+
+
+def read_report(report: str | Report | None) -> Report:
+    """The sections of a report as plain text.
+
+    Raises:
+        TooLongError: the report, or a section of a table, has too many characters.
+    """
+    if isinstance(report, str):
+        return parse_report(plain_text(report))
+    texts = {name: plain_text(text) for name, text in asdict(report or Report()).items()}
+    return Report(**{name: " ".join(text.split()) for name, text in texts.items()})
 
 
 def has_text(report: Report) -> bool:

@@ -17,12 +17,11 @@ from typing import Protocol
 
 from cxrreport.dataset import Pseudonyms
 from cxrreport.errors import InputError, SettingsError
-from cxrreport.ingestion.study_plan import StudyPlan, has_text
+from cxrreport.ingestion.study_plan import LONG_REPORT, StudyPlan, has_text, read_report
 from cxrreport.ingestion.workers import ordered_map
 from cxrreport.records import Progress, Reason, Report, Split
 from cxrreport.reports.placeholders import edit_placeholders
-from cxrreport.reports.plain_text import MOST_CHARACTERS, TooLongError, plain_text
-from cxrreport.reports.sections import parse_report
+from cxrreport.reports.plain_text import TooLongError
 from cxrreport.settings import IngestSettings
 from cxrreport.user_functions import check_allowed, load_function
 
@@ -35,7 +34,6 @@ _EDITED_SECTIONS = ("findings", "impression")
 TOO_LONG, IDENTIFIERS = "too_long", "identifiers."
 """Counts of reports that are too long to be read, and of identifiers, by kind."""
 
-_TOO_LONG = f"the report has more than {MOST_CHARACTERS} characters"
 _EMPTIED = "nothing is left without mentions of earlier studies"
 _FEW_STUDIES = 2000  # are searched faster than worker processes start
 
@@ -141,7 +139,7 @@ def prepare_text(
     """
     report, counts = _sections(study, settings)
     if settings.require_report and not has_text(report):
-        why = (Reason.NO_REPORT, _TOO_LONG) if counts[TOO_LONG] else (Reason.EMPTY_SECTIONS, "")
+        why = (Reason.NO_REPORT, LONG_REPORT) if counts[TOO_LONG] else (Reason.EMPTY_SECTIONS, "")
         return PreparedText(report, excluded=why, counts=counts)
     if not _loses_priors(study, settings) or not has_text(report):
         return PreparedText(report, counts=counts)
@@ -185,11 +183,7 @@ def _sentences_to_edit(study: StudyPlan, settings: IngestSettings) -> list[str]:
 def _sections(study: StudyPlan, settings: IngestSettings) -> tuple[Report, Counter[str]]:
     """The sections, with identifiers and placeholders as the settings say, and counts; empty if it is too long."""
     try:
-        if isinstance(study.report, str):
-            report = parse_report(plain_text(study.report))
-        else:
-            texts = {name: plain_text(text) for name, text in asdict(study.report).items()}
-            report = Report(**{name: " ".join(text.split()) for name, text in texts.items()})
+        report = read_report(study.report)
     except TooLongError:
         return Report(), Counter({TOO_LONG: 1})
     counts: Counter[str] = Counter()

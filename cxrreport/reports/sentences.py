@@ -9,7 +9,8 @@ import re
 _END = re.compile(r"(?P<mark>(?<![.?!])[.?!]+[\"')\]]*)(?P<gap>\s+)(?=[\"'(\[]?[A-Z0-9_]|[b-h]\)\s)")
 _NUMBER = re.compile(r"(?:^|\s)\(?\d{1,2}[.)]$")
 _ABBREVIATION = re.compile(
-    r"(?:^|[\s(])(?:dr|drs|mr|mrs|ms|vs|no|approx|e\.g|i\.e|cf|fig|st|a\.m|p\.m)\.$", re.IGNORECASE
+    r"(?:^|[\s(])(?:dr|drs|mr|mrs|ms|vs|no|approx|e\.g|i\.e|cf|fig|st|a\.m|p\.m|incr|decr|prev|poss|prob|sl)\.$",
+    re.IGNORECASE,
 )
 _TAIL = 12
 """More characters than the longest number or abbreviation with its punctuation."""

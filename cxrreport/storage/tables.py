@@ -25,6 +25,9 @@ from cxrreport.storage.column_names import IDS, WantedColumns, column_name
 from cxrreport.storage.decoding import UnreadableTextError, decode_text, is_damaged
 from cxrreport.storage.memory_limit import limited_memory
 
+WORKBOOK_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+_WORKBOOK_BYTES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
+"""The first bytes of a zip archive (XLSX, ODS) and of a compound file (XLS), which no text begins with."""
 TABLE_SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 MAX_BYTES = 512 << 20
 """Largest text of a table, after decompression."""
@@ -99,6 +102,8 @@ def read_table(
     """
     wanted = WantedColumns(path, columns, used, renamed)
     name = path.name.lower()
+    if name.endswith(WORKBOOK_SUFFIXES):
+        raise InputError(workbook_error(path))
     if not name.endswith(TABLE_SUFFIXES):
         raise InputError(f"{path}: expected a table with a name that ends in {', '.join(TABLE_SUFFIXES)}")
     read = _read_parquet if name.endswith(".parquet") else _read_jsonl if name.endswith(".jsonl") else _read_csv
@@ -274,6 +279,11 @@ class _Lines:
         self._row = self._position
 
 
+def workbook_error(path: Path) -> str:
+    """The sentence for a workbook in the place of a table."""
+    return f"{path}: a workbook of a spreadsheet program; save its sheet as CSV in UTF-8"
+
+
 def _text(path: Path) -> str:
     """The text of a file, which may be gzipped.
 
@@ -286,6 +296,8 @@ def _text(path: Path) -> str:
             data += part
             if len(data) > MAX_BYTES:
                 raise InputError(f"{path}: more than {MAX_BYTES >> 20} MiB of text; split it, or write it as Parquet")
+    if data.startswith(_WORKBOOK_BYTES):
+        raise InputError(workbook_error(path))
     return decode_text(data)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from PIL import Image
 
 from cxrreport.dataset import Manifest
+from cxrreport.errors import InputError
 from cxrreport.ingestion.ingest import ingest
 from cxrreport.ingestion.study_plan import StudyPlan
 from cxrreport.ingestion.summary import IngestSummary
@@ -108,6 +110,32 @@ def test_every_way_reads_every_kind(way: str, write: Callable[..., Path], tmp_pa
     assert found.count(wanted) == len(texts)
     assert summary.left_out["no-report"] == summary.texts["too_long"] == 2
     assert summary.left_out["empty-sections"] == (1 if way == "xml" else 2)
+
+
+@pytest.mark.parametrize("name", ["reports.xlsx", "reports.xls", "reports.csv", "reports.tsv", "REPORTS.XLSX"])
+def test_a_workbook_is_no_table(name: str, tmp_path: Path) -> None:
+    """Also one that was only renamed; of a folder, as a table of reports, or as the input."""
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("xl/worksheets/sheet1.xml", "<worksheet/>")
+    for settings in ({"root": path}, {"root": path.parent, "reports": path}):
+        with pytest.raises(InputError, match=r"workbook.*CSV"):
+            run(output=tmp_path / "out", **settings)
+
+
+def test_markup_alone_is_no_text_for_one_of_several_images(write: Callable[..., Path], tmp_path: Path) -> None:
+    """Images of one study have their own rows; the reports are compared as they are read, without markup."""
+    path = write(
+        "csv", {"a": REPORTS["rtf"], "b": r"{\rtf1{\fonttbl{\f0 Arial;}}}", "c": REPORTS["html"], "d": "a" * 120_000}
+    )
+    rows = list(csv.DictReader(path.open(encoding="utf-8")))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(row | {"study_id": "s", "patient_id": "p"} for row in rows)
+    summary = run(path, tmp_path / "out")
+    assert summary.kept == 1 and summary.left_out["empty-sections"] == summary.left_out["no-report"] == 1
 
 
 def test_long_reports_with_nothing_to_edit(write: Callable[..., Path], tmp_path: Path) -> None:

@@ -50,7 +50,6 @@ EDITED = [
     ('A calcified granuloma is unchanged from prior exams in the left upper lobe.', 'Calcified granuloma in the left upper lobe.'),
     ('Healed left rib fractures, as seen previously.', 'Healed left rib fractures.'),
     ('As seen on the prior CT, there is a 3 cm right hilar mass.', 'There is a 3 cm right hilar mass.'),
-    ('Nodular opacity at the left base seen on prior radiograph is not appreciated today.', 'Nodular opacity at the left base is not appreciated today.'),
     ('Heart is top normal in size, unchanged.', 'Heart is top normal in size.'),
     ('The left-sided effusion has increased and is now moderate.', 'The left-sided effusion is moderate.'),
     ('Interval development of left basilar opacity, which could represent pneumonia.', 'Left basilar opacity, which could represent pneumonia.'),
@@ -142,6 +141,9 @@ EDITED = [
     ('Right greater than left effusions, unchanged.', 'Right greater than left effusions.'),
 ]
 DROPPED = [
+    'Nodular opacity at the left base seen on prior radiograph is not appreciated today.',
+    'The edema is about the same.',
+    'Effusion, if anything, is larger.',
     'No new infiltrate is seen.',
     'Without significant interval change.',
     'Right effusion is unchanged while left effusion has increased.',

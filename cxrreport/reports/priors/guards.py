@@ -39,12 +39,12 @@ _ENDS = re.compile(
     r"have|been|be|no|not|"
     r"there|appears?|shows?|demonstrates?|reveals?|seems?|since|until|through|its|their|likewise|very|more|less|"
     r"known|thought|felt|noted to)|"
-    r"[,:;(]|\b(?:is|are|appears?) \w+ly)\W*$",
+    r"[,:;(]|\b(?:is|are|appears?) (?:\w+ly|positioned|located|situated|placed))\W*$",
     _FLAGS,
 )
 _BARE_MEASURE = re.compile(
     r"^(?:(?!\b(?:is|are)\b)[^,;:])*\b(?:lines?|tubes?|catheters?|leads?|devices?|picc|drains?|pacemaker|pacer|"
-    r"wires?|ports?|tips?|"
+    r"wires?|ports?|tips?|fractures?|"
     r"effusions?|nodules?|mass|opacity|opacities|pneumothorax|edema|hardware)\s+"
     r"(?:position|positions|positioning|size|appearance|placement|location|alignment|configuration)\W*$",
     _FLAGS,

@@ -56,7 +56,7 @@ _NO_NOUN_PHRASE = re.compile(
     r"during|between|among|despite|via|due|and|or|but|nor|which|that|is|are|was|were|has|have|had|may|might|could|can|"
     r"should|appears?|seems?|shows?|remains?|represents?|suggests?|today|yesterday|earlier|performed|obtained|dated|"
     r"sizes?|positions?|positioning|appearances?|extent|degree|severity|configuration|alignment|location|course|number|"
-    rf"distribution|volumes?|contours?|_+|x{{3,}}|{_SEEN})"
+    rf"distribution|volumes?|contours?|after|following|because|_+|x{{3,}}|{_SEEN})"
 )
 _DEGREE = re.compile(r"(?:\w+ly|once|very|more|less|somewhat|slight|much|quite|little)")
 _CHANGED = re.compile(rf"(?:{SAME}|{GROWN}|new|changed|back)")
@@ -77,6 +77,7 @@ _JOINED = re.compile(
 )
 _SECOND_SUBJECT = re.compile(r"\b(?:is|are|has|have)\b[^;.]*\band\b[^;.]*$")
 """The predicate of the first subject must not become that of the second: "The effusion is absent and the tube"."""
+_PERFECT = re.compile(r"(?:ed|grown|worse|better)$")
 _PAST = re.compile(r"\b(?:ended|terminated|measured|appeared|coursed|reached|lay)\b")
 _NOW = re.compile(r"\b(?:now|currently|today|new|newly|this time)\b")
 _THEN = re.compile(r"\b(?:prior|previous|previously|earlier|former|formerly|initial|initially|before|old|preceding)\b")
@@ -101,7 +102,7 @@ def deletes_known_phrases(before: str, after: str) -> bool:
             expected += written[i1:i2]
             continue
         added = " ".join(kept[j1:j2])
-        if not _may_go(given, i1, i2, added):
+        if not may_go(given, i1, i2, added):
             return False
         gone.append(" ".join(given[i1:i2]))
         if expected and not added:
@@ -128,7 +129,7 @@ def _pieces(text: str) -> set[str]:
     return set(re.split(r"[.;,]\s+|\s+and\s+", text.lower()))
 
 
-def _may_go(tokens: list[str], start: int, end: int, added: str) -> bool:
+def may_go(tokens: list[str], start: int, end: int, added: str) -> bool:
     """True if `tokens[start:end]` may be deleted, or replaced by the words `added`."""
     run = " ".join(tokens[start:end]).strip(_PUNCTUATION)
     following = tokens[end].strip(_PUNCTUATION) if end < len(tokens) else ""
@@ -149,7 +150,7 @@ def _may_go(tokens: list[str], start: int, end: int, added: str) -> bool:
     phrase_ends = not following or tokens[end - 1][-1] in ",;"
     rest = " ".join(tokens[:start])
     if before_a_noun and not phrase_ends and _BEFORE_A_NOUN.fullmatch(run):
-        return not _JOINED.search(rest)
+        return not _JOINED.search(rest) and not (tokens[start - 1] in {"has", "have", "had"} and _PERFECT.search(run))
     after_a_comma = tokens[start - 1][-1] in ",;"
     if _CHANGED.fullmatch(tokens[start - 1].strip(_PUNCTUATION)):
         return False  # "increased from the prior study" goes as a whole

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cxrreport.reports.priors.comparisons import cannot_be_edited, remove_comparison
+from cxrreport.reports.priors.constructions import is_known_whole
 from cxrreport.reports.priors.detection import mentions_prior
 from cxrreport.reports.priors.guards import (
     LONGEST_EDITED,
@@ -170,7 +171,7 @@ def edit_sentence(sentence: str) -> str | None:
         result = result.upper()
     if VERB.match(result) or mentions_prior(result) or is_anatomy_only(result) or not is_well_formed(result):
         return None
-    if not has_sound_seams(body, result):
+    if not has_sound_seams(body, result) or not is_known_whole(body, result):
         return None
     complete = len(kept) == len(clauses)
     if not (passes(body, result) if complete else keeps_the_present(body, result) and keeps_assertions(body, result)):

@@ -20,7 +20,7 @@ _NO_EVENT = (
     r"acquired|provided|labell?ed|made|used|requested|given|considered|associated|limited|healthy|bypassed|"
     r"irradiated|"
     r"interpreted|annotated|ordered|scanned|called|asked|seen by|read|signed|electronically|fixed|plated|"
-    r"amputated|resurfaced)\b)"
+    r"amputated|resurfaced|wired|stapled|sutured)\b)"
 )
 _EVENT = (
     rf"{_NO_EVENT}(?:\w{{2,}}ed|grown|shrunk(?:en)?|withdrawn|come|gone|fallen|risen|spread|become|arisen|taken|"
@@ -276,7 +276,8 @@ CHANGES = (
     (
         rf"\b(?:than|since|from|until|by|of)\s+(?:in\s+)?(?:{MONTH}|(?:19|20)\d\d)\b(?<!of may)(?<!than may)"
         rf"(?<!from may)|\b{IMAGING}\s+(?:\w+\s+)?(?:in\s+)?(?:19|20)\d\d\b|"
-        rf"\b{IMAGING}\s+(?:of|from|dated|on)?\s*\d{{1,2}}[/-]\d{{1,2}}\b|^(?:comparisons?|priors?|previous|"
+        rf"\b{IMAGING}\s+(?:of|from|dated|on)?\s*\d{{1,2}}[/-]\d{{1,2}}\b(?!\s*(?:wks?|weeks?|mos?|months?|days?|"
+        rf"hours?)\b)|^(?:comparisons?|priors?|previous|"
         rf"reference)\s*:|\bcompar\w+ with \d"
     ),
     (
@@ -360,7 +361,8 @@ CHANGES = (
         r"(?:is|are|lies)\b|\(\s*\d[\d.]*\s*[cm]m\s+(?:before|earlier|prior|previously)"
     ),
     (
-        rf"\b(?:per|on|with)\s+(?:the\s+)?(?:(?:multiple|several|both|all|many|two|three)\s+)?(?:priors\b|previous\W*$)|"
+        rf"\b(?:per|on|with)\s+(?:the\s+)?(?:(?:multiple|several|both|all|many|two|three)\s+)?(?:priors\b|"
+        rf"previous\W*$)|"
         rf"\b(?:previous|prior|last)\s+(?:two|three|four|few|several|\d)\s+{IMAGING}|"
         rf"^on (?:this|the|today's) follow[- ]?up\b"
     ),

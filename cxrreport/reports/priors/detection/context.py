@@ -38,18 +38,60 @@ _PRIOR_OBJECT = (
     rf"previous\w*|"
     rf"formerly|{EARLIER}|yesterday|___|X{{3,}}|then|it|they|that|those|he|she|was|were|{MONTH}|(?:19|20)\d\d|"
     rf"\d{{1,2}}[/-]\d[\d/.-]*|\d+ \w+ (?:ago|earlier|before|prior)|"
+    rf"(?:(?!lateral|frontal|pa\b|ap\b)[\w'-]+\s+){{0,3}}(?:film|study|radiograph|ct|scan|examination|exam|x-?ray|"
+    rf"portable)s?\b|"
+    rf"(?:admission|arrival|presentation|discharge|referral|transfer|initial\w*|any|ever)\b|"
     rf"(?:\w+\s+){{1,2}}(?:ago|earlier|before)|(?:film|study|radiograph|ct|x-?ray|image|exam\w*)\s+(?:of|from|"
     rf"dated|on)|"
     rf"the (?:day|night))\b"
 )
+_EVENT_OF_LIFE = (
+    rf"(?:patient|pt|he|she|surgery|operation|procedure|injury|accident|trauma|fall|fell|admitted|admission|onset|"
+    rf"began|"
+    rf"started|biopsy|transfusion|dialysis|\w+ectomy|\w+plasty|{_SYMPTOM})"
+)
+_NO_IMAGE = (
+    r"(?:(?!extubat|intubat|tube|line|catheter|drain|film|image|radiograph|stud|effusion|pneumoth|than|compar|lung|"
+    r"opaci|larg|small)[^,;.])"
+)
+_TIME_AGO = (
+    r"(?:yesterday|overnight|tonight|last (?:night|week|month|year|\w+day)|(?:\w+ ){0,2}(?:hours?|days?|weeks?|"
+    r"months?|years?) "
+    r"(?:ago|earlier|prior|before|back)|(?:since|for|x) (?:about |approximately )?(?:\d+|one|two|three|four|five|six|"
+    r"several|many|few) (?:hours?|days?|weeks?|months?|years?)|"
+    r"(?:since|until|on|for|over|in|during) (?:the )?(?:last|past|\w+day\b|yesterday)(?: \w+){0,2})"
+)
 _MASKS = (
+    (
+        rf"\b(?:(?:new|worse\w*|progress\w*|increas\w*|persist\w*|recurr\w*|ongoing|decreas\w*|"
+        rf"continu\w*)\s+(?:\w+\s+)?)?{_EVENT_OF_LIFE}\b{_NO_IMAGE}{{0,40}}\b{_TIME_AGO}\b"
+    ),
+    rf"\b{_TIME_AGO}\b,?\s+(?:of\s+)?{_NO_IMAGE}{{0,20}}\b{_EVENT_OF_LIFE}\b",
     # The section's name: what follows is about the patient.
     (
         r"^(?:clinical (?:information|history|indication|details|data|context)|indications?|history|reason for "
         r"(?:exam\w*|study)|"
         r"technique)\s*:[^;.]*"
     ),
-    # Advice, condition, possibility.
+    # Advice, condition, possibility, question.
+    (
+        r"\b(?:rule out|r/o|eval(?:uate)?(?: for)?|assess(?: for)?|check(?:ing)? for|look(?:ing)? for|please (?:check|"
+        r"assess|evaluate)|reason(?: for \w+)?:)\s[^;.]*"
+    ),
+    (
+        r"\b(?:serial|sequential|repeat|further) (?:films?|radiographs?|imaging|studies) (?:is|are|may be|would be|"
+        r"should be) (?:recommended|advised|suggested|"
+        r"helpful|required|needed|warranted|obtained)\b[^,;.]*"
+    ),
+    r"\b(?:now|currently) (?:presents|presenting|admitted)\b[^,;.]*",
+    r"\bif\b[^;.]{0,80}\b(?:does|do|has|have) not\b[^,;.]*",
+    (
+        r"\b(?:developing|resolving|evolving|worsening|early|new)\s+(?:\w+\s+){1,2}(?:cannot|can not|could not|"
+        r"is not) (?:be )?"
+        r"(?:entirely )?excluded\b|\b(?:developing|resolving|evolving)\s+\w+\s+(?:is|are|would be|remains?)\s+(?:in|"
+        r"on|among|"
+        r"one|also)\b"
+    ),
     (
         r"\b(?:should|could|would|may|might|must|can|needs? to|ought to|to)\s+be\s+(?:\w+ly\s+)?(?:advanced|"
         r"withdrawn|retracted|"
@@ -66,7 +108,7 @@ _MASKS = (
         r"\b(?:consider|recommend\w*|suggest|advise|requires?|(?<!negative )for)\s+(?:advanc|withdraw|retract|"
         r"reposition|pull|"
         r"remov|replac|adjust|interval|"
-        r"continued|repeat|progress|serial)\w*(?:\s+(?:back|follow-?\s?up|chest|film|radiographs?|imaging|ct))*"
+        r"continued|repeat|progress(?!i)|serial)\w*(?:\s+(?:back|follow-?\s?up|chest|film|radiographs?|imaging|ct))*"
     ),
     (
         rf"\bif\s+(?:(?:the|clinical|clinically|there (?:is|are)|patient|no|not|still|any|further|his|her)\s+)*"
@@ -130,7 +172,7 @@ _MASKS = (
         r"\b(?:informed|notified|communicated|discussed|paged|telephoned|phoned|conveyed|relayed|dialy[sz]ed|"
         r"discharged|admitted|hospitali[sz]ed|"
         r"transfused|diagnosed|treated|vaccinated|immuni[sz]ed|travel\w*|emigrated|operated|presented|consulted|"
-        r"seen in clinic)\b[^;.]*"
+        r"seen in clinic)\b(?:(?! (?:and|but) (?:the|there|now))[^;.])*"
     ),
     (
         r"\bpatient\s+(?:is|was|remains|appears|has been|continues)\s+(?:\w+ly\s+)?(?:stable|improv\w+|worse\w*|"
@@ -145,6 +187,13 @@ _MASKS = (
         r"presents|receiving|undergoing|\d+ (?:days?|weeks?|months?) (?:post|after|status))\b[^,;.]*"
     ),
     # History.
+    (
+        r"\b(?:\w+ectomy|\w+plasty|\w+otomy|surg\w+|operat\w+|resect\w+|repair\w*|cabg|transplant\w*|graft\w*|"
+        r"replacement|radiation|radiotherapy|"
+        r"chemo\w*|history|diagnos\w+|underwent|treated|cancer|carcinoma|lymphoma|tb|"
+        r"tubercul\w+)\b[^.;]{0,40}\b(?:in|on|of|from|since)\s+"
+        rf"(?:(?:early|late|\d+)\s+)?(?:{MONTH}\b(?:\s+(?:of\s+)?(?:19|20)\d\d)?|(?:19|20)\d\d|\d{{1,2}}/\d+)"
+    ),
     rf"\b(?:prior|previous|earlier|old|remote|past|former|recent)\s+(?:(?!new\b|and\b)[\w-]+\s+){{0,3}}?{_TREATED}\b",
     (
         rf"\b(?:suggest\w*|sequelae?|due to|related to|relate to|secondary to|from|reflect\w*|represent\w*|"
@@ -161,7 +210,41 @@ _MASKS = (
         r"(?:been\s+)?(?:\w+ly\s+)?"
         r"(?:removed|resected|excised|replaced|amputated)\b"
     ),
+    # Examination of the body; what is asked of the future; age of a finding.
+    (
+        rf"^.*\bauscultation\b.*|\b(?:resolution|improvement|worsening|progression) (?:of|in) (?:the |his |"
+        rf"her )?(?:\w+ )?{_SYMPTOM}\b"
+    ),
+    (
+        r"\b(?:stability|resolution|change|improvement|clearance|clearing)\s+(?:should|could|can|may|needs?|must|"
+        r"would|to)\b|\brecurrent (?:chest )?(?:aspiration|infections?)\b|"
+        r"\bif (?:\w+ )?(?:stable|unchanged|resolved|persistent|new|worse|larger|no change|enlarging|growing)\b[^,;.]*|"
+        r"\b(?:later|delayed|subsequent|future|additional) (?:films?|images?|views?|imaging|radiographs?|"
+        r"studies) (?:may|should|could|would|can|is|are)\b"
+    ),
+    (
+        r"\b(?:old|acute|chronic|recent) (?:versus|vs\.?|or|from) new\b|\bnew (?:versus|vs\.?|or|from) (?:old|"
+        r"chronic)\b|,\s*advanced\b|"
+        r"\b(?:progressive|developing|evolving|resolving) \w+ (?:is|are|would be) (?:a|an|in|on|among|one)\b"
+    ),
+    (
+        r"\bincreased (?:size|prominence|width) of the (?:heart|cardiac|hil\w+|aort\w+|pulmonary arter\w+)|"
+        r"\bfad\w+ towards?\b|"
+        r"\b(?:contrast|barium)\b[^;.]{0,40}\b(?:from|of|after) (?:an? |the )?(?:recent|prior|previous|"
+        r"earlier)\b[^;.]*|"
+        r"\bsimilar\b[^;.]{0,30}\b(?:on both|in both|bilaterally|to each other|to one another)\b|"
+        r"\bchange (?:of|in) (?:the )?position (?:of the patient|was|is (?:not )?(?:possible|needed|required))|"
+        r"\bposition change\b"
+    ),
     # Space, technique and other meanings.
+    (
+        r"\b(?:two|both) (?:sides|lungs|hemithoraces|bases|hila|apices) are (?:\w+ly )?(?:similar|identical|the same|"
+        r"comparable)|"
+        r"\bmechanically stable\b|\bbetter suited\b|\bunresolved question\b|\bintervals? of \d|"
+        r"\b(?:has|have)\s+(?:increased|decreased|reduced)\s+(?:density|attenuation|lucency|trabecul\w+|mineral\w+)\b|"
+        r"\b(?:no|without) (?:\w+ )?(?:evidence|sign|signs|suspicion) of (?:\w+ ){0,2}recurrence\b(?! of)|"
+        r"\brecurrent (?:disease|tumou?r|malignancy|cancer|carcinoma|lymphoma|laryngeal)\b"
+    ),
     (
         r"\b(?:hold|keep|lie|sit|stay) still\b|\bstill (?:image|frame|picture|shot)s?\b|"
         r"\b(?:wall|spinal|spine|joint|sternal|mechanical) stability\b|\bwhether\b[^:;,]{0,80}\bremains?\b"
@@ -188,7 +271,8 @@ _MASKS = (
         r"(?:images?|study|exam\w*|films?|radiographs?)|(?:is|was)\s+(?:poor|limited|suboptimal|good|adequate|low))"
     ),
     (
-        r"\bsince\s+(?:(?:the|this|only|there|an?|it|no|they|its|both|much|part|patient)\s+)(?:[\w/-]+\s+){0,4}?"
+        r"\bsince\s+(?:(?:the|this|only|there|an?|it|no|they|its|both|much|part|patient)\s+)(?!prior|previous|last|"
+        r"earlier|initial)(?:[\w/-]+\s+){0,4}?"
         r"(?:is|are|was|were|has|have|cannot|could|does|do)\b"
         r"(?!\s+(?:seen|present|noted|performed|obtained|done)\b)"
     ),
@@ -250,3 +334,8 @@ def without_context(text: str) -> str:
     for mask in _MASK:
         text = mask.sub(" ", text)
     return text
+
+
+def context_of(text: str) -> list[str]:
+    """The parts of a sentence that `without_context` deletes."""
+    return [found.group().strip() for mask in _MASK for found in mask.finditer(text)]

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from cxrreport.reports.priors.detection.changes import CHANGES
 from cxrreport.reports.priors.detection.context import without_context
+from cxrreport.reports.priors.detection.signals import SIGNALS, without_abbreviations
 from cxrreport.reports.priors.detection.triggers import may_mention
 from cxrreport.reports.priors.spelling import with_correct_changes
 from cxrreport.reports.priors.vocabulary import (
@@ -174,7 +175,8 @@ _MENTIONS = (
     r"\breturned to (?:normal|baseline)\b|\bback to baseline\b|\b(?:pulled|drawn|moved) back\b",
     (
         r"(?<!markings )(?<!volumes )(?<!volume )(?<!density )(?<!vascularity )(?<!vasculature )(?<!attenuation )"
-        r"(?<!diameter )(?<!lucency )(?<!kyphosis )(?<!mineralization )(?<!interstitium )\b(?:is|are|appears?)\s+"
+        r"(?<!diameter )(?<!lucency )(?<!kyphosis )(?<!mineralization )(?<!interstitium )"
+        r"(?<!heart size )(?<!cardiac size )\b(?:is|are|appears?)\s+"
         r"(?:\w+ly\s+)?(?:increased|decreased|constant|lower|gone)(?=\s*(?:[.,;]|$))"
     ),
     (
@@ -220,7 +222,7 @@ _MENTIONS = (
     ),
 )
 _WINDOW = 500
-_COMPILED = [re.compile(pattern, re.IGNORECASE) for pattern in (*_MENTIONS, *CHANGES)]
+_COMPILED = [*(re.compile(pattern, re.IGNORECASE) for pattern in (*_MENTIONS, *CHANGES)), *SIGNALS]
 
 
 def mentions_prior(sentence: str) -> bool:
@@ -234,11 +236,21 @@ def mentions_prior(sentence: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)  # reports repeat their sentences
 def _mentions_prior(sentence: str) -> bool:
-    plain = with_correct_changes(" ".join(sentence.split()))
+    plain = with_correct_changes(without_abbreviations(" ".join(sentence.split())))
     if not may_mention(plain):
         return False
     plain = without_future(plain)
-    return any(pattern.search(window) for window in map(without_context, _windows(plain)) for pattern in _COMPILED)
+    return any(_has_mention(window) for window in _windows(plain))
+
+
+def _has_mention(text: str) -> bool:
+    plain = None  # most sentences match no pattern and need no reading of their context
+    for pattern in _COMPILED:
+        if pattern.search(text):
+            plain = without_context(text) if plain is None else plain
+            if pattern.search(plain):
+                return True
+    return False
 
 
 def _windows(text: str) -> Iterator[str]:

@@ -8,34 +8,45 @@ from __future__ import annotations
 import re
 
 _WHOLE = """
-    accentuation accumulating admission again ago alter altered appeared apr april archived as aug august back
-    baseline before began begun better bigger brighter broader bulkier cavitating change changed changes changing
-    check clearance cleared clearer clearing coalescing coarser come comparable comparison comparisons constant
-    contracting current currently darker dates dating dec december declined deeper denser deployed development differ
-    difference different differs disconnected dispersing dissolving down draining dropped earlier earliest emergence
-    enlargement enlarging ever expanding explanted external extubated extubation f fading failed fails failure fainter
-    feb february fell fewer finer first flatter fluffier follow following followup formed former formerly fresh friday
-    from fu fuller further given gone gradual greater grew growing grown growth had has have having hazier heal
-    healing heretofore higher hitherto identical improved improvement index initial initially insertion interim
-    intubation jan january jul july jun june keeps larger last later less lessened lighter lingering longer
-    longstanding lower mar march maturation meantime meanwhile measured milder monday more moved multiplied narrower
-    neither never new newly next none not nothing nov november now nowhere oct october old older ongoing onset opposed
-    original originally out outside over overnight partial past patchier per placed placement poorer preop
-    preoperative presently progress pulled quo re recent recently redistribution reduced reference relation relative
-    remote removal removed repeat replaced replacement revealed review rose rounder same saturday scout sep sept
-    september serial settling shallower sharper shorter showed similar since slow smaller spread spreading stable
-    stably static stay stayed stays steady still straighter sunday taken tends than then thicker thinner thursday
-    tighter today trauma tuesday up used variation waning was waxing weaker wednesday went were when where whiter
-    wider worse yesterday yet
+    accentuation accumulating admission aforementioned again ago already alter altered appearance appeared apr april
+    archived arrival as aug august back baseline before began begun better bigger birth blossoming breaking brighter
+    broader bulkier came cavitating change changed changes changing check childhood clear clearance cleared clearer
+    clearing closing coalescing coarser come comparable comparison comparisons constant contracting contraction
+    convalescent correlates correlation corresponding corresponds ct current currently darker dates dating days dec
+    december declined declining deepening deeper denser deployed described development differ difference differences
+    different differs disconnected dispersing dissipating dissolving down draining drifting dropped dropping drying
+    dying each earlier earliest easing ebbing either emergence endure endures enlargement enlarging ensued
+    escalating ever examinations exams expanding expansion explanted extension external extubated extubation f
+    fading failed failing fails failure fainter falling feb february fell fewer filling films finer first flatter
+    fluffier follow following followup formed former formerly forming fresh friday from fu fuller further getting
+    given gone gradual greater grew growing grown growth had halving has have having hazier heal healing held
+    heretofore higher hindsight hitherto hrct identical improved improvement index infant initial initially inserted
+    insertion intensifying interim intubation involuting jan january jul july jun june keep keeps kept larger last
+    later less lessened letting lifting lighter lingering long longer longstanding loss lower mar march maturation
+    maturing meantime meanwhile measured mend milder monday months more moved mri multiple multiplied narrower
+    neither neonatal never new newly next none not nothing nov november novo now nowhere oct october old older once
+    ongoing onset opposed original originally out outside over overnight partial past patchier per pet placed
+    placement planning poorer popped portables preop preoperative presently progress pulled questioned quietening
+    quo re rebound recent recently redistribution reduced reference refractory relation relative remission remitting
+    remote removal removed repeat replaced replacement replaces reported response resurgence retains retreating
+    revealed review rising rose rounder route running same saturday scans scout second sep sept september serial
+    settling shallower sharper shorter showed similar since sinking slackening slow smaller spread spreading stable
+    stably staging static stay stayed stays steady still straighter studies sunday surging swelling taken tapering
+    tends than then thickening thicker thinner thinning third thursday tightening tighter today transfer trauma
+    trend trends tripling tuesday turning unabated underway unrelenting unremitting up upgraded used variation
+    waning was waxing weakening weaker wednesday weeks went were when where whiter widening wider worse years
+    yesterday yet
 """
 _STEMS = """
-    abat accum adjust advanc againn aggrav altera archive becom begin compar concordan consecutiv contin decreas
-    deteriorat develop dimin disappear discontinu dislodg doubl downsiz drain emerg evolut evolv exacerb exchang
-    expanding fluct histor identic impro increas interv introduc invariab lessen linger migrat noncha nonprog nonres
-    normali persist plateau preced prev prior progre pull reabsorb reaccum readj reaer reapp recede receded receding
-    recov recur redemon reduc reexp refer regress reident reinfl reins reintub reloc remain remov reposit resid resit
-    resol resor restor retract retriev retu reva revers revert revis rewir sequen shrank shrink shrunk slid slip
-    stabil subsid success swap tendenc transition unalter unch unimp unresol unvar upsiz vanish wane wax withdr worsen
+    abat accum adjust advanc againn aggrav altera amelior antedat archive balloon becom begin compar concordan
+    consecutiv contin decreas deteriorat develop dimin disappear discontinu dislodg doubl downsiz drain dwindl emerg
+    evolut evolv exacerb exchang expanding fluct histor identic impro increas interv introduc invariab lessen linger
+    migrat multipl mushroom noncha nonprog nonres normali persist plateau preced predat prev prior progre pull
+    reabsorb reaccum readj reaer reapp recede receded receding recov recrudesc recur redemon reduc reexp refer
+    regress reident reinfl reins reintub relaps reloc remain remov replac reposit resid resit resol resor restor
+    retract retriev retrospect retu reva revers revert revis rewir sequen shrank shrink shrunk slid slip stabil
+    subsid success superven swap tendenc transition unalter unch unimp unresol unvar upsiz vanish wane wax withdr
+    worsen
 """
 _WHOLE_WORDS = frozenset(_WHOLE.split())
 _STEM_LENGTHS = sorted({len(stem) for stem in _STEMS.split()})
