@@ -94,7 +94,13 @@ def test_the_architecture_names_every_package_and_only_files_that_exist() -> Non
     modules = {path.stem for path in package.glob("[!_]*.py")}
     named = set(re.findall(r"[\w.]*\w", page))
     assert packages | modules <= named
-    where_to_add = page.partition("## Where to add")[2].partition("\n## ")[0]
+    for names, files in re.findall(
+        r"^\| (`[^|]*) \|[^|]*\| ([^|]*) \|$", page.partition("## Where to add")[0], re.MULTILINE
+    ):
+        folders = [package / name.replace(".", "/") for name in re.findall(r"`([\w.]+)`", names)]
+        for file in re.findall(r"`([\w/]+(?:\.py|/))`", files):
+            assert any((folder / file).exists() for folder in folders), (names, file)
+    where_to_add = rest.partition("\n## ")[0]
     files = re.findall(r"`([a-z_/]+(?:\.py|\.txt|/))`", where_to_add)
     assert len(files) > 20
     missing = [file for file in files if not ((package / file).exists() or (ROOT / file).exists())]
