@@ -94,9 +94,8 @@ def test_the_architecture_names_every_package_and_only_files_that_exist() -> Non
     modules = {path.stem for path in package.glob("[!_]*.py")}
     named = set(re.findall(r"[\w.]*\w", page))
     assert packages | modules <= named
-    for names, files in re.findall(
-        r"^\| (`[^|]*) \|[^|]*\| ([^|]*) \|$", page.partition("## Where to add")[0], re.MULTILINE
-    ):
+    tables, _, rest = page.partition("## Where to add")
+    for names, files in re.findall(r"^\| (`[^|]*) \|[^|]*\| ([^|]*) \|$", tables, re.MULTILINE):
         folders = [package / name.replace(".", "/") for name in re.findall(r"`([\w.]+)`", names)]
         for file in re.findall(r"`([\w/]+(?:\.py|/))`", files):
             assert any((folder / file).exists() for folder in folders), (names, file)

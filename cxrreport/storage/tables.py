@@ -280,7 +280,7 @@ class _Lines:
 
 
 def workbook_error(path: Path) -> str:
-    """The sentence for a workbook in the place of a table."""
+    """The error for a workbook instead of a table."""
     return f"{path}: a workbook of a spreadsheet program; save its sheet as CSV in UTF-8"
 
 

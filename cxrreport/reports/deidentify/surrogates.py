@@ -1,4 +1,4 @@
-"""Surrogates: what is written in the place of an identifier, the same for the same patient and identifier.
+"""Surrogates: replacements of identifiers, the same for the same patient and identifier.
 
 Names become other names, dates of a patient are moved by the same number of days, and digits become other digits.
 """
