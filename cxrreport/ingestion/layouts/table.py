@@ -7,6 +7,7 @@ Columns `image`, `study_id` and `patient_id` (where empty, that of the header or
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def list_images(settings: IngestSettings) -> Listing:
             continue
         source = path.relative_to(base).as_posix()
         try:
-            path.stat()
+            regular = stat.S_ISREG(path.stat().st_mode)
         except (FileNotFoundError, NotADirectoryError):
             excluded.append(_excluded(row, source, Reason.IMAGE_MISSING, ""))
             continue
@@ -58,6 +59,9 @@ def list_images(settings: IngestSettings) -> Listing:
             if (refusal := refused_by_system(error)).reason == Reason.UNAVAILABLE:
                 raise
             excluded.append(_excluded(row, source, Reason.NOT_READABLE, refusal.detail))
+            continue
+        if not regular:
+            excluded.append(_excluded(row, source, Reason.NOT_READABLE, "a folder or a special file, not a file"))
             continue
         view = view_of(row.get("view", ""))
         sources.append(
