@@ -7,7 +7,6 @@ The folder DIR holds base checkpoints (`paligemma2-3b-pt-896/`), RadGraph models
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from cxrreport.model import checkpoints
 from cxrreport.model.catalogue import CHECKPOINTS
 from cxrreport.records import Progress
 from cxrreport.storage.atomic_files import file_sha256, write_json
+from cxrreport.storage.decoding import parse_json
 
 INVENTORY = "weights.json"
 BASE, RADGRAPH, CHEXBERT = "base", "RadGraph", "CheXbert"
@@ -166,7 +166,7 @@ def is_complete(name: str, root: Path) -> bool:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    shards = set(parse_json(index.read_text(encoding="utf-8"))["weight_map"].values())
     return all((folder / shard).is_file() for shard in shards)
 
 
@@ -202,7 +202,7 @@ def read_inventory(root: Path) -> dict[str, dict[str, str]]:
     """
     path = root / INVENTORY
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        found: Any = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -21,6 +21,7 @@ from cxrreport.inference.shards import Row, row_to_json
 from cxrreport.inference.worker import resize_method
 from cxrreport.records import Exclusion, Prediction
 from cxrreport.storage.atomic_files import atomic_path
+from cxrreport.storage.decoding import FORMULA
 from cxrreport.storage.parquet import table_from_rows
 
 _BOX = pa.struct([("label", pa.string()), *((edge, pa.float64()) for edge in ("top", "left", "bottom", "right"))])
@@ -41,7 +42,6 @@ PREDICTIONS = pa.schema(
 (fingerprints, data, prompt, versions) and `cxrreport.settings`, both JSON."""
 
 _REPORT_COLUMNS = ("study_id", "findings", "impression", "text", "mean_logprob", "finished", "abstained")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 FAILED = pa.schema([(name, pa.string()) for name in ("source", "study_id", "reason", "detail")])
 """Schema of `failed.parquet`: the fields of `records.Exclusion`, as in the exclusion log of `ingest`."""
@@ -100,7 +100,7 @@ def write_tables(
 
 
 def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def write_picture(manifest: Manifest, folder: Path, prediction: Prediction) -> None:

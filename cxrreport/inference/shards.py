@@ -19,6 +19,7 @@ from typing import Any
 from cxrreport.errors import OutputError
 from cxrreport.records import Box, Exclusion, Prediction, Reason, differing
 from cxrreport.storage.atomic_files import atomic_path, write_json
+from cxrreport.storage.decoding import parse_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Shards:
         file = folder / "inputs.json"
         wanted = json.loads(json.dumps(dict(inputs)))
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            found = parse_json(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             write_json(file, wanted)
         except (OSError, ValueError) as error:
@@ -141,7 +142,7 @@ def row_from_json(line: str) -> Row:
     Raises:
         ValueError, TypeError, KeyError: the line is not a row.
     """
-    values = json.loads(line)
+    values = parse_json(line)
     if "reason" in values:
         return Exclusion(**values | {"reason": Reason(values["reason"])})
     lists = {name: tuple(values[name]) for name in ("image_ids", "image_sha256")}

@@ -26,6 +26,7 @@ from cxrreport.ingestion.study import StudyResult
 from cxrreport.ingestion.study_plan import StudyPlan
 from cxrreport.records import Exclusion, Image, Reason, Report, Split, View
 from cxrreport.storage.atomic_files import atomic_path, write_json
+from cxrreport.storage.decoding import parse_json
 from cxrreport.storage.job_arrays import parts_of
 from cxrreport.storage.output_folder import OutputFolder
 
@@ -114,7 +115,7 @@ def save_part(folder: Path, index: int, shard: Shard, result: StudyResult) -> Pa
 def load_part(folder: Path, index: int, shard: Shard) -> Part | None:
     """The part that an earlier run saved for the same studies; `None` if there is none."""
     try:
-        part: dict[str, Any] = json.loads((folder / PARTS / f"{index:05}.json").read_text(encoding="utf-8"))
+        part: dict[str, Any] = parse_json((folder / PARTS / f"{index:05}.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     if part["plan"] != shard.fingerprint:

@@ -20,6 +20,7 @@ from cxrreport.ingestion.dicom import text, translated
 from cxrreport.pacs.peers import Peer, Query, Record, attempted, header, open_peer
 from cxrreport.records import Exclusion, Progress, Reason
 from cxrreport.settings import LimitSettings, PushSettings
+from cxrreport.storage.decoding import parse_json
 from cxrreport.storage.output_folder import finished_record, output_folder
 
 FHIR = "imr"
@@ -189,7 +190,7 @@ class _Journal:
         """`sent` or `present`, by file."""
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError:  # a process was killed within a line: its document is found in the archive
                 continue
             self.outcomes[row["file"]] = row["outcome"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from cxrreport.review.content import Content, ReviewedStudy, Section, ShownReport
 from cxrreport.review.marks import Piece
 from cxrreport.storage.atomic_files import atomic_path
+from cxrreport.storage.decoding import FORMULA
 
 Key = Sequence[tuple[str, str, str]]
 """Rows of the key: study id, `A` or `B`, and what that report is."""
@@ -54,8 +55,11 @@ def _neutral(report: ShownReport, letter: str) -> ShownReport:
 
 
 def write_key(path: Path, key: Key) -> None:
-    """Write the key as CSV with the columns study_id, report and system."""
+    """Write the key as CSV with the columns study_id, report and system.
+
+    A cell that a spreadsheet would run as a formula begins with a space, which readers of tables strip.
+    """
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(["study_id", "report", "system"])
-        writer.writerows(key)
+        writer.writerows([f" {cell}" if cell.startswith(FORMULA) else cell for cell in row] for row in key)

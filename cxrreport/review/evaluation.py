@@ -14,6 +14,7 @@ from cxrreport.records import FINDING_COLUMNS, STATEMENT_PARTS
 from cxrreport.review.content import Content, FindingRow, ReviewedStudy, Section, ShownReport, sections
 from cxrreport.review.marks import MarkedEntity, pieces
 from cxrreport.storage.command_files import current, read_evaluated, read_scores, written_by
+from cxrreport.storage.decoding import parse_json
 
 WORST_BY = "radgraph_partial"
 """Column of `studies.parquet` by which the page is ordered."""
@@ -155,7 +156,7 @@ def _read_entities(file: Path) -> Iterator[tuple[str, dict[str, tuple[list[str],
     with written_by("evaluate", file), file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                record = json.loads(line)
+                record = parse_json(line)
                 sides = {side: _side(record[side]) for side in _SIDES}
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(

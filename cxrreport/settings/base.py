@@ -171,6 +171,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: cannot read the configuration ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
+    except RecursionError:
+        raise SettingsError(
+            f"{path}: lists or mappings are nested too deep; a configuration has a few levels"
+        ) from None
     if not isinstance(loaded, dict):
         raise SettingsError(f"{path}: expected a mapping of field names to values")
     try:
@@ -213,7 +217,7 @@ def assign(model: type[Settings], values: dict[str, Any], assignments: Sequence[
             raise SettingsError(f"--set {text}: write FIELD=VALUE, for example --set seed=1")
         try:
             value = yaml.safe_load(given)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise SettingsError(f"--set {text}: the value is not valid YAML; quote it") from error
         if parents and parents[0] in own_names - model.model_fields.keys():
             parents = parents[1:]

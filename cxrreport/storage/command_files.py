@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError
+from cxrreport.storage.decoding import parse_json
 
 _CURRENT = {
     "invented": "hallucinated",
@@ -50,7 +50,7 @@ def read_scores(evaluation: Path) -> dict[str, Any]:
     """
     file = evaluation / "scores.json"
     with written_by("evaluate", file):
-        scores: dict[str, Any] = current(json.loads(file.read_text(encoding="utf-8")))
+        scores: dict[str, Any] = current(parse_json(file.read_text(encoding="utf-8")))
         scores["conditions"] = dict(scores["conditions"])
     return scores
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
+from typing import Any
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -12,6 +14,8 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet runs as a formula."""
 _BINARY = re.compile("[\0-\x08\x0e-\x1f]")
 _CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _DAMAGED = re.compile("[\0\ufffd\ud800-\udfff]")
@@ -59,6 +63,14 @@ def _without_mark(data: bytes | bytearray) -> str:
         if len(data) % 2 == 0 and head[nul::2].count(0) > 0.7 * len(head[nul::2]) and not head[1 - nul :: 2].count(0):
             return encoding
     return "utf-8"
+
+
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """`json.loads` for text from a file, for which nesting beyond what Python can parse is a `ValueError` too."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("lists or objects are nested too deep") from None
 
 
 def is_damaged(text: str) -> bool:

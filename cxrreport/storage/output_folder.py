@@ -20,6 +20,7 @@ from filelock import BaseFileLock, Timeout
 from cxrreport.errors import InputError, OutputError
 from cxrreport.settings import current_names
 from cxrreport.storage.atomic_files import PARTIAL, write_json
+from cxrreport.storage.decoding import parse_json
 from cxrreport.storage.locks import SOFT, lock_file, soft_file
 
 LOCK = ".lock"
@@ -143,7 +144,7 @@ def finished_record(folder: Path, command: str) -> dict[str, Any]:
     """
     path = folder / f"{command}.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read; pass the output folder of `cxrreport {command}`") from error
     if not isinstance(record, dict) or not record.get("finished"):
@@ -159,7 +160,7 @@ def read_state(path: Path, command: str) -> dict[str, Any] | None:
     """
     file = path / f"{command}.json"
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = parse_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import math
 import re
 import stat
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError
 from cxrreport.storage.column_names import IDS, WantedColumns, column_name
-from cxrreport.storage.decoding import UnreadableTextError, decode_text, is_damaged
+from cxrreport.storage.decoding import UnreadableTextError, decode_text, is_damaged, parse_json
 from cxrreport.storage.memory_limit import limited_memory
 
 WORKBOOK_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
@@ -196,8 +195,8 @@ def _read_jsonl(path: Path, wanted: WantedColumns) -> Table:
             continue
         budget.take(1, sum(map(line.count, ",:[{")), len(line))
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = parse_json(line)
+        except ValueError:
             raise InputError(f"{path}, line {number}: not JSON; a .jsonl file holds one object per line") from None
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: not a JSON object")

@@ -24,6 +24,7 @@ from filelock import Timeout
 
 from cxrreport.errors import TrackingError
 from cxrreport.storage.atomic_files import atomic_path
+from cxrreport.storage.decoding import parse_json
 from cxrreport.storage.locks import lock_file, locked_file
 
 logger = logging.getLogger(__name__)
@@ -208,7 +209,7 @@ def _read(path: Path) -> list[Event]:
 
 def _event(line: bytes) -> Event | None:
     with suppress(ValueError):
-        event = json.loads(line)
-        if isinstance(event, dict) and "kind" in event:
+        event = parse_json(line)
+        if isinstance(event, dict) and isinstance(event.get("kind"), str):
             return event
     return None

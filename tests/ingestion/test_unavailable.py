@@ -130,6 +130,10 @@ def test_a_table_reads_below_its_root_only(settings: IngestSettings, tmp_path: P
         "link/../secret.dcm": "image-file-missing",  # `..` is taken off before the link is followed
         "gone.dcm": "image-file-missing",
         "below": "not-readable",
+        ".": "not-readable",
+        "..\\secret.dcm": "image-file-missing",
+        "file:///etc/passwd": "image-file-missing",
+        "~/secret.dcm": "image-file-missing",
         "./below/good.dcm": "",
         str(root / "below" / ".." / "link" / "2.dcm"): "",
     }

@@ -16,6 +16,8 @@ import pytest
 
 from cxrreport.errors import InputError
 from cxrreport.review import blinded, read_evaluation, read_predictions, write_key
+from cxrreport.storage.decoding import FORMULA
+from cxrreport.storage.tables import read_text_table
 
 Page = Any
 
@@ -156,6 +158,15 @@ def test_a_blind_page_cannot_be_unblinded_without_its_key(
     ]
     with (tmp_path / "key.csv").open(encoding="utf-8", newline="") as handle:
         assert next(csv.DictReader(handle)).keys() == {"study_id", "report", "system"}
+
+
+def test_no_cell_of_the_key_is_a_formula(tmp_path: Path) -> None:
+    ids = ["=HYPERLINK(1)", "+1", "-5", "@a", "\t=1", "a", "a\nb"]
+    write_key(tmp_path / "key.csv", [(study, "A", "=x") for study in ids])
+    with (tmp_path / "key.csv").open(encoding="utf-8", newline="") as handle:
+        assert not [cell for row in csv.reader(handle) for cell in row if cell.startswith(FORMULA)]
+    read = read_text_table(tmp_path / "key.csv", required=("study_id", "system"))
+    assert [(row["study_id"], row["system"]) for row in read] == [(study.strip(), "=x") for study in ids]
 
 
 def test_the_order_of_a_blind_page_is_random() -> None:

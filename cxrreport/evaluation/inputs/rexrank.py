@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 from cxrreport.errors import InputError
 from cxrreport.records import Split
+from cxrreport.storage.decoding import parse_json
 from cxrreport.storage.tables import Table
 
 logger = logging.getLogger(__name__)
@@ -32,12 +32,12 @@ def read_rexrank(path: Path, part: Literal["references", "predictions"]) -> Tabl
             no `model_prediction` at all.
     """
     try:
-        studies = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+        studies = parse_json(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except KeyError as error:
         raise InputError(f"{path}: {error.args[0]!r} occurs twice; keep one of them") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise InputError(f"{path}: not a JSON file") from None
     if not isinstance(studies, dict) or not all(isinstance(entry, dict) for entry in studies.values()):
         raise InputError(f"{path}: expected the format of ReXrank, an object with one object for each study id")

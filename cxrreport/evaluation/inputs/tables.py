@@ -7,7 +7,6 @@ CSV (also gzipped) or Parquet; other columns are ignored. JSON files are those o
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -24,6 +23,7 @@ from cxrreport.reports.plain_text import TooLongError, plain_text
 from cxrreport.reports.sections import split_generated
 from cxrreport.settings import ScoredSection, current_names
 from cxrreport.storage.atomic_files import file_sha256
+from cxrreport.storage.decoding import parse_json
 from cxrreport.storage.tables import TABLE_SUFFIXES, Table, is_table, read_table
 
 MANIFEST = "manifest.parquet"
@@ -231,7 +231,7 @@ def cut(text: str) -> str:
 def _record(path: Path) -> dict[str, Any]:
     """The content of `generate.json`; empty if the predictions were copied without it."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

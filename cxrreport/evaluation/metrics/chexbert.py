@@ -7,7 +7,6 @@ those of `f1chexbert`: positive and uncertain count as positive, negative and no
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -26,6 +25,7 @@ from cxrreport.evaluation.radgraph.archives import REPOSITORY, fetch
 from cxrreport.evaluation.statistics import Floats, Measure, f1_of_counts, form
 from cxrreport.settings import EvaluateSettings, weights_folder
 from cxrreport.storage.atomic_files import file_sha256
+from cxrreport.storage.decoding import parse_json
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chexbert"
 """Default folder of the weights, also that of `f1chexbert` on Linux."""
@@ -151,7 +151,7 @@ def _load(folder: Path) -> _Labeller:
 
     path = folder / WEIGHTS
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8")) if (folder / CONFIG).is_file() else {}
+        config = parse_json((folder / CONFIG).read_text(encoding="utf-8")) if (folder / CONFIG).is_file() else {}
         model = _Labeller(BertConfig(**config))
         stored = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
         state = {name.removeprefix("module."): tensor for name, tensor in stored.items()}

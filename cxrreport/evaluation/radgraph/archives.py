@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import shutil
 import tarfile
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 from cxrreport.assets import radgraph_folder
 from cxrreport.errors import WeightsError
 from cxrreport.storage.atomic_files import PARTIAL, file_sha256
+from cxrreport.storage.decoding import parse_json
 from cxrreport.storage.locks import locked_file
 from cxrreport.storage.memory_limit import limited_memory
 
@@ -166,7 +166,7 @@ def _model_type(folder: Path) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read as JSON; unpack the archive again") from error
     if not isinstance(value, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -12,6 +11,7 @@ from pathlib import Path
 from cxrreport.errors import InputError
 from cxrreport.ingestion.images import refused_by_system
 from cxrreport.records import Exclusion, Reason
+from cxrreport.storage.decoding import parse_json
 from cxrreport.storage.job_arrays import parts_folder
 
 _STATE_FILES = tuple(f"{command}.json" for command in ("ingest", "train", "generate", "evaluate", "export", "compare"))
@@ -170,8 +170,8 @@ def _is_output_folder(folder: Path) -> bool:
             continue
         try:
             with (folder / name).open(encoding="utf-8") as file:
-                record = json.loads(file.read(_MAX_RECORD))
-        except (OSError, ValueError, RecursionError):
+                record = parse_json(file.read(_MAX_RECORD))
+        except (OSError, ValueError):
             continue
         if isinstance(record, dict) and record.get("verb") == Path(name).stem and "settings" in record:
             return True

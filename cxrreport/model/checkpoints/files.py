@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from cxrreport import assets
 from cxrreport.errors import MismatchError, WeightsError
 from cxrreport.model.catalogue import CHECKPOINTS
 from cxrreport.settings import CheckpointSettings, weights_folder
+from cxrreport.storage.decoding import parse_json
 
 WHOLE_FILE_BYTES = 256 * 2**20
 """Weight files up to this size enter the fingerprint whole, larger ones by header, size and samples."""
@@ -168,7 +168,7 @@ def read_config(folder: Path, name: str) -> Any:
     """
     path = folder / "config.json"
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        values: Any = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: missing or not JSON; give a folder as save_pretrained writes it") from error
     kind = values.get("model_type") if isinstance(values, dict) else None
