@@ -58,7 +58,7 @@ _TUBES = (
     r"lines?|catheters?|drains?|"
     r"picc|ett?|ngt|ogt|dht|icd|aicd|iabp|balloon|pump|pigtail|swan[- ]ganz|pacemaker|pacer|devices?|sheath|"
     r"leads?|cannula\w*|"
-    r"ports?|port-a-cath|stent|tracheostomy|trach|wires?|peg|ppm|lvad|impella|ecmo|cvc|cvl|cordis|introducer|"
+    r"ports?|port-a-cath|stent|tracheostomy|trach|wires?|peg|ppm|lvad|impella|ecmo|cvc|cvl|uac|uvc|cordis|introducer|"
     r"electrodes?)"
 )
 _MOVED = (

@@ -17,7 +17,9 @@ _SYMPTOM = (
     r"(?:function|status)|"
     r"oxygen\w*|sats?|saturations?|confusion|fatigue|distress|sepsis|creatinine|anemia|anaemia|smok\w+|"
     r"edema of the (?:legs?|feet|arms?)|(?:leg|ankle|pedal) (?:o?edema|swelling)|murmur|infections? in|delirium|"
-    r"encephalopathy|tachycardia|bradycardia|arrhythmia|angina|headache|neurolog\w+|headaches)"
+    r"encephalopathy|tachycardia|bradycardia|arrhythmia|angina|headache|neurolog\w+|headaches|asthma|"
+    r"asymptomatic|medications?|appetite|"
+    r"jvp|air entry|breath sounds|clinically|bowel habit|palpitations|swelling of the|gcs|vision|sensorium)"
 )
 _TREATED = (
     r"(?:infections?|infarct\w*|inflammat\w*|pleurisy|empyema|trauma\w*|injur\w+|fractur\w*|surg\w+|operati\w+|"
@@ -40,26 +42,27 @@ _PRIOR_OBJECT = (
     rf"\d{{1,2}}[/-]\d[\d/.-]*|\d+ \w+ (?:ago|earlier|before|prior)|"
     rf"(?:(?!lateral|frontal|pa\b|ap\b)[\w'-]+\s+){{0,3}}(?:film|study|radiograph|ct|scan|examination|exam|x-?ray|"
     rf"portable)s?\b|"
-    rf"(?:admission|arrival|presentation|discharge|referral|transfer|initial\w*|any|ever)\b|"
+    rf"(?:day \d+|\d+[- ]hours?|admission|arrival|presentation|discharge|referral|transfer|initial\w*|any|ever)\b|"
     rf"(?:\w+\s+){{1,2}}(?:ago|earlier|before)|(?:film|study|radiograph|ct|x-?ray|image|exam\w*)\s+(?:of|from|"
     rf"dated|on)|"
     rf"the (?:day|night))\b"
 )
 _EVENT_OF_LIFE = (
-    rf"(?:patient|pt|he|she|surgery|operation|procedure|injury|accident|trauma|fall|fell|admitted|admission|onset|"
+    rf"(?:patient|pt|he|she|h/o|c/o|cabg|avr|mvr|stroke|surgery|operation|procedure|injury|accident|trauma|fall|fell|admitted|admission|onset|"
     rf"began|"
     rf"started|biopsy|transfusion|dialysis|\w+ectomy|\w+plasty|{_SYMPTOM})"
 )
 _NO_IMAGE = (
-    r"(?:(?!extubat|intubat|tube|line|catheter|drain|film|image|radiograph|stud|effusion|pneumoth|than|compar|lung|"
+    r"(?:(?!extubat|intubat|\bett|\bngt|picc|tube|line|catheter|drain|film|image|radiograph|stud|effusion|pneumoth|than|compar|lung|"
     r"opaci|larg|small)[^,;.])"
 )
 _TIME_AGO = (
     r"(?:yesterday|overnight|tonight|last (?:night|week|month|year|\w+day)|(?:\w+ ){0,2}(?:hours?|days?|weeks?|"
-    r"months?|years?) "
+    r"months?|years?|yrs|wks|hrs) "
     r"(?:ago|earlier|prior|before|back)|(?:since|for|x) (?:about |approximately )?(?:\d+|one|two|three|four|five|six|"
     r"several|many|few) (?:hours?|days?|weeks?|months?|years?)|"
-    r"(?:since|until|on|for|over|in|during) (?:the )?(?:last|past|\w+day\b|yesterday)(?: \w+){0,2})"
+    r"(?:since|until|on|for|over|in|during) (?:the )?(?:last|past|\w+day\b|yesterday)"
+    r"(?! film| stud| exam| radiograph| x-?ray| cxr| image| ct)(?: \w+){0,2})"
 )
 _MASKS = (
     (
@@ -155,7 +158,7 @@ _MASKS = (
     (
         r"\b(?:previously|formerly)\s+(?:healthy|well|fit|asymptomatic|premature|an?\b|treated|operated|healed|"
         r"resected|repaired|fractured|"
-        r"irradiated|employed|smok\w+|diagnosed|known|active|independent|exposed|transplanted|abused)"
+        r"irradiated|employed|smok\w+|diagnosed|active|independent|exposed|transplanted|abused)"
     ),
     (
         r"\bnew(?:ly)?\s+(?:patient|admission|admitted|employee|hire|student|recruit|immigrant|arrival|"
@@ -209,6 +212,16 @@ _MASKS = (
         r"oesophagus|muscle|head|disc|appendix|tonsils|vertebra|sternum|arm|leg)\s+(?:has|have|had|was|were)\s+"
         r"(?:been\s+)?(?:\w+ly\s+)?"
         r"(?:removed|resected|excised|replaced|amputated)\b"
+    ),
+    (
+        r"\b(?:now|currently|still|again)\s+(?:on (?:\w+ )?(?:chemo\w*|treatment|therapy|dialysis|oxygen|"
+        r"steroids|antibiotics|insulin)|advised|"
+        r"taking|living|working|attending|under|followed by)\b|\bnew(?:ly)? (?:gp|to clinic|referral|arrived|"
+        r"registered|to the|start\w*)\b|"
+        r"\b(?:previous|prior|old) (?:records?|notes?|medical|history|admissions?|hospitali\w+|treatment)\b|"
+        r"\bthere (?:is|are) (?:\w+ly )?(?:more|less|fewer) [^.;]{1,30} than (?:on |in |at )?the (?:left|right|other)|"
+        r"\b(?:better|improved|deeper|fuller) (?:inspiration|positioning|centring) (?:would|may|could|might|"
+        r"should|is advised)\b"
     ),
     # Examination of the body; what is asked of the future; age of a finding.
     (

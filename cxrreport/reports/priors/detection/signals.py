@@ -290,6 +290,15 @@ _SIGNALS = (
         r"now) replaced)\b|\bdrainage of the \w+ has\b"
     ),
     r"^(?:new )?appearance of (?:an?|new|the new)\b",
+    (
+        r"(?<!attention )\bon (?:this |the |today's )?follow[- ]?up\b(?! (?:is|in|with|recommend\w*|advis\w*|"
+        r"may|would|should|"
+        r"imaging|films?|ct|radio\w+))|^follow[- ]?up:|"
+        r"^repeat(?:ed)? (?:\w+ )?(?:lateral|pa|ap|frontal|film|view|study|radiograph)s?\b[^.;]{0,25}\b(?:shows?|"
+        r"confirms?|demonstrates?|reveals?|is|now)\b(?! (?:recommended|"
+        r"advised|suggested|needed|required))|\b\d+[- ](?:hours?|hrs?|days?|weeks?|months?) (?:delayed )?(?:film|"
+        r"radiograph|study|cxr|x-?ray)\b(?! (?:is|may|would|should|recommended|advised))"
+    ),
     # A film other than this one.
     (
         rf"\b(?:{MONTH}|(?:mon|tues|wednes|thurs|fri|satur|sun)day|(?:19|20)\d\d|neonatal|infant|childhood|birth|first|"
