@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,9 @@ class Samples:
             )
             for number, row in enumerate(self.rows)
         ]
+
+    def each_study(self, split: Any) -> Iterator[Any]:
+        return iter(self.studies(split))
 
     def image(self, image_id: str) -> Any:
         return np.asarray(Image.open(self.folder / image_id))

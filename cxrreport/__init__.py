@@ -6,8 +6,9 @@
 torch, transformers, monai and mlflow.
 """
 
-from cxrreport import telemetry
+from cxrreport import telemetry, threads
 
 __version__ = "0.1.0"
 
 telemetry.turn_off()
+threads.wait_asleep()

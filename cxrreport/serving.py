@@ -37,8 +37,8 @@ from mlflow.types import ColSpec, DataType, Schema
 
 from cxrreport import tracking, versions
 from cxrreport.errors import CxrReportError, InputError, RefusedImage, SettingsError
+from cxrreport.inference.completion import PHANTOMS_ONLY
 from cxrreport.inference.decoding import Engine, Request
-from cxrreport.inference.generate import PHANTOMS_ONLY
 from cxrreport.ingestion.dicom import read_radiograph
 from cxrreport.ingestion.images import to_square
 from cxrreport.model import adapters, checkpoints

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -47,3 +48,11 @@ def test_variables_of_the_user_are_unchanged() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={"DO_NOT_TRACK": "0"}
     )
     assert done.stdout.strip() == "0"
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_waiting_threads_sleep_before_torch_is_there(given: dict[str, str], expected: str) -> None:
+    code = "import sys, os, cxrreport; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [expected, "False"]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cxrreport import runs
 from cxrreport.cli import app
 from cxrreport.demo.studies import example
-from cxrreport.errors import SettingsError, WeightsError
+from cxrreport.errors import WeightsError
 from cxrreport.inference.preparation import matching_settings
 from cxrreport.settings import CheckpointSettings, GenerateSettings, TrackingSettings
 
@@ -51,11 +51,6 @@ def test_boxes_from_the_command_line(phantoms: Path, tmp_path: Path) -> None:
 def settings(**given: object) -> GenerateSettings:
     values = {"checkpoint": CheckpointSettings(name="tiny"), "tracking": TrackingSettings(enabled=False)}
     return GenerateSettings.model_validate(values | given)
-
-
-def test_a_shard_of_a_folder_of_dicom_is_refused(phantoms: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="shard needs an ingest folder"):
-        runs.generate(settings(input=phantoms, output=tmp_path / "out", shard="1/2"))
 
 
 def test_beams_and_temperature_exclude_each_other(phantoms: Path, tmp_path: Path) -> None:

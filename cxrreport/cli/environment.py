@@ -1,4 +1,4 @@
-"""The commands about this machine: doctor, weights, sync, version."""
+"""The commands about this machine and what runs on it: doctor, weights, sync, status, version."""
 
 from __future__ import annotations
 
@@ -13,8 +13,18 @@ from rich.markup import escape
 from cxrreport import __version__, runs
 from cxrreport.cli.app import WeightsFolder, app
 from cxrreport.cli.options import Json, expanded
-from cxrreport.cli.output import echo, guarded, print_json, progress_bar, stdout, table_of
+from cxrreport.cli.output import (
+    duration,
+    echo,
+    guarded,
+    per_second,
+    print_json,
+    progress_bar,
+    stdout,
+    table_of,
+)
 from cxrreport.errors import SettingsError
+from cxrreport.runs.status import Stage
 from cxrreport.settings import WEIGHTS, weights_folder
 from cxrreport.versions import installed
 
@@ -134,6 +144,41 @@ def sync(
         print_json({"sent": sent})
         return
     stdout().print(f"{sent} {'run' if sent == 1 else 'runs'} sent" if sent else "nothing to send", highlight=False)
+
+
+@app.command()
+@guarded()
+def status(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Output folder, or a folder of them.", callback=expanded)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Show state, rate and remaining time of a command from the files of its output folder.
+
+    Example: `cxrreport status reports`
+    """
+    found = runs.status(folder)
+    if as_json:
+        print_json({"folders": [one.as_dict() for one in found]})
+        return
+    table = table_of("", "folder", "state", "progress")
+    for one in found:
+        lines = [
+            f"{stage.label}: {stage.done:,} of {stage.total:,}" + _pace(stage, running=one.state == "running")
+            for stage in one.stages
+            if stage.done < stage.total or len(one.stages) == 1
+        ]
+        age = f", last progress {duration(one.seconds_ago)} ago" if one.seconds_ago is not None else ""
+        text = "\n".join([*lines, *([one.note] if one.note else [])])
+        table.add_row(escape(str(one.folder)), f"{one.command} {one.state}{age}", escape(text))
+    stdout().print(table)
+
+
+def _pace(stage: Stage, *, running: bool) -> str:
+    if stage.rate is None or stage.seconds_left is None or not running:
+        return ""
+    return f", {per_second(stage.rate)}, about {duration(stage.seconds_left)} left"
 
 
 @app.command()

@@ -120,7 +120,17 @@ class _Rate(ProgressColumn):
         speed = task.finished_speed or task.speed
         if not speed:
             return Text("")
-        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
+        return Text(per_second(speed))
+
+
+def per_second(speed: float) -> str:
+    """A rate in words."""
+    return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 @contextmanager
@@ -158,7 +168,7 @@ def _progress_lines() -> records.Progress:
             return
         written = now
         rate = (done - at_start) / (now - start) if now > start else 0.0
-        left = f", about {timedelta(seconds=round((total - done) / rate))} left" if rate else ""
+        left = f", about {duration((total - done) / rate)} left" if rate else ""
         say(f"{label}: {done} of {total}{left}")
 
     return report

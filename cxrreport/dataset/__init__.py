@@ -7,6 +7,7 @@ load: those names are imported on first use.
 from typing import TYPE_CHECKING, Any
 
 from cxrreport.dataset.covariates import COVARIATES, Covariates, reduce_covariates
+from cxrreport.dataset.packed import PackedTexts
 from cxrreport.dataset.pseudonyms import (
     HIDDEN_INPUT,
     Pseudonyms,
@@ -41,6 +42,7 @@ __all__ = [
     "ImageStore",
     "Manifest",
     "ManifestRow",
+    "PackedTexts",
     "Pseudonyms",
     "content_digest",
     "decode_png",

@@ -10,7 +10,7 @@ import io
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +80,17 @@ class ImageStore:
 
     It can be pickled and used in several processes, each of which opens its files; it is not thread-safe.
 
+    Args:
+        folder: of the shards.
+        places: file name and row of every image; `None` to read them from the shards.
+
     Raises:
         ManifestError: a shard cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, places: Mapping[str, tuple[str, int]] | None = None) -> None:
         self.folder = folder
-        self._location: dict[str, tuple[str, int]] = {}
-        for path in sorted(folder.glob("*.parquet")):
-            try:
-                ids = read_columns(path, "image_id")["image_id"].to_pylist()
-            except (OSError, KeyError, pa.ArrowException) as error:
-                raise ManifestError(f"{path}: not a readable image shard; ingest into a new folder") from error
-            self._location |= {image_id: (path.name, row) for row, image_id in enumerate(ids)}
+        self._location = _read_places(folder) if places is None else places
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
         self._process = os.getpid()
         self._group: tuple[str, int, list[dict[str, Any]]] | None = None
@@ -106,9 +104,10 @@ class ImageStore:
         Raises:
             ManifestError: there is no image with this id, or it cannot be read.
         """
-        if image_id not in self._location:
-            raise ManifestError(f"{self.folder}: no image {image_id}")
-        name, row = self._location[image_id]
+        try:
+            name, row = self._location[image_id]
+        except KeyError:
+            raise ManifestError(f"{self.folder}: no image {image_id}") from None
         group, within = divmod(row, _ROWS_PER_GROUP)
         try:
             return decode_png(self._rows(name, group)[within]["bytes"])
@@ -133,3 +132,14 @@ class ImageStore:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": OrderedDict(), "_group": None}
+
+
+def _read_places(folder: Path) -> dict[str, tuple[str, int]]:
+    places: dict[str, tuple[str, int]] = {}
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            ids = read_columns(path, "image_id")["image_id"].to_pylist()
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise ManifestError(f"{path}: not a readable image shard; ingest into a new folder") from error
+        places |= {image_id: (path.name, row) for row, image_id in enumerate(ids)}
+    return places

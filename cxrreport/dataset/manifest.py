@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cxrreport.dataset.columns import ByRow, Places, RowIndex, first_rows, numbers
 from cxrreport.dataset.covariates import COVARIATES, Covariates
 from cxrreport.dataset.image_store import ImageStore
 from cxrreport.errors import ManifestError
 from cxrreport.records import REPORT_SECTIONS, Exclusion, Image, Report, Split, Study, View
 from cxrreport.storage.atomic_files import atomic_path
-from cxrreport.storage.parquet import read_columns, table_from_rows
+from cxrreport.storage.parquet import read_blocks, read_columns, read_schema, table_from_rows
 
 SCHEMA_VERSION = "1"
 MANIFEST, EXCLUSION_LOG, IMAGES = "manifest.parquet", "ledger.parquet", "images"
@@ -38,22 +39,34 @@ _COLUMNS = pa.schema(
         ("notes", pa.list_(pa.string())),
         ("image_sha256", pa.string()),
         *((section, pa.string()) for section in REPORT_SECTIONS),
+        ("shard", pa.string()),
+        ("shard_row", pa.int32()),
     ]
 )
 _EXCLUSION_COLUMNS = pa.schema([(name, pa.string()) for name in ("source", "study_id", "reason", "detail")])
 _ROWS_AT_A_TIME = 4096
-_NOT_CONTENT = frozenset({"source"})
+_PLACE = ("shard", "shard_row")
+"""Where the image store has the image; a manifest of an earlier version lacks these columns."""
+_OF_IMAGES = (*(name for name in _COLUMNS.names if name not in {*REPORT_SECTIONS, "image_sha256"}), *COVARIATES)
+_NOT_CONTENT = frozenset({"source", *_PLACE})
 """Columns that may differ between copies of one data set: not part of the digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestRow:
-    """One included image with the report of its study; `image_sha256` is the hash of the model-ready pixels."""
+    """One included image with the report of its study.
+
+    Args:
+        image_sha256: of the model-ready pixels.
+        shard: file of the image store that has the image, and `shard_row` its row there.
+    """
 
     image: Image
     report: Report
     image_sha256: str
     covariates: Covariates | None = None
+    shard: str = ""
+    shard_row: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as the columns of the manifest."""
@@ -70,6 +83,8 @@ class ManifestRow:
             "notes": list(image.notes),
             "image_sha256": self.image_sha256,
             **{section: getattr(self.report, section) for section in REPORT_SECTIONS},
+            "shard": self.shard,
+            "shard_row": self.shard_row,
             **(asdict(self.covariates) if self.covariates else {}),
         }
 
@@ -126,48 +141,71 @@ def write_exclusion_log(folder: Path, exclusions: Sequence[Exclusion]) -> None:
 class Manifest:
     """An ingest folder, opened for reading with `Manifest.open`.
 
+    Ids, splits and the places of the images are held as columns. Reports are read from the file when studies are asked
+    for, one block after another.
+
     Args:
         folder: the output folder of `ingest`.
-        images: all included images, keyed by image id, in the order of the manifest.
+        table: the columns of the manifest.
         preprocessing: `resolution` (pixels), `resize`, `interpolation`.
         digest: SHA-256 of the content (`content_digest`), hexadecimal.
-        covariates: covariates by image id; empty unless `ingest` was asked to record them.
+        reports: yields the report columns of all rows, in blocks.
+
+    Raises:
+        ManifestError: a value of the table is not valid, or images are missing.
     """
 
     def __init__(
         self,
         folder: Path,
-        images: dict[str, Image],
-        reports: dict[str, Report],
+        table: pa.Table,
         preprocessing: dict[str, Any],
         digest: str,
-        covariates: dict[str, Covariates] | None = None,
+        reports: Callable[[], Iterator[pa.RecordBatch]] | None = None,
     ) -> None:
         self.folder = folder
-        self.images = images
         self.preprocessing = preprocessing
         self.digest = digest
-        self.covariates = covariates or {}
-        self._store = ImageStore(folder / IMAGES)
-        missing = [image_id for image_id in images if image_id not in self._store]
+        column = {name: _combined(table[name]) for name in _OF_IMAGES if name in table.column_names}
+        _check_values(folder, column)
+        first = first_rows(column["study_id"])
+        if first is None:
+            order = table.select(["study_id"]).append_column("row", pa.array(np.arange(len(table))))
+            order = order.sort_by([("study_id", "ascending"), ("row", "ascending")])["row"]
+            if reports is not None:
+                texts = pa.Table.from_batches(list(reports())).take(order)
+                reports = texts.to_batches
+            table = table.take(order)
+            column = {name: _combined(table[name]) for name in column}
+            first = first_rows(column["study_id"])
+        self._column = column
+        self._first = np.zeros(0, np.int64) if first is None else first
+        self._reports = reports or table.to_batches
+        self._covariates = COVARIATES[0] in table.column_names
+        self._index = RowIndex(column["image_id"])
+        self._store = self._image_store()
+
+    def _image_store(self) -> ImageStore:
+        column, folder = self._column, self.folder / IMAGES
+        if not set(_PLACE) <= column.keys() or not all(column["shard"].unique().to_pylist()):
+            store = ImageStore(folder)
+            missing = [image_id for image_id in self._index if image_id not in store]
+        else:
+            places = Places(self._index, column["shard"], numbers(column["shard_row"]))
+            there = {path.name for path in folder.glob("*.parquet")}
+            missing = [column["image_id"][int(row)].as_py() for row in places.rows_in({*places.files} - there)]
+            store = ImageStore(folder, places)
         if missing:
             raise ManifestError(
-                f"{folder / IMAGES}: {len(missing)} of {len(images)} images of the manifest are missing, "
+                f"{folder}: {len(missing)} of {len(self._index)} images of the manifest are missing, "
                 f"{missing[0]} first; ingest into a new folder"
             )
-        ids: dict[str, list[str]] = defaultdict(list)
-        for image in images.values():
-            ids[image.study_id].append(image.image_id)
-        self._studies = [
-            Study(
-                study_id=study_id,
-                patient_id=images[image_ids[0]].patient_id,
-                split=images[image_ids[0]].split,
-                image_ids=tuple(image_ids),
-                report=reports[study_id],
-            )
-            for study_id, image_ids in sorted(ids.items())
-        ]
+        return store
+
+    @classmethod
+    def of_rows(cls, folder: Path, rows: Sequence[ManifestRow], preprocessing: dict[str, Any]) -> Self:
+        """Rows that an unfinished ingest has saved in `folder`, as a manifest without a digest."""
+        return cls(folder, table_from_rows([_plain(row) for row in rows], _COLUMNS), preprocessing, "")
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -187,48 +225,82 @@ class Manifest:
                 else f"{folder}: no {MANIFEST}; pass the output folder of `cxrreport ingest`"
             )
         try:
-            table = read_columns(path)
+            schema, texts = read_schema(path), pa.table({})
+            names = [name for name in schema.names if name not in REPORT_SECTIONS]
+            table = read_columns(path, *names) if names else texts
         except (OSError, pa.ArrowException) as error:
             raise ManifestError(f"{path}: cannot be read as Parquet; ingest into a new folder") from error
-        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
         version = metadata.get("cxrreport.schema")
         if version != SCHEMA_VERSION:
             raise ManifestError(
                 f"{path}: schema version {version or 'missing'}, but this version of cxrreport reads {SCHEMA_VERSION}; "
                 "ingest into a new folder"
             )
-        missing_parts = [name for name in _COLUMNS.names if name not in table.column_names]
+        missing_parts = [name for name in _COLUMNS.names if name not in schema.names and name not in _PLACE]
         missing_parts += [key for key in ("cxrreport.digest", "cxrreport.preprocessing") if key not in metadata]
         if missing_parts:
             raise ManifestError(f"{path}: {', '.join(missing_parts)} is missing; ingest into a new folder")
-        images: dict[str, Image] = {}
-        reports: dict[str, Report] = {}
-        covariates: dict[str, Covariates] = {}
-        for row in table.to_pylist():
-            try:
-                images[row["image_id"]] = Image(
-                    split=Split(row["split"]),
-                    view=View(row["view"]),
-                    notes=tuple(row["notes"]),
-                    **{name: row[name] for name in ("image_id", "study_id", "patient_id", "source", "rows", "columns")},
-                )
-            except (TypeError, ValueError) as error:
-                raise ManifestError(f"{path}: the row of image {row['image_id']!r} is not valid") from error
-            reports[row["study_id"]] = Report(**{section: row[section] or "" for section in REPORT_SECTIONS})
-            if COVARIATES[0] in row:
-                covariates[row["image_id"]] = Covariates(**{name: row.get(name) or "" for name in COVARIATES})
         preprocessing = json.loads(metadata["cxrreport.preprocessing"])
-        return cls(folder, images, reports, preprocessing, metadata["cxrreport.digest"], covariates)
+        reports = partial(_report_blocks, path)
+        return cls(folder, table, preprocessing, metadata["cxrreport.digest"], reports)
 
     @property
     def resolution(self) -> int:
         """Side length of the square images in pixels."""
         return int(self.preprocessing["resolution"])
 
+    @property
+    def images(self) -> Mapping[str, Image]:
+        """All included images by image id, in the order of the studies."""
+        return ByRow(self._index, self._image)
+
+    @property
+    def covariates(self) -> Mapping[str, Covariates]:
+        """Covariates by image id; empty unless `ingest` was asked to record them."""
+        return ByRow(self._index, self._covariates_of) if self._covariates else {}
+
+    def _image(self, row: int) -> Image:
+        values = {name: self._column[name][row].as_py() for name in Image.__dataclass_fields__}
+        try:
+            return Image(
+                **values
+                | {"split": Split(values["split"]), "view": View(values["view"]), "notes": tuple(values["notes"])}
+            )
+        except (TypeError, ValueError) as error:
+            raise _invalid(self.folder, str(values["image_id"])) from error
+
+    def _covariates_of(self, row: int) -> Covariates:
+        return Covariates(**{name: self._column[name][row].as_py() or "" for name in COVARIATES})
+
     def studies(self, split: Split | str | None = None) -> list[Study]:
         """Return the studies of one split, or all, sorted by study id, each with its best view first."""
+        return list(self.each_study(split))
+
+    def each_study(self, split: Split | str | None = None) -> Iterator[Study]:
+        """Yield what `studies` returns, with one block of reports in memory."""
         wanted = None if split is None else Split(split)
-        return [study for study in self._studies if wanted is None or study.split is wanted]
+        column, start, study = self._column, 0, 0
+        for block in self._reports():
+            texts = {section: block.column(section) for section in REPORT_SECTIONS}
+            while study < len(self._first) and self._first[study] < start + len(block):
+                row = int(self._first[study])
+                study += 1
+                end = int(self._first[study]) if study < len(self._first) else len(self._index)
+                found = Split(column["split"][row].as_py())
+                if wanted in (None, found):
+                    yield Study(
+                        study_id=column["study_id"][row].as_py(),
+                        patient_id=column["patient_id"][row].as_py(),
+                        split=found,
+                        image_ids=tuple(column["image_id"].slice(row, end - row).to_pylist()),
+                        report=Report(**{name: one[row - start].as_py() or "" for name, one in texts.items()}),
+                    )
+            start += len(block)
+
+    def count(self) -> int:
+        """Number of studies."""
+        return len(self._first)
 
     def image(self, image_id: str) -> NDArray[np.uint8]:
         """Return one image as grey uint8[R, R], R = `resolution`; dense tissue is bright.
@@ -237,3 +309,36 @@ class Manifest:
             ManifestError: there is no image with this id, or it cannot be read.
         """
         return self._store[image_id]
+
+
+def _plain(row: ManifestRow) -> dict[str, Any]:
+    return {name: value for name, value in row.as_dict().items() if name in _COLUMNS.names}
+
+
+def _report_blocks(path: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from read_blocks(path, *REPORT_SECTIONS)
+    except (OSError, pa.ArrowException) as error:
+        raise ManifestError(f"{path}: cannot be read as Parquet; ingest into a new folder") from error
+
+
+def _combined(column: pa.ChunkedArray) -> pa.Array:
+    chunks = column.combine_chunks()
+    return chunks if isinstance(chunks, pa.Array) else pa.concat_arrays(column.chunks)
+
+
+def _check_values(folder: Path, column: Mapping[str, pa.Array]) -> None:
+    """Raise a `ManifestError` that names the image of a row with an empty id, or with an unknown split or view."""
+    for name, kind in (("split", Split), ("view", View)):
+        unknown = {*column[name].unique().to_pylist()} - {one.value for one in kind}
+        if unknown:
+            row = next(row for row, one in enumerate(column[name]) if one.as_py() in unknown)
+            raise _invalid(folder, column["image_id"][row].as_py())
+    for name in ("image_id", "study_id", "patient_id"):
+        if not all(one.as_py() for one in column[name].unique()):
+            row = next(row for row, one in enumerate(column[name]) if not one.as_py())
+            raise _invalid(folder, column["image_id"][row].as_py())
+
+
+def _invalid(folder: Path, image_id: str | None) -> ManifestError:
+    return ManifestError(f"{folder / MANIFEST}: the row of image {image_id!r} is not valid")

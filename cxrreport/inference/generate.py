@@ -3,66 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from cxrreport.dataset import Manifest, hide_input_name, key_version, recorded_input
-from cxrreport.errors import InputError, MismatchError
+from cxrreport.errors import MismatchError
 from cxrreport.inference.backends import load_model
+from cxrreport.inference.completion import COMMAND, GenerateSummary, check_failures, finish, recorded_inputs
 from cxrreport.inference.decoding.memory import release_unused_memory
 from cxrreport.inference.nearest_image import NearestImageWorker
-from cxrreport.inference.predictions import counted, write_picture, write_tables
 from cxrreport.inference.preparation import GenerationInputs, image_settings, matching_settings, prepare_inputs
 from cxrreport.inference.selection import Similarity
 from cxrreport.inference.shards import Shards
-from cxrreport.inference.worker import ShardTask, ShardWorker, select_studies
+from cxrreport.inference.worker import ShardTask, ShardWorker, in_shards, select_studies
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
-from cxrreport.records import Progress
+from cxrreport.records import Exclusion, Progress
 from cxrreport.settings import GenerateSettings, IngestSettings
-from cxrreport.storage.job_arrays import part_folder, parts_of, remove_parts
+from cxrreport.storage.job_arrays import part_folder, parts_of
 from cxrreport.storage.output_folder import OutputFolder, output_folder
-from cxrreport.versions import installed
 
-PHANTOMS_ONLY = (
-    "This model has only seen phantoms, which are drawings made by this project. Its reports on real radiographs are "
-    "meaningless."
-)
-"""Warning that accompanies every report of the project's own tiny checkpoint."""
-
-COMMAND = "generate"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateSummary:
-    """Result of `generate`.
-
-    Args:
-        studies: studies of the run.
-        predictions: generated texts; one per study, or one per study and prompt.
-        failed: studies without a text, listed in `failed.parquet`.
-        unfinished: texts that reached the limit of new tokens before EOS.
-        abstained: texts whose confidence is below the threshold.
-        resumed: studies that an earlier run of the same command had finished.
-        batch_size: batch size at the end; below the requested one if memory ran out.
-        mean_logprob: mean over the predictions of their mean log-probability.
-        seconds: wall time of this run, without loading the model.
-        warning: warning to be shown with the reports, or `None`.
-    """
-
-    studies: int
-    predictions: int
-    failed: int
-    unfinished: int
-    abstained: int
-    resumed: int
-    batch_size: int
-    mean_logprob: float
-    seconds: float
-    warning: str | None
+if TYPE_CHECKING:
+    from cxrreport.ingestion.summary import IngestSummary
 
 
 def generate(
@@ -73,19 +36,22 @@ def generate(
     log_inputs: Callable[[GenerationInputs, LoadedModel], None] | None = None,
     similarity: Similarity | None = None,
     resident: LoadedModel | None = None,
+    log_ingested: Callable[[IngestSummary], None] | None = None,
 ) -> GenerateSummary:
     """Generate reports for the studies of an ingest folder, of a folder of DICOM, or for one DICOM file.
 
-    A folder of DICOM is ingested first, into `ingested` of the output folder. Re-run the same command to resume.
+    A folder of DICOM is ingested into `ingested` of the output folder, and reports are written meanwhile. Re-run the
+    same command to resume. If it has finished, `update` takes in what is new in the folder.
 
     Args:
         settings: settings of the generation. The card of an adapter determines checkpoint, prompt and preprocessing.
             Without a card, a published checkpoint runs with soft-capping unless the settings say otherwise.
-        progress: reports the files of an ingestion, then the studies.
+        progress: reports the files of an ingestion, and the studies.
         run_id: id of the tracked run, for `generate.json`.
         log_inputs: called with the inputs and the loaded model before texts are generated.
         similarity: agreement of samples, for `select: consensus` (`consensus.ReportSimilarity`).
         resident: the model of these settings if it is loaded already (`load_resident`).
+        log_ingested: called when a folder of DICOM has been ingested.
 
     Raises:
         CxrReportError: as `prepare_inputs`, `load_model` and `generate_predictions`.
@@ -95,16 +61,34 @@ def generate(
     recorded = settings.model_dump(mode="json", exclude={"pseudonym_version"}) | recorded_input(settings, version)
     with hide_input_name(settings), output_folder(where, command=COMMAND, settings=recorded) as folder:
         inputs = prepare_inputs(settings, progress)
-        loaded = resident or load_model(inputs.settings, inputs.checkpoint, resolution=inputs.manifest.resolution)
+        if inputs.ingested is not None and log_ingested is not None:
+            log_ingested(inputs.ingested)
+        ingestion = inputs.ingestion if inputs.manifest is None else None
+        new = 0
+        if folder.finished and ingestion is not None and settings.shard is None:
+            from cxrreport.ingestion.ingest import count_new_files
+
+            new = count_new_files(ingestion)
+            if new and settings.update:
+                folder.update(finished=False)
+        loaded = resident or load_model(inputs.settings, inputs.checkpoint, resolution=inputs.resolution)
         if log_inputs is not None:
             log_inputs(inputs, loaded)
-        provenance: dict[str, Any] = {"run_id": run_id, "data_digest": inputs.manifest.digest}
+        provenance: dict[str, Any] = {"run_id": run_id}
         if inputs.adapter_digest is not None:
             provenance["adapter"] = inputs.adapter_digest
         layout = PromptLayout(loaded.tokenizer, inputs.prompt, loaded.image_tokens)
-        return generate_predictions(
-            inputs.settings, inputs.manifest, loaded, layout, provenance, progress, folder, similarity
-        )
+        given = (loaded, layout, provenance, progress, folder)
+        if ingestion is not None:
+            from cxrreport.inference.folder_input import generate_from_folder  # not needed for an ingest folder
+
+            summary = generate_from_folder(
+                inputs.settings, ingestion, *given, similarity=similarity, log_ingested=log_ingested
+            )
+            return replace(summary, new_files=0 if settings.update else new)
+        manifest = inputs.manifest or Manifest.open(settings.input)
+        provenance["data_digest"] = manifest.digest
+        return generate_predictions(inputs.settings, manifest, *given, similarity)
 
 
 def load_resident(settings: GenerateSettings) -> tuple[LoadedModel, IngestSettings]:
@@ -160,20 +144,19 @@ def generate_predictions(
             f"takes {loaded.resolution} x {loaded.resolution}; ingest again with resolution: {loaded.resolution}"
         )
     start = time.monotonic()
-    inputs = _recorded_inputs(settings, manifest, loaded, layout, provenance)
-    if similarity is not None:
-        inputs["consensus"] = dict(similarity.conditions)
+    inputs = recorded_inputs(settings, manifest.digest, loaded, layout, provenance, similarity)
+    studies = in_shards(select_studies(settings, manifest, layout.settings.max_images), settings.shard_size)
     shards = Shards(
         folder.path / "shards",
-        [study.study_id for study, _ in select_studies(settings, manifest, layout.settings.max_images)],
-        size=settings.shard_size,
+        [[study.study_id for study, _ in some] for some in studies],
         texts=max(1, len(settings.prompts)),
         inputs=inputs,
     )
-    indices = range(len(shards.study_ids))
+    indices = range(len(studies))
     if settings.shard is not None:
         number, count = map(int, settings.shard.split("/"))
         indices = indices[number - 1 :: count]
+        shards.study_ids = {index: shards.study_ids[index] for index in indices}
     total = sum(len(shards.study_ids[index]) for index in indices)
     if folder.finished:
         progress(total, total, "studies")
@@ -185,76 +168,38 @@ def generate_predictions(
     resumed = total - sum(len(shards.study_ids[index]) for index in incomplete)
     done = resumed
     progress(done, total, "studies")
-    tasks = [ShardTask(index, shards.read(index) or ()) for index in incomplete]
+    written = {index: shards.read(index) or () for index in incomplete}
     worker: ShardWorker | None = None
     if settings.ray.address is not None:
         from cxrreport.inference.ray_pipeline import run_on_ray
 
-        generated = run_on_ray(tasks, settings, layout.settings, manifest.folder, similarity)
+        generated = run_on_ray(written, settings, layout.settings, manifest.folder, similarity)
     else:
         release_unused_memory()
         if settings.baseline == "nearest":
             features = folder.path / "nearest"
             worker = NearestImageWorker(settings, manifest, loaded, layout, folder=features, progress=progress)
         else:
-            worker = ShardWorker(settings, manifest, loaded, layout, similarity)
+            worker = ShardWorker(settings, loaded, layout, similarity)
+        tasks = (ShardTask(index, manifest, studies[index], rows) for index, rows in written.items())
         generated = worker.run(tasks, lambda count: progress(done + count, total, "studies"))
+    failed = 0
     for index, rows in generated:
         shards.write(index, rows)
         done += len(shards.study_ids[index])
+        failed += sum(isinstance(row, Exclusion) for row in rows)
+        check_failures(settings, failed, shards.folder)
         progress(done, total, "studies")
-
-    counts: dict[str, Any] = {}
-    finished = counted(shards.read_all(indices), counts)
-    if settings.shard is None:
-        metadata = {"cxrreport.inputs": inputs, "cxrreport.settings": folder.record["settings"]}
-        draw = partial(write_picture, manifest, folder.path / "boxes") if settings.draw_boxes else None
-        write_tables(finished, folder.path, metadata, draw)
-    else:
-        deque(finished, maxlen=0)
-    if not counts["predictions"] and counts["failed"]:
-        raise InputError(
-            f"{settings.input}: none of the images of {counts['failed']} studies could be read; "
-            f"see {folder.path / ('failed.parquet' if settings.shard is None else 'shards')} for the reasons"
-        )
-    summary = GenerateSummary(
-        studies=total,
-        **counts,
+    return finish(
+        settings,
+        shards,
+        loaded,
+        folder,
+        inputs=inputs,
+        provenance=provenance,
+        failed=[],
+        manifest=manifest,
         resumed=resumed,
         batch_size=worker.engine.batch_size if worker is not None else settings.batch_size,
-        seconds=round(time.monotonic() - start, 3),
-        warning=PHANTOMS_ONLY if loaded.synthetic else None,
+        start=start,
     )
-    folder.finish(
-        summary=asdict(summary),
-        inputs=inputs,
-        checkpoint={"name": loaded.name, "revision": loaded.revision, "resolution": loaded.resolution},
-        baseline=settings.baseline,
-        provenance=dict(provenance),
-        warning=summary.warning,
-    )
-    if settings.shard is None:
-        remove_parts(settings.output, COMMAND)
-    return summary
-
-
-def _recorded_inputs(
-    settings: GenerateSettings,
-    manifest: Manifest,
-    loaded: LoadedModel,
-    layout: PromptLayout,
-    provenance: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Everything that the texts depend on besides the settings, as JSON values."""
-    libraries = ["cxrreport", "torch", "transformers", *(["openvino"] * (settings.engine == "openvino"))]
-    return {
-        "data": manifest.digest,
-        "base": loaded.fingerprint,
-        "adapter": provenance.get("adapter"),
-        "prompt": layout.settings.model_dump(mode="json"),
-        "softcap": loaded.softcap,
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "engine": settings.engine,
-        "quantize": settings.quantize,
-        "versions": installed(libraries),
-    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,8 @@ class NearestImageWorker(ShardWorker):
         folder: Path,
         progress: Progress,
     ) -> None:
-        super().__init__(settings, manifest, loaded, layout)
+        super().__init__(settings, loaded, layout)
+        self._manifest = manifest
         self._loaded = loaded
         self._folder = folder
         self._progress = progress
@@ -68,9 +69,9 @@ class NearestImageWorker(ShardWorker):
                 "report; ingest the training split too, or omit this baseline"
             )
 
-    def run(self, tasks: Sequence[ShardTask], done: Callable[[int], None]) -> Iterator[tuple[int, list[Row]]]:
+    def run(self, tasks: Iterable[ShardTask], done: Callable[[int], None]) -> Iterator[tuple[int, list[Row]]]:
         """Compute the features of the training images that are not on disk, then do as `ShardWorker.run`."""
-        if tasks:
+        if tasks := list(tasks):
             self._write_training_features()
         yield from super().run(tasks, done)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -101,7 +102,9 @@ class NearestImageWorker(ShardWorker):
         features: Features = pooled.cpu().numpy()
         return features
 
-    def _predictions(self, inputs: Sequence[Unwritten], done: Callable[[int], None]) -> list[Prediction]:
+    def _predictions(
+        self, _manifest: Manifest, inputs: Sequence[Unwritten], done: Callable[[int], None]
+    ) -> list[Prediction]:
         copied: list[Prediction] = []
         for start in range(0, len(inputs), self._settings.batch_size):
             batch = inputs[start : start + self._settings.batch_size]

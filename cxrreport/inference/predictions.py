@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -47,7 +47,7 @@ FAILED = pa.schema([(name, pa.string()) for name in ("source", "study_id", "reas
 """Schema of `failed.parquet`: the fields of `records.Exclusion`, as in the exclusion log of `ingest`."""
 
 
-def counted(shards: Iterable[list[Row]], counts: dict[str, Any]) -> Iterator[list[Row]]:
+def counted(shards: Iterable[Sequence[Row]], counts: dict[str, Any]) -> Iterator[Sequence[Row]]:
     """Add up the rows of shards in `counts` while they are read: fields of `GenerateSummary`."""
     counts |= {"predictions": 0, "failed": 0, "unfinished": 0, "abstained": 0, "mean_logprob": 0.0}
     total = 0.0
@@ -65,7 +65,7 @@ def counted(shards: Iterable[list[Row]], counts: dict[str, Any]) -> Iterator[lis
 
 
 def write_tables(
-    shards: Iterable[list[Row]],
+    shards: Iterable[Sequence[Row]],
     folder: Path,
     metadata: Mapping[str, Any],
     draw: Callable[[Prediction], None] | None,

@@ -29,16 +29,21 @@ class GenerationInputs:
 
     Args:
         settings: settings of the generation, with `checkpoint`, `adapter` and `split` as they are used.
+        resolution: side length of the images in pixels.
+        manifest: studies and images; `None` if they come from `ingestion`, portion by portion.
+        ingestion: for a folder of DICOM; `None` for an ingest folder.
         adapter_digest: fingerprint of the adapter; `None` without an adapter.
-        ingested: summary of the ingestion of a folder of DICOM; `None` for an ingest folder.
+        ingested: summary of a finished ingestion.
     """
 
     settings: GenerateSettings
     checkpoint: CheckpointSettings
     prompt: PromptSettings
-    manifest: Manifest
+    resolution: int
+    manifest: Manifest | None
+    ingestion: IngestSettings | None = None
     adapter_digest: str | None
-    ingested: IngestSummary | None
+    ingested: IngestSummary | None = None
 
 
 def separate_adapter(settings: GenerateSettings) -> GenerateSettings:
@@ -54,7 +59,8 @@ def separate_adapter(settings: GenerateSettings) -> GenerateSettings:
 def prepare_inputs(settings: GenerateSettings, progress: Progress) -> GenerationInputs:
     """Find checkpoint, prompt and images of a generation. A folder of DICOM is ingested into the output folder.
 
-    The caller holds the lock of the output folder.
+    Reports are written while the folder is ingested, unless something needs all studies first: a baseline, a limit, or
+    Ray. The caller holds the lock of the output folder.
 
     Raises:
         SettingsError: neither checkpoint nor adapter is given, or the baseline needs one that is missing.
@@ -64,22 +70,41 @@ def prepare_inputs(settings: GenerateSettings, progress: Progress) -> Generation
     checkpoint, prompt, card = matching_settings(settings)
     if settings.baseline in ("no_adapter", "nearest"):
         settings, checkpoint = _before_fine_tuning(settings, checkpoint, card)
-    ingested = None
-    if any((settings.input / name).exists() for name in _INGEST_FILES):
+    manifest, ingestion, ingested = None, None, None
+    if is_ingest_folder(settings.input):
+        if settings.update:
+            raise SettingsError(f"{settings.input}: update is for a folder of DICOM; ingest again into a new folder")
         manifest = Manifest.open(settings.input)
     else:
-        manifest, ingested = _ingest(settings, checkpoint, card, progress)
+        whole = [name for name in ("baseline", "limit") if getattr(settings, name) not in (None, "none")]
+        whole += ["ray"] if settings.ray.address is not None else []
+        if whole and (settings.shard is not None or settings.update):
+            raise SettingsError(
+                f"{settings.input}: {whole[0]} needs all studies of a folder of DICOM, so shard and update cannot be "
+                "used with it; ingest first, then generate from the output folder of ingest"
+            )
+        ingestion = image_settings(settings, checkpoint, card)
+        if whole:
+            manifest, ingested = _ingest(ingestion, progress)
         settings = settings.model_copy(update={"split": None})
-    if card is not None:
+    source = manifest or ingestion
+    if card is not None and manifest is not None:
         card.check_images(manifest.resolution, manifest.preprocessing)
     return GenerationInputs(
         settings=settings.model_copy(update={"checkpoint": checkpoint}),
         checkpoint=checkpoint,
         prompt=prompt,
+        resolution=source.resolution if source is not None else 0,
         manifest=manifest,
+        ingestion=ingestion,
         adapter_digest=None if settings.adapter is None else checkpoints.fingerprint(settings.adapter),
         ingested=ingested,
     )
+
+
+def is_ingest_folder(path: Path) -> bool:
+    """True for an output folder of `ingest`, finished or not; other folders hold DICOM."""
+    return any((path / name).exists() for name in _INGEST_FILES)
 
 
 def matching_settings(settings: GenerateSettings) -> tuple[CheckpointSettings, PromptSettings, AdapterCard | None]:
@@ -131,27 +156,27 @@ def image_settings(
         "require_report": False,
         "pseudonymize": settings.pseudonymize,
         "pseudonym_version": settings.pseudonym_version,
+        "workers": settings.workers,
+        "shard": settings.shard,
     }
     if card is not None:
         values |= {name: card.preprocessing[name] for name in ("resize", "interpolation") if name in card.preprocessing}
     return build(IngestSettings, values, where=f"images for checkpoint '{checkpoint.name}'")
 
 
-def _ingest(
-    settings: GenerateSettings, checkpoint: CheckpointSettings, card: AdapterCard | None, progress: Progress
-) -> tuple[Manifest, IngestSummary]:
+def _ingest(ingestion: IngestSettings, progress: Progress) -> tuple[Manifest, IngestSummary]:
     from cxrreport.ingestion.ingest import ingest  # not needed for an ingest folder
 
-    if settings.shard is not None:
-        raise SettingsError(
-            f"{settings.input}: shard needs an ingest folder; ingest first, then generate from its output folder"
-        )
-    ingestion = image_settings(settings, checkpoint, card)
     summary = ingest(ingestion, lambda done, total, label: progress(done, total, f"ingesting {label}"))
     if not summary.kept:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in summary.left_out.items()) or "no file found"
-        raise InputError(
-            f"{settings.input}: none of {summary.read} files became an image ({reasons}); "
-            f"see {ingestion.output / 'ledger.parquet'}"
-        )
+        raise nothing_kept(ingestion, summary)
     return Manifest.open(ingestion.output), summary
+
+
+def nothing_kept(ingestion: IngestSettings, summary: IngestSummary) -> InputError:
+    """The error for a folder of DICOM without any image."""
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in summary.left_out.items()) or "no file found"
+    return InputError(
+        f"{ingestion.input}: none of {summary.read} files became an image ({reasons}); "
+        f"see {ingestion.output / 'ledger.parquet'}"
+    )

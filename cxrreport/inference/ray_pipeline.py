@@ -7,7 +7,7 @@ restarted and its shard is given to another one. If this process dies, re-run th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,22 @@ from cxrreport.errors import CxrReportError, InferenceError, MissingExtraError, 
 from cxrreport.inference.backends import load_model
 from cxrreport.inference.selection import Similarity
 from cxrreport.inference.shards import Row, row_from_json, row_to_json
-from cxrreport.inference.worker import ShardTask, ShardWorker
+from cxrreport.inference.worker import ShardTask, ShardWorker, in_shards, select_studies
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.settings import GenerateSettings, PromptSettings, RaySettings
 
 
 def run_on_ray(
-    tasks: Sequence[ShardTask],
+    written: Mapping[int, Sequence[Row]],
     settings: GenerateSettings,
     prompt: PromptSettings,
     data: Path,
     similarity: Similarity | None = None,
 ) -> Iterator[tuple[int, list[Row]]]:
-    """Generate the rows of every task, in the order in which tasks finish.
+    """Generate the rows of shards, in the order in which they finish.
 
     Args:
-        tasks: shards to generate.
+        written: by number of each shard, the rows that an earlier run wrote.
         settings: settings of the generation, with their checkpoint.
         prompt: prompt settings of the adapter.
         data: ingest folder, under the same path on every machine.
@@ -43,7 +43,7 @@ def run_on_ray(
         InferenceError: the pipeline fails.
         CxrReportError: an error of an actor.
     """
-    if not tasks:
+    if not written:
         return
     try:
         import ray
@@ -53,7 +53,7 @@ def run_on_ray(
     try:
         _connect(ray, settings.ray)
         actor = (settings.model_dump_json(), prompt.model_dump_json(), str(data.resolve()), similarity)
-        yield from _stream_rows(ray, tasks, settings.ray, actor)
+        yield from _stream_rows(ray, written, settings.ray, actor)
     finally:
         if started:
             ray.shutdown()
@@ -77,12 +77,12 @@ def _connect(ray: Any, settings: RaySettings) -> None:
 
 
 def _stream_rows(
-    ray: Any, tasks: Sequence[ShardTask], wanted: RaySettings, actor: tuple[Any, ...]
+    ray: Any, written: Mapping[int, Sequence[Row]], wanted: RaySettings, actor: tuple[Any, ...]
 ) -> Iterator[tuple[int, list[Row]]]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
-    items = [{"index": task.index, "written": [row_to_json(row) for row in task.written]} for task in tasks]
+    items = [{"index": index, "written": [row_to_json(row) for row in rows]} for index, rows in written.items()]
     # One block per shard, which is also what is repeated when an actor dies.
     made = ray.data.from_items(items, override_num_blocks=len(items)).map(
         _Actor,
@@ -120,9 +120,12 @@ class _Actor:
         local = settings.model_copy(update={"ray": RaySettings()})
         loaded = load_model(local, checkpoint, resolution=manifest.resolution)
         layout = PromptLayout(loaded.tokenizer, PromptSettings.model_validate_json(prompt_json), loaded.image_tokens)
-        self._worker = ShardWorker(local, manifest, loaded, layout, similarity)
+        self._manifest = manifest
+        self._shards = in_shards(select_studies(local, manifest, layout.settings.max_images), local.shard_size)
+        self._worker = ShardWorker(local, loaded, layout, similarity)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        task = ShardTask(int(row["index"]), [row_from_json(line) for line in row["written"]])
+        index, written = int(row["index"]), [row_from_json(line) for line in row["written"]]
+        task = ShardTask(index, self._manifest, self._shards[index], written)
         ((index, rows),) = self._worker.run([task], lambda _: None)
         return {"index": index, "rows": [row_to_json(row) for row in rows]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -28,15 +28,27 @@ Images = tuple[npt.NDArray[np.uint8], ...]
 StudyInputs = tuple[Study, tuple[str, ...], Images | Exclusion | list[Prediction]]
 """A study, the ids of its images, and the images, the reason why they are missing, or predictions already written."""
 
+ChosenStudy = tuple[Study, tuple[str, ...]]
+"""A study and the ids of the images that the model reads for it."""
+
 Unwritten = tuple[Study, tuple[str, ...], Images]
 """A study to predict, the ids of its images, and the images."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """A shard to be generated, with the rows that an earlier run wrote."""
+    """A shard to be generated.
+
+    Args:
+        index: its number.
+        manifest: has the images.
+        studies: of the shard, in order.
+        written: rows that an earlier run wrote.
+    """
 
     index: int
+    manifest: Manifest
+    studies: Sequence[ChosenStudy]
     written: Sequence[Row] = ()
 
 
@@ -46,7 +58,6 @@ class ShardWorker:
     def __init__(
         self,
         settings: GenerateSettings,
-        manifest: Manifest,
         loaded: LoadedModel,
         layout: PromptLayout,
         similarity: Similarity | None = None,
@@ -60,50 +71,47 @@ class ShardWorker:
             seed=settings.seed,
         )
         self._settings = settings
-        self._manifest = manifest
         self._layout = layout
         self._similarity = similarity
         self._prompts: list[Prompt | None] = [parse_prompt(text) for text in settings.prompts] or [None]
-        self._studies = select_studies(settings, manifest, layout.settings.max_images)
         self._blank = np.zeros((loaded.resolution,) * 2, np.uint8) if settings.baseline == "blank" else None
 
-    def run(self, tasks: Sequence[ShardTask], done: Callable[[int], None]) -> Iterator[tuple[int, list[Row]]]:
-        """Generate the rows of every task, in order. The images of the next task are read in the meantime.
+    def run(self, tasks: Iterable[ShardTask], done: Callable[[int], None]) -> Iterator[tuple[int, list[Row]]]:
+        """Generate the rows of every task, in order. The next task is taken and its images are read in the meantime.
 
         Args:
             tasks: shards to generate.
             done: called with the number of finished studies of the current shard.
         """
-        for task, inputs in zip(tasks, _prefetch(self._load, tasks), strict=True):
-            yield task.index, self._rows(inputs, done)
+        for task, inputs in _prefetch(self._load, tasks):
+            yield task.index, self._rows(task, inputs, done)
 
     def _load(self, task: ShardTask) -> list[StudyInputs]:
         written: dict[str, list[Prediction]] = {}
         for row in task.written:
             if isinstance(row, Prediction):
                 written.setdefault(row.study_id, []).append(row)
-        first = task.index * self._settings.shard_size
         return [
-            (study, ids, written.get(study.study_id) or self._images(study, ids))
-            for study, ids in self._studies[first : first + self._settings.shard_size]
+            (study, ids, written.get(study.study_id) or self._images(task.manifest, study, ids))
+            for study, ids in task.studies
         ]
 
-    def _images(self, study: Study, image_ids: Sequence[str]) -> Images | Exclusion:
+    def _images(self, manifest: Manifest, study: Study, image_ids: Sequence[str]) -> Images | Exclusion:
         if self._blank is not None:
             return (self._blank,) * len(image_ids)
         images: Images = ()
         for image_id in image_ids:
             try:
-                images += (self._manifest.image(image_id),)
+                images += (manifest.image(image_id),)
             except InputError as error:
                 reason = Reason(error.reason) if isinstance(error, RefusedImage) else Reason.IMAGE_MISSING
-                source = self._manifest.images[image_id].source
+                source = manifest.images[image_id].source
                 return Exclusion(source=source, study_id=study.study_id, reason=reason, detail=str(error))
         return images
 
-    def _rows(self, inputs: list[StudyInputs], done: Callable[[int], None]) -> list[Row]:
+    def _rows(self, task: ShardTask, inputs: list[StudyInputs], done: Callable[[int], None]) -> list[Row]:
         unwritten = [(study, ids, found) for study, ids, found in inputs if isinstance(found, tuple)]
-        predictions = iter(self._predictions(unwritten, done))
+        predictions = iter(self._predictions(task.manifest, unwritten, done))
         rows: list[Row] = []
         for _, _, found in inputs:
             if isinstance(found, Exclusion):
@@ -112,7 +120,9 @@ class ShardWorker:
                 rows += found if isinstance(found, list) else islice(predictions, len(self._prompts))
         return rows
 
-    def _predictions(self, inputs: Sequence[Unwritten], done: Callable[[int], None]) -> list[Prediction]:
+    def _predictions(
+        self, manifest: Manifest, inputs: Sequence[Unwritten], done: Callable[[int], None]
+    ) -> list[Prediction]:
         """The predictions of every study, one per prompt, in their order."""
         samples = self._settings.samples
         requests = [
@@ -124,7 +134,7 @@ class ShardWorker:
         texts = self.engine.generate(requests, lambda count: done(count // (len(self._prompts) * samples)))
         selected = iter(self._select([texts[start : start + samples] for start in range(0, len(texts), samples)]))
         return [
-            self._prediction(study, () if self._blank is not None else ids, *next(selected))
+            self._prediction(manifest, study, () if self._blank is not None else ids, *next(selected))
             for study, ids, _ in inputs
             for _ in self._prompts
         ]
@@ -138,9 +148,14 @@ class ShardWorker:
         return [(group[index], agreement) for group, (index, agreement) in zip(groups, chosen, strict=True)]
 
     def _prediction(
-        self, study: Study, image_ids: tuple[str, ...], generated: Generated, agreement: float | None
+        self,
+        manifest: Manifest,
+        study: Study,
+        image_ids: tuple[str, ...],
+        generated: Generated,
+        agreement: float | None,
     ) -> Prediction:
-        settings, manifest = self._settings, self._manifest
+        settings = self._settings
         confidence = generated.mean_logprob if settings.abstain_by == "logprob" else agreement
         # The answer to a prompt has no sections.
         findings, impression = ("", "") if settings.prompts else self._layout.parse(generated.text)
@@ -166,9 +181,7 @@ class ShardWorker:
         )
 
 
-def select_studies(
-    settings: GenerateSettings, manifest: Manifest, max_images: int
-) -> list[tuple[Study, tuple[str, ...]]]:
+def select_studies(settings: GenerateSettings, manifest: Manifest, max_images: int) -> list[ChosenStudy]:
     """The studies of a run, ordered by id, each with the ids of the images that the model reads for it.
 
     Raises:
@@ -194,16 +207,26 @@ def resize_method(manifest: Manifest) -> str:
     return str(manifest.preprocessing["resize"])
 
 
+def in_shards(studies: Sequence[ChosenStudy], size: int) -> list[Sequence[ChosenStudy]]:
+    """The studies of each shard."""
+    return [studies[start : start + size] for start in range(0, len(studies), size)]
+
+
 def _prefetch(
-    load: Callable[[ShardTask], list[StudyInputs]], tasks: Sequence[ShardTask]
-) -> Iterator[list[StudyInputs]]:
-    """Load every task, in order, one ahead of its use in a thread."""
-    with ThreadPoolExecutor(1, thread_name_prefix="images") as pool:
-        waiting = [pool.submit(load, task) for task in tasks[:1]]
-        for following in [*tasks[1:], None]:
-            if not waiting:
-                return
-            current = waiting.pop()
-            if following is not None:
-                waiting.append(pool.submit(load, following))
-            yield current.result()
+    load: Callable[[ShardTask], list[StudyInputs]], tasks: Iterable[ShardTask]
+) -> Iterator[tuple[ShardTask, list[StudyInputs]]]:
+    """Take and load every task, in order, one ahead of its use in a thread."""
+    remaining = iter(tasks)
+
+    def following() -> tuple[ShardTask, list[StudyInputs]] | None:
+        task = next(remaining, None)
+        return None if task is None else (task, load(task))
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="images")
+    try:
+        waiting = pool.submit(following)
+        while (current := waiting.result()) is not None:
+            waiting = pool.submit(following)
+            yield current
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # a task may be waiting for files that are still being read

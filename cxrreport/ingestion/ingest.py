@@ -6,14 +6,16 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cxrreport
 from cxrreport.dataset import (
+    EXCLUSION_LOG,
     IMAGES,
     MANIFEST,
     ImageStore,
@@ -30,7 +32,15 @@ from cxrreport.errors import InputError
 from cxrreport.ingestion.contact_sheet import spread, write_contact_sheet
 from cxrreport.ingestion.dicom import Header
 from cxrreport.ingestion.layouts import Listing, list_sources
-from cxrreport.ingestion.parts import PARTS, Part, Shard, collect_job_parts, load_part, save_part
+from cxrreport.ingestion.parts import (
+    PARTS,
+    Part,
+    Shard,
+    divide,
+    load_part,
+    remove_other_parts,
+    save_part,
+)
 from cxrreport.ingestion.pseudonymized import pseudonymized_header, pseudonymized_listing
 from cxrreport.ingestion.study import StudyResult, StudyTask, read_study
 from cxrreport.ingestion.study_plan import StudyPlan, make_plan, needs_header, read_header_of
@@ -54,8 +64,9 @@ from cxrreport.ingestion.texts import (
 from cxrreport.ingestion.workers import ordered_map
 from cxrreport.records import Exclusion, Progress, Reason
 from cxrreport.settings import IngestSettings
-from cxrreport.storage.job_arrays import part_folder, remove_parts
+from cxrreport.storage.job_arrays import part_folder, parts_of, remove_parts
 from cxrreport.storage.output_folder import output_folder
+from cxrreport.storage.parquet import read_columns
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +74,54 @@ STUDIES_PER_SHARD = 128
 """Work that is repeated at most after an interruption."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Portion:
+    """Studies of an ingest that are read and saved.
+
+    Args:
+        number: of the portion; a resumed or extended run has the same studies under the same number.
+        folder: output folder, which has the images.
+        studies: ids of the studies, sorted, with those of which no image was kept.
+        rows: kept images, by study.
+        excluded: rows of the exclusion log.
+        preprocessing: as in the manifest.
+        total: studies in all portions of this job.
+    """
+
+    number: int
+    folder: Path
+    studies: tuple[str, ...]
+    rows: list[ManifestRow]
+    excluded: list[Exclusion]
+    preprocessing: dict[str, Any]
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """An ingest into the output folder of another command, which works on each portion as soon as it is saved.
+
+    It begins even if it has finished before, takes in what is new in the input, and keeps its parts.
+
+    Args:
+        each: called with every portion, in order, also with those of earlier runs.
+        size: studies per portion.
+        folder: output folder of this process.
+        output: output folder of the other command.
+    """
+
+    each: Callable[[Portion], None]
+    size: int
+    folder: Path
+    output: Path
+
+
 def ingest(
-    settings: IngestSettings, progress: Progress | None = None, *, rewriter: Rewriter | None = None
+    settings: IngestSettings,
+    progress: Progress | None = None,
+    *,
+    rewriter: Rewriter | None = None,
+    followed: Followed | None = None,
 ) -> IngestSummary:
     """Convert `settings.input` into a manifest, images, an exclusion log and a contact sheet in `settings.output`.
 
@@ -75,6 +132,7 @@ def ingest(
         progress: called with completed and total items and a label, in this process.
         rewriter: removes mentions of prior studies instead of the rules (`texts.Rewriter`); `None` for
             `settings.priors_rewriter`.
+        followed: if another command works on the images while they are read.
 
     Raises:
         SettingsError: the key file cannot be used, or the rewriter is missing or not allowed.
@@ -86,7 +144,7 @@ def ingest(
     report = progress or _ignore
     rewriter = allowed_rewriter(settings, rewriter)
     deidentification = deidentification_of(settings)
-    where = part_folder(settings.output, settings.shard)
+    where = followed.folder if followed else part_folder(settings.output, settings.shard)
     version = key_version(settings, where, "ingest")
     recorded = _recorded(settings, rewriter, version)
     pseudonyms = Pseudonyms.from_file(settings.pseudonymize, version) if settings.pseudonymize is not None else None
@@ -101,7 +159,9 @@ def ingest(
         hide_input_name(settings),
         output_folder(where, command="ingest", settings=recorded) as folder,
     ):
-        if folder.finished and (settings.shard is not None or (folder.path / MANIFEST).is_file()):
+        if followed is not None and folder.finished:
+            folder.update(finished=False)
+        elif folder.finished and (settings.shard is not None or (folder.path / MANIFEST).is_file()):
             if settings.shard is None:
                 shutil.rmtree(folder.path / PARTS, ignore_errors=True)
             return read_summary(folder, resumed=True)
@@ -110,11 +170,42 @@ def ingest(
             plan = make_plan(settings, listing, (pseudonymized_header(header, pseudonyms) for header in headers))
         resumed = (folder.path / PARTS).is_dir()
         studies = seeded(plan.studies, settings, pseudonyms)
-        starts = range(0, len(studies), STUDIES_PER_SHARD)
-        shards = [Shard(studies[start : start + STUDIES_PER_SHARD], name_of(rewriter)) for start in starts]
+        jobs: list[Path] = []
         if settings.shard is None:
-            collect_job_parts(folder, settings.output, shards)
-        rows, excluded, texts = _read_studies(settings, folder.path, shards, rewriter, report)
+            array = followed.output if followed else settings.output
+            jobs = parts_of(folder, array, inside=where.name if followed else "")
+        shards, parts = divide(
+            studies,
+            name_of(rewriter),
+            size=followed.size if followed else STUDIES_PER_SHARD,
+            folder=settings.output,
+            jobs=jobs,
+        )
+        if settings.shard is not None:
+            shards = {number: shard for number, shard in shards.items() if number not in parts}
+            shards = {number: shard for number, shard in shards.items() if _belongs_to_job(settings.shard, number)}
+            loaded = {number: load_part(where, number, shard) for number, shard in shards.items()}
+            parts = {number: part for number, part in loaded.items() if part is not None}
+        total = sum(len(shard.studies) for shard in shards.values())
+        rows, excluded, texts = [], list[Exclusion](), Counter[str]()
+        with closing(_read_studies(settings, where, shards, parts, rewriter, report)) as read_parts:
+            for number, (part_rows, part_excluded, part_texts) in read_parts:
+                rows += part_rows
+                excluded += part_excluded
+                texts.update(part_texts)
+                if followed is not None:
+                    portion = Portion(
+                        number=number,
+                        folder=where,
+                        studies=tuple(study.study_id for study in shards[number].studies),
+                        rows=part_rows,
+                        excluded=part_excluded,
+                        preprocessing=_preprocessing(settings),
+                        total=total,
+                    )
+                    followed.each(portion)
+        remove_other_parts(where, shards)
+        rows.sort(key=lambda row: row.image.study_id)
         read = plan.read
         if settings.shard is None:
             excluded += plan.excluded
@@ -140,10 +231,26 @@ def ingest(
             digest=digest,
             seconds=round(time.perf_counter() - started, 3),
         )
-        if settings.shard is None:
+        if settings.shard is None and followed is None:
             shutil.rmtree(folder.path / PARTS, ignore_errors=True)
             remove_parts(settings.output, "ingest")
         return read_summary(folder, resumed=resumed)
+
+
+def count_new_files(settings: IngestSettings) -> int:
+    """Files of the input that a finished ingest has not seen; only their names are read.
+
+    Raises:
+        InputError: the input cannot be listed.
+    """
+    known: set[str] = set()
+    for name in (MANIFEST, EXCLUSION_LOG):
+        known.update(read_columns(settings.output / name, "source")["source"].to_pylist())
+    version = key_version(settings, settings.output, "ingest")
+    pseudonyms = Pseudonyms.from_file(settings.pseudonymize, version) if settings.pseudonymize is not None else None
+    listing = pseudonymized_listing(list_sources(settings), pseudonyms)
+    found = [*(one.source for one in listing.sources), *(row.source for row in listing.excluded)]
+    return sum(source not in known for source in found)
 
 
 def _headers(settings: IngestSettings, listing: Listing, progress: Progress) -> Generator[Header | Exclusion]:
@@ -160,39 +267,34 @@ def _headers(settings: IngestSettings, listing: Listing, progress: Progress) -> 
 
 
 def _read_studies(
-    settings: IngestSettings, folder: Path, shards: list[Shard], rewriter: Rewriter | None, progress: Progress
-) -> Part:
-    """Read all studies of this job, shard by shard; rows are in the order of the studies."""
-    mine = [index for index in range(len(shards)) if _belongs_to_job(settings, index)]
-    parts = {index: load_part(folder, index, shards[index]) for index in mine}
-    missing = [index for index, part in parts.items() if part is None]
-    todo = [study for index in missing for study in shards[index].studies]
+    settings: IngestSettings,
+    folder: Path,
+    shards: Mapping[int, Shard],
+    parts: Mapping[int, Part],
+    rewriter: Rewriter | None,
+    progress: Progress,
+) -> Generator[tuple[int, Part]]:
+    """Read the studies of the shards that are not in `parts`; yields all parts in the order of their numbers."""
+    missing = {number: shard for number, shard in shards.items() if number not in parts}
+    todo = [study for shard in missing.values() for study in shard.studies]
     tasks = _tasks(todo, settings, rewriter, progress)
-    total = sum(len(shards[index].studies) for index in mine)
+    total = sum(len(shard.studies) for shard in shards.values())
     done = total - len(todo)
     progress(done, total, "studies")
     read, killed = partial(read_study, settings=settings), partial(read_study, settings=settings, apart=True)
     with closing(ordered_map(read, tasks, workers=settings.workers, when_killed=killed)) as results:
-        for index in missing:
+        for number, shard in shards.items():
+            if number in parts:
+                yield number, parts[number]
+                continue
             part = StudyResult()
-            for _ in shards[index].studies:
+            for _ in shard.studies:
                 result = next(results)
                 _check_available(settings, result.excluded)
                 part.add(result)
                 done += 1
                 progress(done, total, "studies")
-            parts[index] = save_part(folder, index, shards[index], part)
-    for path in (folder / IMAGES).glob("*.parquet"):
-        if not path.stem.isdigit() or int(path.stem) >= len(shards):
-            path.unlink()  # from a run on a larger input
-    rows: list[ManifestRow] = []
-    excluded: list[Exclusion] = []
-    texts: Counter[str] = Counter()
-    for part_rows, part_excluded, part_texts in (part for part in parts.values() if part is not None):
-        rows += part_rows
-        excluded += part_excluded
-        texts.update(part_texts)
-    return rows, excluded, texts
+            yield number, save_part(folder, number, shard, part)
 
 
 def _tasks(
@@ -222,11 +324,9 @@ def _check_available(settings: IngestSettings, excluded: list[Exclusion]) -> Non
             )
 
 
-def _belongs_to_job(settings: IngestSettings, index: int) -> bool:
-    if settings.shard is None:
-        return True
-    number, count = map(int, settings.shard.split("/"))
-    return index % count == number - 1
+def _belongs_to_job(shard: str, part: int) -> bool:
+    number, count = map(int, shard.split("/"))
+    return part % count == number - 1
 
 
 def _recorded(settings: IngestSettings, rewriter: Rewriter | None, version: int) -> dict[str, Any]:
@@ -248,8 +348,9 @@ def _preprocessing(settings: IngestSettings) -> dict[str, Any]:
 
 
 def _write_sheet(folder: Path, rows: list[ManifestRow]) -> None:
-    store = ImageStore(folder / IMAGES)
-    shown = [rows[index].image for index in spread(len(rows))]
+    chosen = [rows[index] for index in spread(len(rows))]
+    store = ImageStore(folder / IMAGES, {row.image.image_id: (row.shard, row.shard_row) for row in chosen})
+    shown = [row.image for row in chosen]
     tiles = [(store[image.image_id], f"{image.view}  {image.rows} x {image.columns}") for image in shown]
     write_contact_sheet(folder / "contact_sheet.png", tiles)
 

@@ -14,9 +14,10 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,6 @@ from cxrreport.ingestion.study_plan import StudyPlan
 from cxrreport.records import Exclusion, Image, Reason, Report, Split, View
 from cxrreport.storage.atomic_files import atomic_path, write_json
 from cxrreport.storage.decoding import parse_json
-from cxrreport.storage.job_arrays import parts_of
-from cxrreport.storage.output_folder import OutputFolder
 
 PARTS = ".parts"
 
@@ -59,46 +58,97 @@ class Shard:
         return digest.hexdigest()
 
 
-def collect_job_parts(folder: OutputFolder, output: Path, shards: Sequence[Shard]) -> None:
-    """Copy the parts that the jobs of an array have saved with these settings.
-
-    Args:
-        folder: of the collecting run.
-        output: the output folder in the settings of the jobs.
-        shards: the studies of each part.
-
-    Raises:
-        OutputError: a job used other settings.
-    """
-    for other in parts_of(folder, output):
-        for path in sorted((other / PARTS).glob("*.json")):
-            index = int(path.stem)
-            if index >= len(shards) or load_part(folder.path, index, shards[index]) is not None:
-                continue
-            if load_part(other, index, shards[index]) is None:
-                continue  # the input has changed since
-            images = Path(IMAGES) / f"{index:05}.parquet"
-            for name in (images, Path(PARTS) / path.name):  # the part last: it says that its images are there
-                if (other / name).is_file():
-                    with atomic_path(folder.path / name) as temporary:
-                        shutil.copyfile(other / name, temporary)
-
-
 Part = tuple[list[ManifestRow], list[Exclusion], Counter[str]]
 """Rows of the manifest and of the exclusion log, and counts of the removal of mentions of prior studies."""
 
 
-def save_part(folder: Path, index: int, shard: Shard, result: StudyResult) -> Part:
+def divide(
+    studies: Sequence[StudyPlan], rewriter: str, *, size: int, folder: Path, jobs: Sequence[Path] = ()
+) -> tuple[dict[int, Shard], dict[int, Part]]:
+    """Divide the studies of a plan into numbered shards, and find those that are saved.
+
+    A saved part keeps its studies and its number while they are unchanged. All other studies form new shards, so files
+    that were added to the input leave finished work as it is.
+
+    Args:
+        studies: sorted by study id.
+        rewriter: as in `Shard`.
+        size: studies of a new shard.
+        folder: output folder, whose parts come first.
+        jobs: folders of the jobs of an array; their parts are copied.
+
+    Returns:
+        All shards by number, and the saved parts among them.
+    """
+    remaining = {study.study_id: study for study in studies}
+    shards: dict[int, Shard] = {}
+    parts: dict[int, Part] = {}
+    for where in (folder, *jobs):
+        for path in sorted((where / PARTS).glob("*.json")):
+            saved = parse_json(path.read_text(encoding="utf-8"))
+            ids = saved.get("studies", [""])
+            if not all(study_id in remaining for study_id in ids):
+                continue
+            number = int(path.stem)
+            shard = Shard([remaining[study_id] for study_id in ids], rewriter)
+            if not _is_of(saved, where, number, shard):
+                continue
+            if where != folder:
+                number = number if number not in shards else _free(shards)
+                _copy_part(where, int(path.stem), folder, number)
+            shards[number], parts[number] = shard, _from_json(saved, number)
+            for study_id in ids:
+                del remaining[study_id]
+    left = list(remaining.values())
+    for start in range(0, len(left), size):
+        shards[_free(shards)] = Shard(left[start : start + size], rewriter)
+    return dict(sorted(shards.items())), parts
+
+
+def _free(shards: Mapping[int, Shard]) -> int:
+    return next(number for number in count() if number not in shards)
+
+
+def _copy_part(source: Path, number: int, target: Path, new: int) -> None:
+    # The part last: it says that its images are there.
+    for old, name in (
+        (image_file(source, number), image_file(target, new)),
+        (part_file(source, number), part_file(target, new)),
+    ):
+        if old.is_file():
+            with atomic_path(name) as temporary:
+                shutil.copyfile(old, temporary)
+
+
+def image_file(folder: Path, number: int) -> Path:
+    """The images of a part."""
+    return folder / IMAGES / f"{number:05}.parquet"
+
+
+def part_file(folder: Path, number: int) -> Path:
+    """The file that says what is in a part."""
+    return folder / PARTS / f"{number:05}.json"
+
+
+def remove_other_parts(folder: Path, shards: Collection[int]) -> None:
+    """Remove parts that belong to none of `shards`: the input was another one when they were saved."""
+    for path in (*(folder / IMAGES).glob("*.parquet"), *(folder / PARTS).glob("*.json")):
+        if not path.stem.isdigit() or int(path.stem) not in shards:
+            path.unlink()
+
+
+def save_part(folder: Path, number: int, shard: Shard, result: StudyResult) -> Part:
     """Write the images, then the part that says what is in it."""
-    images = folder / IMAGES / f"{index:05}.parquet"
+    images = image_file(folder, number)
     if result.kept:
         write_image_shard(images, [(row.image.image_id, png) for row, png in result.kept])
     else:
         images.unlink(missing_ok=True)
     write_json(
-        folder / PARTS / f"{index:05}.json",
+        part_file(folder, number),
         {
             "plan": shard.fingerprint,
+            "studies": [study.study_id for study in shard.studies],
             "kept": [
                 asdict(row.image)
                 | {"image_sha256": row.image_sha256, "covariates": asdict(row.covariates) if row.covariates else None}
@@ -109,27 +159,40 @@ def save_part(folder: Path, index: int, shard: Shard, result: StudyResult) -> Pa
             "left_out": [asdict(row) for row in result.excluded],
         },
     )
-    return [row for row, _ in result.kept], result.excluded, result.texts
+    rows = [replace(row, shard=images.name, shard_row=place) for place, (row, _) in enumerate(result.kept)]
+    return rows, result.excluded, result.texts
 
 
-def load_part(folder: Path, index: int, shard: Shard) -> Part | None:
+def load_part(folder: Path, number: int, shard: Shard) -> Part | None:
     """The part that an earlier run saved for the same studies; `None` if there is none."""
     try:
-        part: dict[str, Any] = parse_json((folder / PARTS / f"{index:05}.json").read_text(encoding="utf-8"))
+        saved: dict[str, Any] = parse_json(part_file(folder, number).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    if part["plan"] != shard.fingerprint:
-        return None  # the input has changed since
-    if part["kept"] and not (folder / IMAGES / f"{index:05}.parquet").is_file():
-        return None
-    reports = {study_id: Report(**sections) for study_id, sections in part["reports"].items()}
+    return _from_json(saved, number) if _is_of(saved, folder, number, shard) else None
+
+
+def _is_of(saved: Mapping[str, Any], folder: Path, number: int, shard: Shard) -> bool:
+    """False if the input has changed since the part was saved, or its images are gone."""
+    return saved["plan"] == shard.fingerprint and (not saved["kept"] or image_file(folder, number).is_file())
+
+
+def _from_json(saved: Mapping[str, Any], number: int) -> Part:
+    reports = {study_id: Report(**sections) for study_id, sections in saved["reports"].items()}
     rows = []
-    for values in part["kept"]:
+    for place, values in enumerate(saved["kept"]):
         sha256, known = values.pop("image_sha256"), values.pop("covariates")
-        covariates = Covariates(**known) if known else None
         image = Image(**values | {"split": Split(values["split"]), "view": View(values["view"])})
         image = replace(image, notes=tuple(image.notes))
-        report = reports[image.study_id]
-        rows.append(ManifestRow(image=image, report=report, image_sha256=sha256, covariates=covariates))
-    excluded = [Exclusion(**values | {"reason": Reason(values["reason"])}) for values in part["left_out"]]
-    return rows, excluded, Counter(part["texts"])
+        rows.append(
+            ManifestRow(
+                image=image,
+                report=reports[image.study_id],
+                image_sha256=sha256,
+                covariates=Covariates(**known) if known else None,
+                shard=f"{number:05}.parquet",
+                shard_row=place,
+            )
+        )
+    excluded = [Exclusion(**values | {"reason": Reason(values["reason"])}) for values in saved["left_out"]]
+    return rows, excluded, Counter(saved["texts"])

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cxrreport.dataset import ManifestRow
 from cxrreport.ingestion.texts import IDENTIFIERS, TOO_LONG
-from cxrreport.records import Split
+from cxrreport.records import Exclusion, Reason, Split
 from cxrreport.reports.language import is_other_language
 from cxrreport.reports.near_duplicates import count_near_duplicates
 from cxrreport.storage.output_folder import OutputFolder
 
 OTHER_LANGUAGE = "other_language"
+FAILURES = frozenset({Reason.NOT_READABLE, Reason.TOO_LARGE, Reason.BAD_PIXELS, Reason.BAD_LUT, Reason.IMAGE_MISSING})
+"""Reasons why an image could not be read, as opposed to one that is not wanted."""
 _OF_REPORTS = frozenset({OTHER_LANGUAGE, TOO_LONG})
 
 
@@ -109,3 +112,17 @@ def count_other_languages(rows: list[ManifestRow]) -> dict[str, int]:
     reports = {row.image.study_id: row.report for row in rows}
     found = sum(is_other_language(f"{report.findings} {report.impression}") for report in reports.values())
     return {OTHER_LANGUAGE: found} if found else {}
+
+
+def unread(excluded: Iterable[Exclusion], kept: Collection[str]) -> list[Exclusion]:
+    """One row for each study of which an image could not be read and none was kept, and for each file of no study.
+
+    Args:
+        excluded: rows of the exclusion log.
+        kept: ids of studies with an image.
+    """
+    found: dict[str, Exclusion] = {}
+    for row in excluded:
+        if row.reason in FAILURES and row.study_id not in kept:
+            found.setdefault(row.study_id or f"/{row.source}", row)
+    return list(found.values())

@@ -95,10 +95,14 @@ class PromptLayout:
             report: provides `indication` for the prefix and sections for the suffix.
             images: number of images of the sample.
         """
-        encoded = self.encode_prefix(self.prefix(report), images=images)
-        suffix = self._ids(self.suffix(report))
+        return self.encode_texts(self.prefix(report), self.suffix(report), images=images)
+
+    def encode_texts(self, prefix: str, suffix: str, *, images: int = 1) -> Encoded:
+        """`encode` for the texts that `prefix` and `suffix` return."""
+        encoded = self.encode_prefix(prefix, images=images)
+        ids = self._ids(suffix)
         room = self.settings.max_suffix_tokens - 1
-        return replace(encoded, suffix=(*suffix[:room], self.eos_id), suffix_cut=len(suffix) > room)
+        return replace(encoded, suffix=(*ids[:room], self.eos_id), suffix_cut=len(ids) > room)
 
     def encode_prefix(self, text: str, *, images: int = 1) -> Encoded:
         """Token ids of any prefix for generation, truncated to the limit of the settings."""

@@ -13,4 +13,5 @@ from cxrreport.runs.command import Summary, first_process
 from cxrreport.runs.evaluation import agreement, compare, evaluate, published, review
 from cxrreport.runs.pacs import listen, pull, push, queue, requeue, route
 from cxrreport.runs.pipeline import export, generate, ingest, merge, plan, train
+from cxrreport.runs.status import Status, status
 from cxrreport.tracking import sync

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from cxrreport import tracking
 from cxrreport.dataset import HIDDEN_INPUT
 from cxrreport.errors import InputError
+from cxrreport.records import Progress
 from cxrreport.settings import CommandSettings, GenerateSettings, IngestSettings, PullSettings
+from cxrreport.storage.job_arrays import part_folder
+from cxrreport.storage.run_progress import RecordedProgress
 
 if TYPE_CHECKING:
     from cxrreport.dataset import Manifest
@@ -147,7 +150,7 @@ def log_state(run: tracking.Run, path: Path, settings: IngestSettings | Generate
 
 def log_data(run: tracking.Run, manifest: Manifest, context: str) -> None:
     """Log an ingest folder as an input or output of the run."""
-    run.dataset("manifest", manifest.digest, context, studies=len(manifest.studies()), resolution=manifest.resolution)
+    run.dataset("manifest", manifest.digest, context, studies=manifest.count(), resolution=manifest.resolution)
 
 
 def flat(facts: Mapping[str, Any]) -> dict[str, float]:
@@ -165,6 +168,12 @@ def flat(facts: Mapping[str, Any]) -> dict[str, float]:
 def phantoms(synthetic: bool) -> tuple[str, ...]:
     """The warning for models that have only seen phantoms."""
     return ("synthetic: made with models that have only seen phantoms",) if synthetic else ()
+
+
+def recorded(command: str, settings: CommandSettings, progress: Progress | None) -> Progress:
+    """Progress that `cxrreport status` can read in the output folder."""
+    folder = part_folder(settings.output, getattr(settings, "shard", None))
+    return RecordedProgress(command, folder, progress or silent)
 
 
 def silent(_done: int, _total: int, _label: str) -> None:

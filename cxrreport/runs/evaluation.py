@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from cxrreport.errors import InputError, MismatchError
 from cxrreport.inference import INGESTED
 from cxrreport.records import Progress
-from cxrreport.runs.command import Summary, flat, log_data, phantoms, silent, tracked
+from cxrreport.runs.command import Summary, flat, log_data, phantoms, recorded, silent, tracked
 from cxrreport.runs.pipeline import generate
 from cxrreport.settings import (
     AgreementSettings,
@@ -64,7 +64,7 @@ def evaluate(
     if settings.generate_baselines:
         settings = _with_baselines(settings, progress or silent)
     with tracked("evaluate", settings) as (run, summarise):
-        result = score(settings, progress=progress, extra_metrics=extra_metrics)
+        result = score(settings, progress=recorded("evaluate", settings, progress), extra_metrics=extra_metrics)
         facts = _log_evaluation(run, settings, result)
         diversity = result.analyses["diversity"]
         warnings = collapse(diversity["systems"][MAIN], diversity["references"])

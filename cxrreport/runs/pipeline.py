@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrreport.records import Progress, Report
-from cxrreport.runs.command import Summary, first_process, flat, log_data, log_state, phantoms, silent, tracked
+from cxrreport.runs.command import (
+    Summary,
+    first_process,
+    flat,
+    log_data,
+    log_state,
+    phantoms,
+    recorded,
+    silent,
+    tracked,
+)
 from cxrreport.settings import (
     ExportSettings,
     GenerateSettings,
@@ -23,7 +33,7 @@ from cxrreport.storage.job_arrays import part_folder
 
 if TYPE_CHECKING:
     from cxrreport.export import ExportSummary
-    from cxrreport.inference.generate import GenerateSummary
+    from cxrreport.inference.completion import GenerateSummary
     from cxrreport.inference.preparation import GenerationInputs
     from cxrreport.ingestion.summary import IngestSummary
     from cxrreport.model.checkpoints import LoadedModel
@@ -58,7 +68,7 @@ def ingest(
 
             folder = part_folder(settings.output, settings.shard) / PARTS
             model = ModelEditor(settings.rewriter, folder / "answers.sqlite")
-        result = work(settings, progress or silent, rewriter=model or rewriter)
+        result = work(settings, recorded("ingest", settings, progress), rewriter=model or rewriter)
         facts = {"layout": result.layout} | ingest_facts(result)
         run.metrics(flat(facts))
         log_state(run, result.folder / "ingest.json", settings)
@@ -73,7 +83,7 @@ def ingest(
     elif (
         settings.texts.deidentify == "off"
         and result.layout not in _DEIDENTIFIED
-        and any(study.report != Report() for study in manifest.studies())
+        and any(study.report != Report() for study in manifest.each_study())
     ):
         warnings.append(
             "names, dates and numbers in the text of reports were kept as they are; if they are of patients, set "
@@ -122,7 +132,7 @@ def train(
     if settings.objective == "reward" and settings.reward.adapter is not None:
         card = AdapterCard.read(settings.reward.adapter)
         settings = settings.model_copy(update={"prompt": card.prompt, "lora": card.lora})
-    report = progress if progress is not None and first else silent
+    report = recorded("train", settings, progress) if first else silent
     with tracked("train", settings) as (run, summarise):
         manifest = Manifest.open(settings.data)
         log_data(run, manifest, "training")
@@ -192,7 +202,7 @@ def merge(settings: MergeSettings, *, progress: Progress | None = None) -> Summa
     from cxrreport.model import merging
 
     with tracked("merge", settings) as (run, summarise):
-        merged = merging.merge(settings, progress or silent)
+        merged = merging.merge(settings, recorded("merge", settings, progress))
         run.dataset("adapter", merged.adapter, "model")
         run.dataset("checkpoint", merged.fingerprint, "output")
         run.artifact(settings.output / "merge.json")
@@ -217,14 +227,19 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
     with tracked("generate", settings) as (run, summarise):
 
         def log_inputs(inputs: GenerationInputs, loaded: LoadedModel) -> None:
-            log_data(run, inputs.manifest, "inference")
+            if inputs.manifest is not None:
+                log_data(run, inputs.manifest, "inference")
             run.dataset("checkpoint", loaded.fingerprint, "model", checkpoint=inputs.checkpoint.name)
             if inputs.adapter_digest is not None:
                 run.dataset("adapter", inputs.adapter_digest, "model")
                 run.link("cxrreport.model_run", "adapter", inputs.adapter_digest)
-            if inputs.ingested is not None:
-                ingested = ingest_facts(inputs.ingested)
-                facts.update({name: value for name, value in ingested.items() if "split" not in name})
+
+        def log_ingested(ingested: IngestSummary) -> None:
+            found = ingest_facts(ingested)
+            facts.update({name: value for name, value in found.items() if "split" not in name})
+            if ingested.digest:
+                studies = sum(ingested.studies.values())
+                run.dataset("manifest", ingested.digest, "inference", studies=studies)
 
         similarity = None
         if settings.samples > 1 and settings.select == "consensus":
@@ -232,7 +247,12 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
 
             similarity = ReportSimilarity(settings.consensus, settings.output.absolute().parent / "annotations.sqlite")
         result = generate_reports(
-            settings, progress or silent, run_id=run.run_id, log_inputs=log_inputs, similarity=similarity
+            settings,
+            recorded("generate", settings, progress),
+            run_id=run.run_id,
+            log_inputs=log_inputs,
+            log_ingested=log_ingested,
+            similarity=similarity,
         )
         names = ("studies", "predictions", "failed", "unfinished", "abstained", "mean_logprob")
         facts |= {name: getattr(result, name) for name in names}
@@ -246,7 +266,12 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
             run.dataset("predictions", file_sha256(predictions), "output")
             if settings.tracking.log_reports:
                 run.artifact(predictions)
-    return summarise(facts, result, (result.warning,) if result.warning else ())
+    warnings = [result.warning] if result.warning else []
+    if result.new_files:
+        warnings.append(
+            f"{settings.input} has {result.new_files} new files without reports; re-run the same command with --update"
+        )
+    return summarise(facts, result, tuple(warnings))
 
 
 def export(settings: ExportSettings, *, progress: Progress | None = None) -> Summary[ExportSummary]:
@@ -262,7 +287,7 @@ def export(settings: ExportSettings, *, progress: Progress | None = None) -> Sum
     with tracked("export", settings) as (run, summarise):
         inputs = read_inputs(settings)
         log_data(run, inputs.manifest, "export")
-        result = export_documents(settings, inputs, progress or silent)
+        result = export_documents(settings, inputs, recorded("export", settings, progress))
         facts = {"predictions": result.predictions, "exported": result.exported, "refused": dict(result.refused)}
         run.metrics(flat(facts))
         run.artifact(settings.output / "export.json")

@@ -135,8 +135,14 @@ class GenerateSettings(CommandSettings):
     shard_size: PositiveInt = 64
     """Studies per shard; at most one shard is repeated after an interruption."""
     shard: Shard | None = None
-    """`i/n`: process only the i-th of n parts of an ingest folder, for job arrays. Afterwards, the same settings
-    without it collect the parts."""
+    """`i/n`: process only the i-th of n parts, for job arrays. Afterwards, the same settings without it collect the
+    parts."""
+    workers: PositiveInt = 1
+    """Processes that read a folder of DICOM."""
+    update: bool = False
+    """Take in files that were added to a folder of DICOM after it was finished. Reports of unchanged studies stay."""
+    max_failures: Annotated[int, Field(ge=0)] | None = None
+    """Stop with an error when more studies and files than this could not be read; `None` to go on."""
     limit: PositiveInt | None = None
     """Process only the first studies, by id."""
     seed: Annotated[int, Field(ge=0)] = 0

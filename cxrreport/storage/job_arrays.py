@@ -18,14 +18,19 @@ def parts_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.shards")
 
 
-def parts_of(folder: OutputFolder, output: Path) -> list[Path]:
+def parts_of(folder: OutputFolder, output: Path, *, inside: str = "") -> list[Path]:
     """Return the folders that a job array wrote with the settings of `folder`.
+
+    Args:
+        folder: of the run that collects the parts.
+        output: the output folder in the settings of the jobs.
+        inside: folder within that of each job; empty for the folder itself.
 
     Raises:
         OutputError: a part was written with other settings.
     """
     command = folder.record["verb"]
-    found = sorted(path.parent for path in parts_folder(output).glob(f"*-of-*/{command}.json"))
+    found = sorted(path.parent for path in parts_folder(output).glob(f"*-of-*/{inside}/{command}.json"))
     for path in found:
         record = read_state(path, command)
         if record is not None:

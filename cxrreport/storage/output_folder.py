@@ -22,12 +22,13 @@ from cxrreport.settings import current_names
 from cxrreport.storage.atomic_files import PARTIAL, write_json
 from cxrreport.storage.decoding import parse_json
 from cxrreport.storage.locks import SOFT, lock_file, soft_file
+from cxrreport.storage.run_progress import PROGRESS
 
 LOCK = ".lock"
-_LOCKS = {LOCK, soft_file(Path(LOCK)).name}
+_LOCKS = {LOCK, soft_file(Path(LOCK)).name, PROGRESS}
 logger = logging.getLogger(__name__)
 
-VOLATILE = frozenset({"tracking", "output", "workers", "converted", "ray"})
+VOLATILE = frozenset({"tracking", "output", "workers", "converted", "ray", "update", "max_failures"})
 """Settings that affect how and where a command runs but not its results: they may change when it is resumed."""
 
 
@@ -60,6 +61,7 @@ class OutputFolder:
     def finish(self, **facts: Any) -> None:
         """Add `facts` and `"finished": true`: the last step of a command."""
         self.update(**facts, finished=True)
+        (self.path / PROGRESS).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -104,6 +106,7 @@ def output_folder(
             yield folder
         except BaseException:
             if folder.fresh and {entry.name for entry in path.iterdir()} <= {*_LOCKS, f"{command}.json"}:
+                (path / PROGRESS).unlink(missing_ok=True)
                 (path / f"{command}.json").unlink(missing_ok=True)  # the corrected command can use the same folder
             raise
     finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +49,15 @@ def read_columns(path: Path, *columns: str) -> pa.Table:
     """
     with pq.ParquetFile(path) as file:
         return file.read(columns=list(columns) or None, use_threads=False)
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """Read the schema of a Parquet file; errors as in `read_columns`."""
+    with pq.ParquetFile(path) as file:
+        return file.schema_arrow
+
+
+def read_blocks(path: Path, *columns: str) -> Iterator[pa.RecordBatch]:
+    """Read columns of a Parquet file in blocks of some thousand rows."""
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(4096, columns=list(columns), use_threads=False)

@@ -128,7 +128,7 @@ def build(
     loaded, modules = _load_model(settings, manifest.resolution, processes)
     layout = PromptLayout(loaded.tokenizer, settings.prompt, loaded.image_tokens)
     training = SplitSamples(manifest, Split.TRAIN, layout, progress)
-    has_validation = any(layout.suffix(study.report) for study in manifest.studies(Split.VALIDATE))
+    has_validation = any(layout.suffix(study.report) for study in manifest.each_study(Split.VALIDATE))
     validation = SplitSamples(manifest, Split.VALIDATE, layout, progress) if has_validation else None
     saved, log_file = folder / "checkpoints", folder / "log.jsonl"
     checkpoint = processes.on_first(lambda: checkpointing.latest(saved))
@@ -351,6 +351,7 @@ def _write(run: Run, weights: dict[str, torch.Tensor], stopped: str) -> TrainRes
     steps = int(curve[-1]["step"])
     loss = statistics.fmean(line["loss"] for line in curve[-max(1, steps // 10) :])
     loaded, best_step = run.loaded, run.best.step or steps
+    cut_prefixes, cut_reports = run.training.cut()
     card = AdapterCard(
         checkpoint=run.settings.checkpoint,
         fingerprint=loaded.fingerprint,
@@ -384,8 +385,8 @@ def _write(run: Run, weights: dict[str, torch.Tensor], stopped: str) -> TrainRes
         seconds_per_step=statistics.median(line["seconds"] for line in lines if "seconds" in line),
         peak_memory=peak_memory(loaded.device),
         samples=len(run.training),
-        cut_reports=run.training.cut_suffixes,
-        cut_prefixes=run.training.cut_prefixes,
+        cut_reports=cut_reports,
+        cut_prefixes=cut_prefixes,
         without_text=run.training.without_text,
         trained_parameters=sum(p.numel() for p in loaded.model.parameters() if p.requires_grad),
         adapted_modules=run.modules,

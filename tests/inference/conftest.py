@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from cxrreport.errors import ManifestError
+from cxrreport.inference.completion import COMMAND, GenerateSummary
 from cxrreport.inference.decoding import Generated, Request
-from cxrreport.inference.generate import COMMAND, GenerateSummary, generate_predictions
+from cxrreport.inference.generate import generate_predictions
 from cxrreport.model.checkpoints import LoadedModel, load
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Image, Report, Split, Study, View

@@ -13,8 +13,8 @@ from PIL import Image as PillowImage
 
 from cxrreport.errors import InputError, MismatchError, SettingsError
 from cxrreport.inference import worker
+from cxrreport.inference.completion import PHANTOMS_ONLY
 from cxrreport.inference.decoding.forward import ForwardPasses
-from cxrreport.inference.generate import PHANTOMS_ONLY
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Box
 from cxrreport.settings import PromptSettings

@@ -16,7 +16,6 @@ from PIL import Image
 from cxrreport import runs
 from cxrreport.errors import MissingExtraError, SettingsError
 from cxrreport.inference.ray_pipeline import run_on_ray
-from cxrreport.inference.worker import ShardTask
 from cxrreport.settings import CheckpointSettings, GenerateSettings, IngestSettings, PromptSettings, TrackingSettings
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray (extra ray) is not installed")
@@ -79,14 +78,14 @@ def test_an_actor_is_killed_and_the_predictions_are_the_same(tmp_path: Path, mon
 
 def test_missing_cluster_and_missing_ray_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = GenerateSettings(input=tmp_path, output=tmp_path, ray={"address": "127.0.0.1:1"})
-    assert list(run_on_ray([], settings, PromptSettings(), tmp_path)) == []
+    assert list(run_on_ray({}, settings, PromptSettings(), tmp_path)) == []
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"cxrreport\[ray\]"):
-        list(run_on_ray([ShardTask(0)], settings, PromptSettings(), tmp_path))
+        list(run_on_ray({0: ()}, settings, PromptSettings(), tmp_path))
 
 
 @needs_ray
 def test_an_address_without_cluster_names_the_field(tmp_path: Path) -> None:
     settings = GenerateSettings(input=tmp_path, output=tmp_path, ray={"address": "nowhere://"})
     with pytest.raises(SettingsError, match=r"ray\.address"):
-        list(run_on_ray([ShardTask(0)], settings, PromptSettings(), tmp_path))
+        list(run_on_ray({0: ()}, settings, PromptSettings(), tmp_path))

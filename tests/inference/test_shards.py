@@ -29,12 +29,12 @@ def prediction(study_id: str, text: str = "Clear.") -> Prediction:
 
 
 def shards(folder: Path, **changes: object) -> Shards:
-    return Shards(folder, STUDIES, size=3, inputs=INPUTS | changes)
+    return Shards(folder, [STUDIES[:3], STUDIES[3:6], STUDIES[6:]], inputs=INPUTS | changes)
 
 
 def test_rows_are_read_back_unchanged(tmp_path: Path) -> None:
     one = shards(tmp_path / "shards")
-    assert one.study_ids == [("s0", "s1", "s2"), ("s3", "s4", "s5"), ("s6",)]
+    assert one.study_ids == {0: ("s0", "s1", "s2"), 1: ("s3", "s4", "s5"), 2: ("s6",)}
     left_out = Exclusion(source="i", study_id="s1", reason=Reason.IMAGE_MISSING, detail="gone")
     rows = [prediction("s0", 'Line\u2028separator, "quotes"\nand é.'), left_out, prediction("s2")]
     one.write(0, rows)

@@ -25,6 +25,7 @@ def test_content_digest_ignores_the_order_of_rows(make_mimic: Make, tmp_path: Pa
     assert table.column_names == [
         *("image_id", "study_id", "patient_id", "split", "view", "source", "rows", "columns", "notes", "image_sha256"),
         *("indication", "technique", "comparison", "findings", "impression"),
+        *("shard", "shard_row"),
     ]
 
 

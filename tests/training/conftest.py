@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ class MemoryManifest:
             )
             for i in range(self.sizes[split])
         ]
+
+    def each_study(self, split: Split) -> Iterator[Study]:
+        return iter(self.studies(split))
 
     def image(self, image_id: str) -> np.ndarray:
         self.asked.append(image_id)

@@ -6,6 +6,7 @@ python measure_peak.py CHECKPOINT RESOLUTION BATCH PRECISION CHECKPOINTING FOLDE
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ class Images:
         report = Report(findings="the heart is large . " * SUFFIX_TOKENS)
         names = [str(number) for number in range(self.count if split is Split.TRAIN else 0)]
         return [Study(study_id=n, patient_id=n, split=Split.TRAIN, image_ids=(n,), report=report) for n in names]
+
+    def each_study(self, split: Split) -> Iterator[Study]:
+        return iter(self.studies(split))
 
     def image(self, image_id: str) -> Any:
         side = (self.resolution, self.resolution)

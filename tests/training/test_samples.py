@@ -34,8 +34,10 @@ def test_one_sample_per_image_with_counts(manifest: Any, layout: PromptLayout) -
     manifest.reports = (*manifest.reports, Report(indication="cough"))
     samples = SplitSamples(manifest, Split.TRAIN, layout, silent)
     assert (len(samples), samples.without_text) == (9, 2)
-    assert samples.cut_suffixes == sum(sample.suffix_cut for sample in samples.encoded) > 0
-    assert all(len(sample.suffix) <= 5 and sample.suffix[-1] == layout.eos_id for sample in samples.encoded)
+    encoded = [samples.encoded(index) for index in range(len(samples))]
+    assert samples.cut() == (0, sum(sample.suffix_cut for sample in encoded))
+    assert samples.cut()[1] > 0
+    assert all(len(sample.suffix) <= 5 and sample.suffix[-1] == layout.eos_id for sample in encoded)
     assert np.array_equal(samples.pixels(1), manifest.image("train-1"))
 
 
@@ -117,7 +119,7 @@ def test_several_images_of_a_study_are_one_sample(manifest: Any, checkpoint_fold
     layout = PromptLayout(load_tokenizer(checkpoint_folder), settings, 16)
     samples = SplitSamples(manifest, Split.TRAIN, layout, silent)
     assert len(samples) == 11
-    assert [len(images) for images in samples.images] == [1, 2, 2, 1, 2, 2, 1, 2, 2, 1, 2]
+    assert [len(samples.images(index)) for index in range(11)] == [1, 2, 2, 1, 2, 2, 1, 2, 2, 1, 2]
     assert samples.image_ids[:4] == ["train-0", "train-1", "train-21", "train-2"]
     seen: list[int] = []
 

@@ -49,13 +49,15 @@ def list_files(root: Path, output: Path) -> Files:
     """List everything below `root`. Links are followed, and nothing is opened except state files.
 
     Folders are listed before links to them, and each folder is listed once, so that links cannot form a loop. The
-    folder `output`, an output folder that contains it, and the parts of its job array are skipped without a row.
+    folder `output`, an output folder that contains it, and the parts of their job arrays are skipped without a row.
 
     Raises:
         InputError: `root` cannot be listed.
     """
     result = Files()
-    own = [output, parts_folder(output), *filter(_is_output_folder, output.resolve().parents)]
+    # `generate` ingests into a folder within its output, and so do the jobs of its array.
+    arrays = [parts_folder(output), parts_folder(output.resolve().parent)]
+    own = [output, *arrays, *filter(_is_output_folder, output.resolve().parents)]
     result._visited.update(identity for path in own if (identity := _identity(path)))
     links: list[Path] = []
     try:

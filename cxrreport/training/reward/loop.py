@@ -121,7 +121,7 @@ def fit(run: Run, sampler: Sampler) -> str:
             started = time.monotonic()
             items = [order[place] for place in range((step - 1) * studies, step * studies)]
             items = items[processes.rank :: processes.count]
-            images = [[run.training.image_ids[image] for image in run.training.images[index]] for _, index in items]
+            images = [[run.training.image_ids[image] for image in run.training.images(index)] for _, index in items]
             network.eval()
             with autocast(device, run.dtype):
                 groups = sampler(run.loaded, run.layout, images, settings.seed * 1_000_003 + step)

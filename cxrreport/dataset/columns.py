@@ -1,0 +1,109 @@
+"""Columns of a manifest in memory: a few bytes a row, shared by forked processes, and rows as objects on request.
+
+377,000 images as Python objects take more than a gigabyte, and every worker of a training process would copy them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+V = TypeVar("V")
+
+
+class RowIndex:
+    """Finds the row of an id. Keeps a sorted hash for each row; the ids themselves stay in their column."""
+
+    def __init__(self, ids: pa.Array) -> None:
+        self._ids = ids
+        hashes = np.fromiter((_hash(str(one)) for one in ids), np.uint64, len(ids))
+        self._rows = np.argsort(hashes, kind="stable").astype(np.int32)
+        self._hashes = hashes[self._rows]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return (one.as_py() for one in self._ids)
+
+    def row(self, one: str) -> int:
+        """The last row with this id.
+
+        Raises:
+            KeyError: there is none.
+        """
+        wanted = np.uint64(_hash(one))
+        place = int(np.searchsorted(self._hashes, wanted, side="right")) - 1
+        while place >= 0 and self._hashes[place] == wanted:
+            row = int(self._rows[place])
+            if self._ids[row].as_py() == one:
+                return row
+            place -= 1
+        raise KeyError(one)
+
+
+def _hash(one: str) -> int:
+    return int.from_bytes(hashlib.blake2b(one.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
+
+
+class ByRow(Mapping[str, V], Generic[V]):
+    """A mapping from ids to values that are made from their row when they are read."""
+
+    def __init__(self, index: RowIndex, make: Callable[[int], V]) -> None:
+        self._index, self._make = index, make
+
+    def __getitem__(self, one: str) -> V:
+        return self._make(self._index.row(one))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+
+class Places(Mapping[str, tuple[str, int]]):
+    """File name and row in the image store of every image."""
+
+    def __init__(self, index: RowIndex, shards: pa.Array, rows: Sequence[int] | NDArray[np.int32]) -> None:
+        encoded = shards.dictionary_encode()
+        self.files: list[str] = encoded.dictionary.to_pylist()
+        self._index = index
+        self._file = numbers(encoded.indices)
+        self._row = np.asarray(rows, np.int32)
+
+    def __getitem__(self, one: str) -> tuple[str, int]:
+        row = self._index.row(one)
+        return self.files[self._file[row]], int(self._row[row])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def rows_in(self, files: set[str]) -> NDArray[np.int64]:
+        """Rows of the images in these files."""
+        return np.flatnonzero(np.isin(self._file, [n for n, name in enumerate(self.files) if name in files]))
+
+
+def numbers(column: pa.Array) -> NDArray[np.int32]:
+    """An int32 column without nulls as an array of its own."""
+    return np.frombuffer(column.cast(pa.int32()).buffers()[1], np.int32)[
+        column.offset : column.offset + len(column)
+    ].copy()
+
+
+def first_rows(studies: pa.Array) -> NDArray[np.int64] | None:
+    """The first row of each study, or `None` if the rows are not sorted by study id."""
+    encoded = studies.dictionary_encode()
+    ids, codes = encoded.dictionary.to_pylist(), numbers(encoded.indices)
+    if np.any(np.diff(codes) < 0) or any(before >= after for before, after in pairwise(ids)):
+        return None
+    return np.flatnonzero(np.diff(codes, prepend=-1))
