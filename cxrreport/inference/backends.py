@@ -8,7 +8,9 @@ from cxrreport.settings import CheckpointSettings, GenerateSettings
 
 
 def load_model(settings: GenerateSettings, checkpoint: CheckpointSettings, *, resolution: int) -> LoadedModel:
-    """Load a checkpoint and the adapter of the settings, if they have one. With Ray, only describe the checkpoint.
+    """Load a checkpoint and the adapter of the settings, if they have one; on CUDA it is merged.
+
+    With Ray, only describe the checkpoint.
 
     Args:
         settings: `engine`, `quantize`, `converted`, `ray` and `adapter` are used.
@@ -32,4 +34,8 @@ def load_model(settings: GenerateSettings, checkpoint: CheckpointSettings, *, re
             folder=settings.converted,
         )
     loaded = checkpoints.load(checkpoint, resolution=resolution)
-    return loaded if settings.adapter is None else adapters.load(settings.adapter, loaded)
+    if settings.adapter is None:
+        return loaded
+    loaded = adapters.load(settings.adapter, loaded)
+    # On a GPU a step of decoding is as long as its number of operations; weights of four bits cannot take the sum.
+    return adapters.merged(loaded) if loaded.device.type == "cuda" and checkpoint.precision != "nf4" else loaded

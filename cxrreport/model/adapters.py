@@ -174,6 +174,12 @@ def load_trainable(folder: Path, loaded: LoadedModel) -> tuple[LoadedModel, tupl
     return loaded, AdapterCard.read(folder).modules
 
 
+def merged(loaded: LoadedModel) -> LoadedModel:
+    """The model with its adapter added to its weights, which then cannot be separated."""
+    with _peft_warnings():
+        return replace(loaded, model=loaded.model.merge_and_unload())
+
+
 def _renamed(state: Mapping[str, torch.Tensor], model: Any, folder: Path) -> dict[str, torch.Tensor]:
     """Rename saved matrices to the names of this model.
 

@@ -1,8 +1,9 @@
-"""Layers with fewer passes over memory, in place of those of transformers and peft while a model trains or generates.
+"""Layers in place of those of transformers and peft while a model trains or generates, by device.
 
-On a CPU a small model spends a third of its step in element-wise passes: LoRA in peft makes two temporaries of the
-layer's output, and the root mean square norm of transformers eight of its input. Results agree with the originals to
-rounding, which the tests hold them to and which `self_check` proves for every loaded model.
+On a GPU they are those of `gpu_layers`. On a CPU a small model spends a third of its step in element-wise passes: LoRA
+in peft makes two temporaries of the layer's output, and the root mean square norm of transformers eight of its input.
+Results agree with the originals to rounding, which the tests hold them to and which `self_check` proves for every
+loaded model.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from cxrreport.model import compat
+from cxrreport.model import compat, gpu_layers
 from cxrreport.model.attention import FULL_MASK, prefix_sdpa
 from cxrreport.model.compat import CACHE, Gemma2MLP, Gemma2RMSNorm, SiglipMLP, plain_lora, rotate_half
 from cxrreport.model.self_check import replacements_agree
@@ -27,7 +28,15 @@ _FEW = 32
 
 
 @contextmanager
-def fused(model: Any, language: Any, *, softcap: bool, compiled: bool = False) -> Iterator[None]:
+def fused(
+    model: Any,
+    language: Any,
+    *,
+    softcap: bool,
+    compiled: bool = False,
+    constant: bool = False,
+    device: str | None = None,
+) -> Iterator[None]:
     """Replace layers of `model` within the block, if they pass the self-check of this model.
 
     Within the block, and without soft-capping, the model takes `border_mask` and `prefix_length`, and returns the
@@ -37,39 +46,63 @@ def fused(model: Any, language: Any, *, softcap: bool, compiled: bool = False) -
         model: with or without LoRA.
         language: its language model, a `Gemma2Model`.
         softcap: with soft-capping attention is eager, and the layers of the language model stay as they are.
-        compiled: compile the layers of the language model; norms and LoRA are then left to the compiler.
+        compiled: compile the layers of the language model for passes with gradient; norms and LoRA are then left to the
+            compiler.
+        constant: no weight changes within the block.
+        device: type of the device whose forms are used, `cuda` or another; `None` for that of the model.
 
     Raises:
         UnsupportedVersionError: the layers of transformers do not pass the self-check either.
     """
-    replaced_layers = partial(_replaced_layers, model, language, softcap=softcap, compiled=False)
+    gpu = (device or language.embed_tokens.weight.device.type) == "cuda"
+    form = partial(_replaced_layers, model, language, softcap=softcap, gpu=gpu, constant=constant)
+    replaced_layers = partial(form, compiled=False)
     stock = partial(_stock_layers, language, softcap=softcap)
     agree = replacements_agree(model, language, softcap=softcap, replaced=replaced_layers, stock=stock)
     with ExitStack() as stack:
         if agree:
-            stack.enter_context(_replaced_layers(model, language, softcap=softcap, compiled=compiled))
+            stack.enter_context(form(compiled=compiled))
         else:
             stack.enter_context(stock())
         if compiled:
             for layer in language.layers:
-                stack.enter_context(replaced(layer, torch.compile(layer.forward)))
+                stack.enter_context(replaced(layer, _compiled(layer)))
         yield
 
 
 @contextmanager
-def _replaced_layers(model: Any, language: Any, *, softcap: bool, compiled: bool) -> Iterator[None]:
+def _replaced_layers(
+    model: Any, language: Any, *, softcap: bool, compiled: bool, gpu: bool, constant: bool
+) -> Iterator[None]:
     with ExitStack() as stack:
-        stack.enter_context(replaced(output := model.get_output_embeddings(), _output_layer(output)))
+        if not gpu:
+            stack.enter_context(replaced(output := model.get_output_embeddings(), _output_layer(output)))
         for module in () if compiled else model.modules():
             if plain_lora(module):
-                stack.enter_context(replaced(module, _lora(module)))
+                form = gpu_layers.lora(module, constant=constant) if gpu else _lora(module)
+                stack.enter_context(replaced(module, form))
             elif isinstance(module, Gemma2RMSNorm) and not module.weight.requires_grad:
-                stack.enter_context(replaced(module, _norm(module)))
-            elif isinstance(module, (Gemma2MLP, SiglipMLP)):
+                stack.enter_context(replaced(module, gpu_layers.norm(module) if gpu else _norm(module)))
+            elif isinstance(module, (Gemma2MLP, SiglipMLP)) and not gpu:
                 stack.enter_context(replaced(module, _in_pieces(module)))
         for layer in () if softcap else language.layers:
-            stack.enter_context(replaced(layer, _layer(layer, last=layer is language.layers[-1])))
+            last = layer is language.layers[-1]
+            form = _layer(layer, last=last)
+            stack.enter_context(replaced(layer, gpu_layers.layer(layer, form, last=last) if gpu else form))
         yield
+
+
+def _compiled(layer: Any) -> Any:
+    """The layer compiled for passes with gradient. Generation has other shapes at every step, and dynamo gives up after
+    eight; it runs the layer as it is.
+    """
+    plain, compiled = layer.forward, torch.compile(layer.forward)
+
+    def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
+        result: torch.Tensor = (compiled if torch.is_grad_enabled() else plain)(*args, **kwargs)
+        return result
+
+    return forward
 
 
 @contextmanager

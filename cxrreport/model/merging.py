@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cxrreport.model import adapters, checkpoints
 from cxrreport.model.card import AdapterCard
@@ -49,7 +49,7 @@ def merge(settings: MergeSettings, progress: Progress) -> MergedCheckpoint:
         if not folder.finished:
             progress(0, 2, "merging")
             loaded = adapters.load(settings.adapter, checkpoints.load(checkpoint, resolution=card.resolution))
-            merged = replace(loaded, model=loaded.model.merge_and_unload())
+            merged = adapters.merged(loaded)
             progress(1, 2, "merging")
             card = card.model_copy(update={"merged": True})
             base = checkpoints.locate(checkpoint)

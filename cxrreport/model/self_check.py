@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -184,7 +184,7 @@ class _Prompt:
 
 def _difference(prompt: _Prompt, layers: Layers, *, training: bool) -> str:
     """What differs between some layers and those of transformers; empty if nothing does."""
-    with nullcontext() if prompt.softcap else compat.attention_set_to("eager", prompt.language.config):
+    with compat.attention_set_to("eager", prompt.language.config):
         expected = prompt.run(stock=True, training=training)
     if not all(one.isfinite().all() for one in expected.states):
         return ""  # damaged weights, which callers report by study or by step

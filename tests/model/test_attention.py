@@ -11,7 +11,7 @@ import torch
 from batches import generation_batch, training_batch
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
-from cxrreport.model import attention
+from cxrreport.model import attention, compat
 from cxrreport.model.checkpoints import load
 from cxrreport.model.prompt import PromptLayout, positions
 from cxrreport.records import Report
@@ -180,3 +180,46 @@ def test_generation_sees_what_training_saw(model: Any, images: list[np.ndarray])
     generation["position_ids"] = positions(generation["attention_mask"])
     expected = logits(model, training)[:, int((training["token_type_ids"][0] == 0).sum()) - 1]
     torch.testing.assert_close(logits(model, generation)[:, -1], expected, rtol=1e-4, atol=2e-5)
+
+
+def test_soft_capping_without_the_matrix_of_logits_equals_eager(
+    checkpoint_folder: Path, images: list[np.ndarray]
+) -> None:
+    """What a GPU runs: a padded batch with both kinds of mask, and one query with an added mask."""
+    model = loaded(checkpoint_folder, softcap=True)
+    layout = PromptLayout(model.tokenizer, PromptSettings(), model.image_tokens)
+    batch = training_batch(layout, REPORTS, images)
+    config = model.model.model.language_model.config
+    assert config.attn_logit_softcapping == 50.0
+    config.attn_logit_softcapping = 0.02  # the logits of a random model are small
+    for layer in model.model.model.language_model.layers:
+        layer.self_attn.attn_logit_softcapping = 0.02
+    eager = logits(model, batch)
+    with compat.attention_set_to(attention.SOFTCAP, config):
+        flex = logits(model, batch)
+    seen = batch["attention_mask"].bool()
+    assert torch.allclose(flex[seen], eager[seen], atol=1e-5)
+    for layer in model.model.model.language_model.layers:
+        layer.self_attn.attn_logit_softcapping = 1e4
+    assert not torch.allclose(logits(model, batch)[seen], eager[seen], atol=1e-5)  # the cap matters here
+
+
+def test_soft_capped_queries_need_a_mask_of_either_kind() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, heads, 5, 8, generator=generator) for heads in (4, 2, 2))
+    seen = torch.rand(2, 1, 5, 5, generator=generator) > 0.4
+    seen[..., 0] = True
+    added = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)
+    layer = torch.nn.Module()
+    one, two = (
+        attention.softcap_flex(layer, query, key, value, mask, scaling=0.3, softcap=0.5)[0] for mask in (seen, added)
+    )
+    keys, values = (each.repeat_interleave(2, dim=1) for each in (key, value))
+    weights = (0.5 * torch.tanh(query @ keys.transpose(2, 3) * 0.3 / 0.5) + added).softmax(-1)
+    expected = (weights @ values).transpose(1, 2)
+    assert torch.allclose(one, expected, atol=1e-6)
+    assert torch.allclose(two, expected, atol=1e-6)
+    last = attention.softcap_flex(layer, query[:, :, -1:], key, value, seen[:, :, -1:], scaling=0.3, softcap=0.5)[0]
+    assert torch.allclose(last, expected[:, -1:], atol=1e-6)
+    with pytest.raises(ValueError, match="no attention mask"):
+        attention.softcap_flex(layer, query, key, value, None, scaling=0.3, softcap=0.5)

@@ -146,7 +146,7 @@ class Engine:
         model: Any = self._loaded.model
         if not isinstance(model, torch.nn.Module):
             return nullcontext()
-        return fused(model, paligemma(model).language_model, softcap=self._loaded.softcap)
+        return fused(model, paligemma(model).language_model, softcap=self._loaded.softcap, constant=True)
 
     def _check_images(self, requests: Sequence[Request]) -> None:
         side = self._loaded.resolution

@@ -13,6 +13,13 @@ from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.compat import CACHE, image_arguments, image_features
 from cxrreport.model.prompt import PromptLayout, pixel_values, positions
 
+_ALIGNED = 64
+
+
+def rounded_up(positions: int) -> int:
+    """Positions of a slot on a GPU, a multiple of 64."""
+    return -(-positions // _ALIGNED) * _ALIGNED
+
 
 class ForwardPasses:
     """Forward passes of one model. Features of the images of the last call are kept for the next one."""
@@ -41,6 +48,8 @@ class ForwardPasses:
         device = self._loaded.device
         at = torch.tensor(places, device=device)
         width = max(places) + 1
+        if device.type == "cuda":  # kernels take aligned masks, and meet fewer shapes; slots are a multiple too
+            width = rounded_up(width)
         cache.begin_step(at, width)
         return self._forward(
             cache,
@@ -50,7 +59,8 @@ class ForwardPasses:
         )
 
     def _forward(self, cache: SlotCache, mask: torch.Tensor, **inputs: Any) -> torch.Tensor:
-        if self._loaded.softcap:  # eager attention adds its mask
+        # Eager attention adds its mask, and on a GPU every layer would convert a boolean one.
+        if self._loaded.softcap or self._loaded.device.type == "cuda":
             mask = torch.zeros_like(mask, dtype=self._loaded.dtype).masked_fill(~mask, -torch.inf)
         output = self.model(**inputs, **{CACHE: cache}, attention_mask=mask, use_cache=True, logits_to_keep=1)
         logits: torch.Tensor = output.logits[:, -1].float()

@@ -37,6 +37,7 @@ class SlotCache:
         self._first = 0
         self._padding: Sequence[int] = ()
         self._places: torch.Tensor | None = None
+        self._rows = torch.zeros(0, dtype=torch.int64)
         self._width = 0
 
     def begin_prompts(self, first: int, padding: Sequence[int]) -> None:
@@ -46,6 +47,7 @@ class SlotCache:
     def begin_step(self, places: torch.Tensor, width: int) -> None:
         """Announce a pass over one token for each of the first slots, at `places`, int64[n], all below `width`."""
         self._places, self._width = places, width
+        self._rows = torch.arange(len(places), device=places.device)
 
     def copy_slot(self, source: int, target: int) -> None:
         """Copy the content of one slot to another."""
@@ -66,7 +68,7 @@ class SlotCache:
                 all_keys[self._first + row, :, :end] = keys[row, :, padding:]
                 all_values[self._first + row, :, :end] = values[row, :, padding:]
             return keys, values
-        rows = torch.arange(len(self._places), device=keys.device)
+        rows, count = self._rows, len(self._places)
         all_keys[rows, :, self._places] = keys[:, :, 0]
         all_values[rows, :, self._places] = values[:, :, 0]
-        return all_keys[: len(rows), :, : self._width], all_values[: len(rows), :, : self._width]
+        return all_keys[:count, :, : self._width], all_values[:count, :, : self._width]

@@ -64,13 +64,18 @@ def load(settings: CheckpointSettings, *, resolution: int) -> LoadedModel:
     quantisation = four_bits(choose_device(settings.device)) if settings.precision == "nf4" else None
     described, config, folder = _describe(settings, resolution)
     attention.prepare_config(config, softcap=settings.softcap)
-    model = read_weights(folder, config, dtype=described.dtype, softcap=settings.softcap, quantisation=quantisation)
+    model = read_weights(
+        folder,
+        config,
+        dtype=described.dtype,
+        softcap=settings.softcap,
+        device=described.device,
+        quantisation=quantisation,
+    )
     if resolution != int(config.vision_config.image_size):
         resize_position_embeddings(model, resolution)
     model.requires_grad_(False)
     model.eval()
-    if quantisation is None:  # 4-bit weights are on the device already
-        model.to(described.device)
     return replace(described, model=model)
 
 

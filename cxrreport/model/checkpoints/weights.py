@@ -18,7 +18,13 @@ from cxrreport.model import attention
 
 
 def read_weights(
-    folder: Path, config: Any, *, dtype: torch.dtype, softcap: bool, quantisation: Any | None = None
+    folder: Path,
+    config: Any,
+    *,
+    dtype: torch.dtype,
+    softcap: bool,
+    device: torch.device,
+    quantisation: Any | None = None,
 ) -> Any:
     """Build a `PaliGemmaForConditionalGeneration` from safetensors.
 
@@ -27,7 +33,8 @@ def read_weights(
         config: prepared by `attention.prepare_config`.
         dtype: of weights that are not quantised.
         softcap: soft-capping is on.
-        quantisation: of `four_bits`; the model is then on the CUDA device.
+        device: of the model; each tensor is read straight to it, so main memory never holds the model for a GPU.
+        quantisation: of `four_bits`.
 
     Raises:
         WeightsError: weights are missing, damaged, or only there as pickle.
@@ -42,19 +49,22 @@ def read_weights(
         raise WeightsError(f"{folder}: no *.safetensors, the folder is incomplete; fetch it again")
     architecture: Any = PaliGemmaForConditionalGeneration
     generation_config: Any = GenerationConfig
-    where = {"": torch.cuda.current_device()} if torch.cuda.is_available() else {"": "cpu"}
-    quantised = {"quantization_config": quantisation, "device_map": where} if quantisation is not None else {}
+    placed: dict[str, Any] = {}
+    if device.type == "cuda":
+        placed["device_map"] = {"": torch.cuda.current_device() if device.index is None else device.index}
+    if quantisation is not None:
+        placed |= {"quantization_config": quantisation, "device_map": placed.get("device_map", {"": "cpu"})}
     try:
         with quiet():
             model, report = architecture.from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,
-                attn_implementation=attention.implementation(softcap=softcap),
+                attn_implementation=attention.implementation(softcap=softcap, device=device.type),
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
-                **quantised,
+                **placed,
             )
     except SafetensorError as error:
         raise WeightsError(f"{folder}: a weight file is damaged ({error}); fetch it again") from error
