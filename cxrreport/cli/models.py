@@ -7,9 +7,9 @@ from pathlib import Path
 
 from cxrreport import runs
 from cxrreport.cli.app import command
-from cxrreport.cli.options import ADAPTER, CONFIG, SET, TRACK, Given, argument, on_gpu, on_model, on_training
+from cxrreport.cli.options import ADAPTER, CONFIG, SET, TRACK, Given, argument, on_data, on_gpu, on_model, on_training
 from cxrreport.cli.output import echo, perform, print_json, print_summary, stdout, table_of
-from cxrreport.settings import MergeSettings, PlanSettings, RegisterSettings, TrainSettings
+from cxrreport.settings import MergeSettings, PlanSettings, RegisterSettings
 
 
 @command(
@@ -68,25 +68,33 @@ def register(given: Given[RegisterSettings]) -> None:
 
 @command(
     PlanSettings,
-    argument("checkpoint", metavar="CHECKPOINT|YAML", help="Checkpoint or training settings; default: all nine sizes."),
+    argument(
+        "checkpoint",
+        metavar="CHECKPOINT|YAML",
+        help="Checkpoint, or settings of train or generate; default: all nine sizes.",
+    ),
+    on_data("task", "--for", help="What is estimated.", show_default="training, or what the YAML file describes"),
     on_model("resolution", help="Side length: 224, 448 or 896.", show_default="the checkpoint's"),
-    on_training("method", help="What is trained."),
+    on_training("method", help="What is trained; qlora: weights in 4 bits, for generation too."),
     on_training("batch_size", help="Examples per pass."),
     on_training("gradient_checkpointing", "--checkpointing/--no-checkpointing", help="Gradient checkpointing."),
-    on_training("examples", help="Examples per epoch."),
+    on_training("examples", help="Examples per epoch.", show_default="those of the YAML file's data, or 210000"),
+    on_training("epochs", help="Passes over the examples.", show_default="the YAML file's, or 1"),
+    on_data("studies", help="Studies of the archive, for generation."),
     on_gpu("gpu", metavar="NAME", help="GPU, for example H100.", show_default="all"),
     on_gpu("price", help="US dollars per GPU hour.", show_default="built-in table"),
     on_gpu("utilisation", help="Fraction of the GPU's peak that is reached."),
 )
 def plan(given: Given[PlanSettings]) -> None:
-    """Estimate memory, operations, time and cost of a training run.
+    """Estimate memory, time and cost of a training run, or of the reports of an archive.
 
-    Examples: `cxrreport plan paligemma2-3b-pt-896`; `cxrreport plan --gpu H100`
+    Examples: `cxrreport plan train.yaml`; `cxrreport plan --gpu H100`;
+    `cxrreport plan paligemma2-3b-pt-896 --for generation --studies 50000`
     """
     what = given.options.get("checkpoint", "")
     if what.endswith((".yaml", ".yml")):
         options = {name: value for name, value in given.options.items() if name not in ("checkpoint", "as_json")}
-        settings = PlanSettings.of_training(TrainSettings.from_yaml(Path(what)), **options)
+        settings = runs.plan_settings(Path(what), options)
     else:
         settings = given.settings()
     offers, answer = runs.plan(settings)
@@ -100,33 +108,30 @@ def plan(given: Given[PlanSettings]) -> None:
         )
         return
     console = stdout()
-    first = offers[0].need
-    recompute = "recomputed" if settings.gradient_checkpointing else "kept"
-    title = f"{settings.method}, batch {settings.batch_size}, activations {recompute}"
+    fitting = [offer for offer in offers if offer.fits]
+    need = (fitting or offers)[0].need
     if settings.checkpoint is not None:
-        title = f"{first.checkpoint}, {first.resolution} px, {title}"
-        parts = table_of(title, "", "")
-        parts.add_row("parameters", f"{first.parameters / 1e9:.2f} billion")
-        parts.add_row("trained", f"{first.trained / 1e6:.1f} million")
-        parts.add_row("tokens of an example", f"{first.tokens:,}")
-        for name, size in first.memory.items():
-            parts.add_row(name, f"{size / 2**30:.2f} GiB")
-        parts.add_row("peak", f"{first.peak / 2**30:.1f} GiB")
-        for name, operations in first.flops.items():
-            parts.add_row(f"{name}, an example", f"{operations / 1e12:.1f} TFLOP")
+        parts = table_of(f"{need.checkpoint}, {need.resolution} px", "", "")
+        for name, value in need.described().items():
+            parts.add_row(name, value)
         console.print(parts)
-    table = table_of(
-        title if settings.checkpoint is None else "", "checkpoint", "GPU", "GiB", "fits", "s each", "hours", "$"
-    )
-    for offer in offers:
-        table.add_row(
-            offer.need.checkpoint.removeprefix("paligemma2-"),
-            offer.gpu.name,
-            f"{offer.need.peak / 2**30:.1f}",
-            "yes" if offer.fits else "no",
-            f"{offer.seconds:.3f}",
-            f"{offer.hours:,.1f}",
-            f"{offer.cost:,.0f}",
+    if fitting:
+        columns = fitting[0].described()
+        table = table_of("" if settings.checkpoint is not None else _title(settings), "checkpoint", "GPU", *columns)
+        for offer in fitting:
+            name = offer.need.checkpoint.removeprefix("paligemma2-")
+            table.add_row(name, offer.gpu.name, *offer.described().values())
+        console.print(table)
+    if left_out := len(offers) - len(fitting):
+        names = sorted(
+            {offer.gpu.name if settings.gpu is None else offer.need.checkpoint for offer in offers if not offer.fits}
         )
-    console.print(table)
+        console.print(f"{left_out} left out because they do not fit: {', '.join(names)}", highlight=False)
     console.print(answer, highlight=False)
+
+
+def _title(settings: PlanSettings) -> str:
+    if settings.task == "generation":
+        return "generation"
+    recompute = "recomputed" if settings.gradient_checkpointing else "kept"
+    return f"{settings.method}, batch {settings.batch_size}, activations {recompute}"

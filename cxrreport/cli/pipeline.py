@@ -141,7 +141,7 @@ def train(given: Given[TrainSettings]) -> None:
     on_decoding("consensus.radgraph", "--radgraph", metavar="NAME|DIR", help="RadGraph model for the consensus."),
     on_decoding("abstain_below", help="Mark texts with a lower confidence.", show_default="none"),
     on_decoding("abstain_by", help="That confidence."),
-    on_work("batch_size", help="Texts generated together."),
+    on_work("batch_size", kind=str, min=None, metavar="N|auto", help="Texts generated together."),
     on_work("workers", help="Processes that read a folder of DICOM."),
     on_work("update", "--update", help="Take in new files of a folder of DICOM that was finished."),
     on_work("max_failures", help="Stop when more studies than this cannot be read.", show_default="none"),

@@ -44,7 +44,7 @@ class GenerateSummary:
         unfinished: texts that reached the limit of new tokens before EOS.
         abstained: texts whose confidence is below the threshold.
         resumed: studies that an earlier run of the same command had finished.
-        batch_size: batch size at the end; below the requested one if memory ran out.
+        batch_size: batch size at the end, below the requested one if memory ran out; 0 if several processes had theirs.
         mean_logprob: mean over the predictions of their mean log-probability.
         seconds: wall time of this run, without loading the model.
         warning: warning to be shown with the reports, or `None`.

@@ -22,7 +22,7 @@ from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Exclusion, Progress
 from cxrreport.settings import GenerateSettings, IngestSettings
 from cxrreport.storage.job_arrays import part_folder, parts_of
-from cxrreport.storage.output_folder import OutputFolder, output_folder
+from cxrreport.storage.output_folder import VOLATILE, OutputFolder, output_folder
 
 if TYPE_CHECKING:
     from cxrreport.ingestion.summary import IngestSummary
@@ -59,7 +59,9 @@ def generate(
     where = part_folder(settings.output, settings.shard)
     version = key_version(settings, where, COMMAND)
     recorded = settings.model_dump(mode="json", exclude={"pseudonym_version"}) | recorded_input(settings, version)
-    with hide_input_name(settings), output_folder(where, command=COMMAND, settings=recorded) as folder:
+    volatile = VOLATILE | {"batch_size"}
+    opened = output_folder(where, command=COMMAND, settings=recorded, volatile=volatile)
+    with hide_input_name(settings), opened as folder:
         inputs = prepare_inputs(settings, progress)
         if inputs.ingested is not None and log_ingested is not None:
             log_ingested(inputs.ingested)
@@ -200,6 +202,6 @@ def generate_predictions(
         failed=[],
         manifest=manifest,
         resumed=resumed,
-        batch_size=worker.engine.batch_size if worker is not None else settings.batch_size,
+        batch_size=worker.engine.batch_size if worker is not None else 0,
         start=start,
     )

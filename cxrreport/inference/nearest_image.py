@@ -85,8 +85,8 @@ class NearestImageWorker(ShardWorker):
             stop = min(start + CHUNK, total)
             if not self._file(start).exists():
                 features = []
-                for first in range(start, stop, self._settings.batch_size):
-                    batch = self._training[first : min(first + self._settings.batch_size, stop)]
+                for first in range(start, stop, self.engine.batch_size):
+                    batch = self._training[first : min(first + self.engine.batch_size, stop)]
                     features.append(self._features([self._manifest.image(image_id) for image_id, _ in batch]))
                     self._progress(first + len(batch), total, "training images")
                 with atomic_path(self._file(start)) as temporary:
@@ -106,8 +106,8 @@ class NearestImageWorker(ShardWorker):
         self, _manifest: Manifest, inputs: Sequence[Unwritten], done: Callable[[int], None]
     ) -> list[Prediction]:
         copied: list[Prediction] = []
-        for start in range(0, len(inputs), self._settings.batch_size):
-            batch = inputs[start : start + self._settings.batch_size]
+        for start in range(0, len(inputs), self.engine.batch_size):
+            batch = inputs[start : start + self.engine.batch_size]
             features = self._features([images[0] for *_, images in batch])
             places = self._most_similar([study for study, *_ in batch], features)
             for (study, ids, images), place in zip(batch, places, strict=True):

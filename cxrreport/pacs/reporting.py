@@ -12,7 +12,8 @@ from cxrreport.dataset import EXCLUSION_LOG
 from cxrreport.errors import RefusedImage
 from cxrreport.export import export, read_inputs
 from cxrreport.export.sources import read_predictions
-from cxrreport.inference.generate import PHANTOMS_ONLY, generate, load_resident
+from cxrreport.inference.completion import PHANTOMS_ONLY
+from cxrreport.inference.generate import generate, load_resident
 from cxrreport.ingestion.ingest import ingest
 from cxrreport.records import Reason
 from cxrreport.settings import ExportSettings, GenerateSettings, ListenSettings, TrackingSettings

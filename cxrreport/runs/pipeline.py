@@ -27,6 +27,7 @@ from cxrreport.settings import (
     PlanSettings,
     TrackingSettings,
     TrainSettings,
+    read_yaml,
 )
 from cxrreport.storage.atomic_files import file_sha256
 from cxrreport.storage.job_arrays import part_folder
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from cxrreport.ingestion.summary import IngestSummary
     from cxrreport.model.checkpoints import LoadedModel
     from cxrreport.training.planning.estimate import Offer
+    from cxrreport.training.planning.generation import GenerationOffer
     from cxrreport.training.run import TrainResult, Validator
 
 _DEIDENTIFIED = frozenset({"mimic-cxr", "openi"})
@@ -177,8 +179,8 @@ def train(
     return summarise(facts, result, (*phantoms(result.synthetic), *stopped))
 
 
-def plan(settings: PlanSettings) -> tuple[list[Offer], str]:
-    """Estimate memory, time and cost of a training run on GPUs; also returns a recommendation as text.
+def plan(settings: PlanSettings) -> tuple[list[Offer] | list[GenerationOffer], str]:
+    """Estimate memory, time and cost on GPUs of training or generation; also returns a recommendation as text.
 
     Nothing is run, so nothing is tracked.
 
@@ -186,11 +188,51 @@ def plan(settings: PlanSettings) -> tuple[list[Offer], str]:
         SettingsError: the GPU is not known.
         WeightsError: the checkpoint's configuration cannot be read.
     """
+    if settings.task == "generation":
+        from cxrreport.training.planning.generation import answer_generation, plan_generation
+
+        generation = plan_generation(settings)
+        return generation, answer_generation(settings, generation)
     from cxrreport.training.planning.estimate import answer
     from cxrreport.training.planning.estimate import plan as work
 
     offers = work(settings)
     return offers, answer(settings, offers)
+
+
+def plan_settings(path: Path, overrides: Mapping[str, Any]) -> PlanSettings:
+    """Settings for the estimate of what a settings file of `train` or `generate` describes.
+
+    Examples of training, and studies of generation, are counted if the data are there.
+
+    Raises:
+        SettingsError: the file cannot be read, or a field is unknown, missing or out of range.
+    """
+    from cxrreport.dataset import MANIFEST, Manifest
+    from cxrreport.records import Split
+
+    generation = "input" in read_yaml(path)
+    if generation:
+        from cxrreport.inference.preparation import matching_settings
+
+        wanted = GenerateSettings.from_yaml(path)
+        if "studies" not in overrides and (wanted.input / MANIFEST).is_file():
+            manifest = Manifest.open(wanted.input)
+            split = Split(wanted.split) if wanted.split else None
+            overrides = {"studies": max(1, sum(1 for _ in manifest.each_study(split))), **overrides}
+        checkpoint, prompt, _ = matching_settings(wanted)
+        return PlanSettings.of_generation(checkpoint, prompt, **overrides)
+    settings = TrainSettings.from_yaml(path)
+    counted = None
+    if (settings.data / MANIFEST).is_file():
+        sections = settings.prompt.sections
+        samples = (
+            len(study.image_ids) if settings.prompt.max_images == 1 else 1
+            for study in Manifest.open(settings.data).each_study(Split.TRAIN)
+            if any(getattr(study.report, section) for section in sections)
+        )
+        counted = sum(samples) or None
+    return PlanSettings.of_training(settings, counted=counted, **overrides)
 
 
 def merge(settings: MergeSettings, *, progress: Progress | None = None) -> Summary[Path]:

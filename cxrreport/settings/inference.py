@@ -128,8 +128,8 @@ class GenerateSettings(CommandSettings):
     abstain_by: Literal["logprob", "agreement"] = "logprob"
     """The confidence: `logprob`, the mean natural-log probability per token, at most 0; `agreement`, the mean agreement
     of the kept sample with the others, from 0 to 1."""
-    batch_size: PositiveInt = 8
-    """Texts generated together; fewer if memory is short."""
+    batch_size: PositiveInt | Literal["auto"] = "auto"
+    """Texts generated together, fewer if memory is short. `auto`: 8 on a CPU, on a GPU as many as its memory holds."""
     max_new_tokens: PositiveInt = 256
     """Maximum report length in tokens, including EOS."""
     shard_size: PositiveInt = 64

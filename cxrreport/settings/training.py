@@ -113,7 +113,10 @@ class TrainSettings(CommandSettings):
 
 
 class PlanSettings(Settings):
-    """Estimate of what a training run needs."""
+    """Estimate of what a training run, or the generation of an archive, needs."""
+
+    task: Literal["training", "generation"] = "training"
+    """What is estimated."""
 
     checkpoint: FolderOrName | None = None
     """As `checkpoint.name` in training; `None` for all nine pre-trained checkpoints."""
@@ -135,9 +138,13 @@ class PlanSettings(Settings):
     prefix_tokens: PositiveInt = 72
     """Prefix tokens per example, including BOS and separator, excluding image tokens."""
     suffix_tokens: PositiveInt = 128
-    """Suffix tokens per example, including EOS."""
+    """Suffix tokens per example, including EOS; for `generation`, new tokens of a report."""
     examples: PositiveInt = 210_000
     """Examples per epoch; the default is about the size of MIMIC-CXR's training split (frontal image and report)."""
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    """Passes over the examples."""
+    studies: PositiveInt = 228_000
+    """Studies of the archive, for `generation`; the default is the size of MIMIC-CXR."""
     gpu: str | None = None
     """Name of a GPU in `training.planning.gpus`; `None` for all."""
     price: Annotated[float, Field(ge=0)] | None = None
@@ -146,8 +153,14 @@ class PlanSettings(Settings):
     """Fraction of the GPU's peak performance that is reached."""
 
     @classmethod
-    def of_training(cls, settings: TrainSettings, **overrides: Any) -> Self:
-        """Settings for the estimate of a training configuration, which assumes the longest texts."""
+    def of_training(cls, settings: TrainSettings, *, counted: int | None = None, **overrides: Any) -> Self:
+        """Settings for the estimate of a training configuration, which assumes the longest texts.
+
+        Args:
+            settings: of the training.
+            counted: examples of its data, if they are known.
+            overrides: replace fields.
+        """
         checkpoint, prompt = settings.checkpoint, settings.prompt
         quantised = checkpoint.precision == "nf4"
         values = {
@@ -161,5 +174,25 @@ class PlanSettings(Settings):
             "max_images": prompt.max_images,
             "prefix_tokens": prompt.max_prefix_tokens,
             "suffix_tokens": prompt.max_suffix_tokens,
+            "epochs": settings.epochs,
+            **({} if counted is None else {"examples": counted}),
+        }
+        values = merge(values, overrides)
+        if settings.max_steps is not None and "epochs" not in overrides:
+            examples = values.get("examples", cls.model_fields["examples"].default)
+            values["epochs"] = settings.max_steps * settings.batch_size * settings.accumulation / examples
+        return build(cls, values, where="plan")
+
+    @classmethod
+    def of_generation(cls, checkpoint: CheckpointSettings, prompt: PromptSettings, **overrides: Any) -> Self:
+        """Settings for the estimate of a generation with this checkpoint and prompt."""
+        quantised = checkpoint.precision == "nf4"
+        values = {
+            "task": "generation",
+            "checkpoint": checkpoint.name,
+            "method": "qlora" if quantised else "lora",
+            "precision": "bfloat16" if quantised else checkpoint.precision,
+            "max_images": prompt.max_images,
+            "prefix_tokens": prompt.max_prefix_tokens,
         }
         return build(cls, merge(values, overrides), where="plan")

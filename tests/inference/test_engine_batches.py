@@ -11,6 +11,7 @@ from generation import NEW, engine
 
 from cxrreport.errors import InferenceError
 from cxrreport.inference.decoding import engine as engine_module
+from cxrreport.model import capacity
 
 pytestmark = pytest.mark.stock("transformers", "peft")
 
@@ -48,7 +49,7 @@ def test_a_waiting_request_takes_the_slot_of_a_finished_one(loaded, layout, requ
 def test_prompts_are_read_a_few_at_a_time(loaded, layout, requests, batched, monkeypatch) -> None:
     longest = max(len(layout.encode_prefix(layout.prefix(request.report)).prefix) for request in requests)
     budget = 2 * (longest + layout.image_tokens)
-    monkeypatch.setitem(engine_module._READ_AT_ONCE, "cpu", budget)
+    monkeypatch.setitem(capacity.READ_AT_ONCE, "cpu", budget)
     seen = widths(monkeypatch, loaded)
     written = engine(loaded, layout, batch_size=len(requests)).generate(requests)
     assert [one.ids for one in written] == [one.ids for one in batched]
@@ -83,7 +84,7 @@ class Counted:
 def test_fewer_slots_where_memory_is_short(loaded, layout, requests, batched, monkeypatch, caplog) -> None:
     config = loaded.model.config.text_config
     a_position = 4 * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    share = engine_module._MEMORY_SHARE
+    share = capacity.MEMORY_SHARE["cpu"]
     lengths = [layout.image_tokens + len(layout.encode_prefix(layout.prefix(one.report)).prefix) for one in requests]
     monkeypatch.setattr(engine_module, "free_memory", lambda device: 2.5 / share * a_position * (max(lengths) + NEW))
     seen = widths(monkeypatch, loaded)

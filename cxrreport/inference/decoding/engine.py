@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from cxrreport.inference.decoding.memory import free_memory, is_out_of_memory
 from cxrreport.inference.decoding.requests import Generated, PreparedRequest, Request, prepare, result
 from cxrreport.inference.decoding.slot_scheduling import Finish, decode
 from cxrreport.inference.decoding.token_choice import TokenChoice
+from cxrreport.model import capacity
 from cxrreport.model.adapters import paligemma
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.fused import fused
@@ -31,11 +32,6 @@ from cxrreport.settings import Beam, Decoding, Greedy
 
 _LOG = logging.getLogger(__name__)
 
-_READ_AT_ONCE = {"cpu": 4608, "cuda": 36864}
-"""Positions of prompts that are read in one forward pass: one image of 896 pixels with its text, or eight of them."""
-_MEMORY_SHARE = 0.5
-"""Share of the free memory that slots may take."""
-
 
 class Engine:
     """Decoding of a loaded model.
@@ -43,7 +39,8 @@ class Engine:
     Args:
         loaded: the checkpoint, with or without adapter; used in evaluation mode and without gradients.
         layout: prompt layout of the same tokenizer.
-        batch_size: largest number of texts generated together; reduced if memory does not suffice.
+        batch_size: largest number of texts generated together, reduced if memory does not suffice; `auto` for as many
+            as the device does well (`model.capacity`).
         max_new_tokens: limit per request, EOS included.
         decoding: how tokens are chosen; greedily by default.
         seed: seed of sampling; a text depends on it, on the study and on the prompt alone.
@@ -57,7 +54,7 @@ class Engine:
         loaded: LoadedModel,
         layout: PromptLayout,
         *,
-        batch_size: int,
+        batch_size: int | Literal["auto"],
         max_new_tokens: int,
         decoding: Decoding | None = None,
         seed: int = 0,
@@ -67,6 +64,9 @@ class Engine:
                 f"checkpoint '{loaded.name}' has {loaded.image_tokens} image tokens, the prompt layout "
                 f"{layout.image_tokens}; build the layout from the loaded checkpoint"
             )
+        device = loaded.device.type
+        if batch_size == "auto":
+            batch_size = capacity.MOST_TEXTS[device]
         if batch_size < 1 or max_new_tokens < 1:
             raise InferenceError(f"batch_size {batch_size} and max_new_tokens {max_new_tokens} must be at least 1")
         self.batch_size = batch_size
@@ -75,7 +75,7 @@ class Engine:
         self._layout = layout
         self._max_new_tokens = max_new_tokens
         self._decoding = decoding or Greedy()
-        self._read_at_once = _READ_AT_ONCE[loaded.device.type]
+        self._read_at_once = capacity.READ_AT_ONCE[device]
         self._passes = ForwardPasses(loaded, layout)
         vocabulary = int(loaded.model.config.text_config.vocab_size)
         self._choice = TokenChoice(layout, vocabulary, loaded.device, self._decoding, seed)
@@ -132,10 +132,10 @@ class Engine:
 
     def _cache(self, requests: Sequence[PreparedRequest]) -> SlotCache:
         """Slots for the longest request, as many as fit into memory; at least one, whose allocation may then fail."""
-        length = max(one.length + one.max_new_tokens for one in requests)
-        config = self._loaded.model.config.text_config
-        numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * length
-        fitting = int(_MEMORY_SHARE * free_memory(self._loaded.device) / (numbers * self._loaded.dtype.itemsize))
+        config, device = self._loaded.model.config.text_config, self._loaded.device
+        length = capacity.positions(max(one.length + one.max_new_tokens for one in requests), device.type)
+        size = capacity.slot_bytes(config, length, self._loaded.dtype.itemsize)
+        fitting = int(capacity.MEMORY_SHARE[device.type] * free_memory(device) / size)
         # An OpenVINO model keeps keys and values in its graph.
         make = getattr(self._loaded.model, "make_cache", partial(SlotCache, layers=config.num_hidden_layers))
         cache: SlotCache = make(min(self.batch_size, len(requests), max(1, fitting)), length)

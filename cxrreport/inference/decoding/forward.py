@@ -9,16 +9,10 @@ import torch
 
 from cxrreport.inference.decoding.kv_cache import SlotCache
 from cxrreport.inference.decoding.requests import PreparedRequest
+from cxrreport.model.capacity import positions as positions_of
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.compat import CACHE, image_arguments, image_features
 from cxrreport.model.prompt import PromptLayout, pixel_values, positions
-
-_ALIGNED = 64
-
-
-def rounded_up(positions: int) -> int:
-    """Positions of a slot on a GPU, a multiple of 64."""
-    return -(-positions // _ALIGNED) * _ALIGNED
 
 
 class ForwardPasses:
@@ -47,9 +41,8 @@ class ForwardPasses:
         """Read one token into each of the first slots, at `places`, from 0; logits as in `read_prompts`."""
         device = self._loaded.device
         at = torch.tensor(places, device=device)
-        width = max(places) + 1
-        if device.type == "cuda":  # kernels take aligned masks, and meet fewer shapes; slots are a multiple too
-            width = rounded_up(width)
+        width = positions_of(max(places) + 1, device.type)
+        width = positions_of(width, device.type)
         cache.begin_step(at, width)
         return self._forward(
             cache,

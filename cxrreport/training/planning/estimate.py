@@ -7,7 +7,7 @@ layers. A change of the training step therefore changes the estimate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -74,6 +74,17 @@ class Need:
         """Operations of one example in one training step."""
         return sum(self.flops.values())
 
+    def described(self) -> dict[str, str]:
+        """Rows of a table."""
+        rows = {
+            "parameters": f"{self.parameters / 1e9:.2f} billion",
+            "trained": f"{self.trained / 1e6:.1f} million, {self.method}",
+            "tokens of an example": f"{self.tokens:,}",
+        }
+        rows |= {name: f"{size / 2**30:.2f} GiB" for name, size in self.memory.items()}
+        rows |= {"peak": f"{self.peak / 2**30:.1f} GiB"}
+        return rows | {f"{name}, an example": f"{number / 1e12:.1f} TFLOP" for name, number in self.flops.items()}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
@@ -82,8 +93,8 @@ class Offer:
     Args:
         fits: the peak with a margin of 10% is within the GPU's memory.
         seconds: time of one example.
-        hours: time of one epoch.
-        cost: cost of one epoch in US dollars.
+        hours: time of the run: all its epochs.
+        cost: cost of the run in US dollars.
     """
 
     need: Need
@@ -92,6 +103,15 @@ class Offer:
     seconds: float
     hours: float
     cost: float
+
+    def described(self) -> dict[str, str]:
+        """Columns of a table."""
+        return {
+            "GiB": f"{self.need.peak / 2**30:.1f}",
+            "s each": f"{self.seconds:.3f}",
+            "hours": f"{self.hours:,.1f}",
+            "$": f"{self.cost:,.0f}",
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """All fields as JSON values, with peak and total operations."""
@@ -111,15 +131,23 @@ def plan(settings: PlanSettings) -> list[Offer]:
         SettingsError: the GPU is not in the table.
         WeightsError: the checkpoint's configuration cannot be read.
     """
+    names, gpus = chosen(settings)
+    return [_offer(one, gpu, settings) for one in (need(settings, name) for name in names) for gpu in gpus]
+
+
+def chosen(settings: PlanSettings) -> tuple[list[str], tuple[Gpu, ...]]:
+    """The checkpoints and the GPUs that are estimated.
+
+    Raises:
+        SettingsError: the GPU is not in the table.
+    """
     by_name = {gpu.name.lower(): gpu for gpu in GPUS}
     if settings.gpu is not None and settings.gpu.lower() not in by_name:
         raise SettingsError(f"gpu: '{settings.gpu}' is not known; known are {', '.join(gpu.name for gpu in GPUS)}")
     gpus = GPUS if settings.gpu is None else (by_name[settings.gpu.lower()],)
     if settings.checkpoint is not None:
-        names = [settings.checkpoint]
-    else:
-        names = [name for name, entry in CHECKPOINTS.items() if entry.stage == "pt" and not entry.synthetic]
-    return [_offer(one, gpu, settings) for one in (need(settings, name) for name in names) for gpu in gpus]
+        return [settings.checkpoint], gpus
+    return [name for name, entry in CHECKPOINTS.items() if entry.stage == "pt" and not entry.synthetic], gpus
 
 
 def answer(settings: PlanSettings, offers: list[Offer]) -> str:
@@ -132,16 +160,16 @@ def answer(settings: PlanSettings, offers: list[Offer]) -> str:
             "size 1, gradient checkpointing, a lower resolution, or several GPUs with sharding: full."
         )
     epoch = (
-        f"An epoch is {settings.examples:,} examples at {settings.utilisation:.0%} of the GPU's peak, which is an "
-        "assumption; measure yours with benchmarks/gpu.py."
+        f"The run is {settings.epochs:g} x {settings.examples:,} examples at {settings.utilisation:.0%} of the GPU's "
+        "peak, which is an assumption; measure yours with benchmarks/gpu.py."
     )
     if settings.checkpoint is not None:
         smallest = min(fitting, key=lambda one: one.gpu.memory)
         cheapest = min(fitting, key=lambda one: one.cost)
         fastest = min(fitting, key=lambda one: one.seconds)
         choice = (
-            f"Smallest GPU that fits: {smallest.gpu.name}. Cheapest: {cheapest.gpu.name}, ${cheapest.cost:,.0f} per "
-            f"epoch. Fastest: {fastest.gpu.name}, {fastest.hours:,.1f} hours."
+            f"Smallest GPU that fits: {smallest.gpu.name}. Cheapest: {cheapest.gpu.name}, ${cheapest.cost:,.0f}. "
+            f"Fastest: {fastest.gpu.name}, {fastest.hours:,.1f} hours."
         )
     else:
         sizes = {one.need.checkpoint for one in fitting}
@@ -156,7 +184,7 @@ def answer(settings: PlanSettings, offers: list[Offer]) -> str:
 
 def _offer(one: Need, gpu: Gpu, settings: PlanSettings) -> Offer:
     seconds = one.operations / (gpu.flops * settings.utilisation)
-    hours = seconds * settings.examples / 3600
+    hours = seconds * settings.examples * settings.epochs / 3600
     price = gpu.price if settings.price is None else settings.price
     fits = MARGIN * one.peak <= gpu.memory
     return Offer(need=one, gpu=gpu, fits=fits, seconds=seconds, hours=hours, cost=hours * price)
@@ -211,7 +239,7 @@ class _Step:
         self.images = settings.max_images
         self.prefix = self.images * image_tokens + settings.prefix_tokens
         self.tokens = self.prefix + settings.suffix_tokens
-        with torch.device("meta"), _default_dtype(self.dtype):
+        with torch.device("meta"), default_dtype(self.dtype):
             model = model_without_weights(config, attention.implementation(softcap=settings.softcap))
             model.requires_grad_(settings.method == "full")
             self.base = {name: p.numel() for name, p in model.named_parameters()}
@@ -225,7 +253,8 @@ class _Step:
                 self.adapter_numbers = self._scaled(fresh)
             model.train()
             inner = paligemma(model)
-            with FlashAttention(self.wide), fused(model, inner.language_model, softcap=settings.softcap):
+            forms = fused(model, inner.language_model, softcap=settings.softcap, device=device)
+            with FlashAttention(self.wide), forms:
                 self._count(model, inner, image_tokens)
 
     def _scaled(self, numbers: dict[str, int]) -> int:
@@ -296,11 +325,8 @@ class _Step:
         if self.settings.method == "full":
             # float32, and the copies in bfloat16 that autocast makes.
             return self.parameters * (4 if self.dtype == torch.float32 else 6)
-        if self.settings.method == "lora":
-            return self.parameters * self.dtype.itemsize
-        linear = {name: n for name, n in self.base.items() if ".layers." in name and name.endswith("proj.weight")}
-        quantised = self._scaled({name: n for name, n in linear.items() if "language_model" in name})
-        return int(quantised * NF4_BYTES) + (self.parameters - quantised) * self.dtype.itemsize
+        numbers = {name: self._scaled({name: number}) for name, number in self.base.items()}
+        return linear_bytes(numbers, self.dtype.itemsize, four_bits=self.settings.method == "qlora")
 
     def memory(self) -> dict[str, int]:
         """Bytes by part at the peak."""
@@ -351,8 +377,19 @@ class _Step:
         return {name: value / batch for name, value in parts.items()}
 
 
+def linear_bytes(numbers: Mapping[str, int], itemsize: int, *, four_bits: bool) -> int:
+    """Bytes of the frozen weights of a model, from their numbers by name; `four_bits` for those that nf4 quantises."""
+    total = sum(numbers.values())
+    if not four_bits:
+        return total * itemsize
+    linear = (name for name in numbers if ".layers." in name and name.endswith("proj.weight"))
+    quantised = sum(numbers[name] for name in linear if "language_model" in name)
+    return int(quantised * NF4_BYTES) + (total - quantised) * itemsize
+
+
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Make new tensors of this type within the block."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
