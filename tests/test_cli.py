@@ -241,6 +241,7 @@ MISTAKES = {
     "push": (["-d", "nowhere", "--archive", "http://127.0.0.1:1", "-o", "out"], "nowhere"),
     "register": (["-a", "nowhere"], "nowhere"),
     "review": (["-e", "nowhere", "-i", "nowhere", "-o", "out.html"], "nowhere"),
+    "status": (["nowhere"], "nowhere"),
     "sync": (["--uri"], "--uri"),
     "train": (["-i", "nowhere", "-c", "tiny", "-o", "out"], "nowhere"),
     "version": (["all"], "all"),
