@@ -5,7 +5,6 @@ A kind of folder is a function in `KINDS` that describes the folders it knows.
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import psutil
 
 from cxrreport.errors import InputError
+from cxrreport.storage.decoding import parse_json
 from cxrreport.storage.job_arrays import parts_folder
 from cxrreport.storage.run_progress import read_progress
 
@@ -140,7 +140,7 @@ def _runs(progress: dict[str, Any], updated: float | None) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import threading
@@ -14,6 +13,7 @@ from typing import Any
 from cxrreport.errors import OutputError
 from cxrreport.records import Progress
 from cxrreport.storage.atomic_files import write_json
+from cxrreport.storage.decoding import parse_json
 
 PROGRESS = "progress.json"
 _SECONDS = 5.0
@@ -52,7 +52,7 @@ class RecordedProgress:
 def read_progress(folder: Path) -> dict[str, Any]:
     """The content of `progress.json`; empty if there is none, or none that can be read."""
     with suppress(OSError, ValueError):
-        found = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        found = parse_json((folder / PROGRESS).read_text(encoding="utf-8"))
         if isinstance(found, dict) and isinstance(found.get("stages"), dict):
             return found
     return {}
