@@ -207,7 +207,7 @@ class Receiver:
         entity.maximum_associations = settings.limits.associations
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = settings.timeout_s
         entity.require_called_aet = True
-        entity.require_calling_aet = [peer.ae_title for peer in settings.peers] or ["\x7f"]
+        entity.require_calling_aet = [peer.ae_title for peer in settings.peers]  # without any, every address is refused
         entity.add_supported_context(Verification)
         for kind in IMAGES:
             entity.add_supported_context(kind, list(SYNTAXES))

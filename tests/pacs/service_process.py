@@ -38,11 +38,10 @@ class FixedReporter:
         return export_documents(work, self.formats)
 
 
-def listen_settings(output: Path, archive: str | None, **values: Any) -> ListenSettings:
+def listen_settings(output: Path, archive: Any, **values: Any) -> ListenSettings:
     given = {"output": output, "quiet_s": 0.3, "backoff_s": 0.2, "health_port": 0, "tracking": OFF, "attempts": 3}
     receive = {"port": 0, "peers": [MODALITY], "timeout_s": 10} | values.pop("receive", {})
-    archive_of = {} if archive is None else {"archive": archive}
-    return build(ListenSettings, given | archive_of | {"receive": receive} | values, where="test")
+    return build(ListenSettings, given | {"archive": archive, "receive": receive} | values, where="test")
 
 
 @dataclass

@@ -1,0 +1,204 @@
+"""The storage SCP under attack: who may connect, what may be sent, and that it lives on."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from pacs.conftest import write_radiograph
+from pacs.servers import STORESCU, needs_dcmtk, send
+from pacs.service_process import MODALITY
+
+from cxrreport.pacs.receive import Receiver, Sender
+from cxrreport.settings import ReceiveSettings, build
+
+
+@contextmanager
+def receiving(**values: object) -> Iterator[tuple[Receiver, list[bytes], list[str]]]:
+    """A receiver with what it got and whom it refused."""
+    got: list[bytes] = []
+    refused: list[str] = []
+
+    def store(content: bytes, sender: Sender) -> int:
+        got.append(content)
+        return 0
+
+    settings = build(ReceiveSettings, {"port": 0, "peers": [MODALITY], "timeout_s": 3} | values, where="test")
+    with Receiver(settings, store, lambda what, _: refused.append(what)) as receiver:
+        yield receiver, got, refused
+
+
+def node(receiver: Receiver) -> str:
+    return f"CXRREPORT@127.0.0.1:{receiver.port}"
+
+
+def wait_until(done: Callable[[], bool], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until, "did not happen in time"
+        time.sleep(0.05)
+
+
+@needs_dcmtk
+def test_nobody_may_connect_unless_named(tmp_path: Path) -> None:
+    write_radiograph(tmp_path / "1.dcm", 1)
+    with receiving(peers=[]) as (receiver, got, refused):
+        assert send(node(receiver), tmp_path / "1.dcm")[0].returncode != 0
+        assert (got, refused) == ([], ["address"])
+    elsewhere = {"ae_title": "STORESCU", "address": "192.0.2.1"}
+    both = [elsewhere, {"ae_title": "OTHER", "address": "127.0.0.1"}]
+    with receiving(peers=both) as (receiver, got, refused):  # title and address are known, but not together
+        assert send(node(receiver), tmp_path / "1.dcm")[0].returncode != 0
+        assert (got, refused) == ([], ["peer"])
+
+
+@needs_dcmtk
+def test_an_instance_beyond_the_limit_closes_the_connection(tmp_path: Path) -> None:
+    write_radiograph(tmp_path / "small.dcm", 1)
+    write_radiograph(tmp_path / "large.dcm", 2, RedPaletteColorLookupTableData=b"\0" * (4 << 20))
+    with receiving(limits={"instance_mb": 1}) as (receiver, got, _):
+        assert send(node(receiver), tmp_path / "large.dcm")[0].returncode != 0
+        assert got == []
+        assert send(node(receiver), tmp_path / "small.dcm")[0].returncode == 0
+        assert len(got) == 1
+
+
+def test_an_announced_length_is_not_read(tmp_path: Path) -> None:
+    with receiving() as (receiver, _, _):
+        before = psutil.Process().memory_info().rss
+        with socket.create_connection(("127.0.0.1", receiver.port)) as one:
+            one.sendall(b"\x01\x00" + struct.pack(">I", 0xFFFFFFFF))
+            with pytest.raises(OSError):
+                for _ in range(200):
+                    one.sendall(b"\0" * (1 << 20))
+        assert psutil.Process().memory_info().rss - before < 50 << 20
+
+
+@needs_dcmtk
+def test_malformed_data_units_do_not_stop_it(tmp_path: Path) -> None:
+    write_radiograph(tmp_path / "1.dcm", 1)
+    rng = random.Random(5)
+    with receiving() as (receiver, got, _):
+        request = _association_request()
+        for number in range(200):
+            damaged = bytearray(request)
+            for _ in range(rng.randint(1, 8)):
+                damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+            data = rng.randbytes(rng.randint(1, 300)) if number % 2 else bytes(damaged[: rng.randint(1, len(damaged))])
+            with socket.create_connection(("127.0.0.1", receiver.port)) as one:
+                one.sendall(data)
+        wait_until(lambda: receiver.associations() == 0)
+        assert send(node(receiver), tmp_path / "1.dcm")[0].returncode == 0
+        assert len(got) == 1
+
+
+def _association_request() -> bytes:
+    """A request of an association for verification (PS3.8 9.3.2)."""
+
+    def item(kind: int, content: bytes) -> bytes:
+        return struct.pack(">BxH", kind, len(content)) + content
+
+    context = item(0x30, b"1.2.840.10008.1.1") + item(0x40, b"1.2.840.10008.1.2")
+    body = struct.pack(">Hxx", 1) + b"CXRREPORT".ljust(16) + b"STORESCU".ljust(16) + b"\0" * 32
+    body += item(0x10, b"1.2.840.10008.3.1.1.1") + item(0x20, b"\x01\0\0\0" + context)
+    body += item(0x50, item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3"))
+    return struct.pack(">BxI", 1, len(body)) + body
+
+
+@needs_dcmtk
+def test_many_associations_leave_nothing_behind(tmp_path: Path) -> None:
+    write_radiograph(tmp_path / "1.dcm", 1)
+    with receiving(limits={"associations": 5}) as (receiver, _, refused):
+        send(node(receiver), tmp_path / "1.dcm")
+        wait_until(lambda: receiver.associations() == 0)
+        threads, handles = threading.active_count(), psutil.Process().num_fds()
+        request, accepted = _association_request(), 0
+        for _ in range(100):
+            with socket.create_connection(("127.0.0.1", receiver.port)) as one:
+                one.settimeout(10)
+                one.sendall(request)
+                accepted += one.recv(1) == b"\x02"
+                one.sendall(b"\x05\0\0\0\0\x04\0\0\0\0")  # release
+        held = [socket.create_connection(("127.0.0.1", receiver.port)) for _ in range(20)]
+        answers = b""
+        for one in held:
+            one.settimeout(10)
+            one.sendall(request)
+        for one in held:
+            answers += one.recv(1)
+            one.close()
+        wait_until(lambda: receiver.associations() == 0)
+        time.sleep(0.5)
+        assert accepted > 90  # one whose predecessor was still closing may be refused
+        assert b"\x03" in answers
+        assert threading.active_count() <= threads + 2
+        assert psutil.Process().num_fds() <= handles + 2
+        assert "association" in refused
+        assert send(node(receiver), tmp_path / "1.dcm")[0].returncode == 0
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two authorities, each with certificates of a server and a client."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def run(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    for authority in ("ours", "theirs"):
+        key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+        run(
+            "req",
+            "-x509",
+            *key,
+            "-keyout",
+            f"{authority}.key",
+            "-out",
+            f"{authority}.pem",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=A",
+        )
+        for name in ("server", "client"):
+            one = f"{authority}-{name}"
+            run("req", *key, "-keyout", f"{one}.key", "-out", f"{one}.csr", "-subj", "/CN=127.0.0.1")
+            (folder / "san").write_text("subjectAltName=IP:127.0.0.1\n")
+            signed = ("-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial", "-days", "2")
+            run("x509", "-req", "-in", f"{one}.csr", *signed, "-extfile", "san", "-out", f"{one}.pem")
+    return folder
+
+
+@needs_dcmtk
+def test_tls_demands_a_certificate_of_our_authority(certificates: Path, tmp_path: Path) -> None:
+    write_radiograph(tmp_path / "1.dcm", 1)
+    files = {"certificate": "ours-server.pem", "key": "ours-server.key", "authority": "ours.pem"}
+    tls = {name: str(certificates / file) for name, file in files.items()}
+    with receiving(tls=tls) as (receiver, got, refused):
+
+        def send_as(who: str) -> int:
+            keys = [str(certificates / f"{who}-client{suffix}") for suffix in (".key", ".pem")]
+            command = [str(STORESCU), "-aet", "STORESCU", "-aec", "CXRREPORT", "+tls", *keys, "+cf"]
+            command += [str(certificates / "ours.pem"), "127.0.0.1", str(receiver.port), str(tmp_path / "1.dcm")]
+            return subprocess.run(command, capture_output=True, timeout=60).returncode
+
+        # A client that never finishes its handshake does not hold up the others.
+        with socket.create_connection(("127.0.0.1", receiver.port)):
+            assert send_as("ours") == 0
+        assert len(got) == 1
+        assert send_as("theirs") != 0
+        assert send(node(receiver), tmp_path / "1.dcm")[0].returncode != 0
+        assert len(got) == 1
+        wait_until(lambda: refused.count("tls") >= 2)
