@@ -10,6 +10,8 @@ from cxrreport.settings import (
     EvaluateSettings,
     GenerateSettings,
     IngestSettings,
+    ListenSettings,
+    PullSettings,
     ReviewSettings,
     Settings,
     TrainSettings,
@@ -22,6 +24,8 @@ MODELS: dict[str, type[Settings]] = {
     "generate": GenerateSettings,
     "evaluate": EvaluateSettings,
     "review": ReviewSettings,
+    "pull": PullSettings,
+    "listen": ListenSettings,
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -253,6 +252,3 @@ def _check(status: Dataset | None, what: str) -> None:
     failed = int(status.get("NumberOfFailedSuboperations") or 0) if status is not None else 0
     if failed:
         raise PeerError("could not send an instance")
-
-
-logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # it logs identifiers of queries

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import ssl
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydicom.uid import UID
 
 from cxrreport.errors import MissingExtraError, PeerError, RefusedImage, SettingsError
+from cxrreport.export.structured_report import NOTICE
 from cxrreport.ingestion.dicom import identify
 from cxrreport.ingestion.images import check_body_part, check_modality
 from cxrreport.records import Reason
@@ -95,6 +98,13 @@ class Peer(Protocol):
         """Whether `retrieve` works for documents."""
 
 
+def silence_libraries() -> None:
+    """Keep values of elements and identifiers of queries out of logs and warnings, for the rest of the process."""
+    for name in ("pydicom", "pynetdicom", "dicomweb_client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+
+
 def open_peer(settings: WebSettings | DimseSettings, limits: LimitSettings) -> Peer:
     """Make a connection; it is used by one thread.
 
@@ -102,6 +112,7 @@ def open_peer(settings: WebSettings | DimseSettings, limits: LimitSettings) -> P
         MissingExtraError: the extra `pacs` is not installed.
         SettingsError: credentials or certificates cannot be read.
     """
+    silence_libraries()
     try:  # imported late, so that other commands do not need the extra
         if isinstance(settings, WebSettings):
             from cxrreport.pacs.web import DicomwebPeer
@@ -120,6 +131,8 @@ def is_uid(text: str) -> bool:
 
 def unwanted(record: Record) -> tuple[Reason, str] | None:
     """Why a listed series or instance is not a radiograph of the chest; `None` if it may be one."""
+    if record.series_description == NOTICE:
+        return Reason.NOT_RADIOGRAPH, "a document of this package"
     kind = UID(record.sop_class)
     try:
         check_modality(
@@ -141,7 +154,8 @@ def header(content: bytes | Path, limits: LimitSettings) -> Record:
         RefusedImage: it cannot be parsed, or has no valid UIDs.
     """
     values = identify(content, tuple(_KEYWORDS.values()), max_pixels=limits.instance_mb * MB)
-    record = Record(instances=1, **{name: values[keyword] for name, keyword in _KEYWORDS.items()})
+    found: dict[str, Any] = {name: values[keyword] for name, keyword in _KEYWORDS.items()}
+    record = Record(**found)
     if not all(is_uid(uid) for uid in (record.study_uid, record.series_uid, record.sop_uid)):
         raise RefusedImage(Reason.NOT_READABLE, "a UID of study, series or instance is missing or not valid")
     return record

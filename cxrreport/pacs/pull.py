@@ -47,7 +47,7 @@ def queries(settings: PullSettings) -> list[Asked]:
     """The queries of a command: one, or one for each row of its table.
 
     Raises:
-        InputError: a row of the table has neither `study_id` nor `accession`, or an id that is not exact.
+        InputError: a row of the table has no id, or an id is not exact.
     """
     if settings.studies is None:
         dates = [f"{day:%Y%m%d}" if day else "" for day in (settings.since, settings.until)]
@@ -62,17 +62,14 @@ def queries(settings: PullSettings) -> list[Asked]:
             modalities=settings.modalities,
         )
         return [Asked(query, "query")]
-    table = read_table(settings.studies, columns=("study_id", "accession"))
+    table = read_table(settings.studies, columns=("study_id",))  # a column of accession numbers is read as such
     asked: dict[Query, Asked] = {}
     for number, row in enumerate(table.rows, start=1):
-        where = f"{settings.studies}: row {number}"
-        study, accession = (str(row.get(name) or "").strip() for name in ("study_id", "accession"))
-        if not study and not accession:
-            raise InputError(f"{where} has neither study_id nor accession; name the columns so, and remove empty rows")
-        if study and not is_uid(study):
-            raise InputError(f"{where}: study_id is not a UID; put accession numbers into a column accession")
-        _check_exact(accession, where)
-        query = Query(study_uid=study, accession="" if study else accession)
+        where, value = f"{settings.studies}: row {number}", str(row.get("study_id") or "").strip()
+        if not value:
+            raise InputError(f"{where} has no study UID and no accession number; name the column study_id or accession")
+        _check_exact(value, where)
+        query = Query(study_uid=value) if is_uid(value) and "." in value else Query(accession=value)
         asked.setdefault(query, Asked(query, f"row {number}"))
     return list(asked.values())
 

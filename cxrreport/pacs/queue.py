@@ -341,13 +341,11 @@ class Queue:
             )
             return done.rowcount
 
-    def expired(self, keep_s: float) -> list[str]:
-        """Studies whose files may be removed: sent or excluded, long enough ago."""
-        rows = self._rows(
-            "SELECT study FROM studies WHERE state IN ('sent', 'excluded') AND purged = 0 AND ended <= ?",
-            (time.time() - keep_s,),
-        )
-        return [str(row["study"]) for row in rows]
+    def expired(self, keep_s: float, keep_given_up_s: float) -> list[str]:
+        """Studies whose files may be removed, because they ended longer ago than this many seconds."""
+        query = "SELECT study FROM studies WHERE purged = 0 AND ended <= iif(state = 'given up', ?, ?)"
+        now = time.time()
+        return [str(row[0]) for row in self._rows(query, (now - keep_given_up_s, now - keep_s))]
 
     def set_purged(self, study: str) -> None:
         """Record that the files of a study are removed; its rows stay, so that nothing is reported twice."""

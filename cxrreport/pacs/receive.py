@@ -46,7 +46,7 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 
 from cxrreport.errors import OutputError
 from cxrreport.pacs.arrival import CANNOT_UNDERSTAND
-from cxrreport.pacs.peers import MB, tls_context
+from cxrreport.pacs.peers import MB, silence_libraries, tls_context
 from cxrreport.settings import LimitSettings, ReceiveSettings
 
 IMAGES: tuple[UID, ...] = (
@@ -199,6 +199,7 @@ class Receiver:
     def __init__(
         self, settings: ReceiveSettings, store: Store, refused: Callable[[str, Sender], None] = lambda *_: None
     ) -> None:
+        silence_libraries()
         self._settings, self._store = settings, store
         self._known = {(peer.ae_title, peer.address) for peer in settings.peers}
         self._refused = refused

@@ -268,7 +268,8 @@ class _Service:
 
     def _clean(self) -> None:
         """Remove the files of studies that ended long enough ago."""
-        for study in self.queue.expired(self._settings.keep_hours * 3600):
+        settings = self._settings
+        for study in self.queue.expired(settings.keep_hours * 3600, settings.keep_given_up_hours * 3600):
             _, size = self.queue.size_of(study)
             self.queue.set_purged(study)  # first: a file without a row is removed at the next start
             for name in (RECEIVED, _WORK):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -33,8 +31,6 @@ _MAY_PASS = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatu
 _STUDY = ("00100020", "00080050", "00081030", "00201208")
 _SERIES = ("00080060", "00180015", "0008103E")
 _OUT_OF_RESOURCES = range(0xA700, 0xA800)
-
-logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL)  # it logs UIDs
 
 
 class _Credentials(AuthBase):
@@ -91,9 +87,7 @@ def _bounded(limit: int, seconds: float) -> Callable[..., requests.Response]:
 def _translated(name: str) -> Iterator[None]:
     """Whatever the libraries raise, as PeerError. Causes are dropped: their messages hold URLs with ids."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     except PeerError as error:
         raise PeerError(f"{name}: {error}", again=error.again) from None
     except CxrReportError:

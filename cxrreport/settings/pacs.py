@@ -150,8 +150,8 @@ class PullSettings(CommandSettings):
     archive: Archive
     """The archive."""
     studies: Path | None = None
-    """Table with a column `study_id` or `accession` (CSV, JSONL, Parquet): one query for each row, instead of the query
-    below."""
+    """Table (CSV, JSONL, Parquet) with a column `study_id` or `accession` of study UIDs or accession numbers: one query
+    for each row, instead of the query below."""
     patient: str | None = None
     """Patient ID."""
     accession: str | None = None
@@ -327,6 +327,8 @@ class ListenSettings(CommandSettings):
     """Space for received instances; more are refused in the same way."""
     keep_hours: Annotated[float, Field(ge=0)] = 24.0
     """Received instances and documents are removed this long after their study was sent or excluded."""
+    keep_given_up_hours: Annotated[float, Field(ge=0)] = 720.0
+    """The same after a study was given up; afterwards it cannot be requeued."""
     health_port: Annotated[int, Field(ge=0, le=65535)] | None = 9104
     """Port of the health endpoint on this machine (`/healthz`, `/metrics`); 0 for any, `None` for none."""
     studies: PositiveInt | None = None
