@@ -44,6 +44,11 @@ GUESSED = [
     "Schlüssel für die Klinik 2026".encode(),
     "Universitätsklinikum 2026".encode("latin-1"),
     "病院の秘密鍵です二〇二六".encode(),
+    "Zwölf Boxkämpfer jagen Viktor quer".encode("latin-1"),
+    "ÄpfelBirnen+Kiwi42?wZ".encode("cp437"),
+    "señorPingüinoFabriKxz12".encode("cp1252"),
+    "Широкая электрификация южных губерний".encode("cp1251"),
+    "いろはにほへとちりぬるを".encode("shift-jis"),
     b"abcdefghijklmnopqrstuvwxyz0123456789",
 ]
 
