@@ -3,8 +3,8 @@
 Every direct dependency, also of the extras for tests, is pinned to its lower bound, and what these depend on is as new
 as they allow: the resolution `lowest-direct` of uv, by pip alone, which also finds wheels on a machine without the
 internet. torch is not pinned: for x86-64 the public index has its lowest release as CUDA builds only, which take
-gigabytes. Its build for aarch64 is for the CPU; `import torch` took 381 s in an emulator, so no test was run. Exits with
-pytest's status, or 1 if the versions do not go together.
+gigabytes. Its build for aarch64 is for the CPU; `import torch` took 381 s in an emulator, so no test was run. Exits
+with pytest's status, or 1 if the versions do not go together.
 
 Usage: `make test-lowest`, or `python .ci/lowest.py --venv FOLDER [tests or options of pytest]`.
 """
