@@ -24,6 +24,7 @@ _TOLERANCE = 0.01
 _EXTRAS = {
     "bitsandbytes": ("qlora", "4-bit fine-tuning"),
     "openvino": ("openvino", "generation on CPUs"),
+    "torchvision": ("peers", "processors of some other models"),
     "ray": ("ray", "generation on many machines"),
     "highdicom": ("sr", "reports as DICOM SR"),
     "fhir.resources": ("fhir", "reports as FHIR"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cxrreport.inference.chat import read_template
 from cxrreport.settings import (
     EvaluateSettings,
     GenerateSettings,
@@ -47,3 +48,16 @@ def test_it_is_its_model(path: Path) -> None:
 def test_it_names_no_path_of_one_machine(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert not any(place in text for place in ("/home/", "/root/", "/work/", "/tmp/", "C:\\"))
+
+
+def test_every_prompt_of_a_public_model_is_valid_and_has_a_source() -> None:
+    prompts = sorted((CONFIGS[0].parent / "prompts").glob("*.yaml"))
+    assert len(prompts) >= 3
+    for path in prompts:
+        template = read_template(path)
+        assert template.source.startswith("https://") and template.user
+    used = [
+        settings for path in CONFIGS if verb_of(path) == "generate" for settings in [GenerateSettings.from_yaml(path)]
+    ]
+    named = {one.prompt_template for one in used if one.prompt_template is not None}
+    assert named and all((CONFIGS[0].parents[1] / path).is_file() for path in named)

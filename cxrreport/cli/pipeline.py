@@ -117,7 +117,8 @@ def train(given: Given[TrainSettings]) -> None:
     on_data("limit", help="Process only the first studies."),
     CHECKPOINT,
     ADAPTER,
-    on_model("engine", help="openvino: on a CPU."),
+    on_model("engine", help="openvino: on a CPU; transformers: another model."),
+    on_model("prompt_template", metavar="FILE", help="Prompt file of another model."),
     on_model("quantize", help="8-bit weights; requires openvino."),
     on_model(
         "baseline",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from cxrreport.inference.chat.template import ChatLayout, read_template
 from cxrreport.model import adapters, checkpoints
 from cxrreport.model.checkpoints import LoadedModel
-from cxrreport.settings import CheckpointSettings, GenerateSettings
+from cxrreport.model.prompt import PromptLayout
+from cxrreport.settings import CheckpointSettings, GenerateSettings, PromptSettings
 
 
 def load_model(settings: GenerateSettings, checkpoint: CheckpointSettings, *, resolution: int) -> LoadedModel:
@@ -20,6 +22,7 @@ def load_model(settings: GenerateSettings, checkpoint: CheckpointSettings, *, re
     Raises:
         WeightsError, MismatchError: as `model.checkpoints.load` and `model.adapters.load`.
         MissingExtraError, SettingsError, OutputError: as `inference.openvino.load_openvino_model`.
+        MissingExtraError, MismatchError: as `inference.chat.load_chat_model`.
     """
     if settings.ray.address is not None:  # the actors load the weights
         return checkpoints.describe(checkpoint, resolution=resolution)
@@ -33,9 +36,24 @@ def load_model(settings: GenerateSettings, checkpoint: CheckpointSettings, *, re
             quantize=settings.quantize,
             folder=settings.converted,
         )
+    if settings.engine == "transformers":
+        from cxrreport.inference.chat import load_chat_model
+
+        return load_chat_model(checkpoint, resolution=resolution)
     loaded = checkpoints.load(checkpoint, resolution=resolution)
     if settings.adapter is None:
         return loaded
     loaded = adapters.load(settings.adapter, loaded)
     # On a GPU a step of decoding is as long as its number of operations; weights of four bits cannot take the sum.
     return adapters.merged(loaded) if loaded.device.type == "cuda" and checkpoint.precision != "nf4" else loaded
+
+
+def layout_of(settings: GenerateSettings, loaded: LoadedModel, prompt: PromptSettings) -> PromptLayout | ChatLayout:
+    """The prompt layout of a loaded model.
+
+    Raises:
+        SettingsError: the prompt file is missing or invalid.
+    """
+    if settings.prompt_template is not None:
+        return ChatLayout(read_template(settings.prompt_template))
+    return PromptLayout(loaded.tokenizer, prompt, loaded.image_tokens)

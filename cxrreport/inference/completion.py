@@ -13,6 +13,7 @@ from typing import Any
 
 from cxrreport.dataset import Manifest
 from cxrreport.errors import InferenceError, InputError
+from cxrreport.inference.chat import ChatLayout
 from cxrreport.inference.predictions import counted, write_picture, write_tables
 from cxrreport.inference.selection import Similarity
 from cxrreport.inference.shards import Shards
@@ -126,7 +127,7 @@ def recorded_inputs(
     settings: GenerateSettings,
     data: str | None,
     loaded: LoadedModel,
-    layout: PromptLayout,
+    layout: PromptLayout | ChatLayout,
     provenance: Mapping[str, Any],
     similarity: Similarity | None,
 ) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from cxrreport.dataset import EXCLUSION_LOG, Manifest
 from cxrreport.inference import INGESTED
+from cxrreport.inference.chat import ChatLayout
 from cxrreport.inference.completion import GenerateSummary, check_failures, finish, recorded_inputs
 from cxrreport.inference.decoding.memory import release_unused_memory
 from cxrreport.inference.preparation import nothing_kept
@@ -109,7 +110,7 @@ def generate_from_folder(
     settings: GenerateSettings,
     ingestion: IngestSettings,
     loaded: LoadedModel,
-    layout: PromptLayout,
+    layout: PromptLayout | ChatLayout,
     provenance: dict[str, Any],
     progress: Progress,
     folder: OutputFolder,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from cxrreport.dataset import Manifest, hide_input_name, key_version, recorded_input
 from cxrreport.errors import MismatchError
-from cxrreport.inference.backends import load_model
+from cxrreport.inference.backends import layout_of, load_model
+from cxrreport.inference.chat.template import ChatLayout
 from cxrreport.inference.completion import COMMAND, GenerateSummary, check_failures, finish, recorded_inputs
 from cxrreport.inference.decoding.memory import release_unused_memory
 from cxrreport.inference.nearest_image import NearestImageWorker
@@ -79,7 +80,7 @@ def generate(
         provenance: dict[str, Any] = {"run_id": run_id}
         if inputs.adapter_digest is not None:
             provenance["adapter"] = inputs.adapter_digest
-        layout = PromptLayout(loaded.tokenizer, inputs.prompt, loaded.image_tokens)
+        layout = layout_of(inputs.settings, loaded, inputs.prompt)
         given = (loaded, layout, provenance, progress, folder)
         if ingestion is not None:
             from cxrreport.inference.folder_input import generate_from_folder  # not needed for an ingest folder
@@ -111,7 +112,7 @@ def generate_predictions(
     settings: GenerateSettings,
     manifest: Manifest,
     loaded: LoadedModel,
-    layout: PromptLayout,
+    layout: PromptLayout | ChatLayout,
     provenance: Mapping[str, Any],
     progress: Progress,
     folder: OutputFolder,
@@ -172,13 +173,13 @@ def generate_predictions(
     progress(done, total, "studies")
     written = {index: shards.read(index) or () for index in incomplete}
     worker: ShardWorker | None = None
-    if settings.ray.address is not None:
+    if settings.ray.address is not None and isinstance(layout, PromptLayout):
         from cxrreport.inference.ray_pipeline import run_on_ray
 
         generated = run_on_ray(written, settings, layout.settings, manifest.folder, similarity)
     else:
         release_unused_memory()
-        if settings.baseline == "nearest":
+        if settings.baseline == "nearest" and isinstance(layout, PromptLayout):
             features = folder.path / "nearest"
             worker = NearestImageWorker(settings, manifest, loaded, layout, folder=features, progress=progress)
         else:

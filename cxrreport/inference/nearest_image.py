@@ -57,6 +57,7 @@ class NearestImageWorker(ShardWorker):
     ) -> None:
         super().__init__(settings, loaded, layout)
         self._manifest = manifest
+        self._reports = layout
         self._loaded = loaded
         self._folder = folder
         self._progress = progress
@@ -137,8 +138,8 @@ class NearestImageWorker(ShardWorker):
 
     def _copy(self, study: Study, image_id: str, image: npt.NDArray[np.uint8], place: int) -> Prediction:
         source, example = self._training[place]
-        text = self._layout.suffix(example.report)
-        findings, impression = self._layout.parse(text)
+        text = self._reports.suffix(example.report)
+        findings, impression = self._reports.parse(text)
         images = (image, self._manifest.image(source))
         return Prediction(
             study_id=study.study_id,

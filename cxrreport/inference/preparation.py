@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cxrreport.dataset import Manifest
 from cxrreport.errors import InputError, SettingsError
 from cxrreport.inference import INGESTED
+from cxrreport.inference.chat.template import read_template
 from cxrreport.model import checkpoints
 from cxrreport.model.adapters import CONFIG
 from cxrreport.model.card import CARD, AdapterCard
@@ -152,15 +153,20 @@ def image_settings(
         "input": settings.input,
         "output": settings.output / INGESTED,
         "layout": "folder",
-        "resolution": card.resolution if card else checkpoints.architecture(checkpoint)[1],
         "require_report": False,
         "pseudonymize": settings.pseudonymize,
         "pseudonym_version": settings.pseudonym_version,
         "workers": settings.workers,
         "shard": settings.shard,
     }
-    if card is not None:
+    if settings.prompt_template is not None:
+        template = read_template(settings.prompt_template)
+        values |= {"resolution": template.resolution, "resize": template.resize}
+    elif card is None:
+        values["resolution"] = checkpoints.architecture(checkpoint)[1]
+    else:
         values |= {name: card.preprocessing[name] for name in ("resize", "interpolation") if name in card.preprocessing}
+        values["resolution"] = card.resolution
     return build(IngestSettings, values, where=f"images for checkpoint '{checkpoint.name}'")
 
 

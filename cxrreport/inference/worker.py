@@ -13,6 +13,7 @@ import numpy.typing as npt
 from cxrreport.dataset import Manifest
 from cxrreport.errors import InputError, RefusedImage
 from cxrreport.inference.baselines import other_patients
+from cxrreport.inference.chat import ChatEngine, ChatLayout
 from cxrreport.inference.decoding import Engine, Generated, Request
 from cxrreport.inference.mix_prompts import Prompt, parse_boxes, parse_prompt
 from cxrreport.inference.selection import Similarity, consensus, most_likely
@@ -59,17 +60,23 @@ class ShardWorker:
         self,
         settings: GenerateSettings,
         loaded: LoadedModel,
-        layout: PromptLayout,
+        layout: PromptLayout | ChatLayout,
         similarity: Similarity | None = None,
     ) -> None:
-        self.engine = Engine(
-            loaded,
-            layout,
-            batch_size=settings.batch_size,
-            max_new_tokens=settings.max_new_tokens,
-            decoding=settings.decoding,
-            seed=settings.seed,
-        )
+        self.engine: Engine | ChatEngine
+        if isinstance(layout, ChatLayout):
+            self.engine = ChatEngine(
+                loaded, layout, batch_size=settings.batch_size, max_new_tokens=settings.max_new_tokens
+            )
+        else:
+            self.engine = Engine(
+                loaded,
+                layout,
+                batch_size=settings.batch_size,
+                max_new_tokens=settings.max_new_tokens,
+                decoding=settings.decoding,
+                seed=settings.seed,
+            )
         self._settings = settings
         self._layout = layout
         self._similarity = similarity

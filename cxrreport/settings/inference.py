@@ -105,8 +105,12 @@ class GenerateSettings(CommandSettings):
     report prompt; each image gets a prediction for each prompt."""
     draw_boxes: bool = False
     """Write a PNG for every answer with boxes, into `boxes` of the output folder."""
-    engine: Literal["torch", "openvino"] = "torch"
-    """`openvino`: on a CPU, converted once per checkpoint and adapter (extra `openvino`)."""
+    engine: Literal["torch", "openvino", "transformers"] = "torch"
+    """`openvino`: on a CPU, converted once per checkpoint and adapter (extra `openvino`). `transformers`: any
+    image-text-to-text model that transformers loads, through its own processor and chat template, greedily."""
+    prompt_template: Path | None = None
+    """Prompt file of `engine: transformers` (`inference.chat.template.ChatTemplate`); `configs/prompts/` has those of
+    public models."""
     quantize: Literal["none", "int8"] = "none"
     """`int8`: weights in 8 bits, with `engine: openvino` only. On CUDA, use `checkpoint.precision: nf4`."""
     converted: Path | None = None
@@ -175,6 +179,20 @@ class GenerateSettings(CommandSettings):
             raise ValueError("baseline: nearest copies reports; remove prompts")
         if self.quantize != "none" and self.engine != "openvino":
             raise ValueError(f"quantize: {self.quantize} needs engine: openvino")
+        if (self.engine == "transformers") != (self.prompt_template is not None):
+            raise ValueError("engine: transformers and prompt_template belong together; set both or neither")
+        if self.engine == "transformers":
+            apart = {
+                "checkpoint: null": self.checkpoint is None,
+                "adapter": self.adapter is not None,
+                "prompt": self.prompt is not None,
+                "prompts": bool(self.prompts),
+                f"baseline: {self.baseline}": self.baseline in ("no_adapter", "nearest"),
+                f"decoding.method: {self.decoding.method}": not isinstance(self.decoding, Greedy),
+                "ray": self.ray.address is not None,
+            }
+            if wrong := [name for name, given in apart.items() if given]:
+                raise ValueError(f"engine: transformers does not work with {', '.join(wrong)}")
         if self.engine == "openvino" and isinstance(self.decoding, Beam):
             raise ValueError("engine: openvino decodes greedily or by sampling; use engine: torch for beam search")
         return self
