@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from cxrreport.errors import InputError, OutputError
 from cxrreport.pacs.queue import WAITING, Queue, State
+from cxrreport.storage.output_folder import is_locked
 
 _KEY, _AUDIT = "audit.key", "audit-{}.jsonl"
 _HOUR = 3600.0
@@ -75,15 +76,16 @@ def queue_status(folder: Path) -> dict[str, Any]:
     """The state of the queue in the output folder of `listen`, also while a service runs, as JSON values.
 
     Returns:
-        `studies` by state, `reasons` and `refused` with counts, `ended_last_hour`, `oldest_waiting_s`, `instances`,
-        `documents_sent`, `given_up` (pseudonym and reason of each, at most 100).
+        `running`, `studies` by state, `waiting` (studies that have not ended), `reasons` and `refused` with counts,
+        `ended_last_hour`, `oldest_waiting_s`, `instances`, `documents_sent`, `given_up` (pseudonym and reason of each,
+        at most 100).
 
     Raises:
         InputError: there is no queue.
     """
     queue = Queue(folder, create=False)
     try:
-        return _status(queue, Audit(folder))
+        return {"running": is_locked(folder)} | _status(queue, Audit(folder))
     finally:
         queue.close()
 
@@ -93,6 +95,7 @@ def _status(queue: Queue, audit: Audit) -> dict[str, Any]:
     dead = queue.in_state(State.GIVEN_UP)[:100]
     return {
         "studies": queue.counts(),
+        "waiting": len(waiting),
         "reasons": queue.reasons(),
         "refused": queue.refusals(),
         "ended_last_hour": queue.ended_since(time.time() - _HOUR),

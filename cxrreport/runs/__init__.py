@@ -11,7 +11,7 @@ Importing this package is quick: each command imports what it needs when it is c
 
 from cxrreport.runs.command import Summary, first_process
 from cxrreport.runs.evaluation import agreement, compare, evaluate, published, review
-from cxrreport.runs.pacs import listen, pull, push, queue, requeue, route
+from cxrreport.runs.pacs import listen, pull, push, requeue, route
 from cxrreport.runs.pipeline import export, generate, ingest, merge, plan, plan_settings, train
 from cxrreport.runs.status import Status, status
 from cxrreport.tracking import sync

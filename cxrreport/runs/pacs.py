@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxrreport.records import Progress
 from cxrreport.runs.command import Summary, flat, silent, tracked
@@ -110,7 +110,7 @@ def requeue(folder: Path, study: str | None) -> int:
 
     Args:
         folder: output folder of `listen`.
-        study: the name that `queue` shows; `None` for all.
+        study: the name that `status` shows; `None` for all.
 
     Raises:
         InputError: there is no queue, or no such study in it.
@@ -118,14 +118,3 @@ def requeue(folder: Path, study: str | None) -> int:
     from cxrreport.pacs.monitor import requeue as work
 
     return work(folder, study)
-
-
-def queue(folder: Path) -> dict[str, Any]:
-    """The state of the queue of a service, also while it runs (`pacs.monitor.queue_status`).
-
-    Raises:
-        InputError: there is no queue.
-    """
-    from cxrreport.pacs.monitor import queue_status
-
-    return queue_status(folder)

@@ -90,7 +90,36 @@ def command_folder(folder: Path) -> Status | None:
     return None
 
 
-KINDS: tuple[Callable[[Path], Status | None], ...] = (command_folder,)
+def queue_folder(folder: Path) -> Status | None:
+    """The queue of `listen`: how many studies have ended, at the rate of the last hour, and what became of them."""
+    if not (folder / "queue.sqlite").is_file():
+        return None
+    from cxrreport.pacs.monitor import queue_status
+
+    found = queue_status(folder)
+    states, waiting = found["studies"], found["waiting"]
+    rate = found["ended_last_hour"] / 3600
+    stage = Stage(
+        label="studies",
+        done=sum(states.values()) - waiting,
+        total=sum(states.values()),
+        rate=rate or None,
+        seconds_left=waiting / rate if rate else None,
+    )
+    lines = [", ".join(f"{count:,} {state}" for state, count in states.items() if count) or "no study yet"]
+    for name, counts in (("reasons", found["reasons"]), ("refused on arrival", found["refused"])):
+        lines += [f"{name}: " + ", ".join(f"{key} {count:,}" for key, count in counts.items())] if counts else []
+    lines += [f"given up: {one['study']} ({one['reason']})" for one in found["given_up"][:10]]
+    return Status(
+        folder=folder,
+        command="listen",
+        state="running" if found["running"] else "stopped",
+        stages=(stage,),
+        note="\n".join(lines),
+    )
+
+
+KINDS: tuple[Callable[[Path], Status | None], ...] = (queue_folder, command_folder)
 """Asked in this order; the first that knows a folder describes it."""
 
 

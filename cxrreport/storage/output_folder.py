@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import BaseFileLock, Timeout
 
 from cxrreport.errors import InputError, OutputError
@@ -132,6 +133,15 @@ def _lock(path: Path) -> BaseFileLock:
     with suppress(OSError):  # Windows does not let anyone write to a locked file
         (path / LOCK).write_text(f"{os.getpid()} on {platform.node()}", encoding="utf-8")
     return lock
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process of this machine, or one on another machine, holds the folder; from the text of its lock."""
+    try:
+        process, _, machine = (path / LOCK).read_text(encoding="utf-8", errors="replace").strip().partition(" on ")
+    except OSError:
+        return False
+    return machine != platform.node() or (process.isdecimal() and psutil.pid_exists(int(process)))
 
 
 def _left_behind(lock: str) -> str:

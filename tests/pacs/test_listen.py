@@ -15,6 +15,7 @@ from pacs.servers import Orthanc, needs_dcmtk, needs_orthanc, orthanc, send
 from pacs.service_process import Running, listen_settings, running
 from pydicom import dcmread
 
+from cxrreport import runs
 from cxrreport.errors import OutputError
 from cxrreport.pacs.monitor import queue_status, requeue
 
@@ -161,6 +162,22 @@ def test_rules_route_studies(archive: Orthanc, tmp_path: Path) -> None:
         send(service.node, *files, tmp_path / "portable.dcm")
         wait_until(lambda: states(service) == {"sent": 2, "excluded": 1})
     assert queue_status(tmp_path / "queue")["reasons"] == {"routed-away": 1}
+
+
+def test_status_tells_the_state_of_the_queue(archive: Orthanc, tmp_path: Path) -> None:
+    files = radiographs(tmp_path / "files", 2)
+    archive.store(files[0])
+    with running(listen_settings(tmp_path / "queue", archive.dicomweb, attempts=1)) as service:
+        send(service.node, *files)
+        wait_until(lambda: states(service) == {"sent": 1, "given up": 1})
+        (status,) = runs.status(tmp_path / "queue")
+        assert (status.command, status.state) == ("listen", "running")
+        assert (status.stages[0].done, status.stages[0].total) == (2, 2)
+    lines = status.note.splitlines()
+    assert lines[:2] == ["1 sent, 1 given up", "reasons: study-unknown 1"]
+    (name,) = (row["study"] for row in queue_status(tmp_path / "queue")["given_up"])
+    assert lines[2] == f"given up: {name} (study-unknown)"
+    assert str(dcmread(files[1]).StudyInstanceUID) not in status.note
 
 
 def test_a_folder_has_one_service(archive: Orthanc, tmp_path: Path) -> None:
