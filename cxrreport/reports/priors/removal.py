@@ -155,7 +155,8 @@ def edit_sentence(sentence: str) -> str | None:
     kept: list[tuple[str, str]] = []
     for link, clause in clauses:
         edited = edit_clause(clause) if compared or mentions_prior(clause) else clause
-        if edited and (edited == clause or passes(clause, edited)):
+        # The edit of a single clause is checked as the sentence, below.
+        if edited and (edited == clause or len(clauses) == 1 or passes(clause, edited)):
             kept.append((link, edited))
     if not kept or (compared and any(STATES_A_CHANGE.search(clause) for _, clause in kept)):
         return None

@@ -27,6 +27,11 @@ _ABBREVIATIONS = (
     (r"\bs/p\b", "status post"),
     (r"\b(?:has|have|is|are|does|do|did|was|were)n['’]t\b", "has not"),
 )
+_HAS_ABBREVIATION = re.compile(
+    r"/o\b|\bw/|\bs/p|n['’]t|(?:there|it)['’]?s\b|\b(?:unch(?:g|gd|ged|'?d)?|prev|chgs?|sig|interv|int|incr|"
+    r"decr|sl)\b|[∆Δ↑↓⬆⬇]",
+    re.IGNORECASE,
+)
 _ABBREVIATION = [(re.compile(pattern, re.IGNORECASE), word) for pattern, word in _ABBREVIATIONS]
 
 # Verbs that say how a finding develops, without those that also describe a single image ("an enlarged heart").
@@ -37,12 +42,12 @@ _VERBS = """
     lift linger mature melt migrate multiply mushroom normalise normalize persist plateau progress quieten reabsorb
     reaccumulate reappear rebound recede recover recrudesce recur reduce regress reinflate relapse relent remit resolve
     resorb retreat reverse revert rise settle shrink sink slacken spread stabilise stabilize subside surge swell taper
-    thicken thin tighten triple vanish wane wax weaken widen worsen change
+    triple vanish wane wax weaken widen worsen change
 """
 
 
 def _ing(verb: str) -> str:
-    if verb in {"drop", "thin", "recur", "remit"}:
+    if verb in {"drop", "recur", "remit"}:
         verb += verb[-1]
     return "dying" if verb == "die" else f"{verb.removesuffix('e')}ing"
 
@@ -56,7 +61,8 @@ _GOING = (
 )
 _FINDINGS = (
     r"\b(?:effusions?|pneumothora\w+|o?edema|consolidations?|opacit\w+|opacification|atelectasis|nodul\w+|mass(?:es)?|"
-    r"infiltrat\w+|congestion|pneumonias?|collections?|h(?:a)?emothora\w+|cardiomegaly|\w*adenopathy|fluid|collapse|"
+    r"infiltrat\w+|congestion|pneumonias?|collections?|h(?:a)?emothora\w+|cardiomegaly|(?:lymph)?adenopathy|"
+    r"fluid|collapse|"
     r"haz(?:e|iness)|abscess|cavit\w+|metastas\w+|h(?:a)?ematoma|shadow\w*|ptx|contusion|consolidative|airspace|"
     r"air|gas|emphysema|pneumomediastinum)"
 )
@@ -278,7 +284,7 @@ _SIGNALS = (
     ),
     (
         r"\binitially\b|\b(?:began|started) as\b|\bif anything\b|\babout the same\b|\bhealing phase\b|\bon the mend\b|"
-        r"\bruns? its course\b|\brunning its course\b|\bconvalesc\w+|\bshrinkage\b|\bremission\b|\blong[- ]known\b|"
+        r"\bruns? its course\b|\brunning its course\b|\bconvalesc\w+|\bshrinkage\b|\bremission\b|"
         r"\bof the same (?:dimensions?|size|calibre|extent)\b(?! as)|\bat the same (?:level|position|place)\W*$|"
         r"\b\w{3,}er (?:following|after|since) \w+ation\b|"
         r"\bthe differences? (?:may|could|might|is|are|probably|likely)\b|^(?:clearer|fuller|denser|hazier|"
@@ -301,7 +307,8 @@ _SIGNALS = (
     ),
     # A film other than this one.
     (
-        rf"\b(?:{MONTH}|(?:mon|tues|wednes|thurs|fri|satur|sun)day|(?:19|20)\d\d|neonatal|infant|childhood|birth|first|"
+        rf"\b(?:(?!may\b){MONTH}|(?:mon|tues|wednes|thurs|fri|satur|sun)day|(?:19|20)\d\d|neonatal|infant|"
+        rf"childhood|birth|first|"
         rf"second|third|earliest|original|"
         rf"index|arrival|transfer|planning|staging|referring|referral|pre-?(?:op\w*|procedur\w*|treatment|extubation|"
         rf"intubation|drainage|"
@@ -378,6 +385,8 @@ SIGNALS = [re.compile(pattern, re.IGNORECASE) for pattern in _SIGNALS]
 
 def without_abbreviations(text: str) -> str:
     """Write common abbreviations and arrows of change as words."""
+    if not _HAS_ABBREVIATION.search(text):
+        return text
     for pattern, word in _ABBREVIATION:
         text = pattern.sub(word, text)
     return text

@@ -10,32 +10,32 @@ import re
 _WHOLE = """
     accentuation accumulating admission aforementioned again ago already alter altered appearance appeared apr april
     archived arrival as aug august back baseline before began begun better bigger birth blossoming breaking brighter
-    broader bulkier came cavitating change changed changes changing check childhood clear clearance cleared clearer
+    broader bulkier came cavitating change changed changes changing check childhood clearance cleared clearer
     clearing closing coalescing coarser come comes comparable comparison comparisons confirms constant contracting
-    contraction convalescent correlates correlation corresponding corresponds creeping ct current currently darker
-    dates dating days dec december declined declining deepening deeper delayed denser deployed described development
-    differ difference differences different differs disconnected dispersing dissipating dissolving down draining
-    drifting dropped dropping drying dying each earlier earliest easing ebbing either emergence endure endures
-    enlargement enlarging ensued escalating ever examinations exams expanding expansion explanted extension external
-    extubated extubation f fading failed failing fails failure fainter falling feb february fell fewer filling films
-    finer first flatter fluffier follow following followup formed former formerly forming fresh friday from fu
-    fuller further getting given goes gone gradual greater grew growing grown growth had halving has have having
-    hazier heal healing held heretofore higher hindsight hitherto hour hrct identical improved improvement index
-    infant initial initially inserted insertion intensifying interim intubation involuting jan january jul july jun
-    june keep keeps kept larger last later less lessened letting lifting lighter lingering long longer longstanding
-    loss lower mar march maturation maturing may meantime meanwhile measured melting mend milder monday months more
-    moved mri multiple multiplied narrower neither neonatal never new newly next none not nothing nov november novo
-    now nowhere oct october old older once ongoing onset opposed original originally out outside over overnight
-    partial past patchier per pet placed placement planning poorer popped portables preop preoperative presently
-    progress pulled questioned quietening quo re rebound rebounding recent recently redistribution reduced reference
-    refractory relation relative relenting remission remitting remote removal removed repeat replaced replacement
-    replaces reported response resurgence retains retreating revealed review rising rose rounder route running same
-    saturday scans scout second sep sept september serial settling shallower sharper shorter showed similar since
-    sinking slackening slow smaller spread spreading stable stably staging static stay stayed stays steady still
-    straighter studies sunday surging swelling taken tapering tends than then thickening thicker thinner thinning
-    third thursday tightening tighter today transfer trauma trend trends tripling tuesday turning unabated underway
-    unrelenting unremitting up upgraded used variation waning was waxing weakening weaker wednesday weeks went were
-    when where whiter widening wider worse years yesterday yet
+    contraction convalescent correlates corresponding corresponds creeping ct current currently darker dates dating
+    days dec december declined declining deepening deeper delayed denser deployed described development differ
+    difference differences different differs disconnected dispersing dissipating dissolving down draining drifting
+    dropped dropping drying dying each earlier earliest easing ebbing either emergence endure endures enlargement
+    enlarging ensued escalating ever examinations exams expanding expansion explanted extension external extubated
+    extubation f fading failed failing fails failure fainter falling feb february fell fewer filling films finer
+    first flatter fluffier follow following followup formed former formerly forming fresh friday from fu fuller
+    further getting given goes gone gradual greater grew growing grown growth had halving has have having hazier
+    heal healing held heretofore higher hindsight hitherto hour hrct identical improved improvement index infant
+    initial initially inserted insertion intensifying interim intubation involuting jan january jul july jun june
+    keep keeps kept larger last later less lessened letting lifting lighter lingering longer longstanding loss lower
+    mar march maturation maturing meantime meanwhile measured melting mend milder monday months more moved mri
+    multiplied narrower neither neonatal never new newly next none not nothing nov november novo now nowhere oct
+    october old older once ongoing onset opposed original originally out outside over overnight partial past
+    patchier per pet placed placement planning poorer popped portables preop preoperative presently progress pulled
+    questioned quietening quo re rebound rebounding recent recently redistribution reduced reference refractory
+    relation relative relenting remission remitting remote removal removed repeat replaced replacement replaces
+    reported response resurgence retains retreating revealed review rising rose rounder route running same saturday
+    scans scout second sep sept september serial settling shallower sharper shorter showed similar since sinking
+    slackening slow smaller spread spreading stable stably staging static stay stayed stays steady still straighter
+    studies sunday surging swelling taken tapering tends than then thicker thinner third thursday tighter today
+    transfer trauma trend trends tripling tuesday turning unabated underway unrelenting unremitting up upgraded used
+    variation waning was waxing weakening weaker wednesday weeks went were when where whiter widening wider worse
+    years yesterday yet
 """
 _STEMS = """
     abat accum adjust advanc againn aggrav altera amelior antedat archive balloon becom begin compar concordan
@@ -51,7 +51,11 @@ _STEMS = """
 _WHOLE_WORDS = frozenset(_WHOLE.split())
 _STEM_LENGTHS = sorted({len(stem) for stem in _STEMS.split()})
 _STEM_SET = frozenset(_STEMS.split())
-_WORD = re.compile(r"[a-z]+|\d[/.:-]\d|(?:19|20)\d\d|_{3}")
+_WORD = re.compile(
+    r"(?:(?<=left )|(?<=right )|(?<=bilateral ))lower\b|lower(?= (?:lobe|lung|zone))"
+    r"|([a-z]+|\d[/.:-]\d|(?:19|20)\d\d|_{3})"
+)
+"""Words in the group; "lower" of a place is none."""
 
 
 def may_mention(text: str) -> bool:
@@ -59,4 +63,5 @@ def may_mention(text: str) -> bool:
     return any(
         word in _WHOLE_WORDS or not word.isalpha() or any(word[:length] in _STEM_SET for length in _STEM_LENGTHS)
         for word in _WORD.findall(text.lower())
+        if word
     )
