@@ -87,7 +87,7 @@ def evaluate(
         SettingsError: baselines have to be generated first (by `runs.evaluate`), or a metric is unknown or sends
             reports to another machine without permission.
         InputError: a table is missing or invalid.
-        ScoreError: the tables have no study in common, or a name is used twice.
+        ScoreError: the tables have no study in common or another number than expected, or a name is used twice.
         WeightsError: weights are missing or unusable.
         OutputError: the output folder is in use, or belongs to another command.
     """
@@ -101,6 +101,11 @@ def evaluate(
     for name, path in settings.baselines.items():
         systems[name] = tables.read_predictions(path, settings.section)
     cohort = choose_studies(references, systems, MAIN)
+    if settings.expected_studies not in (None, len(cohort.studies)):
+        raise ScoreError(
+            f"{references.source}: {len(cohort.studies)} studies are scored, and expected_studies is "
+            f"{settings.expected_studies}; use the references of that cohort, or set it to null"
+        )
     texts, findings = {}, {}
     for name, system in systems.items():
         texts[name], findings[name] = scored_texts(system, cohort.studies)

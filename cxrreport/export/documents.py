@@ -132,6 +132,8 @@ def _export(settings: ExportSettings, inputs: ExportInputs, progress: Progress, 
     if "rexrank" in settings.formats:
         studies = rexrank.write(folder.path / REXRANK, settings.predictions / "predictions.jsonl", inputs.manifest)
         rows += [{"study_id": study, "format": "rexrank", "file": REXRANK} for study in studies]
+        if generated["settings"].get("engine") != "transformers":
+            rexrank.write_inference(folder.path / "inference.py", generated, inputs.manifest)
     with atomic_path(folder.path / "exported.parquet") as temporary:
         pq.write_table(table_from_rows(rows, EXPORTED), temporary)
     write_exclusion_log(folder.path, refused)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cxrreport import __version__
 from cxrreport.dataset import Manifest
 from cxrreport.export.sources import read_predictions
 from cxrreport.records import Study
@@ -33,6 +35,62 @@ def write(path: Path, predictions: Path, manifest: Manifest) -> list[str]:
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(entries, indent=2, ensure_ascii=False), encoding="utf-8")
     return list(entries)
+
+
+_SCRIPT = '''"""Inference for ReXrank, written by cxrreport {version}.
+
+python inference.py --input_json_file FILE --save_json_file FILE --img_root_dir DIR
+
+Needs `pip install cxrreport` and the weights below, as paths of the machine that runs it.
+"""
+
+import argparse
+from pathlib import Path
+
+from cxrreport.runs import infer_rexrank
+from cxrreport.settings import CheckpointSettings
+
+ADAPTER = {adapter!r}
+CHECKPOINT = {checkpoint!r}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    for name in ("--input_json_file", "--save_json_file", "--img_root_dir"):
+        parser.add_argument(name, type=Path, required=True)
+    given = parser.parse_args()
+    infer_rexrank(
+        given.input_json_file,
+        given.save_json_file,
+        given.img_root_dir,
+        resolution={resolution},
+        resize={resize!r},
+        max_images={max_images},
+        adapter=Path(ADAPTER) if ADAPTER else None,
+        checkpoint=CheckpointSettings(**CHECKPOINT) if CHECKPOINT else None,
+    )
+'''
+
+
+def write_inference(path: Path, generated: Mapping[str, Any], manifest: Manifest) -> None:
+    """Write the `inference.py` that a submission contains: the same model, on the files that ReXrank gives it.
+
+    Args:
+        path: the script.
+        generated: content of `generate.json`.
+        manifest: of the images that the predictions were made from.
+    """
+    settings = generated["settings"]
+    adapter = settings.get("adapter")
+    script = _SCRIPT.format(
+        version=__version__,
+        adapter=str(Path(adapter).absolute()) if adapter else "",
+        checkpoint=None if adapter else settings.get("checkpoint"),
+        resolution=manifest.resolution,
+        resize=manifest.preprocessing["resize"],
+        max_images=generated["inputs"].get("prompt", {}).get("max_images", 1),
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(script, encoding="utf-8")
 
 
 def _entry(study: Study, manifest: Manifest) -> dict[str, Any]:

@@ -13,5 +13,6 @@ from cxrreport.runs.command import Summary, first_process
 from cxrreport.runs.evaluation import agreement, compare, evaluate, published, review
 from cxrreport.runs.pacs import listen, pull, push, requeue, route
 from cxrreport.runs.pipeline import export, generate, ingest, merge, plan, plan_settings, train
+from cxrreport.runs.rexrank import infer as infer_rexrank
 from cxrreport.runs.status import Status, status
 from cxrreport.tracking import sync

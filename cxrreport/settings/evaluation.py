@@ -28,6 +28,9 @@ class EvaluateSettings(CommandSettings):
     generate_baselines: tuple[GeneratedBaseline, ...] = ()
     """Baselines to generate first, with the settings of `predictions` (an output folder of `generate`) and in folders
     beside it, for example `reports-shuffled` beside `reports`. See `baseline` of `generate` for their meaning."""
+    expected_studies: PositiveInt | None = None
+    """Number of studies of a published cohort; another number is an error. `configs/evaluate-rexrank-*.yaml` have
+    those of ReXrank."""
     most_frequent: bool = True
     """Add a baseline that uses the most frequent report of the training split for every study."""
     section: ScoredSection = "findings+impression"

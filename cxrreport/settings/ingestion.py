@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from cxrreport.settings.base import FolderOrName, PositiveInt, Resolution, Settings, Shard
 from cxrreport.settings.tracking import CommandSettings
 
-Layout = Literal["auto", "mimic-cxr", "openi", "folder", "table"]
+Layout = Literal["auto", "mimic-cxr", "chexpert-plus", "rexgradient", "openi", "folder", "table"]
 ReportColumn = Literal["study_id", "patient_id", "report", "findings", "impression", "indication", "split"]
 Kept = Literal["not-a-radiograph", "not-a-chest", "colour", "multi-frame", "burned-in-annotation"]
 

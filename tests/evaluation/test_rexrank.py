@@ -83,3 +83,13 @@ def test_one_file_is_evaluated(tmp_path: Path) -> None:
         )
     )
     assert found.systems["model"]["bleu4"].value == pytest.approx(1) and found.counts["scored"] == 3
+
+
+def test_a_cohort_of_another_size_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "studies.json"
+    entry = {"section_findings": "The lungs are clear.", "model_prediction": "Clear.", "subject_id": 1}
+    file.write_text(json.dumps({str(number): entry for number in range(3)}))
+    values = {"predictions": file, "references": file, "output": tmp_path / "scores", "metrics": ("rouge_l",)}
+    with pytest.raises(ScoreError, match="3 studies are scored, and expected_studies is 590"):
+        evaluate(EvaluateSettings(**values, expected_studies=590))
+    assert evaluate(EvaluateSettings(**values, expected_studies=3)).counts["scored"] == 3

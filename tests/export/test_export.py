@@ -286,6 +286,9 @@ def test_rexrank_is_one_file_that_evaluate_reads(case: ExportCase, tmp_path: Pat
 
     case.export(tmp_path / "out", formats=("rexrank",))
     assert not (tmp_path / "out/sr").exists()
+    script = (tmp_path / "out/inference.py").read_text()
+    compile(script, "inference.py", "exec")
+    assert "--img_root_dir" in script and "resolution=" in script
     file = tmp_path / "out/rexrank.json"
     rows = {row.study_id: row for row in case.rows()}
     assert json.loads(file.read_text(encoding="utf-8")).keys() == rows.keys()

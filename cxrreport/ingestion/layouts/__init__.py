@@ -6,7 +6,7 @@ To add one: write a module with the functions of `base.Layout`, and add it below
 from __future__ import annotations
 
 from cxrreport.errors import InputError
-from cxrreport.ingestion.layouts import folder, mimic_cxr, openi, table
+from cxrreport.ingestion.layouts import chexpert_plus, folder, mimic_cxr, openi, rexgradient, table
 from cxrreport.ingestion.layouts.base import Layout, Listing, Source, StudyRow
 from cxrreport.ingestion.layouts.files import is_regular
 from cxrreport.settings import IngestSettings
@@ -14,7 +14,14 @@ from cxrreport.storage.tables import WORKBOOK_SUFFIXES, workbook_error
 
 __all__ = ["Layout", "Listing", "Source", "StudyRow", "detect", "list_sources"]
 
-_LAYOUTS: dict[str, Layout] = {"mimic-cxr": mimic_cxr, "table": table, "openi": openi, "folder": folder}
+_LAYOUTS: dict[str, Layout] = {
+    "mimic-cxr": mimic_cxr,
+    "chexpert-plus": chexpert_plus,
+    "rexgradient": rexgradient,
+    "table": table,
+    "openi": openi,
+    "folder": folder,
+}
 """In the order of detection; `folder` accepts everything."""
 
 

@@ -1,0 +1,102 @@
+"""CheXpert Plus (Chambon et al. 2024, arXiv 2405.19538).
+
+Images are `train/patient1/study1/view1_frontal.png` (also JPEG, or DICOM), at any depth below the input. Reports, views
+and splits come from `df_chexpert_plus_*.csv`. Its validation split is the one that ReXrank scores.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from cxrreport.dataset import id_for_message
+from cxrreport.errors import InputError
+from cxrreport.ingestion.images import is_picture, view_of
+from cxrreport.ingestion.layouts.base import Document, Listing, Source, StudyRow, newest_table, require_folder
+from cxrreport.ingestion.layouts.files import is_companion, list_files
+from cxrreport.ingestion.layouts.tables import report_of, split_of, studies_of_table
+from cxrreport.records import Exclusion, Reason, View
+from cxrreport.settings import IngestSettings
+from cxrreport.storage.tables import read_text_table
+
+_TABLE = "df_chexpert_plus_*.csv"
+_IMAGE = re.compile(r"(?:^|/)(?P<key>[^/]+/(?P<patient>patient\d+)/(?P<study>study\d+)/(?P<view>[^/]+))\.[^/.]+$")
+_SECTIONS = {
+    "indication": ("section_clinical_history", "section_history"),
+    "technique": ("section_technique",),
+    "comparison": ("section_comparison",),
+    "findings": ("section_findings",),
+    "impression": ("section_impression",),
+}
+"""Section to the columns that have it, the first non-empty one."""
+_OPTIONAL = ("frontal_lateral", "ap_pa", "split", *(name for names in _SECTIONS.values() for name in names))
+
+
+def recognises(settings: IngestSettings) -> bool:
+    """True for the table of CheXpert Plus."""
+    return newest_table(settings.input, _TABLE) is not None
+
+
+def list_images(settings: IngestSettings) -> Listing:
+    """Images of patients and studies, with reports and splits from the table; see `Layout`.
+
+    A study is `patient1_study1`. `settings.reports` is a table of reports by these ids.
+    """
+    require_folder(settings, "chexpert-plus")
+    root = settings.input
+    table = newest_table(root, _TABLE)
+    if table is None:
+        raise InputError(f"{root}: no {_TABLE} (layout chexpert-plus)")
+    by_study: dict[str, StudyRow] = {}
+    if settings.reports is not None:
+        by_study = studies_of_table(settings.reports, settings.columns)
+    rows: dict[str, dict[str, str]] = {}
+    reports: dict[str, Document | None] = {}
+    for row in read_text_table(table, required=("path_to_image",), optional=_OPTIONAL):
+        match = _IMAGE.search(row["path_to_image"])
+        if match is None:
+            raise InputError(f"{table}: a path_to_image is not of the form train/patient1/study1/view1_frontal.jpg")
+        rows[match["key"]] = row
+        study, report = f"{match['patient']}_{match['study']}", _report(row)
+        if not by_study and reports.setdefault(study, report) != report:
+            raise InputError(f"{table}: study {id_for_message('study', study)} has two reports; keep one")
+    files = list_files(root, settings.output)
+    sources, excluded, found = [], files.excluded, set()
+    for path, source in files.files:
+        match = _IMAGE.search(source)
+        if match is None or is_companion(source):
+            if not is_companion(source):
+                files.exclude(source, Reason.NOT_DICOM, "not a file of CheXpert Plus")
+            continue
+        row = rows.get(match["key"], {})
+        study = f"{match['patient']}_{match['study']}"
+        found.add(match["key"])
+        sources.append(
+            Source(
+                path=path,
+                source=source,
+                image_id=f"{study}_{match['view']}",
+                study_id=study,
+                patient_id=match["patient"],
+                split=split_of(row, str(table)),
+                view=_view(row, path),
+                report=reports.get(study),
+            )
+        )
+    for key in sorted(rows.keys() - found):
+        _, patient, study, _ = key.split("/")
+        excluded.append(Exclusion(source=key, reason=Reason.IMAGE_MISSING, study_id=f"{patient}_{study}"))
+    return Listing(layout="chexpert-plus", sources=sources, excluded=excluded, official_split=True, by_study=by_study)
+
+
+def _report(row: Mapping[str, str]) -> Document | None:
+    return report_of(
+        {section: next((row[name] for name in names if row.get(name)), "") for section, names in _SECTIONS.items()}
+    )
+
+
+def _view(row: Mapping[str, str], path: Path) -> View | None:
+    lateral = row.get("frontal_lateral", "").lower() == "lateral"
+    view = View.LATERAL if lateral else view_of(row.get("ap_pa", ""))
+    return None if view is View.UNKNOWN and not is_picture(path) else view
