@@ -52,7 +52,7 @@ _WHOLE_WORDS = frozenset(_WHOLE.split())
 _STEM_LENGTHS = sorted({len(stem) for stem in _STEMS.split()})
 _STEM_SET = frozenset(_STEMS.split())
 _WORD = re.compile(
-    r"(?:(?<=left )|(?<=right )|(?<=bilateral ))lower\b|lower(?= (?:lobe|lung|zone))"
+    r"(?:(?<=left )|(?<=right )|(?<=bilateral ))lower\b|lower(?= (?:lobe|zone|lungs?\b(?! volume)))"
     r"|([a-z]+|\d[/.:-]\d|(?:19|20)\d\d|_{3})"
 )
 """Words in the group; "lower" of a place is none."""
