@@ -283,7 +283,7 @@ def _is_phrase(tokens: list[str], start: int, end: int, added: str, *, first: bo
         return True
     if start == 0:
         return False
-    if run in {"the", "a", "an"} and tokens[start - 1][-1] in ";,.":
+    if run in {"the", "a", "an"} and (tokens[start - 1][-1] in ";,." or tokens[start - 1] in _LINKS):
         return True
     if (
         (ends or following in {"and", "but", "with", "without"})
