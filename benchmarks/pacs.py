@@ -145,7 +145,7 @@ def listening(folder: Path, archive: str, **values: Any) -> Iterator[tuple[int, 
 
 def send(port: int, files: list[Path], *, repeat: int = 1, new_ids: bool = True) -> float:
     """Seconds to send the files, each with new ids of study, series and instance."""
-    ids = ["+IS", "+IR", "+II"] if new_ids else []
+    ids = ["+II", "+IR", "1", "+IS", "1"] if new_ids else []
     command = [program("storescu"), "-R", "-xe", "--max-send-pdu", "131072", *ids, "--repeat", str(repeat)]
     start = time.monotonic()
     subprocess.run([*command, "127.0.0.1", str(port), *map(str, files)], check=True, capture_output=True)

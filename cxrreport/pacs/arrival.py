@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrreport.errors import InputError, OutputError, RefusedImage
+from cxrreport.errors import InputError, OutputError, PeerError, RefusedImage
 from cxrreport.pacs.monitor import Audit
-from cxrreport.pacs.peers import MB, Query, Record, header, open_peer, unwanted
+from cxrreport.pacs.peers import MB, Peer, Query, Record, header, open_peer, unwanted
 from cxrreport.pacs.queue import Instance, Outcome, Queue
 from cxrreport.records import Reason
 from cxrreport.settings import LimitSettings, ListenSettings, PollSettings, RuleSettings
@@ -179,7 +179,7 @@ class Arrivals:
             raise OutputError(f"{self._folder}: {self.waiting} studies wait; more are refused until some are sent")
 
     def poll(self, poll: PollSettings, stop: threading.Event) -> None:
-        """Retrieve what a server lists and the queue does not have.
+        """Retrieve what a server lists and the queue does not have. A study that fails is tried again by the next poll.
 
         Raises:
             PeerError: the server cannot be reached, or answers nonsense.
@@ -187,22 +187,27 @@ class Arrivals:
         peer, today = open_peer(poll.archive, self._limits), datetime.date.today()
         first = today - datetime.timedelta(days=poll.days)
         found = peer.studies(Query(dates=f"{first:%Y%m%d}-{today:%Y%m%d}", modalities=poll.modalities))
+        self._seen = {one.study_uid: self._seen[one.study_uid] for one in found if one.study_uid in self._seen}
         for study in found:
             if stop.is_set():
                 return
             if study.instances and self._seen.get(study.study_uid) == study.instances:
                 continue
-            failed = False
-            for series in peer.series(study.study_uid):
-                if unwanted(series) is not None:
-                    continue
+            try:
+                complete = self._retrieve(peer, study, poll.archive.url)
+            except PeerError as error:
+                logger.warning("poll: %s", error)
+                self._queue.refuse("poll failed")
+                continue
+            if complete:
+                self._seen[study.study_uid] = study.instances
+
+    def _retrieve(self, peer: Peer, study: Record, sender: str) -> bool:
+        """Retrieve the radiographs of a study that are new; whether all of them are stored."""
+        statuses: list[int] = []
+        for series in peer.series(study.study_uid):
+            if unwanted(series) is None:
                 wanted = [one for one in peer.instances(series) if unwanted(one) is None]
                 new = [one for one in wanted if self._queue.known(one.sop_uid) is None]
-
-                def keep(content: bytes) -> None:
-                    nonlocal failed
-                    failed = self.receive(content, poll.archive.url) not in (SUCCESS, ALREADY_KEPT) or failed
-
-                peer.retrieve(new, keep)
-            if not failed:
-                self._seen[study.study_uid] = study.instances
+                peer.retrieve(new, lambda content: statuses.append(self.receive(content, sender)))
+        return OUT_OF_RESOURCES not in statuses

@@ -1,4 +1,4 @@
-"""40 phantom studies through an archive that others wrote, reported by the tiny model that is shipped."""
+"""40 phantom studies through an archive that others wrote; the tiny model that is shipped writes the reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pacs.conftest import OFF, Studies
 from pacs.servers import Orthanc, needs_dcmtk, needs_orthanc, orthanc, send
-from pacs.service_process import listen_settings, running
+from pacs.service_process import FixedReporter, listen_settings, running
 from pydicom import dcmread
 
 from cxrreport import runs
@@ -79,14 +79,15 @@ def test_pulled_reported_and_pushed_back(archive: Orthanc, studies: Studies, tmp
 
 
 @needs_dcmtk
+@pytest.mark.parametrize("reporter", [FixedReporter, pytest.param(ModelReporter, marks=pytest.mark.slow)])
 def test_from_the_modality_through_the_service_to_the_archive(
-    archive: Orthanc, studies: Studies, tmp_path: Path
+    archive: Orthanc, studies: Studies, tmp_path: Path, reporter: type
 ) -> None:
     before = archive.digests()
     settings = listen_settings(
         tmp_path / "queue", archive.node, checkpoint={"name": "tiny"}, quiet_s=2, max_new_tokens=96, studies=41
     )
-    with running(settings, ModelReporter) as service:
+    with running(settings, reporter) as service:
         modality = [file for file in studies.files if not file.name.startswith("ct")]
         assert all(done.returncode == 0 for done in send(service.node, *modality))
         until = time.monotonic() + 300
