@@ -229,6 +229,7 @@ MISTAKES = {
     "compare": (["nowhere", "nowhere"], "nowhere"),
     "demo": (["--resolution", "448"], "resolution"),
     "doctor": (["here", "there"], "there"),
+    "reporting": (["nowhere"], "nowhere"),
     "evaluate": (["-p", "nowhere", "-r", "nowhere", "-o", "out"], "nowhere"),
     "export": (["-p", "nowhere", "-o", "out"], "nowhere"),
     "generate": (["-i", "nowhere", "-c", "nowhere/too", "-o", "out"], "nowhere"),

@@ -128,6 +128,33 @@ def _list(names: list[str], root: Path, as_json: bool) -> None:
 
 @app.command()
 @guarded()
+def reporting(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the outputs.", callback=expanded)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for both files.", show_default="DIR"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fill the checklists of TRIPOD-LLM, MI-CLEAR-LLM, CLAIM and REFINE from the records of your runs.
+
+    Writes reporting.md and reporting.html: every item with its value and where it comes from, or "not known".
+
+    Example: `cxrreport reporting results`
+    """
+    from cxrreport.reporting import answers, read_study, write_documents
+
+    found = answers(read_study(folder))
+    if as_json:
+        print_json({"items": [asdict(one) for one in found]})
+        return
+    for path in write_documents(found, output or folder):
+        echo(str(path))
+    echo(f"{sum(bool(one.source) for one in found)} of {len(found)} items are filled; complete the others by hand.")
+
+
+@app.command()
+@guarded()
 def sync(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the outputs.", callback=expanded)] = Path(),
     uri: Annotated[

@@ -16,7 +16,7 @@ from cxrreport import tracking
 from cxrreport.dataset import HIDDEN_INPUT
 from cxrreport.errors import InputError
 from cxrreport.records import Progress
-from cxrreport.settings import CommandSettings, GenerateSettings, IngestSettings, PullSettings
+from cxrreport.settings import AgreementSettings, CommandSettings, GenerateSettings, IngestSettings, PullSettings
 from cxrreport.storage.job_arrays import part_folder
 from cxrreport.storage.run_progress import RecordedProgress
 
@@ -119,11 +119,18 @@ def check_inputs(settings: CommandSettings) -> None:
 def without_input_name(settings: CommandSettings) -> CommandSettings:
     """Settings as MLflow may show them: with pseudonyms, it gets neither the input nor anything made with the key.
 
-    The path of one radiograph is not shown either, because its names often are ids. Of a query of `pull` it gets dates
-    and modalities.
+    The path of one radiograph is not shown either, because its names often are ids, nor are files of verdicts, which
+    are named after readers. Of a query of `pull` it gets dates and modalities.
     """
     if isinstance(settings, PullSettings):
         return settings.model_copy(update={name: "hidden" for name in _IDS if getattr(settings, name) is not None})
+    if isinstance(settings, AgreementSettings):  # files of verdicts have the names of readers
+        numbers = range(1, len(settings.verdicts) + 1)
+        hidden = {
+            "verdicts": tuple(Path(f"reader-{number}") for number in numbers),
+            "key": settings.key and Path("hidden"),
+        }
+        return settings.model_copy(update=hidden)
     return settings.model_copy(update={name: Path(HIDDEN_INPUT[name]) for name in _hidden(settings)})
 
 

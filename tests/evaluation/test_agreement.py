@@ -244,7 +244,8 @@ def test_the_command_logs_numbers_only(tmp_path: Path, scores: Path, monkeypatch
             return super().__getattribute__(name)
 
     @contextmanager
-    def started(*_given: Any, **_more: Any) -> Iterator[tracking.Run]:
+    def started(_command: str, settings: AgreementSettings, *_given: Any, **_more: Any) -> Iterator[tracking.Run]:
+        assert [path.name for path in settings.verdicts] == ["reader-1", "reader-2"]  # not who they are
         yield Recorder()
 
     monkeypatch.setattr(tracking, "start", started)

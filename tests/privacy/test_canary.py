@@ -240,6 +240,7 @@ def walk(export: Path, out: Path) -> list[tuple[Words, int]]:
         (("published", out / "evaluate"), 0),
         (("review", "-e", out / "evaluate", "--input", data, "--output", out / "review.html"), 0),
         (("agreement", "--verdicts", given / "verdicts.csv", "--scores", out / "evaluate", "-o", out / "readers"), 2),
+        (("reporting", out, "-o", out / "checklists"), 0),
         (("export", "--predictions", out / "generate", "--output", out / "documents"), 0),
         (("pull", "--archive", nobody, "--patient", CANARY, "-o", out / "pulled", "--attempts", 1), 2),
         (("push", "-d", out / "documents", "--archive", nobody, "-o", out / "pushed", "--attempts", 1), 0),
