@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from cxrreport.errors import CxrReportError, PeerError
 from cxrreport.ingestion.dicom import text
 from cxrreport.pacs.arrival import OUT_OF_RESOURCES, SUCCESS
-from cxrreport.pacs.peers import MB, Query, Record, is_uid, tls_context
+from cxrreport.pacs.peers import LEVELS, MB, Listings, Record, is_uid, tls_context
 from cxrreport.pacs.receive import IMAGES, SYNTAXES, Receiver
 from cxrreport.settings import DimseSettings, LimitSettings, PeerSettings, ReceiveSettings
 
@@ -31,10 +31,9 @@ _RETRIEVED = (*IMAGES, EnhancedSRStorage)
 _PENDING = (0xFF00, 0xFF01)
 _WARNINGS = range(0xB000, 0xC000)
 _OUT_OF_RESOURCES = range(0xA700, 0xA800)
-_LEVELS = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
 
 
-class DimsePeer:
+class DimsePeer(Listings):
     """See `Peer`."""
 
     def __init__(self, settings: DimseSettings, limits: LimitSettings) -> None:
@@ -46,66 +45,14 @@ class DimsePeer:
         """See `Peer`."""
         return self._settings.retrieve == "get"
 
-    def studies(self, query: Query) -> list[Record]:
-        """See `Peer`."""
-        keys = {
-            "StudyInstanceUID": query.study_uid,
-            "PatientID": query.patient_id,
-            "AccessionNumber": query.accession,
-            "StudyDate": query.dates,
-            "StudyDescription": query.description,
-        }
-        found = {}
-        for modality in query.modalities or ("",):
-            for row in self._find("STUDY", keys | {"ModalitiesInStudy": modality}):
-                uid = text(row, "StudyInstanceUID")
-                found[uid] = Record(
-                    study_uid=uid,
-                    patient_id=text(row, "PatientID"),
-                    accession=text(row, "AccessionNumber"),
-                    study_description=text(row, "StudyDescription"),
-                )
-        return [found[uid] for uid in sorted(found)]
-
-    def series(self, study_uid: str) -> list[Record]:
-        """See `Peer`."""
-        optional = dict.fromkeys(("SeriesInstanceUID", "Modality", "BodyPartExamined", "SeriesDescription"), "")
-        return [
-            Record(
-                study_uid=study_uid,
-                series_uid=text(row, "SeriesInstanceUID"),
-                modality=text(row, "Modality").upper(),
-                body_part=text(row, "BodyPartExamined"),
-                series_description=text(row, "SeriesDescription"),
-            )
-            for row in self._find("SERIES", {"StudyInstanceUID": study_uid} | optional)
-        ]
-
-    def instances(self, series: Record) -> list[Record]:
-        """See `Peer`."""
-        keys = {"StudyInstanceUID": series.study_uid, "SeriesInstanceUID": series.series_uid}
-        rows = self._find("IMAGE", keys | dict.fromkeys(("SOPInstanceUID", "SOPClassUID"), ""))
-        return [
-            Record(
-                study_uid=series.study_uid,
-                series_uid=series.series_uid,
-                sop_uid=text(row, "SOPInstanceUID"),
-                sop_class=text(row, "SOPClassUID"),
-                modality=series.modality,
-                body_part=series.body_part,
-                series_description=series.series_description,
-            )
-            for row in rows
-        ]
-
-    def _find(self, level: str, keys: dict[str, str]) -> list[Dataset]:
-        """The answers of a C-FIND, each UID once."""
+    def find(self, level: str, known: Mapping[str, str], wanted: Sequence[str]) -> list[Dataset]:
+        """See `Search`: the answers of a C-FIND."""
         rows: dict[str, Dataset] = {}
         with self._association([build_context(StudyRootQueryRetrieveInformationModelFind)]) as association:
-            query = _identifier(level, keys)
+            query = _identifier(level, {**dict.fromkeys((LEVELS[level], *wanted), ""), **known})
             for status, row in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
                 if _code(status) in _PENDING and row is not None:
-                    uid = text(row, _LEVELS[level])
+                    uid = text(row, LEVELS[level])
                     if not is_uid(uid):
                         raise PeerError("lists a UID that is not valid", again=False)
                     rows[uid] = row

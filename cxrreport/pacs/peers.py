@@ -9,16 +9,17 @@ import ssl
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from cxrreport.errors import MissingExtraError, PeerError, RefusedImage, SettingsError
 from cxrreport.export.structured_report import NOTICE
-from cxrreport.ingestion.dicom import identify
+from cxrreport.ingestion.dicom import identify, text
 from cxrreport.ingestion.images import check_body_part, check_modality
 from cxrreport.records import Reason
 from cxrreport.settings import DimseSettings, LimitSettings, TlsSettings, WebSettings
@@ -73,6 +74,79 @@ class Query:
     modalities: Sequence[str] = ()
 
 
+class Search(Protocol):
+    """The queries of one protocol."""
+
+    def find(self, level: str, known: Mapping[str, str], wanted: Sequence[str]) -> list[Dataset]:
+        """The rows of a level (`STUDY`, `SERIES`, `IMAGE`), with valid UIDs, each once.
+
+        Args:
+            level: of the rows.
+            known: values that they must have, by keyword; UIDs of the levels above are among them.
+            wanted: further elements.
+        """
+
+
+class Listings:
+    """What both protocols read of the answers to queries; the methods of `Peer`."""
+
+    def studies(self: Search, query: Query) -> list[Record]:
+        """See `Peer`."""
+        values = {
+            "StudyInstanceUID": query.study_uid,
+            "PatientID": query.patient_id,
+            "AccessionNumber": query.accession,
+            "StudyDate": query.dates,
+            "StudyDescription": query.description,
+        }
+        known = {name: value for name, value in values.items() if value}
+        wanted = ("PatientID", "AccessionNumber", "StudyDescription", "NumberOfStudyRelatedInstances")
+        found: dict[str, Record] = {}
+        # One query for each modality: servers read a list of them differently.
+        for modality in query.modalities or ("",):
+            for row in self.find("STUDY", known | ({"ModalitiesInStudy": modality} if modality else {}), wanted):
+                uid, instances = text(row, "StudyInstanceUID"), text(row, "NumberOfStudyRelatedInstances")
+                found[uid] = Record(
+                    study_uid=uid,
+                    patient_id=text(row, "PatientID"),
+                    accession=text(row, "AccessionNumber"),
+                    study_description=text(row, "StudyDescription"),
+                    instances=int(instances) if instances.isdecimal() else 0,
+                )
+        return [found[uid] for uid in sorted(found)]
+
+    def series(self: Search, study_uid: str) -> list[Record]:
+        """See `Peer`."""
+        wanted = ("Modality", "BodyPartExamined", "SeriesDescription")
+        return [
+            Record(
+                study_uid=study_uid,
+                series_uid=text(row, "SeriesInstanceUID"),
+                modality=text(row, "Modality").upper(),
+                body_part=text(row, "BodyPartExamined"),
+                series_description=text(row, "SeriesDescription"),
+            )
+            for row in self.find("SERIES", {"StudyInstanceUID": study_uid}, wanted)
+        ]
+
+    def instances(self: Search, series: Record) -> list[Record]:
+        """See `Peer`."""
+        known = {"StudyInstanceUID": series.study_uid, "SeriesInstanceUID": series.series_uid}
+        return [
+            replace(
+                series,
+                sop_uid=text(row, "SOPInstanceUID"),
+                sop_class=text(row, "SOPClassUID"),
+                body_part=text(row, "BodyPartExamined") or series.body_part,
+            )
+            for row in self.find("IMAGE", known, ("SOPClassUID", "BodyPartExamined"))
+        ]
+
+
+LEVELS = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
+"""Keyword of the UID of each level."""
+
+
 class Peer(Protocol):
     """An archive. Every method raises PeerError if the archive cannot be reached, refuses, or answers nonsense."""
 
@@ -124,9 +198,9 @@ def open_peer(settings: WebSettings | DimseSettings, limits: LimitSettings) -> P
     return DimsePeer(settings, limits)
 
 
-def is_uid(text: str) -> bool:
+def is_uid(value: str) -> bool:
     """True for a UID that can be part of a URL or a query (PS3.5 9.1, leading zeros allowed)."""
-    return len(text) <= 64 and _UID.fullmatch(text) is not None
+    return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
 def unwanted(record: Record) -> tuple[Reason, str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -15,21 +15,22 @@ from urllib.parse import urlsplit
 import requests
 from dicomweb_client.web import DICOMwebClient
 from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from requests.auth import AuthBase
 
 from cxrreport.errors import CxrReportError, PeerError
 from cxrreport.ingestion.dicom import text
-from cxrreport.pacs.peers import MB, Query, Record, is_uid, read_credentials
+from cxrreport.pacs.peers import LEVELS, MB, Listings, Record, is_uid, read_credentials
 from cxrreport.settings import LimitSettings, WebSettings
 
 _PAGE = 200
+_SMALLEST_PAGE = 50
+"""Servers that limit their answers allow at least this many rows; a page of fewer is the last."""
 _LARGEST_ANSWER = 64 * MB
 _WHOLE = 10
 """An answer may take this many times the timeout as a whole, however steadily it trickles."""
 _MAY_PASS = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.LOCKED}
-_STUDY = ("00100020", "00080050", "00081030", "00201208")
-_SERIES = ("00080060", "00180015", "0008103E")
 _OUT_OF_RESOURCES = range(0xA700, 0xA800)
 
 
@@ -107,11 +108,6 @@ def _translated(name: str) -> Iterator[None]:
         raise PeerError(f"{name}: its answer cannot be read ({type(error).__name__})") from None
 
 
-def _number(row: Dataset, keyword: str) -> int:
-    value = text(row, keyword)
-    return int(value) if value.isdecimal() else 0
-
-
 def _is_full(response: requests.Response) -> bool:
     """True if a STOW-RS answer says that the archive is out of resources (PS3.18 table I.2-2)."""
     try:
@@ -126,7 +122,7 @@ def _name(settings: WebSettings) -> str:
     return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
 
 
-class DicomwebPeer:
+class DicomwebPeer(Listings):
     """See `Peer`."""
 
     def __init__(self, settings: WebSettings, limits: LimitSettings) -> None:
@@ -144,85 +140,26 @@ class DicomwebPeer:
         """See `Peer`."""
         return True
 
-    def studies(self, query: Query) -> list[Record]:
-        """See `Peer`."""
-        wanted = {
-            "StudyInstanceUID": query.study_uid,
-            "PatientID": query.patient_id,
-            "AccessionNumber": query.accession,
-            "StudyDate": query.dates,
-            "StudyDescription": query.description,
-        }
-        filters = {name: value for name, value in wanted.items() if value}
-        found: dict[str, Record] = {}
-        # One query for each modality: servers read a list of them differently.
-        for modality in query.modalities or ("",):
-            chosen = filters | ({"ModalitiesInStudy": modality} if modality else {})
-            for row in self._pages(self._client.search_for_studies, "StudyInstanceUID", chosen, _STUDY):
-                uid = text(row, "StudyInstanceUID")
-                found[uid] = Record(
-                    study_uid=uid,
-                    patient_id=text(row, "PatientID"),
-                    accession=text(row, "AccessionNumber"),
-                    study_description=text(row, "StudyDescription"),
-                    instances=_number(row, "NumberOfStudyRelatedInstances"),
-                )
-        return [found[uid] for uid in sorted(found)]
-
-    def series(self, study_uid: str) -> list[Record]:
-        """See `Peer`."""
-
-        def search(**options: Any) -> list[dict[str, Any]]:
-            return self._client.search_for_series(study_instance_uid=study_uid, **options)
-
-        return [
-            Record(
-                study_uid=study_uid,
-                series_uid=text(row, "SeriesInstanceUID"),
-                modality=text(row, "Modality").upper(),
-                body_part=text(row, "BodyPartExamined"),
-                series_description=text(row, "SeriesDescription"),
-            )
-            for row in self._pages(search, "SeriesInstanceUID", {}, _SERIES)
-        ]
-
-    def instances(self, series: Record) -> list[Record]:
-        """See `Peer`."""
-
-        def search(**options: Any) -> list[dict[str, Any]]:
-            return self._client.search_for_instances(
-                study_instance_uid=series.study_uid, series_instance_uid=series.series_uid, **options
-            )
-
-        return [
-            Record(
-                study_uid=series.study_uid,
-                series_uid=series.series_uid,
-                sop_uid=text(row, "SOPInstanceUID"),
-                sop_class=text(row, "SOPClassUID"),
-                modality=series.modality,
-                body_part=text(row, "BodyPartExamined") or series.body_part,
-                series_description=series.series_description,
-            )
-            for row in self._pages(search, "SOPInstanceUID", {}, ("00080016", "00180015"))
-        ]
-
-    def _pages(
-        self, search: Callable[..., list[dict[str, Any]]], uid: str, filters: dict[str, str], fields: Sequence[str]
-    ) -> list[Dataset]:
-        """All rows of a query with valid UIDs, each once; a server that ignores the page sends the first again."""
+    def find(self, level: str, known: Mapping[str, str], wanted: Sequence[str]) -> list[Dataset]:
+        """See `Search`: the pages of a query. A server that ignores the offset sends the first page again."""
+        above = [uid for uid in (LEVELS["STUDY"], LEVELS["SERIES"]) if uid in known and uid != LEVELS[level]]
+        names = {LEVELS["STUDY"]: "study_instance_uid", LEVELS["SERIES"]: "series_instance_uid"}
+        options: dict[str, Any] = {names[uid]: known[uid] for uid in above}
+        options["search_filters"] = {name: value for name, value in known.items() if name not in above}
+        options["fields"] = [f"{tag_for_keyword(name):08X}" for name in wanted]
+        client = self._client
+        searches = {"STUDY": client.search_for_studies, "SERIES": client.search_for_series}
+        search: Any = searches.get(level, client.search_for_instances)
         rows: dict[str, Dataset] = {}
         with _translated(self.name):
             while True:
-                page = [
-                    Dataset.from_json(row)
-                    for row in search(search_filters=dict(filters), fields=list(fields), limit=_PAGE, offset=len(rows))
-                ]
-                new = {text(row, uid): row for row in page if text(row, uid) not in rows}
-                if wrong := next((one for one in new if not is_uid(one)), None):
-                    raise PeerError(f"lists {'a UID that is not valid' if wrong else 'a row without UID'}", again=False)
+                page = [Dataset.from_json(row) for row in search(**options, limit=_PAGE, offset=len(rows))]
+                new = {text(row, LEVELS[level]): row for row in page}
+                if not all(map(is_uid, new)):
+                    raise PeerError("lists a UID that is not valid", again=False)
+                done = new.keys() <= rows.keys() or len(page) < _SMALLEST_PAGE
                 rows |= new
-                if not new or len(page) < _PAGE:
+                if done:
                     return list(rows.values())
 
     def retrieve(self, instances: Sequence[Record], save: Callable[[bytes], None]) -> None:

@@ -18,7 +18,7 @@ from pydicom import dcmread
 from cxrreport import runs
 from cxrreport.assets import checkpoint_folder
 from cxrreport.export.structured_report import NOTICE
-from cxrreport.inference.generate import PHANTOMS_ONLY
+from cxrreport.inference.completion import PHANTOMS_ONLY
 from cxrreport.pacs.monitor import queue_status
 from cxrreport.pacs.reporting import ModelReporter
 from cxrreport.settings import ExportSettings, GenerateSettings, PullSettings, PushSettings, build
