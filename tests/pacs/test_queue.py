@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,14 @@ from pacs.service_process import listen_settings
 from typer.testing import CliRunner
 
 from cxrreport import cli
-from cxrreport.errors import InputError, OutputError
+from cxrreport.errors import InputError, MissingExtraError, OutputError
 from cxrreport.pacs.arrival import ALREADY_KEPT, CANNOT_UNDERSTAND, OUT_OF_RESOURCES, SUCCESS, Arrivals
 from cxrreport.pacs.monitor import Audit, queue_status, requeue
+from cxrreport.pacs.peers import open_peer
 from cxrreport.pacs.queue import Document, Queue, State
+from cxrreport.settings import DimseSettings, LimitSettings, WebSettings
+
+NODE = DimseSettings(host="127.0.0.1", port=1, ae_title="NOBODY")
 
 
 @pytest.fixture
@@ -143,6 +148,14 @@ def test_dry_run_of_rules_and_requeue_on_the_command_line(queue: Queue, tmp_path
     }
     done = CliRunner().invoke(cli.app, [*command, "--requeue", "all"])
     assert json.loads(done.stdout) == {"requeued": 0}
+
+
+@pytest.mark.parametrize("module", ["cxrreport.pacs.web", "cxrreport.pacs.dimse"])
+def test_a_missing_extra_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    settings = WebSettings(url="http://127.0.0.1:1") if module.endswith("web") else NODE
+    with pytest.raises(MissingExtraError, match=r"cxrreport\[pacs\]"):
+        open_peer(settings, LimitSettings())
 
 
 def test_nothing_of_a_patient_is_in_the_database(queue: Queue, tmp_path: Path) -> None:
