@@ -129,7 +129,7 @@ class BertScore:
         digest = hashlib.sha256(json.dumps(references).encode()).hexdigest()
         if digest not in self._scores:
             maker = ["bertscore", self.conditions, digest]
-            self._scores[digest] = PairScores(lambda: self._load(references), maker, self._cache)
+            self._scores[digest] = PairScores(lambda _: self._load(references), maker, self._cache)
         return self._scores[digest]
 
     def _load(self, references: Sequence[str]) -> Compute:

@@ -24,12 +24,13 @@ class PairScores:
     """Scores of pairs. The model is in memory while `prepare` runs, and from the first call for other pairs.
 
     Args:
-        load: loads the model and returns what computes the scores.
+        load: loads the model, for pairs of which it may prepare what they have in common, and returns what computes
+            the scores.
         maker: JSON value of everything that scores depend on besides the pair.
         cache: SQLite file; `None` for no cache.
     """
 
-    def __init__(self, load: Callable[[], Compute], maker: Any, cache: Path | None) -> None:
+    def __init__(self, load: Callable[[Sequence[Pair]], Compute], maker: Any, cache: Path | None) -> None:
         self._load = load
         self._loaded: Compute | None = None
         self._known: dict[str, Sequence[float]] = {}
@@ -47,7 +48,7 @@ class PairScores:
         new = sorted((key for key in new if key not in self._known), key=lambda key: _by_reference(wanted[key]))
         if not new:
             return
-        compute = self._loaded or self._load()
+        compute = self._loaded or self._load([wanted[key] for key in new])
         self._loaded = compute if keep else None
         for first in range(0, len(new), _CHUNK):
             part = new[first : first + _CHUNK]

@@ -90,7 +90,7 @@ def semb_scores(settings: EvaluateSettings, cache: Path | None) -> tuple[PairSco
     folder = find(settings)
     sha256 = file_sha256(folder / WEIGHTS)
 
-    def load() -> Compute:
+    def load(_: Sequence[Pair]) -> Compute:
         chexbert = CheXbert(folder)
 
         def compute(pairs: Sequence[Pair]) -> list[list[float]]:

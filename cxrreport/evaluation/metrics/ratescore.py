@@ -111,31 +111,21 @@ def directed(one: torch.Tensor, other: torch.Tensor, kinds: Sequence[str], other
     return total / weights if weights else 0.0
 
 
-class _Scorer:
-    """Both models.
+class EntityReader:
+    """The token classifier.
 
     Raises:
-        WeightsError: a model cannot be loaded, or its labels are not those of RaTE-NER.
+        WeightsError: it cannot be loaded, or its labels are not those of RaTE-NER.
     """
 
-    def __init__(self, entities: Path, terms: Path) -> None:
-        self._entities = LoadedEncoder(entities, "AutoModelForTokenClassification", longest=512)
-        self._terms = LoadedEncoder(terms, longest=_LONGEST_TERM)
+    def __init__(self, folder: Path) -> None:
+        self._entities = LoadedEncoder(folder, "AutoModelForTokenClassification", longest=512)
         self._labels = {int(number): str(label) for number, label in self._entities.model.config.id2label.items()}
         if unknown := {label[2:] for label in self._labels.values() if label != _OUTSIDE} - set(KINDS):
             raise WeightsError(
-                f"{entities}: the labels {', '.join(sorted(unknown))} are not those of {ENTITIES.repository}; "
+                f"{folder}: the labels {', '.join(sorted(unknown))} are not those of {ENTITIES.repository}; "
                 "download it again"
             )
-        self._vectors: dict[str, torch.Tensor] = {}
-
-    def __call__(self, pairs: Sequence[Pair]) -> list[list[float]]:
-        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-        terms = dict(zip(texts, self.terms(texts), strict=True))
-        new = list(dict.fromkeys(one.text for ones in terms.values() for one in ones if one.text not in self._vectors))
-        states = self._terms.outputs([self._terms.ids(text) for text in new], batch=64)
-        self._vectors |= {text: _unit(state[0]) for text, state in zip(new, states, strict=True)}
-        return [[self._score(terms[candidate], terms[reference])] for candidate, reference in pairs]
 
     def terms(self, texts: Sequence[str]) -> list[list[Term]]:
         """The entities of each text."""
@@ -155,6 +145,35 @@ class _Scorer:
                 for first, last, kind in spans(labels)
             ]
         return found
+
+
+class _Scorer:
+    """Scores of pairs. The two models are never in memory together.
+
+    Args:
+        entities: folder of the token classifier.
+        terms: folder of the encoder of entities.
+        pairs: pairs whose entities are read at once.
+    """
+
+    def __init__(self, entities: Path, terms: Path, pairs: Sequence[Pair]) -> None:
+        self._folder = entities
+        self._terms: dict[str, list[Term]] = {}
+        self._read(pairs)
+        self._encoder = LoadedEncoder(terms, longest=_LONGEST_TERM)
+        self._vectors: dict[str, torch.Tensor] = {}
+
+    def _read(self, pairs: Sequence[Pair]) -> None:
+        if new := list(dict.fromkeys(text for pair in pairs for text in pair if text not in self._terms)):
+            self._terms |= zip(new, EntityReader(self._folder).terms(new), strict=True)
+
+    def __call__(self, pairs: Sequence[Pair]) -> list[list[float]]:
+        self._read(pairs)
+        listed = [term.text for pair in pairs for text in pair for term in self._terms[text]]
+        new = [text for text in dict.fromkeys(listed) if text not in self._vectors]
+        states = self._encoder.outputs([self._encoder.ids(text) for text in new], batch=64)
+        self._vectors |= {text: _unit(state[0]) for text, state in zip(new, states, strict=True)}
+        return [[self._score(self._terms[candidate], self._terms[reference])] for candidate, reference in pairs]
 
     def _score(self, candidate: Sequence[Term], reference: Sequence[Term]) -> float:
         if not candidate or not reference:
@@ -183,8 +202,8 @@ def ratescore_metric(settings: EvaluateSettings, cache: Path | None) -> Metric:
         "terms_sha256": fingerprint(terms),
     }
 
-    def load() -> Compute:
-        return _Scorer(entities, terms)
+    def load(pairs: Sequence[Pair]) -> Compute:
+        return _Scorer(entities, terms, pairs)
 
     scores = PairScores(load, conditions, cache)
 
