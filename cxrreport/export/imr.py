@@ -13,6 +13,7 @@ import hashlib
 import json
 from html import escape
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID, uuid5
 
 from pydicom.dataset import Dataset
@@ -78,14 +79,15 @@ def bundle(prediction: Prediction, sources: list[Dataset], *, report: UUID, lang
         "series": _series(sources),
     }
     made = _report(prediction, report, study_uid, patient_id, language, reference)
+    practitioner = {"resourceType": "Practitioner", "name": [{"text": _SOFTWARE}]}
     # Link, resource, and the search by which a server finds one that it has already.
     resources: list[tuple[str, dict[str, Any], str]] = [
-        (report.urn, made, f"identifier=urn:ietf:rfc:3986|{report.urn}"),
-        (links["order"], order, f"identifier=|{accession or study_uid}"),
-        (links["patient"], _patient(patient_id, study_uid), f"identifier=|{patient_id or study_uid}"),
-        (links["organization"], {"resourceType": "Organization", "name": _SOFTWARE}, f"name:exact={_SOFTWARE}"),
-        (links["practitioner"], {"resourceType": "Practitioner", "name": [{"text": _SOFTWARE}]}, f"name={_SOFTWARE}"),
-        (links["study"], study, f"identifier=urn:dicom:uid|urn:oid:{study_uid}"),
+        (report.urn, made, _search("identifier", f"urn:ietf:rfc:3986|{report.urn}")),
+        (links["order"], order, _search("identifier", f"|{accession or study_uid}")),
+        (links["patient"], _patient(patient_id, study_uid), _search("identifier", f"|{patient_id or study_uid}")),
+        (links["organization"], {"resourceType": "Organization", "name": _SOFTWARE}, _search("name:exact", _SOFTWARE)),
+        (links["practitioner"], practitioner, _search("name", _SOFTWARE)),
+        (links["study"], study, _search("identifier", f"urn:dicom:uid|urn:oid:{study_uid}")),
     ]
     for section, (code, display) in _OBSERVATIONS.items():
         if body := getattr(prediction, section):
@@ -105,7 +107,7 @@ def bundle(prediction: Prediction, sources: list[Dataset], *, report: UUID, lang
             }
             link = uuid5(report, section).urn
             observation["identifier"] = [{"system": "urn:ietf:rfc:3986", "value": link}]
-            resources.append((link, observation, f"identifier=urn:ietf:rfc:3986|{link}"))
+            resources.append((link, observation, _search("identifier", f"urn:ietf:rfc:3986|{link}")))
             made.setdefault("result", []).append({"reference": link})
     content = {
         "resourceType": "Bundle",
@@ -116,6 +118,11 @@ def bundle(prediction: Prediction, sources: list[Dataset], *, report: UUID, lang
     }
     import_resources()[1].model_validate(content)
     return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+def _search(parameter: str, value: str) -> str:
+    """A search as a server takes it; an id may hold any character."""
+    return f"{parameter}={quote(value, safe=':|.')}"
 
 
 def _entry(link: str, resource: dict[str, Any], search: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from cxrreport.errors import InputError, PeerError, RefusedImage
 from cxrreport.ingestion.dicom import text, translated
 from cxrreport.pacs.peers import Peer, Query, Record, attempted, header, open_peer
 from cxrreport.records import Exclusion, Progress, Reason
-from cxrreport.settings import LimitSettings, PushSettings
+from cxrreport.settings import LimitSettings, ListenSettings, PushSettings
 from cxrreport.storage.decoding import parse_json
 from cxrreport.storage.output_folder import finished_record, output_folder
 
@@ -154,7 +154,7 @@ class DocumentSender:
         MissingExtraError, SettingsError: as `open_peer`.
     """
 
-    def __init__(self, settings: Any) -> None:
+    def __init__(self, settings: PushSettings | ListenSettings) -> None:
         self._settings = settings
         self._peer = None if settings.archive is None else open_peer(settings.archive, LimitSettings())
         self._fhir = None

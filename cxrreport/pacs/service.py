@@ -12,6 +12,7 @@ import shutil
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -247,8 +248,9 @@ class _Service:
             yield
         except Exception as error:
             ours = isinstance(error, CxrReportError)
-            if not ours:
-                logger.exception("a study failed")
+            if not ours:  # without its message, which may hold a value of the study
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                logger.error("a study failed (%s at %s:%s)", type(error).__name__, place.filename, place.lineno)
             reason = type(error).__name__
             if isinstance(error, PeerError) and str(error).startswith(Reason.STUDY_UNKNOWN):
                 reason = Reason.STUDY_UNKNOWN.value

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pacs.conftest import write_radiograph
 from pacs.servers import Orthanc, needs_dcmtk, needs_orthanc, orthanc, send
-from pacs.service_process import Running, listen_settings, running
+from pacs.service_process import FixedReporter, Running, listen_settings, running
 from pydicom import dcmread
 
 from cxrreport import runs
@@ -150,6 +150,25 @@ def test_a_full_queue_and_unknown_peers_are_refused_with_the_right_status(archiv
         assert "Calling AE Title Not Recognized" in done.stderr
         assert states(service) == {"received": 1}
     assert queue_status(tmp_path / "queue")["refused"] == {"connection: association": 1, "out of resources": 1}
+
+
+def test_a_study_that_hurts_is_given_up_and_the_service_lives_on(
+    archive: Orthanc, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Hurt(FixedReporter):
+        def report(self, work: Path) -> list[tuple[str, Path]]:
+            if any(dcmread(path).PatientID == "PAT0" for path in (work / "dicom").iterdir()):
+                raise ValueError("a value like CANARY")
+            return super().report(work)
+
+    files = radiographs(tmp_path / "files", 2)
+    archive.store(*files)
+    with running(listen_settings(tmp_path / "queue", archive.dicomweb), Hurt) as service:
+        send(service.node, *files)
+        wait_until(lambda: states(service) == {"sent": 1, "given up": 1})
+    assert queue_status(tmp_path / "queue")["reasons"] == {"ValueError": 1}
+    assert "a study failed (ValueError at " in caplog.text
+    assert "CANARY" not in caplog.text
 
 
 def test_rules_route_studies(archive: Orthanc, tmp_path: Path) -> None:
