@@ -10,7 +10,7 @@ generation and graphs are replaced by fixed ones. Figures of training are the di
 - `train_process_mb`: resident memory of a training process at its second step, for its samples and the manifest.
 - `worker_mb`: private memory of a worker process of its data loader after a few hundred samples.
 - `first_batch_s`, `resume_s`: from the start of the command to its first step, new and resumed (imports included).
-- `processes`: the same with four processes and four workers each.
+- `processes_4`: the same with four processes and four workers each.
 - `plan_generation_s`, `resume_generation_s`: until the first shard of all studies, new and resumed at the last shard.
 - `evaluate_mb`: peak of an evaluation of 20,000 pairs with five systems; `evaluate_one_mb` with one.
 - `review_s`, `review_mb`: the review page of that evaluation.
@@ -37,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=228_000)
     parser.add_argument("--pairs", type=int, default=20_000)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 4], help="training processes, 1 first")
     parser.add_argument("--only", choices=("training", "generation", "evaluation"))
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -51,7 +52,7 @@ def main() -> None:
         write(folder / "small", 64)
         result["images"] = round(options.studies * IMAGES_PER_STUDY)
         if options.only in (None, "training"):
-            result |= training(folder)
+            result |= training(folder, options.processes)
         if options.only in (None, "generation"):
             result |= child("generation", folder)
         if options.only in (None, "evaluation"):
@@ -69,16 +70,17 @@ def child(name: str, *arguments: Path, processes: int = 1) -> dict[str, Any]:
         start += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     command = [*start, __file__, "--child", name, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:  # the first of several processes ends early, for which their launcher has an error
         raise SystemExit(done.stderr[-4000:])
-    found: dict[str, Any] = json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
+    found: dict[str, Any] = json.loads(lines[-1])
     print(name, processes, found, flush=True)
     return found
 
 
-def training(folder: Path) -> dict[str, Any]:
+def training(folder: Path, several: list[int]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
-    for processes in (1, 4):
+    for processes in several:
         small = child("train", folder / "small", folder / f"small-{processes}", processes=processes)
         first = child("train", folder / "data", folder / f"run-{processes}", processes=processes)
         again = child("train", folder / "data", folder / f"run-{processes}", processes=processes)
@@ -90,7 +92,7 @@ def training(folder: Path) -> dict[str, Any]:
             "resume_s": round(again["seconds"], 1),
             "small_s": round(small["seconds"], 1),
         }
-        figures |= found if processes == 1 else {"processes": found}
+        figures |= found if processes == 1 else {f"processes_{processes}": found}
     return figures
 
 
@@ -101,8 +103,10 @@ def train_child(data: Path, output: Path) -> dict[str, Any]:
 
     from cxrreport.dataset import Manifest
     from cxrreport.settings import TrainSettings
-    from cxrreport.training import finetune
+    from cxrreport.training import finetune, samples, vision_features
 
+    # At 896 px neither the images nor their features are kept in memory.
+    samples.IN_MEMORY_BYTES = vision_features.CACHE_BYTES = 0
     begun = psutil.Process().create_time() or begun
     found: dict[str, Any] = {}
 
@@ -223,6 +227,7 @@ def evaluation_child(folder: Path, systems: int = len(SYSTEMS)) -> dict[str, Any
             references=folder / "pairs/references.jsonl",
             output=folder / f"scores-{systems}",
             baselines={name: folder / f"pairs/{name}.jsonl" for name in SYSTEMS[1:systems]},
+            section="findings",
             radgraph="tiny",
         )
     )
@@ -234,7 +239,7 @@ def review_child(folder: Path) -> dict[str, Any]:
     from cxrreport.review import read_evaluation, write_page
 
     begun = time.perf_counter()
-    content = read_evaluation(folder / f"scores-{len(SYSTEMS)}", None)
+    content = read_evaluation(folder / f"scores-{len(SYSTEMS)}", "reference")
     write_page(content, Manifest.open(folder / "data"), folder / "review.html")
     return {"review_s": round(time.perf_counter() - begun), "review_mb": round(peak_mb())}
 
@@ -349,13 +354,14 @@ def write_pairs(folder: Path, pairs: int) -> None:
     for place, name in enumerate(("references", *SYSTEMS)):
         lines = []
         for number in range(pairs):
-            row = {"study_id": f"{50_000_000 + number}", "text": text(number + (number % (place + 1)) * 31)}
-            lines.append(row | ({"patient_id": f"{10_000_000 + number // 3}"} if place == 0 else {}))
+            row = {"study_id": f"{50_000_000 + number}", "patient_id": f"{10_000_000 + number // 3}"}
+            lines.append(row | {"findings": text(number + (number % (place + 1)) * 31)})
         (folder / f"pairs/{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows = (json.dumps({"text": one, "seed": seed}) for one, seed in texts.items())
     (folder / "texts.jsonl").write_text("\n".join(rows))
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
+    # At the end: a file beside this one has the name of a library.
+    sys.path = [path for path in sys.path if Path(path) != Path(__file__).parent] + [str(Path(__file__).parent)]
     main()

@@ -35,6 +35,14 @@ def write_checkpoint(folder: Path) -> Path:
     return _write(folder, model, tokenizer)
 
 
+def write_wide_checkpoint(folder: Path) -> Path:
+    """230 MB in six matrices of 38 MB, for measurements of memory."""
+    tokenizer = _gemma_tokenizer()
+    rows = (tokenizer.token_to_id("<image>") // 64 + 2) * 64
+    config = _config(tokenizer, rows=rows, image_size=224, patch_size=56, intermediate_size=300_000)
+    return _write(folder, PaliGemmaForConditionalGeneration(config), tokenizer)
+
+
 def write_generation_checkpoint(folder: Path, *, image_size: int) -> Path:
     """16 image tokens, weights that write reports of different lengths depending on the image and the prompt."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))

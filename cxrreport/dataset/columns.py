@@ -100,6 +100,12 @@ def numbers(column: pa.Array) -> NDArray[np.int32]:
     ].copy()
 
 
+def lengths(column: pa.Array) -> NDArray[np.int32]:
+    """Bytes of each text of a string column."""
+    ends = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]
+    return np.diff(ends)
+
+
 def first_rows(studies: pa.Array) -> NDArray[np.int64] | None:
     """The first row of each study, or `None` if the rows are not sorted by study id."""
     encoded = studies.dictionary_encode()

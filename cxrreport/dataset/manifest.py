@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cxrreport.dataset.columns import ByRow, Places, RowIndex, first_rows, numbers
+from cxrreport.dataset.columns import ByRow, Places, RowIndex, first_rows, lengths, numbers
 from cxrreport.dataset.covariates import COVARIATES, Covariates
 from cxrreport.dataset.image_store import ImageStore
 from cxrreport.errors import ManifestError
@@ -335,7 +335,7 @@ def _check_values(folder: Path, column: Mapping[str, pa.Array]) -> None:
             row = next(row for row, one in enumerate(column[name]) if one.as_py() in unknown)
             raise _invalid(folder, column["image_id"][row].as_py())
     for name in ("image_id", "study_id", "patient_id"):
-        if not all(one.as_py() for one in column[name].unique()):
+        if column[name].null_count or not lengths(column[name]).all():
             row = next(row for row, one in enumerate(column[name]) if not one.as_py())
             raise _invalid(folder, column["image_id"][row].as_py())
 

@@ -131,15 +131,7 @@ def evaluate(
         measures, not_computed = scored.measures, missing_weights | scored.not_computed
         metrics = [metric for metric in metrics if metric.name in scored.numbers]
         bootstrap = PatientBootstrap(patients, samples=settings.bootstrap_samples, seed=settings.seed)
-        scores = {
-            name: {number: bootstrap.interval(measure) for number, measure in ones.items()}
-            for name, ones in measures.items()
-        }
-        differences = {
-            name: {number: bootstrap.difference(measures[MAIN][number], one) for number, one in ones.items()}
-            for name, ones in measures.items()
-            if name != MAIN
-        }
+        scores, differences = bootstrap.compared(measures, MAIN)
         conditions = _conditions(settings, references, systems, cohort, archive, device, metrics, scored.numbers)
         if SHUFFLED in differences:
             headline, scores[MAIN][IMAGE_RELIANCE_GAP] = next(iter(differences[SHUFFLED].items()))

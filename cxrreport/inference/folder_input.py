@@ -13,7 +13,6 @@ from cxrreport.dataset import EXCLUSION_LOG, Manifest
 from cxrreport.inference import INGESTED
 from cxrreport.inference.chat import ChatLayout
 from cxrreport.inference.completion import GenerateSummary, check_failures, finish, recorded_inputs
-from cxrreport.inference.decoding.memory import release_unused_memory
 from cxrreport.inference.preparation import nothing_kept
 from cxrreport.inference.selection import Similarity
 from cxrreport.inference.shards import SavedPredictions, Shards
@@ -25,6 +24,7 @@ from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Exclusion, Prediction, Progress, Reason
 from cxrreport.settings import GenerateSettings, IngestSettings
 from cxrreport.storage.job_arrays import part_folder, parts_folder
+from cxrreport.storage.memory import release_unused_memory
 from cxrreport.storage.output_folder import OutputFolder
 from cxrreport.storage.parquet import read_columns
 

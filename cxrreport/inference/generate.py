@@ -12,7 +12,6 @@ from cxrreport.errors import MismatchError
 from cxrreport.inference.backends import layout_of, load_model
 from cxrreport.inference.chat.template import ChatLayout
 from cxrreport.inference.completion import COMMAND, GenerateSummary, check_failures, finish, recorded_inputs
-from cxrreport.inference.decoding.memory import release_unused_memory
 from cxrreport.inference.nearest_image import NearestImageWorker
 from cxrreport.inference.preparation import GenerationInputs, image_settings, matching_settings, prepare_inputs
 from cxrreport.inference.selection import Similarity
@@ -23,6 +22,7 @@ from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Exclusion, Progress
 from cxrreport.settings import GenerateSettings, IngestSettings
 from cxrreport.storage.job_arrays import part_folder, parts_of
+from cxrreport.storage.memory import release_unused_memory
 from cxrreport.storage.output_folder import VOLATILE, OutputFolder, output_folder
 
 if TYPE_CHECKING:

@@ -50,9 +50,18 @@ def latest(folder: Path) -> Path | None:
     return next(reversed(checkpoints(folder)), None)
 
 
-def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Trainable parameters by name, unsharded, in main memory. Must be called in all processes."""
-    return {name: gathered(p) for name, p in model.named_parameters() if p.requires_grad}
+def trained_weights(model: torch.nn.Module, processes: ProcessGroup) -> dict[str, torch.Tensor]:
+    """Trainable parameters by name, unsharded, in main memory of the first process; empty in all others.
+
+    Must be called in all processes, which gather one parameter at a time.
+    """
+    weights: dict[str, torch.Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            whole = gathered(parameter)
+            if processes.first:
+                weights[name] = whole
+    return weights
 
 
 def save_checkpoint(
@@ -63,7 +72,7 @@ def save_checkpoint(
     Raises:
         OutputError: the disk is full or the folder cannot be written; earlier checkpoints remain.
     """
-    weights = trained_weights(model)
+    weights = trained_weights(model, processes)
     state = _optimizer_state(model, optimizer).get("state", {})
     if processes.first:
         target = folder / f"{step:07d}"

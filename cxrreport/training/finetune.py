@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,12 @@ from cxrreport.dataset import Manifest
 from cxrreport.errors import ManifestError, TrainingError
 from cxrreport.model import adapters, checkpoints
 from cxrreport.model.card import AdapterCard
-from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.checkpoints.writer import write_checkpoint
-from cxrreport.model.compat import enable_gradient_checkpointing
 from cxrreport.model.fused import fused
 from cxrreport.model.prompt import IGNORED, PromptLayout
 from cxrreport.records import Progress, Split
 from cxrreport.settings import TrainSettings
+from cxrreport.storage.memory import release_unused_memory
 from cxrreport.storage.output_folder import output_folder
 from cxrreport.training import checkpointing
 from cxrreport.training.best_checkpoint import LOSS, BestCheckpoint
@@ -42,9 +40,9 @@ from cxrreport.training.distributed import (
     join,
     peak_memory,
     quiet_sharding,
-    shard,
 )
 from cxrreport.training.forward import forward, suffix_loss
+from cxrreport.training.initial_model import load_model
 from cxrreport.training.interruption import StopRequest
 from cxrreport.training.optimization import build_optimizer, learning_rate
 from cxrreport.training.run import Run, TrainResult, Validator, versions
@@ -125,7 +123,7 @@ def build(
 ) -> Run:
     """Load the model and the samples, and find the checkpoint to resume from."""
     progress = progress if processes.first else _ignore
-    loaded, modules = _load_model(settings, manifest.resolution, processes)
+    loaded, modules = load_model(settings, manifest.resolution, processes)
     layout = PromptLayout(loaded.tokenizer, settings.prompt, loaded.image_tokens)
     training = SplitSamples(manifest, Split.TRAIN, layout, progress)
     has_validation = any(layout.suffix(study.report) for study in manifest.each_study(Split.VALIDATE))
@@ -139,6 +137,7 @@ def build(
     best = BestCheckpoint(saved / "best.safetensors", lines, settings.validation.patience)
     processes.wait()  # until all have read the file that the first process may write next
 
+    release_unused_memory()  # what reading manifest, texts and weights took for a moment
     per_step = settings.studies_per_step
     steps = settings.max_steps or math.ceil(settings.epochs * len(training) / per_step)
     eval_every = min(settings.eval_every or math.ceil(len(training) / per_step), steps)
@@ -173,35 +172,6 @@ def build(
         progress=progress,
         validate=validate,
     )
-
-
-def _load_model(
-    settings: TrainSettings, resolution: int, processes: ProcessGroup
-) -> tuple[LoadedModel, tuple[str, ...]]:
-    checkpoint = settings.checkpoint
-    device = checkpoints.choose_device(checkpoint.device)
-    if settings.lora is None:
-        # Updates of bfloat16 weights would be rounded to nothing.
-        checkpoint = checkpoint.model_copy(update={"precision": "float32"})
-    if processes.sharded:
-        checkpoint = checkpoint.model_copy(update={"device": "cpu"})
-    loaded = checkpoints.load(checkpoint, resolution=resolution)
-    torch.manual_seed(settings.seed)
-    modules: tuple[str, ...] = ()
-    if settings.objective == "reward" and settings.reward.adapter is not None:
-        loaded, modules = adapters.load_trainable(settings.reward.adapter, loaded)
-    elif settings.lora is None:
-        loaded.model.requires_grad_(True)
-    else:
-        model, modules = adapters.attach(loaded.model, settings.lora)
-        loaded = replace(loaded, model=model)
-    language = adapters.paligemma(loaded.model).language_model
-    if settings.gradient_checkpointing:  # the frozen tower keeps no activations
-        enable_gradient_checkpointing(language)
-    if processes.sharded:
-        shard(loaded.model, language, device)
-        loaded = replace(loaded, device=device)
-    return loaded, modules
 
 
 # --- Fit ---
@@ -296,7 +266,7 @@ def validate(run: Run, step: int) -> None:
     if run.processes.sharded:
         network.reshard()  # after a forward pass the outermost part waits, unsharded, for a backward pass
     if run.best.improves(metrics, step):
-        run.best.keep(checkpointing.trained_weights(network), metrics, step, write=run.processes.first)
+        run.best.keep(checkpointing.trained_weights(network, run.processes), metrics, step, write=run.processes.first)
     run.log(metrics | {"best_step": run.best.step}, step)
 
 
@@ -339,8 +309,9 @@ def save(run: Run, stopped: str = "") -> TrainResult:
     network = run.loaded.model
     if run.checkpoint is not None and not run.unfinished and not run.best.step:
         checkpointing.load_weights(run.checkpoint, network)
-    weights = load_file(run.best.path) if run.best.step else checkpointing.trained_weights(network)
-    return run.processes.on_first(lambda: _write(run, weights, stopped))
+    # Gathered in all processes, and kept by the first.
+    weights = {} if run.best.step else checkpointing.trained_weights(network, run.processes)
+    return run.processes.on_first(lambda: _write(run, weights or load_file(run.best.path), stopped))
 
 
 def _write(run: Run, weights: dict[str, torch.Tensor], stopped: str) -> TrainResult:

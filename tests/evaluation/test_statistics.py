@@ -154,3 +154,34 @@ def test_holm() -> None:
     assert {name: p for name, p in found.items() if name != "d"} == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
     assert math.isnan(found["d"])
     assert holm({"a": 0.7, "b": 0.9}) == {"a": 1.0, "b": 1.0}
+
+
+def test_all_systems_are_compared_with_one_sample_of_each() -> None:
+    """The terms of the main system are resampled once, not once for each baseline."""
+    rng = np.random.default_rng(0)
+    patients = [f"p{n // 3}" for n in range(60)]
+    sampled: list[str] = []
+
+    def counted(name: str) -> Measure:
+        measure = mean(rng.random(60))
+
+        def score(sums: np.ndarray) -> np.ndarray:
+            if sums.ndim > 1:
+                sampled.append(name)
+            return measure.score(sums)
+
+        return Measure(measure.terms, score, measure.values)
+
+    systems = {name: {"f1": counted(name)} for name in ("model", "blank", "shuffled")}
+    bootstrap = PatientBootstrap(patients, samples=200, seed=0)
+    scores, differences = bootstrap.compared(systems, "model")
+    assert {name: sampled.count(name) for name in systems} == dict.fromkeys(systems, 1)
+    weighted = Measure(systems["model"]["f1"].terms, mean([0.0]).score, systems["model"]["f1"].values)
+    by_study = Measure(weighted.terms, weighted.score, weighted.values, lambda w: weighted.score(w @ weighted.terms))
+    for name, measures in systems.items():
+        assert scores[name]["f1"] == bootstrap.interval(measures["f1"])
+        if name != "model":
+            assert differences[name]["f1"] == bootstrap.difference(systems["model"]["f1"], measures["f1"])
+    apart = bootstrap.interval(by_study)
+    assert scores["model"]["f1"].low == pytest.approx(apart.low, abs=1e-12)
+    assert scores["model"]["f1"].high == pytest.approx(apart.high, abs=1e-12)

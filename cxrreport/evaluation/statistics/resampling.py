@@ -72,14 +72,39 @@ class PatientBootstrap:
         """Score of `system` minus that of `baseline`, resampled together."""
         return self._bounds(system.value - baseline.value, self._sampled(system) - self._sampled(baseline))
 
+    def compared(
+        self, systems: Mapping[str, Mapping[str, Measure]], main: str
+    ) -> tuple[dict[str, dict[str, Interval]], dict[str, dict[str, Interval]]]:
+        """The scores of all systems, and those of `main` minus those of each other system, each sampled once.
+
+        Args:
+            systems: system to number to measure; `main` has all numbers.
+            main: name of the main system.
+        """
+        ours = {number: self._sampled(measure) for number, measure in systems[main].items()}
+        scores: dict[str, dict[str, Interval]] = {name: {} for name in systems}
+        differences: dict[str, dict[str, Interval]] = {name: {} for name in systems if name != main}
+        for name, measures in systems.items():
+            for number, measure in measures.items():
+                sampled = ours[number] if name == main else self._sampled(measure)
+                scores[name][number] = self._bounds(measure.value, sampled)
+                if name != main:
+                    difference = systems[main][number].value - measure.value
+                    differences[name][number] = self._bounds(difference, ours[number] - sampled)
+        return scores, differences
+
     def _sampled(self, measure: Measure) -> Floats:
         if self.patients < 2:  # one patient says nothing about others
             return np.array([])
-        blocks = [
-            measure.weighted(self._draws[self._patient, first : first + _BLOCK].T.astype(np.float64))
-            for first in range(0, self._samples, _BLOCK)
-        ]
-        return np.concatenate(blocks)
+        starts = range(0, self._samples, _BLOCK)
+        if measure.resampled is not None:
+            weights = (self._draws[self._patient, first : first + _BLOCK].T.astype(np.float64) for first in starts)
+            return np.concatenate([measure.weighted(one) for one in weights])
+        # A resample has all studies of a patient equally often, so their terms are added up first.
+        terms = np.zeros((self.patients, measure.terms.shape[1]))
+        np.add.at(terms, self._patient, measure.terms)
+        blocks = (self._draws[:, first : first + _BLOCK].T.astype(np.float64) @ terms for first in starts)
+        return np.concatenate([measure.score(sums) for sums in blocks])
 
     def _bounds(self, value: float, samples: Floats) -> Interval:
         # Resamples in which the score is undefined are excluded.

@@ -1,12 +1,8 @@
-"""Free memory, memory that allocators hold, and errors about memory."""
+"""Free memory, and errors about memory."""
 
 from __future__ import annotations
 
-import ctypes
-from contextlib import suppress
-
 import psutil
-import pyarrow as pa
 import torch
 
 _SIGNS = (
@@ -28,13 +24,6 @@ def free_memory(device: torch.device) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     return int(psutil.virtual_memory().available)
-
-
-def release_unused_memory() -> None:
-    """Return to the system what allocators keep after images were decoded and weights loaded."""
-    pa.default_memory_pool().release_unused()
-    with suppress(OSError, AttributeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

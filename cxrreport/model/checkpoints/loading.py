@@ -88,6 +88,12 @@ def describe(settings: CheckpointSettings, *, resolution: int) -> LoadedModel:
     return _describe(settings, resolution)[0]
 
 
+def describe_with_config(settings: CheckpointSettings, resolution: int) -> tuple[LoadedModel, Any]:
+    """As `describe`, with the configuration as published, which the caller may change."""
+    described, config, _ = _describe(settings, resolution)
+    return described, config
+
+
 def _describe(settings: CheckpointSettings, resolution: int) -> tuple[LoadedModel, Any, Path]:
     """The model without weights, its configuration as published, and its folder."""
     device = choose_device(settings.device)
