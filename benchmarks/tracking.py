@@ -55,8 +55,9 @@ def child(data: Path, output: Path, steps: int, uri: str, trouble: int, server: 
         marks.append((time.time(), sum(map(time.clock_gettime, clocks))))
 
     tracked = TrackingSettings(uri=uri) if uri else TrackingSettings(enabled=False)
-    recipe = train_settings(data, output, tracked=tracked)
-    runs.train(recipe.model_copy(update={"max_steps": steps, "batch_size": 4, "eval_every": steps}), progress=progress)
+    few = {"max_steps": steps, "batch_size": 4, "accumulation": 1, "eval_every": steps}
+    places = {"data": data, "output": output, "tracking": tracked.model_dump()}
+    runs.train(train_settings(output.parent, **few, **places), progress=progress)
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     seconds = [line["seconds"] for line in lines if "loss" in line]
     (begun, before), (last, after) = marks

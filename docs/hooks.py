@@ -1,18 +1,23 @@
-"""What the documentation makes from the code: tables of settings, and the words of findings."""
+"""What the documentation makes from the code: settings, commands, words of findings, pages of the notebooks."""
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import typer
+from mkdocs.structure.files import File, Files
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from cxrreport import settings
+from cxrreport import cli, settings
 from cxrreport.evaluation.clinical.vocabulary import RULES, Says
 from cxrreport.settings import CommandSettings, Settings
 
@@ -20,6 +25,7 @@ ROAD = ("tracking", "ingestion", "model", "training", "reward", "inference", "ev
 """Modules of `cxrreport.settings`, in the order in which a reader meets them."""
 PLACE = "<!-- tables of settings -->"
 WORDS = "<!-- table of findings -->"
+COMMANDS = "<!-- commands -->"
 SAYS = {
     Says.PRESENT: "there",
     Says.DOUBTFUL: "doubtful",
@@ -31,10 +37,81 @@ SAYS = {
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """MkDocs calls it with the text of every page."""
-    for place, made in ((PLACE, tables), (WORDS, words)):
+    for place, made in ((PLACE, tables), (WORDS, words), (COMMANDS, commands)):
         if place in markdown:
             markdown = markdown.replace(place, "\n".join(made()))
     return markdown
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """MkDocs calls it with all files: adds a page, with its pictures, for each notebook."""
+    made = _notebooks()
+    for path in made.NOTEBOOKS:
+        text, pictures = made.page(path)
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=text))
+        for name, content in pictures.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
+    return files
+
+
+def _notebooks() -> Any:
+    """The module `notebooks.py` beside this file; MkDocs does not make a package of the two."""
+    if "docs_notebooks" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("docs_notebooks", Path(__file__).with_name("notebooks.py"))
+        if spec is None or spec.loader is None:
+            raise ImportError("docs/notebooks.py")
+        sys.modules["docs_notebooks"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["docs_notebooks"])
+    return sys.modules["docs_notebooks"]
+
+
+def commands() -> Iterator[str]:
+    """A section for each command, as its `--help` has it."""
+    group: Any = typer.main.get_command(cli.app)
+    for name, command in sorted(group.commands.items()):
+        about, _, example = inspect.cleandoc(command.help or "").partition("Example")
+        yield f"\n## {name}\n"
+        yield about.strip() + "\n"
+        arguments = " ".join(_metavar(one) for one in command.params if _is_argument(one))
+        usage = f"cxrreport {name} {arguments} [OPTIONS]".replace("  ", " ")
+        shown = re.findall(r"`(cxrreport .+?)`", example, re.DOTALL)
+        yield "```sh\n" + "\n".join([f"# {usage}", *(" ".join(one.split()) for one in shown)]) + "\n```\n"
+        yield "| argument or option | default | what it does |"
+        yield "|---|---|---|"
+        for one in command.params:
+            if not getattr(one, "hidden", False):
+                yield f"| {_names(one)} | {_shown_default(one)} | {_cell(one.help or '')} |"
+
+
+def _is_argument(parameter: Any) -> bool:
+    return bool(parameter.param_type_name == "argument") and not getattr(parameter, "hidden", False)
+
+
+def _metavar(parameter: Any) -> str:
+    return str(parameter.metavar or parameter.name.upper())
+
+
+def _names(parameter: Any) -> str:
+    if _is_argument(parameter):
+        return f"`{_cell(_metavar(parameter))}`"
+    metavar = "" if parameter.is_flag else f" {parameter.metavar or 'VALUE'}"
+    return ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts)) + (
+        f" `{_cell(metavar.strip())}`" if metavar else ""
+    )
+
+
+def _shown_default(parameter: Any) -> str:
+    if parameter.required:
+        return "required"
+    shown = getattr(parameter, "show_default", None)
+    if isinstance(shown, str):
+        return _cell(shown)
+    default = parameter.default
+    return "" if default in (None, False, (), []) or callable(default) else f"`{_cell(str(default))}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def words() -> Iterator[str]:

@@ -14,6 +14,7 @@ import pytest
 from cxrreport.demo import pipeline
 from cxrreport.settings import DemoSettings
 
+FEW_STEPS = {"max_steps": 3, "batch_size": 2, "eval_every": 1}
 GUARD = """
 import os, sys
 
@@ -37,7 +38,7 @@ sys.addaudithook(watch)
 
 def run_small_demo(output: Path) -> dict[str, Any]:
     """Run or resume it in this process; everything but the scores is as in the demo."""
-    small = replace(pipeline.SCALES[224], patients=20, smallest=64, full_size=0, max_steps=3, batch_size=4)
+    small = replace(pipeline.SCALES[224], patients=20, smallest=64, full_size=0, train=FEW_STEPS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(pipeline.SCALES, 224, small)
         return pipeline.run_demo(DemoSettings(output=output), lambda *_: None)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
 
 from cxrreport import tracking
 from cxrreport.cli.app import command
 from cxrreport.cli.options import Given, Option
 from cxrreport.cli.output import echo, interval, mlflow_command, print_json, progress_bar, shown, stdout, table_of
 from cxrreport.settings import DemoSettings
+
+if TYPE_CHECKING:
+    from cxrreport.demo.first_report import FirstReport
+
+_PICTURE = 36
+"""Columns of the first image."""
 
 
 @command(
@@ -23,17 +32,36 @@ from cxrreport.settings import DemoSettings
 def demo(given: Given[DemoSettings]) -> None:
     """Run the whole pipeline on phantoms: DICOM, fine-tuning, reports and scores, each step an MLflow run.
 
+    The shipped adapter writes a first report within a minute.
+
     Example: `cxrreport demo --out demo-out`
     """
     from cxrreport.demo.pipeline import run_demo
 
     settings = given.settings()
     with progress_bar() as progress:
-        summary = run_demo(settings, progress)
+        summary = run_demo(settings, progress, show=_ignore if given.as_json else _print_first)
     if given.as_json:
         print_json(summary)
     else:
         _print_demo(summary, settings)
+
+
+def _ignore(_: FirstReport) -> None:
+    """Standard output is one JSON object."""
+
+
+def _print_first(first: FirstReport) -> None:
+    from cxrreport.cli.picture import picture
+
+    console = stdout()
+    image = picture(first.image, _PICTURE, colours=console.color_system in ("256", "truecolor"))
+    report = f"[bold]FINDINGS[/]\n{escape(first.findings)}\n\n[bold]IMPRESSION[/]\n{escape(first.impression)}"
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(image, report)
+    console.print("A first report by the shipped adapter, for a synthetic image:", highlight=False)
+    console.print(grid)
+    echo(f"More images: {first.contact_sheet}. The demo now trains an adapter of its own.")
 
 
 def _print_demo(summary: Mapping[str, Any], settings: DemoSettings) -> None:

@@ -30,9 +30,19 @@ from cxrreport.cli.options import (
     on_privacy,
     on_scoring,
 )
-from cxrreport.cli.output import bounds, guarded, interval, perform, print_json, print_summary, stdout, table_of
+from cxrreport.cli.output import (
+    bounds,
+    guarded,
+    interval,
+    perform,
+    print_json,
+    print_summary,
+    rows,
+    stdout,
+    table_of,
+)
 from cxrreport.errors import SettingsError
-from cxrreport.settings import AgreementSettings, CompareSettings, EvaluateSettings, ReviewSettings
+from cxrreport.settings import AgreementSettings, CompareSettings, EvaluateSettings, FeedbackSettings, ReviewSettings
 
 MAIN_SCORES = ("image_reliance_gap", "actionable_errors", "findings_f1", "bleu4", "cider")
 """Scores that `evaluate` prints without `--all`, if they were computed."""
@@ -121,6 +131,7 @@ def _baselines(given: list[str]) -> dict[str, Any]:
     on_data("blind", help="Show two reports as A and B; the key is a separate file."),
     on_data("against", metavar="SYSTEM", help="Second report of a blind page."),
     on_data("sources", metavar="DIR", help="Input folder of ingest, for images at full resolution."),
+    on_data("priors", metavar="TABLE", help="Table with study_id and prior_study_id: show the prior images too."),
     on_data("limit", help="Include only the first studies of the page."),
     on_data("megabytes", help="Size limit for all images together."),
     on_privacy("tracking.log_reports", "--log-page", help="Log the page with its images and reports to MLflow."),
@@ -208,6 +219,28 @@ def agreement(given: Given[AgreementSettings]) -> None:
     stdout().print(table)
     facts = {name: value for name, value in summary.facts.items() if name != "kendall_tau_b"}
     print_summary(replace(summary, facts=facts), given.as_json)
+
+
+@command(
+    FeedbackSettings,
+    on_data("verdicts", "-v", metavar="FILE", help="Verdicts exported by the review page; repeatable.", default=...),
+    on_data("predictions", "-p", metavar="DIR", help="Output folder of generate with traces.", default=...),
+    on_data("key", metavar="FILE", help="Key of a blind page."),
+    SET,
+)
+def feedback(given: Given[FeedbackSettings]) -> None:
+    """Attach the verdicts of readers to the MLflow traces of the reports.
+
+    Example: `cxrreport feedback --verdicts verdicts-A.csv --predictions reports`
+    """
+    found = runs.feedback(given.settings())
+    if given.as_json:
+        print_json(found)
+        return
+    table = table_of("cxrreport feedback", "", "")
+    for name, value in rows(found):
+        table.add_row(name, value)
+    stdout().print(table)
 
 
 @app.command()

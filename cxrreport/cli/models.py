@@ -7,7 +7,19 @@ from pathlib import Path
 
 from cxrreport import runs
 from cxrreport.cli.app import command
-from cxrreport.cli.options import ADAPTER, CONFIG, SET, TRACK, Given, argument, on_data, on_gpu, on_model, on_training
+from cxrreport.cli.options import (
+    ADAPTER,
+    CONFIG,
+    SET,
+    TRACK,
+    Given,
+    argument,
+    on_data,
+    on_gpu,
+    on_model,
+    on_scoring,
+    on_training,
+)
 from cxrreport.cli.output import echo, perform, print_json, print_summary, stdout, table_of
 from cxrreport.settings import MergeSettings, PlanSettings, RegisterSettings
 
@@ -42,12 +54,18 @@ def merge(given: Given[MergeSettings]) -> None:
     ADAPTER,
     on_model("name", help="Name of the registered model."),
     on_model("aliases", "--alias", help="Alias to point to this version; repeatable."),
+    on_scoring("scores", metavar="DIR", help="Output folder of evaluate for this adapter."),
+    on_scoring("if_better_than", metavar="ALIAS", help="Register only if better than the version with this alias."),
+    on_scoring("against", metavar="DIR", help="Evaluation of that version.", show_default="as registered"),
     SET,
 )
 def register(given: Given[RegisterSettings]) -> None:
     """Register a fine-tuned model in MLflow as the next version of its name.
 
-    Example: `cxrreport register --adapter runs/train/adapter --alias champion`
+    With `--if-better-than` it is an error if the model is not better, by a paired test on the same studies.
+
+    Examples: `cxrreport register --adapter adapter --alias champion`;
+    `cxrreport register --adapter adapter --scores scores --if-better-than champion --alias champion`
     """
     settings = given.settings()
     from cxrreport import serving

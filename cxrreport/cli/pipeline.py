@@ -146,6 +146,7 @@ def train(given: Given[TrainSettings]) -> None:
     on_work("workers", help="Processes that read a folder of DICOM."),
     on_work("update", "--update", help="Take in new files of a folder of DICOM that was finished."),
     on_work("max_failures", help="Stop when more studies than this cannot be read.", show_default="none"),
+    on_work("tracking.traces", "--traces", help="Log a trace for each report, without its text."),
     on_work("ray.address", "--ray", metavar="ADDRESS", help="Ray cluster; local: this machine."),
     PSEUDONYMIZE,
     SHARD,

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from cxrreport import runs
-from cxrreport.demo.pipeline import known_findings, train_settings
-from cxrreport.demo.studies import read_truth, write_studies
-from cxrreport.settings import EvaluateSettings, GenerateSettings, IngestSettings, TrainSettings
+from cxrreport.demo.pipeline import train_settings
+from cxrreport.demo.studies import write_studies
+from cxrreport.settings import EvaluateSettings, GenerateSettings, IngestSettings, TrackingSettings, TrainSettings
 
 PATIENTS = 90
 STEPS = 80
@@ -38,8 +38,13 @@ def ingested(root: Path) -> Path:
 
 def recipe(root: Path) -> TrainSettings:
     """Training settings of the demo, with fewer steps."""
-    settings = train_settings(root / "data", root / "train")
-    return settings.model_copy(update={"max_steps": STEPS, "eval_every": STEPS // 2})
+    few: dict[str, Any] = {"max_steps": STEPS, "batch_size": 8, "accumulation": 1, "eval_every": STEPS // 2}
+    places: dict[str, Any] = {
+        "data": root / "data",
+        "output": root / "train",
+        "tracking": TrackingSettings().model_dump(),
+    }
+    return train_settings(root, **places, **few)
 
 
 def trained(root: Path) -> Path:
@@ -56,20 +61,19 @@ def generated(root: Path, baseline: str = "none") -> Path:
     return output
 
 
-def evaluation_settings(root: Path) -> tuple[EvaluateSettings, list[Any]]:
-    """Settings of an evaluation beside two baselines, and a metric that compares with the findings of each phantom."""
-    settings = EvaluateSettings(
+def evaluation_settings(root: Path) -> EvaluateSettings:
+    """Settings of an evaluation beside two baselines, with a metric for the findings of phantoms."""
+    return EvaluateSettings(
         predictions=generated(root),
         references=root / "data",
         output=root / "scores",
         baselines={name: generated(root, name) for name in ("shuffled", "blank")},
         radgraph="tiny",
+        metrics=("radgraph", "clinical", "bleu", "rouge_l", "cider", "cxrreport.demo.finding_metric:finding_f1"),
     )
-    return settings, [known_findings(read_truth(root / "phantoms"))]
 
 
 def evaluated(root: Path) -> Path:
     """Output folder of `evaluate` for the short training, with shuffled and blank images as baselines."""
-    settings, metrics = evaluation_settings(root)
-    runs.evaluate(settings, extra_metrics=metrics)
+    runs.evaluate(evaluation_settings(root))
     return root / "scores"

@@ -1,7 +1,8 @@
 """The demo: the whole pipeline on phantoms, through the public commands with ordinary settings.
 
-Its folder is that of a real project: `phantoms`, `ingest`, `train`, `generate` and one folder per baseline, `evaluate`,
-`review.html`, `mlflow.db`, and `summary.json` with the results. A stopped demo resumes.
+Its steps are the files of `configs/` whose names have `-demo`. Its folder is that of a real project: `phantoms`,
+`ingest`, `train`, `generate` and one folder per baseline, `evaluate`, `review.html`, `mlflow.db`, and `summary.json`
+with the results. A stopped demo resumes.
 """
 
 from __future__ import annotations
@@ -9,142 +10,120 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from cxrreport import runs, tracking
+from cxrreport.demo import recipes, two_processes
 from cxrreport.demo.findings import Name
+from cxrreport.demo.first_report import FirstReport, first_report
 from cxrreport.demo.text_findings import Keys, contradicts, read_findings
 from cxrreport.records import Progress
 from cxrreport.settings import (
-    CheckpointSettings,
     DemoSettings,
     EvaluateSettings,
     GenerateSettings,
     IngestSettings,
-    LoraSettings,
-    PromptSettings,
     ReviewSettings,
     ScoredSection,
     TrackingSettings,
     TrainSettings,
-    ValidationSettings,
 )
 from cxrreport.storage.atomic_files import write_json
 from cxrreport.storage.output_folder import OutputFolder, output_folder
 
 if TYPE_CHECKING:
     from cxrreport.evaluation.evaluate import Evaluation
-    from cxrreport.evaluation.metrics import Metric
 
 R = TypeVar("R")
 SYSTEMS = ("tuned", "no_adapter", "most_frequent", "shuffled", "blank")
 HEADLINE = "radgraph_partial"
-TERSE = PromptSettings(instruction="cap en", indication=False)
-"""The prompt of the base model's pre-training."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Sizes that depend on the resolution; 4,096 image tokens cost a hundred times as much as 256."""
+    """Sizes that depend on the resolution; 4,096 image tokens cost a hundred times as much as 256.
 
-    checkpoint: str
+    Args:
+        patients: number of patients.
+        smallest: shortest side of most images, in pixels.
+        full_size: number of studies with the image size of a detector.
+        checkpoint: the base model.
+        train: fields of `configs/train-demo.yaml` to replace.
+        generate: fields of `configs/generate-demo*.yaml` to replace.
+        processes: that train together, if there are as many cores.
+    """
+
     patients: int
     smallest: int
     full_size: int
-    max_steps: int
-    batch_size: int
-    texts_per_batch: int
+    checkpoint: str = "tiny"
+    train: Mapping[str, Any] = field(default_factory=dict)
+    generate: Mapping[str, Any] = field(default_factory=dict)
+    processes: int = 2
 
 
 SCALES = {
-    224: _Scale("tiny", patients=960, smallest=360, full_size=4, max_steps=1200, batch_size=8, texts_per_batch=32),
-    896: _Scale("tiny-896", patients=120, smallest=1000, full_size=2, max_steps=60, batch_size=4, texts_per_batch=8),
+    224: _Scale(patients=960, smallest=360, full_size=4),
+    896: _Scale(
+        patients=120,
+        smallest=1000,
+        full_size=2,
+        checkpoint="tiny-896",
+        train={"max_steps": 60, "batch_size": 2, "eval_every": 20},
+        generate={"batch_size": 8},
+        processes=1,  # each needs 3 GB
+    ),
 }
 
 
-def train_settings(
-    data: Path, output: Path, *, resolution: int = 224, seed: int = 0, tracked: TrackingSettings | None = None
-) -> TrainSettings:
-    """The recipe of the demo; `configs/train-demo.yaml` is the same at 224 pixels."""
-    scale = SCALES[resolution]
-    return TrainSettings(
-        data=data,
-        output=output,
-        checkpoint=CheckpointSettings(name=scale.checkpoint),
-        lora=LoraSettings(rank=16, alpha=32, dropout=0.0, targets="language+projector"),
-        max_steps=scale.max_steps,
-        learning_rate=3e-3,
-        batch_size=scale.batch_size,
-        accumulation=1,
-        gradient_checkpointing=False,
-        eval_every=max(1, scale.max_steps // 3),
-        validation=ValidationSettings(radgraph="tiny", studies=128),
-        seed=seed,
-        tracking=tracked or TrackingSettings(),
-    )
-
-
-def run_demo(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
+def run_demo(
+    settings: DemoSettings, progress: Progress, *, show: Callable[[FirstReport], None] = lambda _: None
+) -> dict[str, Any]:
     """Make phantoms, ingest, fine-tune, generate, evaluate and review; write and return `summary.json`.
+
+    Args:
+        settings: output folder, resolution, patients and seed.
+        progress: called with completed and total units of each step.
+        show: called with a first report, some seconds after the start.
 
     Raises:
         CxrReportError: a step failed; run the same settings again to resume.
     """
     from cxrreport.demo.studies import read_truth, write_studies
 
-    root, scale = settings.output, SCALES[settings.resolution]
-    phantoms, data, scores = root / "phantoms", root / "ingest", root / "evaluate"
+    root, scale, seed = settings.output, SCALES[settings.resolution], settings.seed
+    phantoms = root / "phantoms"
     with output_folder(root, command="demo", settings=settings.model_dump(mode="json")) as folder:
         own = TrackingSettings(uri=tracking.sqlite_uri(root / "mlflow.db"), experiment="cxrreport-demo")
         with tracking.start("demo", settings, own, output=phantoms) as parent:
-            tracked = own.model_copy(update={"parent_run_id": parent.run_id})
+            tracked = own.model_copy(update={"parent_run_id": parent.run_id}).model_dump()
             steps = _Steps(folder, progress)
+            with steps.timed("first report"):
+                show(first_report(root, seed, tracked, progress))
             with steps.timed("phantoms"):
                 write_studies(
                     phantoms,
                     patients=settings.patients or scale.patients,
-                    seed=settings.seed,
+                    seed=seed,
                     smallest=scale.smallest,
                     full_size=scale.full_size,
                     workers=2,
                     progress=progress,
                 )
             truth = read_truth(phantoms)
-            ingestion = IngestSettings(
-                input=phantoms,
-                output=data,
-                layout="mimic-cxr",
-                resolution=settings.resolution,
-                workers=2,
-                tracking=tracked,
-            )
-            steps.run("ingest", runs.ingest, ingestion)
-            recipe = train_settings(
-                data, root / "train", resolution=settings.resolution, seed=settings.seed, tracked=tracked
-            )
-            adapter = steps.run("train", runs.train, recipe).adapter
+            made = {"resolution": settings.resolution, "tracking": tracked}
+            steps.run("ingest", runs.ingest, recipes.read(IngestSettings, "ingest-demo", root, **made))
+            recipe = train_settings(root, settings.resolution, seed=seed, tracking=tracked)
+            processes = min(scale.processes, two_processes.cores())
+            steps.run("train", partial(two_processes.train, recipe, processes))
             for name in ("tuned", "no_adapter", "shuffled", "blank", "base_terse"):
-                steps.run(f"generate {name}", runs.generate, _generation(name, settings, adapter, tracked))
-            evaluation = steps.run(
-                "evaluate",
-                runs.evaluate,
-                EvaluateSettings(
-                    predictions=predictions_of(root, "tuned"),
-                    references=data,
-                    output=scores,
-                    baselines={
-                        name: predictions_of(root, name) for name in ("no_adapter", "shuffled", "blank", "base_terse")
-                    },
-                    radgraph="tiny",
-                    seed=settings.seed,
-                    tracking=tracked,
-                ),
-                extra_metrics=[known_findings(truth)],
-            )
-            page = ReviewSettings(evaluation=scores, data=data, output=root / "review.html", tracking=tracked)
-            steps.run("review", runs.review, page)
+                steps.run(f"generate {name}", runs.generate, _generation(name, settings, tracked))
+            scored = recipes.read(EvaluateSettings, "evaluate-demo", root, seed=seed, tracking=tracked)
+            evaluation = steps.run("evaluate", runs.evaluate, scored)
+            steps.run("review", runs.review, recipes.read(ReviewSettings, "review-demo", root, tracking=tracked))
             summary = _summary(settings, evaluation, truth) | {
                 "seconds": steps.seconds,
                 "peak_memory_mb": round(tracking.peak_memory_mb()),
@@ -155,6 +134,13 @@ def run_demo(settings: DemoSettings, progress: Progress) -> dict[str, Any]:
         write_json(root / "summary.json", summary)
         folder.finish()
     return summary
+
+
+def train_settings(root: Path, resolution: int = 224, **changes: Any) -> TrainSettings:
+    """`configs/train-demo.yaml` for a resolution and the demo in `root`, with `changes`."""
+    scale = SCALES[resolution]
+    values = {"checkpoint": {"name": scale.checkpoint}, **scale.train, **changes}
+    return recipes.read(TrainSettings, "train-demo", root, **values)
 
 
 class _Steps:
@@ -174,9 +160,9 @@ class _Steps:
             self.seconds[step] = round(time.monotonic() - started, 1)
             self._folder.update(seconds=self.seconds)
 
-    def run(self, step: str, command: Callable[..., runs.Summary[R]], settings: Any, **options: Any) -> R:
+    def run(self, step: str, command: Callable[..., runs.Summary[R]], *settings: Any) -> R:
         with self.timed(step):
-            done = command(settings, progress=self._progress, **options)
+            done = command(*settings, progress=self._progress)
         self.run_ids[step] = done.run_id
         return done.result
 
@@ -186,30 +172,13 @@ def predictions_of(root: Path, name: str) -> Path:
     return root / ("generate" if name == "tuned" else f"generate-{name.replace('_', '-')}")
 
 
-def _generation(name: str, settings: DemoSettings, adapter: Path, tracked: TrackingSettings) -> GenerateSettings:
+def _generation(name: str, settings: DemoSettings, tracked: Mapping[str, Any]) -> GenerateSettings:
     """The test split by one system."""
     scale = SCALES[settings.resolution]
-    tuned = name in ("tuned", "shuffled", "blank")
-    return GenerateSettings(
-        input=settings.output / "ingest",
-        output=predictions_of(settings.output, name),
-        checkpoint=None if tuned else CheckpointSettings(name=scale.checkpoint),
-        adapter=adapter if tuned else None,
-        prompt=TERSE if name == "base_terse" else None,
-        baseline="shuffled" if name == "shuffled" else "blank" if name == "blank" else "none",
-        batch_size=scale.texts_per_batch,
-        max_new_tokens=128,
-        seed=settings.seed,
-        tracking=tracked,
-    )
-
-
-def known_findings(truth: Mapping[str, Keys]) -> Metric:
-    """The metric that compares the findings of a text with those of its phantom."""
-    from cxrreport.evaluation.metrics import finding_scorer, metric
-
-    conditions = {"findings": "the phantoms' own", "reader": "demo.text_findings"}
-    return metric("finding_f1", conditions=conditions)(finding_scorer(read_findings, truth))
+    config = "generate-demo" if name == "tuned" else f"generate-demo-{name.replace('_', '-')}"
+    base = {"checkpoint": {"name": scale.checkpoint}} if name in ("no_adapter", "base_terse") else {}
+    changes = {**base, **scale.generate, "seed": settings.seed, "tracking": tracked}
+    return recipes.read(GenerateSettings, config, settings.output, **changes)
 
 
 def _summary(settings: DemoSettings, evaluation: Evaluation, truth: Mapping[str, Keys]) -> dict[str, Any]:

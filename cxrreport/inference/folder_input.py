@@ -16,7 +16,7 @@ from cxrreport.inference.completion import GenerateSummary, check_failures, fini
 from cxrreport.inference.preparation import nothing_kept
 from cxrreport.inference.selection import Similarity
 from cxrreport.inference.shards import SavedPredictions, Shards
-from cxrreport.inference.worker import ChosenStudy, ShardTask, ShardWorker
+from cxrreport.inference.worker import ChosenStudy, Observe, ShardTask, ShardWorker
 from cxrreport.ingestion.ingest import Followed, Portion, ingest
 from cxrreport.ingestion.summary import IngestSummary, unread
 from cxrreport.model.checkpoints import LoadedModel
@@ -117,6 +117,7 @@ def generate_from_folder(
     *,
     similarity: Similarity | None,
     log_ingested: Callable[[IngestSummary], None] | None,
+    observe: Observe | None = None,
 ) -> GenerateSummary:
     """As `generate_predictions`, for the studies of a folder while they are ingested.
 
@@ -135,7 +136,7 @@ def generate_from_folder(
     failed: list[Exclusion] = []
     resumed = done = total = 0
     release_unused_memory()
-    worker = ShardWorker(settings, loaded, layout, similarity)
+    worker = ShardWorker(settings, loaded, layout, similarity, observe)
     with FollowedIngest(settings, ingestion, progress) as following:
 
         def tasks() -> Iterator[ShardTask]:

@@ -16,7 +16,7 @@ from cxrreport.inference.nearest_image import NearestImageWorker
 from cxrreport.inference.preparation import GenerationInputs, image_settings, matching_settings, prepare_inputs
 from cxrreport.inference.selection import Similarity
 from cxrreport.inference.shards import Shards
-from cxrreport.inference.worker import ShardTask, ShardWorker, in_shards, select_studies
+from cxrreport.inference.worker import Observe, ShardTask, ShardWorker, in_shards, select_studies
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Exclusion, Progress
@@ -38,6 +38,7 @@ def generate(
     similarity: Similarity | None = None,
     resident: LoadedModel | None = None,
     log_ingested: Callable[[IngestSummary], None] | None = None,
+    observe: Observe | None = None,
 ) -> GenerateSummary:
     """Generate reports for the studies of an ingest folder, of a folder of DICOM, or for one DICOM file.
 
@@ -53,6 +54,7 @@ def generate(
         similarity: agreement of samples, for `select: consensus` (`consensus.ReportSimilarity`).
         resident: the model of these settings if it is loaded already (`load_resident`).
         log_ingested: called when a folder of DICOM has been ingested.
+        observe: called with every text that this run generates; not with Ray or for nearest images.
 
     Raises:
         CxrReportError: as `prepare_inputs`, `load_model` and `generate_predictions`.
@@ -86,12 +88,12 @@ def generate(
             from cxrreport.inference.folder_input import generate_from_folder  # not needed for an ingest folder
 
             summary = generate_from_folder(
-                inputs.settings, ingestion, *given, similarity=similarity, log_ingested=log_ingested
+                inputs.settings, ingestion, *given, similarity=similarity, log_ingested=log_ingested, observe=observe
             )
             return replace(summary, new_files=0 if settings.update else new)
         manifest = inputs.manifest or Manifest.open(settings.input)
         provenance["data_digest"] = manifest.digest
-        return generate_predictions(inputs.settings, manifest, *given, similarity)
+        return generate_predictions(inputs.settings, manifest, *given, similarity, observe)
 
 
 def load_resident(settings: GenerateSettings) -> tuple[LoadedModel, IngestSettings]:
@@ -117,6 +119,7 @@ def generate_predictions(
     progress: Progress,
     folder: OutputFolder,
     similarity: Similarity | None = None,
+    observe: Observe | None = None,
 ) -> GenerateSummary:
     """Write `predictions.parquet`, `predictions.jsonl`, `failed.parquet` and `generate.json` into an open folder.
 
@@ -134,6 +137,7 @@ def generate_predictions(
         progress: reports the studies.
         folder: the output folder.
         similarity: as for `generate`.
+        observe: see `generate`.
 
     Raises:
         InputError: no study in the split, no readable image, or a baseline that is not possible.
@@ -183,7 +187,7 @@ def generate_predictions(
             features = folder.path / "nearest"
             worker = NearestImageWorker(settings, manifest, loaded, layout, folder=features, progress=progress)
         else:
-            worker = ShardWorker(settings, loaded, layout, similarity)
+            worker = ShardWorker(settings, loaded, layout, similarity, observe)
         tasks = (ShardTask(index, manifest, studies[index], rows) for index, rows in written.items())
         generated = worker.run(tasks, lambda count: progress(done + count, total, "studies"))
     failed = 0

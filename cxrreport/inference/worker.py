@@ -35,6 +35,9 @@ ChosenStudy = tuple[Study, tuple[str, ...]]
 Unwritten = tuple[Study, tuple[str, ...], Images]
 """A study to predict, the ids of its images, and the images."""
 
+Observe = Callable[[Prediction, Generated, tuple[str, ...]], None]
+"""Receives a new prediction, what the engine returned for it, and the notes on its first image."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
@@ -62,7 +65,9 @@ class ShardWorker:
         loaded: LoadedModel,
         layout: PromptLayout | ChatLayout,
         similarity: Similarity | None = None,
+        observe: Observe | None = None,
     ) -> None:
+        self._observe = observe
         self.engine: Engine | ChatEngine
         if isinstance(layout, ChatLayout):
             self.engine = ChatEngine(
@@ -167,7 +172,7 @@ class ShardWorker:
         # The answer to a prompt has no sections.
         findings, impression = ("", "") if settings.prompts else self._layout.parse(generated.text)
         source = manifest.images[image_ids[0]] if image_ids else None
-        return Prediction(
+        prediction = Prediction(
             study_id=study.study_id,
             patient_id=study.patient_id,
             image_ids=image_ids,
@@ -186,6 +191,9 @@ class ShardWorker:
             agreement=agreement,
             boxes=parse_boxes(generated.text, source, resize=resize_method(manifest)) if source else (),
         )
+        if self._observe is not None:
+            self._observe(prediction, generated, source.notes if source else ())
+        return prediction
 
 
 def select_studies(settings: GenerateSettings, manifest: Manifest, max_images: int) -> list[ChosenStudy]:

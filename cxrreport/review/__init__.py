@@ -5,3 +5,4 @@ from cxrreport.review.evaluation import read_evaluation
 from cxrreport.review.locked import key_file, locked_page
 from cxrreport.review.page import write_page
 from cxrreport.review.predictions import read_predictions
+from cxrreport.review.priors import read_priors

@@ -46,6 +46,7 @@ def write_page(
     limit: int | None = None,
     megabytes: float = 150.0,
     sources: Path | None = None,
+    priors: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> int:
     """Write the review page.
@@ -58,6 +59,7 @@ def write_page(
         megabytes: approximate size limit of all images; larger ones are all shrunk to one size.
         sources: input folder of `ingest`, from which images at the resolution of their files are written to the folder
             `<name of output>-images`; `None` for none.
+        priors: study id to the id of an earlier study, whose images are shown after those of the study.
         progress: called while source images are written.
 
     Returns:
@@ -71,11 +73,12 @@ def write_page(
         raise InputError(f"limit is {limit}; it must be at least 1")
     shown = content.studies[:limit]
     known = {study.study_id: study for study in manifest.studies()}
+    earlier = {study: known[prior].image_ids for study, prior in (priors or {}).items() if prior in known}
     images = [
         (f"image-{position}-{number}", image_id)
         for position, study in enumerate(shown)
         if study.study_id in known
-        for number, image_id in enumerate(known[study.study_id].image_ids)
+        for number, image_id in enumerate((*known[study.study_id].image_ids, *earlier.get(study.study_id, ())))
     ]
     folder = images_folder(output)
     full = write_source_images(sources, images, manifest.images, folder, progress) if sources else []
@@ -95,7 +98,7 @@ def write_page(
         conditions=list(_flat(content.conditions)),
         systems=_systems(content),
         shown=len(shown),
-        data={**_data(content, shown, known), "folder": folder.name if full else "", "full": full},
+        data={**_data(content, shown, known, earlier), "folder": folder.name if full else "", "full": full},
         images=((element, _uri(manifest.image(image_id), side)) for element, image_id in images),
         full=bool(full),
         quality=QUALITY,
@@ -108,7 +111,12 @@ def write_page(
     return len(shown)
 
 
-def _data(content: Content, shown: Sequence[ReviewedStudy], known: Mapping[str, Study]) -> dict[str, Any]:
+def _data(
+    content: Content,
+    shown: Sequence[ReviewedStudy],
+    known: Mapping[str, Study],
+    earlier: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
     """Everything except the images, as JSON values for the script."""
     metrics = content.conditions.get("metrics", {})
     names = [content.ordered_by] * bool(content.ordered_by)
@@ -127,7 +135,8 @@ def _data(content: Content, shown: Sequence[ReviewedStudy], known: Mapping[str, 
                 "reports": [_report(report) for report in study.reports],
                 "notes": study.notes,
                 "findings": [_finding(finding) for finding in study.findings],
-                "images": len(known[study.study_id].image_ids) if study.study_id in known else 0,
+                "own": (own := len(known[study.study_id].image_ids) if study.study_id in known else 0),
+                "images": own + len(earlier.get(study.study_id, ())) * bool(own),
             }
             for study in shown
         ],

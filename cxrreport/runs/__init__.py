@@ -15,4 +15,5 @@ from cxrreport.runs.pacs import listen, pull, push, requeue, route
 from cxrreport.runs.pipeline import export, generate, ingest, merge, plan, plan_settings, train
 from cxrreport.runs.rexrank import infer as infer_rexrank
 from cxrreport.runs.status import Status, status
+from cxrreport.runs.traces import feedback
 from cxrreport.tracking import sync

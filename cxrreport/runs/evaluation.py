@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import yaml
+
 from cxrreport.errors import InputError, MismatchError
 from cxrreport.inference import INGESTED
 from cxrreport.records import Progress
@@ -74,7 +76,6 @@ def evaluate(
 
 def _log_evaluation(run: Run, settings: EvaluateSettings, result: Evaluation) -> dict[str, Any]:
     """Log inputs, scores, conditions and plots; returns the facts of the summary."""
-    from cxrreport.evaluation.conditions import of_number
     from cxrreport.evaluation.evaluate import MAIN
     from cxrreport.evaluation.results import plain
 
@@ -106,9 +107,11 @@ def _log_evaluation(run: Run, settings: EvaluateSettings, result: Evaluation) ->
     run.table("all_scores", ("metric", "system", *_INTERVAL), rows)
     run.table("analyses", ("name", "value"), list(flat(plain(result.analyses)).items()))
     run.table("seconds", ("metric", "seconds"), [list(one) for one in result.seconds.items()])
-    described = [[name, json.dumps(of_number(conditions, number, MAIN), indent=1)] for name, number in numbers.items()]
-    run.table("conditions", ("metric", "conditions"), described)
+    run.text("conditions.yaml", yaml.safe_dump(json.loads(json.dumps(conditions)), sort_keys=False, width=100))
     run.tags({f"conditions.{name}": str(conditions[name]) for name in ("section", "synthetic", "cohort")})
+    described = {name: str(conditions[name]) for name in ("section", "cohort")}
+    described |= {name: str(counts[name]) for name in ("scored", "patients")}
+    run.data("references", conditions["references"], described)
     run.dataset("scores", file_sha256(settings.output / "scores.json"), "output")
     run.artifact(settings.output / "scores.json")
     for plot in sorted(settings.output.glob("*.png")):
@@ -233,6 +236,7 @@ def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Sum
         locked_page,
         read_evaluation,
         read_predictions,
+        read_priors,
         write_key,
         write_page,
     )
@@ -246,6 +250,8 @@ def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Sum
             content = read_evaluation(settings.evaluation, settings.against)
         else:
             content = read_predictions(cast(Path, settings.predictions))
+        known = {study.study_id: study for study in manifest.studies()}
+        priors = read_priors(settings.priors, known) if settings.priors is not None else None
         if settings.blind:
             content, key = blinded(content, settings.seed)
             write_key(key_file(settings.output), key)
@@ -256,6 +262,7 @@ def review(settings: ReviewSettings, *, progress: Progress | None = None) -> Sum
             limit=settings.limit,
             megabytes=settings.megabytes,
             sources=settings.sources,
+            priors=priors,
             progress=report,
         )
         report(1, 1, "page")

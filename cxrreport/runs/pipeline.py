@@ -19,6 +19,7 @@ from cxrreport.runs.command import (
     silent,
     tracked,
 )
+from cxrreport.runs.traces import tracer
 from cxrreport.settings import (
     ExportSettings,
     GenerateSettings,
@@ -288,6 +289,7 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
             from cxrreport.scoring.consensus import ReportSimilarity
 
             similarity = ReportSimilarity(settings.consensus, settings.output.absolute().parent / "annotations.sqlite")
+        observe = tracer(run, settings.tracking, settings.output) if settings.tracking.traces and run.run_id else None
         result = generate_reports(
             settings,
             recorded("generate", settings, progress),
@@ -295,6 +297,7 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
             log_inputs=log_inputs,
             log_ingested=log_ingested,
             similarity=similarity,
+            observe=observe,
         )
         names = ("studies", "predictions", "failed", "unfinished", "abstained", "mean_logprob")
         facts |= {name: getattr(result, name) for name in names}

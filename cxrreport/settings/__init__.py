@@ -22,6 +22,7 @@ from cxrreport.settings.evaluation import (
     AgreementSettings,
     CompareSettings,
     EvaluateSettings,
+    FeedbackSettings,
     ReviewSettings,
     ScoredSection,
 )

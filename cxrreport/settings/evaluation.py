@@ -7,9 +7,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cxrreport.settings.base import Fraction, PositiveInt
+from cxrreport.settings.base import Fraction, PositiveInt, Settings
 from cxrreport.settings.inference import GeneratedBaseline
-from cxrreport.settings.tracking import CommandSettings
+from cxrreport.settings.tracking import CommandSettings, TrackingSettings
 
 ScoredSection = Literal["findings", "impression", "findings+impression"]
 
@@ -115,6 +115,18 @@ class AgreementSettings(CommandSettings):
     """Seed of the resamples."""
 
 
+class FeedbackSettings(Settings):
+    """Attach the verdicts of readers to the traces of reports."""
+
+    verdicts: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """Verdicts that the review page exported, of one or several readers."""
+    predictions: Path
+    """Output folder of `generate` with `tracking.traces`."""
+    key: Path | None = None
+    """Key of a blind page."""
+    tracking: TrackingSettings = TrackingSettings()
+
+
 class ReviewSettings(CommandSettings):
     """Write an HTML page with images and reports, from an evaluation or from predictions alone."""
 
@@ -135,6 +147,9 @@ class ReviewSettings(CommandSettings):
     """Seed of the random order of a blind page."""
     sources: Path | None = None
     """Input folder of `ingest`, to write images at the resolution of their files beside the page."""
+    priors: Path | None = None
+    """Table with the columns study_id and prior_study_id: the images of that earlier study of the same patient are
+    shown after those of the study, if `data` has them."""
     limit: PositiveInt | None = None
     """Number of studies, the first in the order of the page; `None` for all."""
     megabytes: Annotated[float, Field(gt=0)] = 150.0

@@ -175,6 +175,8 @@ class GenerateSettings(CommandSettings):
 
     @model_validator(mode="after")
     def _engine_can(self) -> Self:
+        if self.tracking.traces and (self.shard or self.ray.address or self.baseline == "nearest"):
+            raise ValueError("tracking.traces: not with shard, ray.address or baseline: nearest; remove it")
         if self.baseline == "nearest" and self.prompts:
             raise ValueError("baseline: nearest copies reports; remove prompts")
         if self.quantize != "none" and self.engine != "openvino":

@@ -10,6 +10,8 @@ from pydantic import Field
 from cxrreport.settings.base import PositiveInt, Settings
 from cxrreport.settings.tracking import TrackingSettings
 
+Alias = Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")]
+
 
 class RegisterSettings(Settings):
     """Register a fine-tuned model in MLflow."""
@@ -18,8 +20,15 @@ class RegisterSettings(Settings):
     """Adapter folder of `train`. The base model is stored as a reference; the server finds it as `generate` does."""
     name: str = "cxrreport"
     """Name of the registered model; created if it does not exist."""
-    aliases: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$")], ...] = ()
+    aliases: tuple[Alias, ...] = ()
     """Aliases to point to this version, for example `champion`."""
+    scores: Path | None = None
+    """Output folder of `evaluate` for the reports of this adapter; the version carries these scores."""
+    if_better_than: Alias | None = None
+    """Register only if the headline of `scores` is significantly above that of the version with this alias (paired
+    permutation test by patient, p < 0.05), or if no version has it yet."""
+    against: Path | None = None
+    """Output folder of `evaluate` for that version; `None` for the folder that it was registered with."""
     batch_size: PositiveInt = 4
     """Rows of a request that are processed together."""
     max_new_tokens: PositiveInt = 256

@@ -31,8 +31,12 @@ class TrackingSettings(Settings):
     system_metrics_every: Annotated[float, Field(ge=1)] | None = 10.0
     """Seconds between samples of processor, memory, disk, network and GPU (with nvidia-ml-py); `None` for no
     samples."""
+    traces: bool = False
+    """True to log a trace for each report that `generate` writes: times, tokens, confidence, abstention, notes of the
+    image reader. Its text is logged with `log_reports` only."""
     log_reports: bool = False
-    """True to log predictions, scores by study and the review page, which contain report text."""
+    """True to log predictions, scores by study, the review page and the text of traces, all of which contain report
+    text."""
 
 
 class CommandSettings(Settings):

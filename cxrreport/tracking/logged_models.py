@@ -1,4 +1,4 @@
-"""Events of a run that become tables, child runs, models, and scores of models. Sending one twice is harmless."""
+"""Events of a run that become tables, child runs, data, traces, models, their scores; sent twice, they do no harm."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrreport.tracking import traces
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Metric
@@ -15,10 +17,11 @@ if TYPE_CHECKING:
 
     from cxrreport.tracking.spool import Event
 
-KINDS = frozenset({"table", "child", "model", "model_scores"})
+KINDS = frozenset({"table", "child", "data", "model", "model_scores", "trace"})
 _DIGEST_TAG = "cxrreport.digest"
 _CHILD_TAG = "cxrreport.system"
 _TABLES_TAG = "mlflow.loggedArtifacts"  # MLflow shows the artifacts that it lists as tables
+_NAME_DIGITS = 12  # of the digest, in the name of data
 _DIGEST = 32  # MLflow allows at most 36 characters in the digest of a dataset
 
 
@@ -34,7 +37,7 @@ def send(client: MlflowClient, run_id: str, events: Sequence[Event]) -> None:
         _send_tables(client, run, events)
         return
     for event in events:
-        (_send_child if kind == "child" else _send_model)(client, run, event)
+        _SENDERS[kind](client, run, event)
 
 
 def _send_scores(client: MlflowClient, run_id: str, event: Event) -> None:
@@ -64,6 +67,22 @@ def _send_child(client: MlflowClient, run: StoredRun, event: Event) -> None:
     new = {name: value for name, value in event["values"].items() if name not in child.data.metrics}
     client.log_batch(child.info.run_id, metrics=_metrics(new))
     client.set_terminated(child.info.run_id)
+
+
+def _send_data(client: MlflowClient, run: StoredRun, event: Event) -> None:
+    from mlflow.exceptions import MlflowException
+
+    experiment_id, name = run.info.experiment_id, f"{event['name']}-{event['digest'][:_NAME_DIGITS]}"
+    try:
+        if not client.search_datasets(experiment_ids=[experiment_id], filter_string=f"name = '{name}'"):
+            client.create_dataset(name, experiment_id=experiment_id, tags={"digest": event["digest"], **event["facts"]})
+    except MlflowException as error:
+        if error.error_code != "FEATURE_DISABLED":  # a store of files has none
+            raise
+
+
+def _send_trace(client: MlflowClient, run: StoredRun, event: Event) -> None:
+    traces.send(client, run.info.experiment_id, event, run_id=run.info.run_id)
 
 
 def _send_model(client: MlflowClient, run: StoredRun, event: Event) -> None:
@@ -97,3 +116,6 @@ def _metrics(values: dict[str, float], **where: Any) -> list[Metric]:
 
     now = int(time.time() * 1000)
     return [Metric(name, value, now, 0, **where) for name, value in values.items()]
+
+
+_SENDERS = {"child": _send_child, "data": _send_data, "model": _send_model, "trace": _send_trace}

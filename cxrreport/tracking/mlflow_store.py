@@ -19,7 +19,7 @@ from cxrreport import telemetry
 from cxrreport.errors import CxrReportError, TrackingError
 from cxrreport.storage.atomic_files import atomic_path, remove_partial
 from cxrreport.storage.locks import locked_file
-from cxrreport.tracking import logged_models
+from cxrreport.tracking import logged_models, traces
 from cxrreport.tracking.spool import Event, RefusedEvent, Send
 
 if TYPE_CHECKING:
@@ -280,8 +280,43 @@ def system_monitor() -> Callable[[], dict[str, float]]:
     return sample
 
 
+def log_feedback(uri: str, said: Sequence[tuple[str, str, Mapping[str, str | float]]]) -> int:
+    """Attach what readers say to traces: id of the trace, reader, values by name; returns the number of new values.
+
+    Raises:
+        TrackingError: the store cannot be reached, or does not have a trace.
+    """
+    with translated_errors(uri):
+        client = connect(uri)
+        return sum(traces.log_feedback(client, *one) for one in said)
+
+
+def tags_of_alias(uri: str, name: str, alias: str) -> Mapping[str, str] | None:
+    """The tags of the version of a registered model that has an alias; `None` if there is none.
+
+    Raises:
+        TrackingError: the store cannot be reached.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with translated_errors(uri):
+        try:
+            tags: Mapping[str, str] = connect(uri).get_model_version_by_alias(name, alias).tags
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            return None
+    return tags
+
+
 def register_model(
-    uri: str, run_id: str, folder: Path, name: str, aliases: Sequence[str], tags: Mapping[str, str]
+    uri: str,
+    run_id: str,
+    folder: Path,
+    name: str,
+    aliases: Sequence[str],
+    tags: Mapping[str, str],
+    description: str,
 ) -> str:
     """Log a packed model as an artifact and register it as the next version of `name`; return the version.
 
@@ -301,7 +336,7 @@ def register_model(
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         source = f"{client.get_run(run_id).info.artifact_uri}/{folder.name}"
-        version = client.create_model_version(name, source, run_id, tags=dict(tags)).version
+        version = client.create_model_version(name, source, run_id, tags=dict(tags), description=description).version
         for alias in aliases:
             client.set_registered_model_alias(name, alias, version)
     return str(version)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrreport.tracking.spool import Spool
+from cxrreport.tracking.traces import ReportTrace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -97,6 +98,13 @@ class Run:
     def model_scores(self, digest: str, values: Mapping[str, float], data: str) -> None:
         """Log numbers of the model with this digest, if the store has it, on the data with the digest `data`."""
 
+    def trace(self, report: ReportTrace) -> str:  # noqa: ARG002
+        """Log a report as a trace of this run; returns its id, empty without tracking."""
+        return ""
+
+    def data(self, name: str, digest: str, facts: Mapping[str, str]) -> None:
+        """Record evaluation data as a dataset of the experiment, which can be found by its tag `digest`."""
+
     def link(self, tag: str, made: str, digest: str, *, parent: bool = False) -> None:
         """Tag the run with the id of the latest run in the store that wrote data with this digest, if there is one.
 
@@ -163,6 +171,16 @@ class MlflowRun(Run):
     def model_scores(self, digest: str, values: Mapping[str, float], data: str) -> None:
         """See `Run.model_scores`."""
         self._put("model_scores", digest=digest, values=_clean(values), data=data)
+
+    def trace(self, report: ReportTrace) -> str:
+        """See `Run.trace`."""
+        event = report.event(run_id=self.run_id)
+        self._spool.put(event)
+        return str(event["trace_id"])
+
+    def data(self, name: str, digest: str, facts: Mapping[str, str]) -> None:
+        """See `Run.data`."""
+        self._put("data", name=name, digest=digest, facts=dict(facts))
 
     def link(self, tag: str, made: str, digest: str, *, parent: bool = False) -> None:
         """See `Run.link`."""

@@ -76,9 +76,9 @@ def draw_loss(lines: list[dict[str, float]], path: Path) -> None:
         lower.plot(steps, rate, color="tab:gray")
     if len(validation):
         upper.plot(*validation.T, "o-", color="tab:orange", markersize=4, label="validation")
-    upper.set(ylabel="loss, nats per token", title="Training")
-    upper.grid(alpha=0.3)
-    upper.legend()
+    upper.set(ylabel="loss, nats per token", title="Training", yscale="log")
+    upper.grid(alpha=0.3, which="both")
+    upper.legend(loc="upper right")  # the curves fall
     lower.set(xlabel="optimiser step", ylabel="learning rate")
     lower.grid(alpha=0.3)
     with atomic_path(path) as temporary:

@@ -154,8 +154,9 @@ def test_the_pipeline_against_a_server_that_dies_during_training(
             ended.append(time.monotonic())
 
     monkeypatch.setattr(MlflowRun, "metrics", timed)
-    recipe = train_settings(tmp_path / "data", tmp_path / "train", tracked=there)
-    recipe = recipe.model_copy(update={"max_steps": 16, "batch_size": 4, "eval_every": 16})
+    few = {"max_steps": 16, "batch_size": 4, "accumulation": 1, "eval_every": 16}
+    places = {"data": tmp_path / "data", "output": tmp_path / "train", "tracking": there.model_dump()}
+    recipe = train_settings(tmp_path, **few, **places)
     trained = runs.train(recipe, progress=progress)
     assert time.monotonic() - ended[0] < 30
     assert sum(spent) <= 0.05 * 16 * trained.facts["seconds_per_step"]

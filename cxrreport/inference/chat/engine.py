@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -106,7 +107,7 @@ class ChatEngine:
             return_tensors="pt",
             processor_kwargs={"padding": True, "padding_side": "left"},
         ).to(self._loaded.device, dtype=self._loaded.dtype)
-        logprobs = _ChosenLogprobs()
+        logprobs, started = _ChosenLogprobs(), time.time_ns()
         sequences = model.generate(
             **inputs,
             max_new_tokens=self._max_new_tokens,
@@ -116,9 +117,9 @@ class ChatEngine:
         )
         length = inputs["input_ids"].shape[1]
         rows = zip(requests, sequences[:, length:].tolist(), logprobs.of(sequences), strict=True)
-        return [self._result(*row) for row in rows]
+        return [self._result(*row, times=(started, time.time_ns())) for row in rows]
 
-    def _result(self, request: Request, ids: list[int], logprobs: list[float]) -> Generated:
+    def _result(self, request: Request, ids: list[int], logprobs: list[float], *, times: tuple[int, int]) -> Generated:
         end = next((place + 1 for place, token in enumerate(ids) if token in self._stop), len(ids))
         chosen = logprobs[:end]
         if not all(value > float("-inf") for value in chosen):
@@ -134,4 +135,5 @@ class ChatEngine:
             mean_logprob=sum(chosen) / len(chosen),
             min_logprob=min(chosen),
             finished=ids[end - 1] in self._stop,
+            times=times,
         )

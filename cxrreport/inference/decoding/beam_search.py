@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import torch
@@ -25,6 +26,7 @@ def beam_search(
 ) -> None:
     """Search a text for every request; one more forward pass gives its log-probabilities."""
     for prepared in requests:
+        started = time.time_ns()
         prompt = passes.prompt_inputs([prepared])
         found = passes.model.generate(
             **prompt,
@@ -56,4 +58,4 @@ def beam_search(
         logits = choice.restrict(output.logits[0, :-1].float(), [prepared])
         logprobs = (logits.gather(1, new[0, :, None])[:, 0] - logits.logsumexp(-1)).tolist()
         check_finite(prepared, min(logprobs))
-        finish(prepared, ids, logprobs)
+        finish(prepared, ids, logprobs, started)

@@ -104,8 +104,8 @@ class Engine:
         prepared.sort(key=lambda one: (longest[one.image_sha256], one.image_sha256, one.length))
         results: dict[int, Generated] = {}
 
-        def finish(request: PreparedRequest, ids: Sequence[int], logprobs: Sequence[float]) -> None:
-            results[request.index] = result(request, ids, logprobs, self._layout)
+        def finish(request: PreparedRequest, ids: Sequence[int], logprobs: Sequence[float], started: int) -> None:
+            results[request.index] = result(request, ids, logprobs, started, self._layout)
             if done is not None:
                 done(len(results))
 

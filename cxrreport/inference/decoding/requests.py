@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,7 @@ class Generated:
         mean_logprob: mean natural-log probability of `ids` at temperature 1, over the tokens that are not suppressed.
         min_logprob: minimum of the same probabilities.
         finished: EOS was reached before the limit of new tokens.
+        times: nanoseconds since 1970 when the model began to read the prompt, and when it had written the last token.
     """
 
     study_id: str
@@ -63,6 +65,7 @@ class Generated:
     mean_logprob: float
     min_logprob: float
     finished: bool
+    times: tuple[int, int] = field(default=(0, 0), compare=False)
 
     @property
     def tokens(self) -> int:
@@ -103,8 +106,10 @@ def prepare(index: int, request: Request, layout: PromptLayout, max_new_tokens: 
     )
 
 
-def result(prepared: PreparedRequest, ids: Sequence[int], logprobs: Sequence[float], layout: PromptLayout) -> Generated:
-    """Build the result of a request from its tokens and their log-probabilities."""
+def result(
+    prepared: PreparedRequest, ids: Sequence[int], logprobs: Sequence[float], started: int, layout: PromptLayout
+) -> Generated:
+    """Build the result of a request from its tokens, their log-probabilities, and the time before it was read."""
     return Generated(
         study_id=prepared.request.study_id,
         prompt=prepared.prompt,
@@ -114,4 +119,5 @@ def result(prepared: PreparedRequest, ids: Sequence[int], logprobs: Sequence[flo
         mean_logprob=float(np.mean(logprobs)),
         min_logprob=min(logprobs),
         finished=ids[-1] == layout.eos_id,
+        times=(started, time.time_ns()),
     )

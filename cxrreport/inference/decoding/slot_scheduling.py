@@ -7,6 +7,7 @@ has already read, as the samples of one study do, is copied from its slot.
 from __future__ import annotations
 
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,8 @@ from cxrreport.inference.decoding.kv_cache import SlotCache
 from cxrreport.inference.decoding.requests import PreparedRequest
 from cxrreport.inference.decoding.token_choice import TokenChoice
 
-Finish = Callable[[PreparedRequest, Sequence[int], Sequence[float]], None]
-"""Receives a request with the tokens of its text and their log-probabilities."""
+Finish = Callable[[PreparedRequest, Sequence[int], Sequence[float], int], None]
+"""Receives a request with the tokens of its text, their log-probabilities, and `time_ns` before its prompt was read."""
 
 
 @dataclass(slots=True)
@@ -33,6 +34,7 @@ class _OpenText:
     length: int
     random: random.Random
     prompt_logits: torch.Tensor
+    started: int
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
@@ -76,13 +78,14 @@ def decode(
             slot_of[waiting[0].inputs] = len(texts) + len(unread)
             unread.append(waiting.popleft())
         if unread or copies:
+            started = time.time_ns()
             if unread:
                 read = passes.read_prompts(unread, cache, first=len(texts))
-                texts += [_open(one, choice, row) for one, row in zip(unread, read, strict=True)]
+                texts += [_open(one, choice, row, started) for one, row in zip(unread, read, strict=True)]
             for one in copies:
                 source = slot_of[one.inputs]
                 cache.copy_slot(source, len(texts))
-                texts.append(_open(one, choice, texts[source].prompt_logits))
+                texts.append(_open(one, choice, texts[source].prompt_logits, started))
             advanced = texts[len(texts) - len(unread) - len(copies) :]
             logits = torch.stack([text.prompt_logits for text in advanced])
         else:
@@ -102,8 +105,8 @@ def decode(
                 if last is not text:
                     cache.copy_slot(len(texts), slot)
                     texts[slot] = last
-                finish(text.prepared, text.ids, text.logprobs)
+                finish(text.prepared, text.ids, text.logprobs, text.started)
 
 
-def _open(prepared: PreparedRequest, choice: TokenChoice, prompt_logits: torch.Tensor) -> _OpenText:
-    return _OpenText(prepared, prepared.length, choice.random_numbers(prepared), prompt_logits)
+def _open(prepared: PreparedRequest, choice: TokenChoice, prompt_logits: torch.Tensor, started: int) -> _OpenText:
+    return _OpenText(prepared, prepared.length, choice.random_numbers(prepared), prompt_logits, started)

@@ -28,9 +28,13 @@ function drawPanes() {
     const pane = element("div", "", "pane");
     const picture = element("img");
     picture.alt = `Radiograph ${image + 1} of study ${shown.id}`;
+    if (image >= shown.own) {
+      picture.alt = `Prior radiograph of study ${shown.id}`;
+      pane.append(element("span", "Prior", "prior"));
+    }
     picture.draggable = false;
     pane.dataset.image = image;
-    pane.append(picture);
+    pane.prepend(picture);
     return pane;
   }));
   resetImage();

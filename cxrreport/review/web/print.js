@@ -11,7 +11,9 @@ function fillPaper() {
       if (!source) continue;
       const picture = element("img");
       picture.src = source.textContent;
-      pictures.append(picture);
+      const figure = element("figure");
+      figure.append(picture, ...(image < study.own ? [] : [element("figcaption", "Prior")]));
+      pictures.append(figure);
     }
     const pair = element("div", "", "pair");
     const hidden = data.blind && !finished(study);

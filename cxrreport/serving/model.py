@@ -1,14 +1,11 @@
-"""A fine-tuned model as an MLflow model, registered under a name and served over HTTP.
-
-    uri = register(RegisterSettings(adapter=Path("train/adapter"), aliases=("candidate",))).uri
-    mlflow.pyfunc.load_model(uri).predict(pandas.DataFrame({"path": ["study/image.dcm"]}))
+"""A fine-tuned model as an MLflow model, which can be served over HTTP.
 
 The model contains the adapter, the code of this package and the settings. The base checkpoint is a reference, which the
 serving machine resolves as every command does. A request is a table with one radiograph per row: `dicom`, the content
 of a file, or `path`, a file below the folder `CXRREPORT_SERVING_ROOT` of the server; and optionally `indication`.
 
-Besides `tracking.mlflow_store`, this is the only importer of mlflow: a pyfunc model is a subclass of a class of MLflow.
-Nothing is pickled; MLflow runs `_CODE` to load the model.
+Besides `tracking`, this package is the only importer of mlflow: a pyfunc model is a subclass of a class of MLflow.
+Nothing is pickled; MLflow runs a few lines of code to load the model.
 """
 
 from __future__ import annotations
@@ -17,28 +14,23 @@ import base64
 import json
 import logging
 import os
-import tempfile
 import threading
-from collections.abc import Hashable, Mapping
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
-from mlflow.pyfunc import save_model
 from mlflow.pyfunc.model import PythonModel
 from mlflow.pyfunc.scoring_server import _SERVER_MODEL_PATH
 from mlflow.types import ColSpec, DataType, Schema
 
-from cxrreport import tracking, versions
+from cxrreport import tracking
 from cxrreport.errors import CxrReportError, InputError, RefusedImage, SettingsError
 from cxrreport.inference.completion import PHANTOMS_ONLY
-from cxrreport.inference.decoding import Engine, Request
+from cxrreport.inference.decoding import Engine, Generated, Request
 from cxrreport.ingestion.dicom import read_radiograph
 from cxrreport.ingestion.images import to_square
 from cxrreport.model import adapters, checkpoints
@@ -46,12 +38,15 @@ from cxrreport.model.card import AdapterCard
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Reason, Report
 from cxrreport.request_limits import limit_requests
-from cxrreport.settings import RegisterSettings
 
 logger = logging.getLogger(__name__)
 
 ROOT = "CXRREPORT_SERVING_ROOT"
 """Environment variable of the server: the folder for paths in requests. Without it, paths are refused."""
+TRACES = "CXRREPORT_SERVING_TRACES"
+"""Environment variable of the server: the experiment for a trace of each report; none without it."""
+TRACE_TEXT = "CXRREPORT_SERVING_TRACE_TEXT"
+"""Environment variable of the server: 1 to add indication and report to the traces."""
 COLUMNS = ("dicom", "path", "indication")
 """Columns of a request. They are checked here and not by a signature, because MLflow drops columns that it does not
 know, and repeats the rows of a request in its errors."""
@@ -66,34 +61,6 @@ SIGNATURE = ModelSignature(
         ]
     ),
 )
-_CODE = """from mlflow.models import set_model
-
-from cxrreport.serving import ReportModel
-
-set_model(ReportModel())
-"""
-_ARTIFACT = "model"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registered:
-    """A version of a registered model.
-
-    Args:
-        uri: `models:/NAME/VERSION`, as `mlflow models serve --model-uri` takes it.
-        tracking_uri: URI of its store.
-    """
-
-    name: str
-    version: str
-    aliases: tuple[str, ...]
-    run_id: str
-    uri: str
-    tracking_uri: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields as JSON values."""
-        return asdict(self)
 
 
 class ReportModel(PythonModel):
@@ -123,6 +90,7 @@ class ReportModel(PythonModel):
             max_new_tokens=int(context.model_config["max_new_tokens"]),
         )
         self._warning = PHANTOMS_ONLY if loaded.synthetic else ""
+        self._tracer = _tracer()
         self._lock = threading.Lock()  # the server answers in threads, and the engine has state
         self._decoding = threading.Lock()  # one radiograph at a time takes memory
 
@@ -170,6 +138,7 @@ class ReportModel(PythonModel):
         reports = []
         for generated, image_notes in zip(texts, notes, strict=True):
             findings, impression = self._layout.parse(generated.text)
+            self._trace(generated, image_notes)
             reports.append(
                 {
                     "findings": findings,
@@ -183,6 +152,25 @@ class ReportModel(PythonModel):
                 }
             )
         return pd.DataFrame(reports, columns=SIGNATURE.outputs.input_names())
+
+    def _trace(self, generated: Generated, notes: Sequence[str]) -> None:
+        if self._tracer is None:
+            return
+        text = os.environ.get(TRACE_TEXT) == "1"
+        started, ended = generated.times
+        self._tracer.log(
+            tracking.ReportTrace(
+                started=started,
+                ended=ended,
+                tokens=generated.tokens,
+                facts={
+                    **{name: getattr(generated, name) for name in ("mean_logprob", "min_logprob", "finished")},
+                    "notes": ", ".join(notes),
+                },
+                inputs={"prompt": generated.prompt} if text else {},
+                outputs={"text": generated.text} if text else {},
+            )
+        )
 
     def _request(self, number: int, row: Mapping[Hashable, Any]) -> tuple[Request, tuple[str, ...]]:
         dicom, path = _value_or_none(row.get("dicom")), _value_or_none(row.get("path"))
@@ -210,6 +198,22 @@ class RefusedRequest(MlflowException):
     def serialize_as_json(self) -> str:
         """The body of the answer. MLflow puts the rows of the request before `message`."""
         return json.dumps({"error_code": self.error_code, "message": self._reason})
+
+
+def _tracer() -> tracking.BackgroundTracer | None:
+    """What logs the traces of this server, if `TRACES` names an experiment.
+
+    Raises:
+        SettingsError: no store is named.
+        TrackingError: the store cannot be reached.
+    """
+    experiment = os.environ.get(TRACES)
+    if not experiment:
+        return None
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        raise SettingsError(f"{TRACES}: set MLFLOW_TRACKING_URI to the store of these traces as well")
+    return tracking.BackgroundTracer(uri, experiment)
 
 
 def _without_request(error: MlflowException) -> str:
@@ -271,76 +275,3 @@ def resolve_below_root(path: str) -> Path:
     if not inside:
         raise InputError("path: no such file below the root folder of this server; use a path relative to that folder")
     return file
-
-
-def pack(settings: RegisterSettings, folder: Path) -> None:
-    """Write the MLflow model into `folder`.
-
-    Raises:
-        WeightsError: the adapter folder is missing or damaged.
-    """
-    from cxrreport.demo.studies import example
-
-    AdapterCard.read(settings.adapter)
-    dicom = example()
-    with tempfile.TemporaryDirectory() as temporary:
-        code = Path(temporary) / "report_model.py"
-        code.write_text(_CODE, encoding="utf-8")
-        save_model(
-            path=str(folder),
-            python_model=str(code),
-            artifacts={"adapter": str(settings.adapter)},
-            code_paths=[str(Path(__file__).parent)],
-            pip_requirements=requirements(),
-            signature=SIGNATURE,
-            input_example=pd.DataFrame({"dicom": [dicom], "indication": ["Cough."]}),
-            model_config=settings.model_dump(
-                mode="json", include={"max_pixels", "max_rows", "batch_size", "max_new_tokens"}
-            ),
-        )
-
-
-def requirements() -> list[str]:
-    """The dependencies of this package in their installed versions. The code of the package is part of the model."""
-    # The part after the plus in `2.13.0+cpu` names a build that the public index does not have.
-    return [f"{needed.name}=={metadata.version(needed.name).partition('+')[0]}" for needed in versions.requirements()]
-
-
-def register(settings: RegisterSettings) -> Registered:
-    """Pack the model, log it to an MLflow run, and register it as the next version of its name.
-
-    The digests of the run link the version to the training run and its data.
-
-    Raises:
-        SettingsError: tracking is disabled.
-        WeightsError: the adapter folder is missing or damaged.
-        TrackingError: the store cannot be reached or refuses the model.
-    """
-    if not settings.tracking.enabled:
-        raise SettingsError("tracking.enabled: registering a model needs MLflow; set it to true")
-    # By default the store is beside the output folder, here that of the training. The name is new each time, because
-    # continuing an earlier run would change the files of the version that was registered before.
-    output = settings.adapter.resolve().parent.with_name(f".registered-{uuid4().hex}")
-    card = AdapterCard.read(settings.adapter)
-    with (
-        tempfile.TemporaryDirectory() as temporary,
-        tracking.start("register", settings, settings.tracking, output=output) as run,
-    ):
-        run.tags({"mlflow.runName": f"register-{settings.name}"})
-        digest = checkpoints.fingerprint(settings.adapter)
-        run.dataset("adapter", digest, "model", steps=card.steps)
-        run.dataset("checkpoint", card.fingerprint, "model", checkpoint=card.checkpoint.name)
-        run.link("cxrreport.model_run", "adapter", digest)
-        folder = Path(temporary) / _ARTIFACT
-        pack(settings, folder)
-        uri = tracking.tracking_uri(settings.tracking, output)
-        tags = {"digest.adapter": digest, "checkpoint": card.checkpoint.name, "synthetic": str(card.synthetic).lower()}
-        version = tracking.register_model(uri, run.run_id, folder, settings.name, settings.aliases, tags)
-    return Registered(
-        name=settings.name,
-        version=version,
-        aliases=settings.aliases,
-        run_id=run.run_id,
-        uri=f"models:/{settings.name}/{version}",
-        tracking_uri=tracking.without_password(uri),
-    )
