@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import typer
-from mkdocs.structure.files import File, Files
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -43,8 +42,10 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return markdown
 
 
-def on_files(files: Files, config: Any) -> Files:
+def on_files(files: Any, config: Any) -> Any:
     """MkDocs calls it with all files: adds a page, with its pictures, for each notebook."""
+    from mkdocs.structure.files import File  # only the extra `docs` has it, and tests read this file
+
     made = _notebooks()
     for path in made.NOTEBOOKS:
         text, pictures = made.page(path)

@@ -78,8 +78,12 @@ def main() -> None:
                 assistant.first.click()
             page.wait_for_timeout(3_000)
             page.screenshot(path=given.out / "mlflow-full.png")
+            page.goto(f"{address}/#/experiments/1/models")
+            page.get_by_text("radgraph_partial").first.wait_for(timeout=60_000)
+            page.wait_for_timeout(3_000)
+            page.screenshot(path=given.out / "mlflow-models-full.png")
         browser.close()
-    for name in ("review", "mlflow"):
+    for name in ("review", "mlflow", "mlflow-models"):
         full = given.out / f"{name}-full.png"
         smaller(full, given.out / f"{name}.png", 1280)
         full.unlink()

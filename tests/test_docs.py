@@ -58,7 +58,22 @@ def test_every_page_is_in_the_navigation_and_there() -> None:
             found |= pages(value) if isinstance(value, list) else {value}
         return found
 
-    assert pages(nav) == {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    notebooks = {f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert pages(nav) == notebooks | {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+
+
+def test_every_command_and_option_is_on_its_page(hooks: ModuleType) -> None:
+    page = hooks.on_page_markdown((DOCS / "commands.md").read_text())
+    commands = get_command(cli.app).commands  # type: ignore[attr-defined]
+    assert len(commands) > 15
+    for name, command in commands.items():
+        section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        for parameter in command.params:
+            if getattr(parameter, "hidden", False):
+                continue
+            (row,) = [line for line in section.splitlines() if f"| `{parameter.opts[0]}`" in line] or [""]
+            assert row or parameter.param_type_name == "argument", f"{name} {parameter.opts}"
+            assert len(re.split(r"(?<!\\)\|", row)) in (1, 5), row
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda path: path.name)
