@@ -45,6 +45,7 @@ class ListenSummary:
         refused: what was refused on arrival, by reason.
         instances: instances received since the queue was made.
         documents_sent: documents sent since then.
+        warning: warning to be shown with the reports, or `None`.
     """
 
     studies: Mapping[str, int]
@@ -52,6 +53,7 @@ class ListenSummary:
     refused: Mapping[str, int]
     instances: int
     documents_sent: int
+    warning: str | None
 
 
 def listen(
@@ -154,7 +156,11 @@ class _Service:
         queue = Queue(self._folder)
         try:
             return ListenSummary(
-                studies=queue.counts(), reasons=queue.reasons(), refused=queue.refusals(), **queue.totals()
+                studies=queue.counts(),
+                reasons=queue.reasons(),
+                refused=queue.refusals(),
+                warning=self._reporter.warning,
+                **queue.totals(),
             )
         finally:
             queue.close()
@@ -252,8 +258,9 @@ class _Service:
                 place = traceback.extract_tb(error.__traceback__)[-1]
                 logger.error("a study failed (%s at %s:%s)", type(error).__name__, place.filename, place.lineno)
             reason = type(error).__name__
-            if isinstance(error, PeerError) and str(error).startswith(Reason.STUDY_UNKNOWN):
-                reason = Reason.STUDY_UNKNOWN.value
+            if isinstance(error, PeerError):
+                unknown = str(error).startswith(Reason.STUDY_UNKNOWN)
+                reason = (Reason.STUDY_UNKNOWN if unknown else Reason.NOT_STORED).value
             detail = str(error) if ours else ""
             self._audit.write("failed", study=study.study, reason=reason, attempt=study.attempts + 1)
             if study.attempts + 1 >= self._settings.attempts:

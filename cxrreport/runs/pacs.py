@@ -86,11 +86,11 @@ def listen(
             run.metrics({f"studies/{state.replace(' ', '_')}": count for state, count in counts.items()}, step)
 
         result = work(settings, log=log, started=started)
-        facts = asdict(result)
+        facts = {name: value for name, value in asdict(result).items() if name != "warning"}
         run.metrics(flat(facts))
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = (result.warning,) if result.warning else ()
     if given_up := result.studies.get("given up"):
-        warnings = (f"{given_up} studies were given up; `cxrreport listen --requeue all` tries them again",)
+        warnings += (f"studies given up: {given_up}; `cxrreport listen --requeue all` tries them again",)
     return summarise(facts, result, warnings)
 
 

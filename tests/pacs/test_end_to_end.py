@@ -94,6 +94,9 @@ def test_from_the_modality_through_the_service_to_the_archive(
         while service.summary is None and service.error is None:
             assert time.monotonic() < until
             time.sleep(0.2)
+    assert service.error is None
+    assert service.summary is not None
+    assert service.summary.warning == (PHANTOMS_ONLY if reporter is ModelReporter else None)
     status = queue_status(tmp_path / "queue")
     assert {state: count for state, count in status["studies"].items() if count} == {"sent": 40, "excluded": 1}
     assert status["reasons"] == {"not-a-chest": 1}

@@ -129,7 +129,7 @@ def test_a_dead_archive_is_retried_given_up_and_requeued(archive: Orthanc, tmp_p
         send(service.node, *files)
         wait_until(lambda: states(service) == {"given up": 2})
         status = queue_status(tmp_path / "queue")
-        assert {row["reason"] for row in status["given_up"]} == {"PeerError"}
+        assert {row["reason"] for row in status["given_up"]} == {"not-stored"}
         archive.start()
         assert requeue(tmp_path / "queue", status["given_up"][0]["study"]) == 1
         wait_until(lambda: states(service) == {"given up": 1, "sent": 1})
