@@ -115,3 +115,11 @@ def test_a_row_of_jsonl_may_lack_a_column_of_another_name(tmp_path: Path, studie
     given = {"input": tmp_path / "in", "output": tmp_path / "out", "reports": table, "columns": {"findings": "befund"}}
     summary = ingest(IngestSettings.model_validate(given))
     assert summary.kept == 2 and sum(summary.left_out.values()) == 1
+
+
+def test_a_table_without_a_column_of_reports_says_which_option_names_it(
+    tmp_path: Path, studies: dict[str, str]
+) -> None:
+    rows = "".join(f"{uid};Dr. Müller;Keine Stauung.\n" for uid in studies.values())
+    with pytest.raises(InputError, match=r"--report-column.*befundtext"):
+        read(tmp_path, f"StudyInstanceUID;Arzt;Befundtext\n{rows}", "latin-1")

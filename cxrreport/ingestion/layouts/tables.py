@@ -45,7 +45,10 @@ def studies_of_table(
                 f"{path}: study {id_for_message('study', study_id)} is there twice with different rows; keep one"
             )
     if by_study and all(row.report is None for row in by_study.values()):
-        raise InputError(f"{path}: no column of a section (findings, impression, ...) and no report")
+        raise InputError(
+            f"{path}: no column is a report; name it with --report-column, or sections with --findings-column and "
+            f"--impression-column (columns: {', '.join(sorted(row))})"
+        )
     return by_study
 
 
