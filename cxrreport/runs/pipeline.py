@@ -19,6 +19,7 @@ from cxrreport.runs.command import (
     silent,
     tracked,
 )
+from cxrreport.runs.devices import generate_on_devices
 from cxrreport.runs.traces import tracer
 from cxrreport.settings import (
     ExportSettings,
@@ -268,6 +269,7 @@ def generate(settings: GenerateSettings, *, progress: Progress | None = None) ->
     settings = separate_adapter(settings)
     facts: dict[str, Any] = {}
     with tracked("generate", settings) as (run, summarise):
+        generate_on_devices(settings, progress or silent)
 
         def log_inputs(inputs: GenerationInputs, loaded: LoadedModel) -> None:
             if inputs.manifest is not None:

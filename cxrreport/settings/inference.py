@@ -141,6 +141,8 @@ class GenerateSettings(CommandSettings):
     shard: Shard | None = None
     """`i/n`: process only the i-th of n parts, for job arrays. Afterwards, the same settings without it collect the
     parts."""
+    devices: PositiveInt | Literal["auto"] = "auto"
+    """Processes on this machine, each with a GPU and a part of the studies; `auto`: one for each GPU."""
     workers: PositiveInt = 1
     """Processes that read a folder of DICOM."""
     update: bool = False

@@ -29,7 +29,7 @@ LOCK = ".lock"
 _LOCKS = {LOCK, soft_file(Path(LOCK)).name, PROGRESS}
 logger = logging.getLogger(__name__)
 
-VOLATILE = frozenset({"tracking", "output", "workers", "converted", "ray", "update", "max_failures"})
+VOLATILE = frozenset({"tracking", "output", "workers", "converted", "ray", "devices", "update", "max_failures"})
 """Settings that affect how and where a command runs but not its results: they may change when it is resumed."""
 
 

@@ -31,7 +31,7 @@ _ONE_KERNEL = {torch.nn.functional.rms_norm, torch.rms_norm, torch.nn.functional
 """What CUDA computes in one launch, and a CPU or the meta device in several."""
 _NO_LAUNCH = {
     *("view", "_unsafe_view", "t", "transpose", "slice", "select", "unsqueeze", "squeeze", "expand", "detach"),
-    *("alias", "permute", "as_strided", "split", "chunk", "_reshape_alias", "reshape", "lift_fresh", "empty"),
+    *("alias", "unbind", "permute", "as_strided", "split", "chunk", "_reshape_alias", "reshape", "lift_fresh", "empty"),
 }
 
 
