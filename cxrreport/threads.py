@@ -1,8 +1,8 @@
 """How threads of OpenMP wait, set before torch is imported.
 
 By default, threads of libgomp spin while they wait for work. On a machine that does anything else they take the cores
-from the threads that have work (measured on two cores beside other work: 0.6 instead of 7 to 11 studies/s). Alone,
-sleeping costs nothing that can be measured (`benchmarks/wait_policy.py`).
+from the threads that have work (measured on two cores beside other work: 0.6 instead of 7 to 11 studies/s). What
+sleeping costs on an idle machine is for `benchmarks/wait_policy.py` to measure; it has not been run on one.
 """
 
 from __future__ import annotations
