@@ -47,6 +47,7 @@ def test_outcomes_by_construction(half: str) -> None:
         ("third_author_first", (0, 0, 2)),
         ("third_author_second", (0, 0, 2)),
         ("third_author_final", (3, 1, 2)),  # as at first sight
+        ("fourth_author", (2, 0, 0)),  # as at first sight
     ],
 )
 def test_outcomes_of_later_sentences(name: str, outcomes: tuple[int, int, int]) -> None:
