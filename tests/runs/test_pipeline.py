@@ -68,8 +68,9 @@ def test_scores_are_reported_beside_their_baselines_with_intervals(pipeline: Pip
     assert analyses["findings/model/Pneumothorax/agreed"] >= 0
     assert analyses["subgroups/reference/abnormal/patients"] >= 1
     shown = json.loads(run.data.tags["mlflow.loggedArtifacts"])
-    assert [one["path"] for one in shown] == ["all_scores.json", "analyses.json", "conditions.json"]
-    assert {"scores.png", "findings.png", "selective.png"} <= pipeline.artifacts(pipeline.evaluated)
+    assert [one["path"] for one in shown] == ["all_scores.json", "analyses.json", "seconds.json"]
+    pictures = {"scores.png", "findings.png", "selective.png"}
+    assert pictures | {"conditions.yaml"} <= pipeline.artifacts(pipeline.evaluated)
     assert any("synthetic" in warning for warning in pipeline.evaluated.warnings)
     # Sentences of reports are in a separate file, which is not logged.
     assert json.loads((pipeline.evaluated.output / "sentences.json").read_text())["model"] != []
