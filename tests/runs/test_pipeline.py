@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from mlflow import MlflowClient
 from small_pipeline import REPORTS, SECRET, UNTRACKED, Pipeline
 
@@ -136,7 +137,7 @@ def test_one_command_makes_the_baselines_too(pipeline: Pipeline) -> None:
     scores = json.loads((pipeline.folder / "controlled/scores.json").read_text())
     assert scores["systems"]["model"]["image_reliance_gap"]["value"] == gap
     folder = pipeline.folder / "mlartifacts" / summary.run_id / "artifacts"
-    conditions = json.loads(dict(json.loads((folder / "conditions.json").read_text())["data"])["image_reliance_gap"])
+    conditions = yaml.safe_load((folder / "conditions.yaml").read_text())["metrics"]["image_reliance_gap"]
     assert conditions["difference"] == "radgraph_partial of the model minus that of 'shuffled'"
 
     def texts(folder: str) -> list[str]:
