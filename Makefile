@@ -46,7 +46,7 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml
 
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml
 	@echo 'installing cxrreport and the dependencies of its tests into $(VENV)'
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dev,parity]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-docs: $(BIN)/python pyproject.toml
