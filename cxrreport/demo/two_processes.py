@@ -31,7 +31,8 @@ _GRACE = 60.0
 
 def cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # on Linux only
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def train(settings: TrainSettings, processes: int, progress: Progress) -> Summary[Any]:

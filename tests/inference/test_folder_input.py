@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -80,14 +81,17 @@ def made(output: Path) -> dict[str, Any]:
 
 
 def test_the_same_as_ingest_and_then_generate(source: Path, tmp_path: Path, generation_checkpoint_folder: Path) -> None:
-    seen: list[tuple[str, int]] = []
-    summary = run(
-        *(source, tmp_path / "out", generation_checkpoint_folder),
-        progress=lambda done, total, label: seen.append((label, done)),
-    )
+    written, waited = threading.Event(), []
+
+    def progress(done: int, _total: int, label: str) -> None:
+        if label == "studies" and done:
+            written.set()
+        if (label, done) == ("ingesting studies", COUNT):  # the thread that reads images waits for the first text
+            waited.append(written.wait(120))
+
+    summary = run(source, tmp_path / "out", generation_checkpoint_folder, progress=progress)
     assert (summary.studies, summary.predictions, summary.failed) == (COUNT, COUNT - 1, 1)
-    first = seen.index(next(one for one in seen if one[0] == "studies" and one[1] > 0))
-    assert ("ingesting studies", COUNT) in seen[first:]  # some images are read after the first text
+    assert waited == [True]
     images = IngestSettings(
         input=source, output=tmp_path / "data", layout="folder", resolution=224, require_report=False
     )
