@@ -1,6 +1,6 @@
 """Reports per second of the preparation of texts in `ingest`, in one process and in two; the last line is JSON.
 
-    python benchmarks/reports.py                     # about a minute
+    python benchmarks/reports.py                     # about three minutes
     python benchmarks/reports.py --reports 228000    # as many as MIMIC-CXR has
 
 The reports are generated in the style of MIMIC-CXR, from sentences with random words: 4 to 9 sentences of findings and
@@ -108,7 +108,7 @@ def rate(tasks: list[StudyTask], workers: int) -> float:
 def main() -> None:
     """Measure both sides in turns and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reports", type=int, default=5000)
+    parser.add_argument("--reports", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     rates: dict[int, list[float]] = {1: [], 2: []}
