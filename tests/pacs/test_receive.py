@@ -136,12 +136,11 @@ def test_many_associations_leave_nothing_behind(tmp_path: Path) -> None:
                 accepted += one.recv(1) == b"\x02"
                 one.sendall(b"\x05\0\0\0\0\x04\0\0\0\0")  # release
         held = [socket.create_connection(("127.0.0.1", receiver.port)) for _ in range(20)]
-        answers = b""
         for one in held:
             one.settimeout(10)
             one.sendall(request)
+        answers = b"".join(one.recv(1) for one in held)  # none is closed before all are answered
         for one in held:
-            answers += one.recv(1)
             one.close()
         wait_until(lambda: receiver.associations() == 0)
         time.sleep(0.5)
