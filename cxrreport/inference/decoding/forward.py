@@ -42,7 +42,6 @@ class ForwardPasses:
         device = self._loaded.device
         at = torch.tensor(places, device=device)
         width = positions_of(max(places) + 1, device.type)
-        width = positions_of(width, device.type)
         cache.begin_step(at, width)
         return self._forward(
             cache,
