@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pacs.servers import Orthanc, orthanc
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
@@ -156,3 +158,18 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Studies:
     write_radiograph(folder / "hand-0.dcm", 901, **shared, BodyPartExamined="HAND", SeriesInstanceUID="1.2.2")  # type: ignore[arg-type]
     write_radiograph(folder / "hand.dcm", 902, BodyPartExamined="HAND")
     return Studies(folder, tuple(chest), tuple(sorted(folder.glob("*.dcm"))), frozenset(wanted))
+
+
+def radiographs(folder: Path, count: int) -> list[Path]:
+    """Radiographs of so many studies."""
+    paths = [folder / f"{number}.dcm" for number in range(count)]
+    for number, path in enumerate(paths):
+        write_radiograph(path, number)
+    return paths
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Orthanc]:
+    """An empty archive."""
+    with orthanc(tmp_path / "orthanc") as server:
+        yield server

@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 from pacs import service_process
-from pacs.conftest import Studies, write_radiograph
+from pacs.conftest import Studies, radiographs, write_radiograph
 from pacs.fake_web import fake_web
 from pacs.faulty_proxy import Faults
-from pacs.servers import Orthanc, needs_dcmtk, needs_orthanc, orthanc, send
+from pacs.servers import Orthanc, needs_dcmtk, needs_orthanc, send
 from pacs.service_process import listen_settings, running
 from pydicom import dcmread
 from pynetdicom import AE, build_context
@@ -40,19 +40,6 @@ def record(name: str, **figures: Any) -> None:
     if path := os.environ.get("CXRREPORT_ATTACK_FIGURES"):
         with Path(path).open("a") as file:
             file.write(json.dumps({"test": name} | figures) + "\n")
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Orthanc]:
-    with orthanc(tmp_path / "orthanc") as server:
-        yield server
-
-
-def radiographs(folder: Path, count: int) -> list[Path]:
-    paths = [folder / f"{number}.dcm" for number in range(count)]
-    for number, path in enumerate(paths):
-        write_radiograph(path, number)
-    return paths
 
 
 def states(folder: Path) -> dict[str, int]:

@@ -6,12 +6,12 @@ import json
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pacs.conftest import write_radiograph
-from pacs.servers import Orthanc, needs_dcmtk, needs_orthanc, orthanc, send
+from pacs.conftest import radiographs, write_radiograph
+from pacs.servers import Orthanc, needs_dcmtk, needs_orthanc, send
 from pacs.service_process import FixedReporter, Running, listen_settings, running
 from pydicom import dcmread
 
@@ -20,19 +20,6 @@ from cxrreport.errors import OutputError
 from cxrreport.pacs.monitor import queue_status, requeue
 
 pytestmark = [needs_orthanc, needs_dcmtk]
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Orthanc]:
-    with orthanc(tmp_path / "orthanc") as server:
-        yield server
-
-
-def radiographs(folder: Path, count: int) -> list[Path]:
-    paths = [folder / f"{number}.dcm" for number in range(count)]
-    for number, path in enumerate(paths):
-        write_radiograph(path, number)
-    return paths
 
 
 def wait_until(done: Callable[[], bool], seconds: float = 60) -> None:
