@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrreport.dataset import Manifest
-from cxrreport.demo.findings import sample_findings
-from cxrreport.demo.phantom import draw, expose, sample_anatomy
+from cxrreport.demo.phantoms.drawing import draw, expose, sample_anatomy
+from cxrreport.demo.phantoms.findings import sample_findings
 from cxrreport.ingestion.images.geometry import Geometry
 from cxrreport.ingestion.images.upright import orientation_notes
 from cxrreport.records import View

@@ -34,7 +34,7 @@ sys.path[0] = str(Path(__file__).parent.parent)  # not this folder: this file ha
 
 from benchmarks.baselines import radgraph_stock
 from cxrreport.assets import radgraph_folder
-from cxrreport.demo.grammar import sample_annotated
+from cxrreport.demo.phantoms.grammar import sample_annotated
 from cxrreport.evaluation.radgraph import Annotation, Level, agreement
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 from cxrreport.evaluation.radgraph.compat import build_model, read_vocabulary, working_tokenizers

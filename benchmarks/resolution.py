@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch.nn import functional
 
-from cxrreport.demo.findings import Name, PhantomFinding, masked, sample_findings
-from cxrreport.demo.phantom import draw, expose, sample_anatomy
+from cxrreport.demo.phantoms.drawing import draw, expose, sample_anatomy
+from cxrreport.demo.phantoms.findings import Name, PhantomFinding, masked, sample_findings
 from cxrreport.ingestion.images import to_square
 from cxrreport.model import checkpoints
 from cxrreport.model.prompt import to_pixels

@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
-from cxrreport.demo.findings import sample_findings
-from cxrreport.demo.grammar import AnnotatedText, write_report
-from cxrreport.demo.phantom import draw, sample_anatomy
+from cxrreport.demo.phantoms.annotated import AnnotatedText
+from cxrreport.demo.phantoms.drawing import draw, sample_anatomy
+from cxrreport.demo.phantoms.findings import sample_findings
+from cxrreport.demo.phantoms.grammar import write_report
 from cxrreport.evaluation import clinical, results
 from cxrreport.evaluation.metrics import Pairs
 from cxrreport.evaluation.radgraph import Annotation, Entity, Level, agreement

@@ -27,8 +27,8 @@ from typing import Any
 sys.path[0] = str(Path(__file__).parent.parent)  # not this folder: radgraph.py has the name of a package
 
 from cxrreport import runs
+from cxrreport.demo.phantoms.files import read_truth, write_studies
 from cxrreport.demo.pipeline import HEADLINE, known_findings, train_settings
-from cxrreport.demo.studies import read_truth, write_studies
 from cxrreport.evaluation.evaluate import MAIN, Evaluation
 from cxrreport.runs.command import silent
 from cxrreport.settings import (

@@ -274,8 +274,8 @@ class _Graphs:
 def _written(seed: int) -> Any:
     import numpy as np
 
-    from cxrreport.demo.findings import sample_findings
-    from cxrreport.demo.grammar import write_report
+    from cxrreport.demo.phantoms.findings import sample_findings
+    from cxrreport.demo.phantoms.grammar import write_report
 
     rng = np.random.default_rng(seed)
     return write_report(sample_findings(rng), rng)

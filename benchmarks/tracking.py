@@ -124,7 +124,7 @@ def main() -> None:
         return
 
     from cxrreport import runs
-    from cxrreport.demo.studies import write_studies
+    from cxrreport.demo.phantoms.files import write_studies
     from cxrreport.settings import IngestSettings, TrackingSettings
 
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}

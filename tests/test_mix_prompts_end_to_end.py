@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cxrreport import runs
 from cxrreport.cli import app
-from cxrreport.demo.studies import example
+from cxrreport.demo.phantoms.dicom import example
 from cxrreport.errors import WeightsError
 from cxrreport.inference.preparation import matching_settings
 from cxrreport.settings import CheckpointSettings, GenerateSettings, TrackingSettings

@@ -79,7 +79,7 @@ def test_phantoms_are_ingested_and_reported(hidden: dict[str, str], tmp_path: Pa
     phantoms = """
 import sys
 from pathlib import Path
-from cxrreport.demo.studies import write_studies
+from cxrreport.demo.phantoms.files import write_studies
 if __name__ == "__main__":
     sizes = {"smallest": 64, "full_size": 80}
     write_studies(Path(sys.argv[1]), patients=20, seed=0, workers=1, progress=lambda *_: None, **sizes)

@@ -25,7 +25,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from cxrreport import serving
-from cxrreport.demo.studies import example
+from cxrreport.demo.phantoms.dicom import example
 from cxrreport.errors import InputError, SettingsError, WeightsError
 from cxrreport.model import adapters, checkpoints
 from cxrreport.model.card import AdapterCard

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cxrreport.demo.text_findings import read_findings
+from cxrreport.demo.phantoms.text_findings import read_findings
 from cxrreport.evaluation.metrics import Pairs, finding_scores, metric
 from cxrreport.evaluation.statistics import Measure
 

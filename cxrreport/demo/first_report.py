@@ -47,7 +47,7 @@ def first_report(root: Path, seed: int, tracked: Mapping[str, Any], progress: Pr
         CxrReportError: as `runs.generate`.
     """
     from cxrreport.dataset import Manifest
-    from cxrreport.demo.studies import write_studies
+    from cxrreport.demo.phantoms.files import write_studies
 
     phantoms, output = root / "first-phantoms", root / "first-report"
     write_studies(

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cxrreport import runs
+from cxrreport.demo.phantoms.files import write_studies
 from cxrreport.demo.pipeline import train_settings
-from cxrreport.demo.studies import write_studies
 from cxrreport.settings import EvaluateSettings, GenerateSettings, IngestSettings, TrackingSettings, TrainSettings
 
 PATIENTS = 90

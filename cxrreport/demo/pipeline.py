@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from cxrreport import runs, tracking
 from cxrreport.demo import recipes, two_processes
-from cxrreport.demo.findings import Name
 from cxrreport.demo.first_report import FirstReport, first_report
-from cxrreport.demo.text_findings import Keys, contradicts, read_findings
+from cxrreport.demo.phantoms.findings import Name
+from cxrreport.demo.phantoms.text_findings import Keys, contradicts, read_findings
 from cxrreport.records import Progress
 from cxrreport.settings import (
     DemoSettings,
@@ -92,7 +92,7 @@ def run_demo(
     Raises:
         CxrReportError: a step failed; run the same settings again to resume.
     """
-    from cxrreport.demo.studies import read_truth, write_studies
+    from cxrreport.demo.phantoms.files import read_truth, write_studies
 
     root, scale, seed = settings.output, SCALES[settings.resolution], settings.seed
     phantoms = root / "phantoms"

@@ -193,7 +193,7 @@ def pack(settings: RegisterSettings, folder: Path) -> None:
     Raises:
         WeightsError: the adapter folder is missing or damaged.
     """
-    from cxrreport.demo.studies import example
+    from cxrreport.demo.phantoms.dicom import example
 
     AdapterCard.read(settings.adapter)
     dicom = example()

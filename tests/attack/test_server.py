@@ -22,7 +22,7 @@ from attack import bombs
 from attack.hostile_requests import JSON, Request, hostile, row
 
 from cxrreport import serving
-from cxrreport.demo.studies import example
+from cxrreport.demo.phantoms.dicom import example
 from cxrreport.settings import RegisterSettings, TrackingSettings
 
 REQUESTS = int(os.environ.get("CXRREPORT_ATTACK_REQUESTS", "2000"))

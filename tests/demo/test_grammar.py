@@ -5,13 +5,16 @@ import re
 import numpy as np
 import pytest
 
-from cxrreport.demo import captions, grammar
-from cxrreport.demo.findings import Name, PhantomFinding, masked, sample_findings
-from cxrreport.demo.grammar import HOUSE_STYLES, annotate, join, sample_annotated, sample_style, write_report
-from cxrreport.demo.text_findings import contradicts, read_findings
+from cxrreport.demo.phantoms import wordings
+from cxrreport.demo.phantoms.annotated import AnnotatedText, annotate, join
+from cxrreport.demo.phantoms.findings import Name, PhantomFinding, masked, sample_findings
+from cxrreport.demo.phantoms.grammar import sample_annotated, sample_style, write_report
+from cxrreport.demo.phantoms.text_findings import contradicts, read_findings
+from cxrreport.demo.phantoms.wordings import HOUSE_STYLES
+from cxrreport.demo.tiny_models import captions
 
 
-def words(graph: grammar.AnnotatedText, index: int) -> str:
+def words(graph: AnnotatedText, index: int) -> str:
     entity = graph.entities[index]
     return " ".join(graph.tokens[entity.start : entity.end + 1])
 
@@ -47,8 +50,8 @@ def test_tokens_are_those_of_radgraph_xl(templates):
 
 def test_held_out_sentences_occur_in_no_report():
     seen = {template for _, style in HOUSE_STYLES.values() for template in style.values()}
-    seen |= set(grammar._TRAINING_ONLY.values())
-    own = {key: t for key, t in grammar._HELD_OUT.items() if t != grammar._PLAIN[key]}
+    seen |= set(wordings.TRAINING_ONLY.values())
+    own = {key: t for key, t in wordings.HELD_OUT.items() if t != wordings.PLAIN[key]}
     assert len(own) >= 15
     assert not seen & set(own.values())
 

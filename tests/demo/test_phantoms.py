@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cxrreport.demo.findings import Name, PhantomFinding, masked, sample_findings
-from cxrreport.demo.phantom import draw, expose, sample_anatomy
+from cxrreport.demo.phantoms.drawing import draw, expose, sample_anatomy
+from cxrreport.demo.phantoms.findings import Name, PhantomFinding, masked, sample_findings
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from small_demo import run_small_demo
 
 from cxrreport import runs
 from cxrreport.demo import pipeline as demo_module
-from cxrreport.demo import studies, two_processes
+from cxrreport.demo import two_processes
+from cxrreport.demo.phantoms import files
 from cxrreport.demo.pipeline import SYSTEMS, run_demo, train_settings
 from cxrreport.errors import OutputError, TrainingError
 from cxrreport.settings import DemoSettings
@@ -102,8 +103,8 @@ def test_the_demo_runs_the_shipped_files_as_they_are(tmp_path, monkeypatch):
         monkeypatch.setattr(runs, command, note(command))
     monkeypatch.setattr(demo_module.two_processes, "train", note("train"))
     monkeypatch.setattr(demo_module, "first_report", lambda *_: None)
-    monkeypatch.setattr(studies, "write_studies", lambda *_, **__: [])
-    monkeypatch.setattr(studies, "read_truth", lambda _: {})
+    monkeypatch.setattr(files, "write_studies", lambda *_, **__: [])
+    monkeypatch.setattr(files, "read_truth", lambda _: {})
 
     def stop(*_):
         raise Stop
@@ -151,8 +152,8 @@ def test_a_first_report_is_shown_before_the_phantoms_are_made(tmp_path, monkeypa
             raise Stop
         return studies_of(*_, patients=patients, **__)
 
-    studies_of = studies.write_studies
-    monkeypatch.setattr(studies, "write_studies", stop)
+    studies_of = files.write_studies
+    monkeypatch.setattr(files, "write_studies", stop)
     with pytest.raises(Stop):
         run_demo(DemoSettings(output=tmp_path / "demo"), silent, show=shown.append)
     (first,) = shown
@@ -197,13 +198,13 @@ def test_the_demo_at_896_pixels(tmp_path, monkeypatch):
 
 def test_the_findings_of_references_are_those_of_the_phantoms(small_run):
     from cxrreport.demo.finding_metric import finding_f1
-    from cxrreport.demo.text_findings import read_findings
+    from cxrreport.demo.phantoms.text_findings import read_findings
     from cxrreport.evaluation.inputs.tables import read_references
     from cxrreport.evaluation.metrics import Pairs, finding_scores
 
     settings, _, _ = small_run
     references = read_references(settings.output / "ingest", "findings+impression").texts
-    truth = studies.read_truth(settings.output / "phantoms")
+    truth = files.read_truth(settings.output / "phantoms")
     candidates = dict(zip(references, reversed(references.values()), strict=True))
     found = finding_f1(Pairs(references=references, candidates=candidates))["finding_f1"]
     said = {study: read_findings(text) for study, text in candidates.items()}

@@ -11,7 +11,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from cxrreport.demo.studies import plan_studies, read_truth, write_studies
+from cxrreport.demo.phantoms.files import read_truth, write_studies
+from cxrreport.demo.phantoms.studies import plan_studies
 from cxrreport.ingestion.ingest import ingest
 from cxrreport.records import Split
 from cxrreport.settings import IngestSettings
@@ -98,7 +99,7 @@ def test_true_findings_are_keyed_by_study(phantoms):
 def test_the_same_seed_plans_the_same_in_another_process():
     """Hashes of strings differ between processes, and with them the order of sets."""
     code = (
-        "from cxrreport.demo.studies import plan_studies; import hashlib; "
+        "from cxrreport.demo.phantoms.studies import plan_studies; import hashlib; "
         "print(hashlib.sha256(repr(plan_studies(40, 3, smallest=64, full_size=0)).encode()).hexdigest())"
     )
     digests = {

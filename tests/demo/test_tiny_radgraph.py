@@ -9,18 +9,11 @@ import pytest
 import torch
 
 from cxrreport.assets import radgraph_folder
-from cxrreport.demo.findings import sample_findings
-from cxrreport.demo.grammar import (
-    HOUSE_STYLES,
-    LABELS,
-    RELATIONS,
-    AnnotatedText,
-    impression_section,
-    join,
-    sample_annotated,
-    write_report,
-)
-from cxrreport.demo.tiny_radgraph import document, graph_f1, judge, make, with_fillers
+from cxrreport.demo.phantoms.annotated import LABELS, RELATIONS, AnnotatedText, join
+from cxrreport.demo.phantoms.findings import sample_findings
+from cxrreport.demo.phantoms.grammar import impression_section, sample_annotated, write_report
+from cxrreport.demo.phantoms.wordings import HOUSE_STYLES
+from cxrreport.demo.tiny_models.radgraph import document, graph_f1, judge, make, with_fillers
 from cxrreport.evaluation.radgraph import Annotation, Entity
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 

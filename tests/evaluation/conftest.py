@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cxrreport.assets import radgraph_folder
-from cxrreport.demo.grammar import AnnotatedText, annotate
+from cxrreport.demo.phantoms.annotated import AnnotatedText, annotate
 from cxrreport.evaluation.radgraph import Annotation, Entity
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 

@@ -5,7 +5,7 @@ import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 
-from cxrreport.demo.grammar import sample_annotated
+from cxrreport.demo.phantoms.grammar import sample_annotated
 from cxrreport.evaluation.metrics.bleu_rouge import CONVENTIONS, ORDERS, bleu, rouge_l, signature
 from cxrreport.evaluation.statistics import PatientBootstrap
 

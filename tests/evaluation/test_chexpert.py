@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from cxrreport.assets import radgraph_folder
-from cxrreport.demo.findings import Name, PhantomFinding, sample_findings
-from cxrreport.demo.grammar import HOUSE_STYLES, AnnotatedText, write_report
+from cxrreport.demo.phantoms.annotated import AnnotatedText
+from cxrreport.demo.phantoms.findings import Name, PhantomFinding, sample_findings
+from cxrreport.demo.phantoms.grammar import write_report
+from cxrreport.demo.phantoms.wordings import HOUSE_STYLES
 from cxrreport.evaluation.clinical.chexpert import Presence, Stated, mentions, reading, sentence_starts
 from cxrreport.evaluation.clinical.vocabulary import RULES, Finding
 from cxrreport.evaluation.radgraph import Annotation, Entity

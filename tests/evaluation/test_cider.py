@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cxrreport.demo.grammar import sample_annotated
+from cxrreport.demo.phantoms.grammar import sample_annotated
 from cxrreport.evaluation.metrics.cider import cider, tokens
 from cxrreport.evaluation.statistics import PatientBootstrap
 

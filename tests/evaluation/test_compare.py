@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cxrreport.demo.grammar import sample_annotated
+from cxrreport.demo.phantoms.grammar import sample_annotated
 from cxrreport.errors import InputError, ScoreError
 from cxrreport.evaluation.compare import compare
 from cxrreport.evaluation.evaluate import evaluate

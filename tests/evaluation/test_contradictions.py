@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrreport.demo.findings import sample_findings
-from cxrreport.demo.grammar import HOUSE_STYLES, AnnotatedText, annotate, join, write_report
+from cxrreport.demo.phantoms.annotated import AnnotatedText, annotate, join
+from cxrreport.demo.phantoms.findings import sample_findings
+from cxrreport.demo.phantoms.grammar import write_report
+from cxrreport.demo.phantoms.wordings import HOUSE_STYLES
 from cxrreport.evaluation.clinical.chexpert import mentions
 from cxrreport.evaluation.clinical.contradictions import contradictions, impression_token
 from cxrreport.evaluation.radgraph import Annotation

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cxrreport.demo.findings import sample_findings
-from cxrreport.demo.grammar import write_report
+from cxrreport.demo.phantoms.findings import sample_findings
+from cxrreport.demo.phantoms.grammar import write_report
 from cxrreport.errors import InputError, OutputError, ScoreError, SettingsError, WeightsError
 from cxrreport.evaluation.conditions import of_number
 from cxrreport.evaluation.evaluate import Evaluation, evaluate

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxrreport.demo.grammar import sample_annotated
+from cxrreport.demo.phantoms.grammar import sample_annotated
 from cxrreport.errors import UnsupportedVersionError
 from cxrreport.evaluation.radgraph import NO_ENTITIES, Annotation, Entity, Level, agreement, compat, rexrank, statuses
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from cxrreport.demo.findings import Name, PhantomFinding
-from cxrreport.demo.phantom import draw, sample_anatomy
+from cxrreport.demo.phantoms.drawing import draw, sample_anatomy
+from cxrreport.demo.phantoms.findings import Name, PhantomFinding
 from cxrreport.errors import MissingExtraError, SettingsError
 from cxrreport.inference.backends import load_model
 from cxrreport.inference.decoding import Engine, Request

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 from pydicom.dataset import Dataset
 
-from cxrreport.demo.phantom import draw, expose, sample_anatomy
+from cxrreport.demo.phantoms.drawing import draw, expose, sample_anatomy
 from cxrreport.ingestion.dicom import read_header, read_radiograph
 from cxrreport.ingestion.dicom.reference import reopen
 from cxrreport.ingestion.images import Radiograph, read_picture

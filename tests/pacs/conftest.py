@@ -137,7 +137,8 @@ def _headers(folder: Path) -> dict[Path, Dataset]:
 @pytest.fixture(scope="session")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> Studies:
     """40 studies of drawn phantoms, two of them with a CT series, one with a hand, and a study of a hand alone."""
-    from cxrreport.demo.studies import _dicom, plan_studies
+    from cxrreport.demo.phantoms.dicom import to_dicom
+    from cxrreport.demo.phantoms.studies import plan_studies
 
     folder = tmp_path_factory.mktemp("phantoms")
     plans = plan_studies(60, 3, smallest=96, full_size=0)[:40]
@@ -145,7 +146,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Studies:
     wanted = set()
     for number, plan in enumerate(plans):
         for lateral in (False, True)[: 1 + plan.lateral]:
-            dataset = _dicom(plan, lateral)
+            dataset = to_dicom(plan, lateral)
             dataset.AccessionNumber, dataset.StudyDate = f"ACC{number}", f"202403{number % 28 + 1:02d}"
             path = folder / f"{number}-{int(lateral)}.dcm"
             dataset.save_as(path, enforce_file_format=True)

@@ -77,8 +77,8 @@ def test_placeholders(text: str, removed: str) -> None:
 
 
 def phantom(side: int, seed: int) -> np.ndarray:
-    from cxrreport.demo.findings import masked, sample_findings
-    from cxrreport.demo.phantom import draw, expose, sample_anatomy
+    from cxrreport.demo.phantoms.drawing import draw, expose, sample_anatomy
+    from cxrreport.demo.phantoms.findings import masked, sample_findings
 
     rng = np.random.default_rng(seed)
     grey = draw(sample_anatomy(rng), masked(sample_findings(rng)), side, side + 60, seed).grey

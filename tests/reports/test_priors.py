@@ -360,7 +360,7 @@ def test_every_edit_of_the_open_i_reports(shared: Path) -> None:
 
 
 def test_phantom_reports_lose_their_mentions() -> None:
-    from cxrreport.demo.studies import plan_studies
+    from cxrreport.demo.phantoms.studies import plan_studies
 
     studies = plan_studies(60, 0, smallest=64, full_size=0)
     found = [study.written.report.findings for study in studies]

@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cxrreport import runs, serving, tracking
-from cxrreport.demo.studies import example
+from cxrreport.demo.phantoms.dicom import example
 from cxrreport.errors import InputError, MismatchError, ScoreError, SettingsError
 from cxrreport.settings import (
     EvaluateSettings,

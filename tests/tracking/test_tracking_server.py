@@ -17,8 +17,8 @@ import pytest
 from mlflow import MlflowClient
 
 from cxrreport import runs, tracking
+from cxrreport.demo.phantoms.files import write_studies
 from cxrreport.demo.pipeline import train_settings
-from cxrreport.demo.studies import write_studies
 from cxrreport.settings import EvaluateSettings, GenerateSettings, IngestSettings, TrackingSettings
 from cxrreport.tracking.run import MlflowRun
 

@@ -91,7 +91,7 @@ def locate(name: str, root: Path, *, download: bool = False) -> Path:
         if lacking := missing(folder):
             raise WeightsError(
                 f"RadGraph 'tiny' is incomplete: no {', '.join(lacking)} in {folder}; reinstall cxrreport, or train it "
-                "with `python -m cxrreport.demo.tiny_radgraph --out FOLDER` and set `radgraph` to that folder"
+                "with `python -m cxrreport.demo.tiny_models.radgraph --out FOLDER` and set `radgraph` to that folder"
             )
         return folder
     if name not in MODELS:

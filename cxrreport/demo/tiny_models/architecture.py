@@ -10,9 +10,9 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import GemmaTokenizer, PaliGemmaConfig, PaliGemmaProcessor, SiglipImageProcessor
 
-from cxrreport.demo import captions
-from cxrreport.demo.findings import masked, sample_findings
-from cxrreport.demo.grammar import sample_style, write_report
+from cxrreport.demo.phantoms.findings import masked, sample_findings
+from cxrreport.demo.phantoms.grammar import sample_style, write_report
+from cxrreport.demo.tiny_models import captions
 
 RESOLUTION, PATCH = 224, 14
 GRID = RESOLUTION // PATCH

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrreport.demo.findings import Name, PhantomFinding
+from cxrreport.demo.phantoms.findings import Name, PhantomFinding
 
 CAPTION_PROMPT = "cap en"
 DESCRIBE_PROMPT = "describe en"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cxrreport.demo.findings import Name
+from cxrreport.demo.phantoms.findings import Name
 
 Keys = frozenset[tuple[str, str, str]]
 """Findings as `PhantomFinding.key`: name, side, size."""

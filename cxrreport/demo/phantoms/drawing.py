@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrreport.demo.findings import Name, PhantomFinding
+from cxrreport.demo.phantoms.findings import Name, PhantomFinding
 
 Plane = NDArray[np.float32]
 

@@ -1,6 +1,6 @@
 """Train the project's tiny RadGraph: a small model in the published format, for the phantoms' grammar.
 
-    python -m cxrreport.demo.tiny_radgraph --out FOLDER --seed 0
+    python -m cxrreport.demo.tiny_models.radgraph --out FOLDER --seed 0
 
 It is the model of the `radgraph` package (DyGIE++ with its span, entity and relation modules) on a two-layer BERT whose
 vocabulary is that of the grammar and the filler words. It is only valid for reports of phantoms: its archive
@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cxrreport.demo.grammar import LABELS, RELATIONS, AnnotatedText, TemplateEntity, sample_annotated
+from cxrreport.demo.phantoms.annotated import LABELS, RELATIONS, AnnotatedText, TemplateEntity
+from cxrreport.demo.phantoms.grammar import sample_annotated
 from cxrreport.evaluation.radgraph import Annotation, Entity
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 from cxrreport.evaluation.radgraph.compat import (
@@ -253,7 +254,7 @@ def make(folder: Path, *, seed: int, steps: int = STEPS, judged: int = 300) -> d
         temporary.write_bytes(weights.getvalue())
     provenance: dict[str, Any] = {
         "synthetic": True,
-        "made_by": "python -m cxrreport.demo.tiny_radgraph",
+        "made_by": "python -m cxrreport.demo.tiny_models.radgraph",
         "seed": seed,
         "steps": steps,
         "batch": BATCH,

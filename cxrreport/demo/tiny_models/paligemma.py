@@ -1,4 +1,4 @@
-"""Pre-train the project's tiny PaliGemma 2: `python -m cxrreport.demo.tiny_paligemma --out DIR --seed 0`.
+"""Pre-train the project's tiny PaliGemma 2: `python -m cxrreport.demo.tiny_models.paligemma --out DIR --seed 0`.
 
 The model uses the classes of transformers (SigLIP tower, linear projector, Gemma 2 with grouped queries) and a small
 tokenizer with the same kinds of special tokens as the real one. It is pre-trained on phantoms in two stages: first the
@@ -26,11 +26,11 @@ from torch.nn import functional
 from transformers import PaliGemmaProcessor
 
 from cxrreport import __version__
-from cxrreport.demo import captions
-from cxrreport.demo.findings import Name, PhantomFinding, Side, Size, masked, sample_findings
-from cxrreport.demo.grammar import HOUSE_STYLES
-from cxrreport.demo.phantom import draw, expose, sample_anatomy
-from cxrreport.demo.tiny_architecture import (
+from cxrreport.demo.phantoms.drawing import draw, expose, sample_anatomy
+from cxrreport.demo.phantoms.findings import Name, PhantomFinding, Side, Size, masked, sample_findings
+from cxrreport.demo.phantoms.wordings import HOUSE_STYLES
+from cxrreport.demo.tiny_models import captions
+from cxrreport.demo.tiny_models.architecture import (
     GRID,
     PATCH,
     RESOLUTION,
@@ -187,7 +187,7 @@ def pretrain(out: Path, settings: Pretraining) -> None:
         _train_text(model, features, pool.cases, PromptLayout(tokenizer, PromptSettings(), GRID**2), settings, rng, log)
     _save(out, model, build_processor(tokenizer))
     provenance = {
-        "script": "python -m cxrreport.demo.tiny_paligemma",
+        "script": "python -m cxrreport.demo.tiny_models.paligemma",
         "version": __version__,
         **asdict(settings),
         "seconds": round(time.time() - started),

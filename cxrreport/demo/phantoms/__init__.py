@@ -1,0 +1,1 @@
+"""Phantoms: findings, drawings, reports with their entity graphs, and studies as files."""

@@ -1,0 +1,144 @@
+"""Reports of phantoms, whose entity graphs are known by construction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cxrreport.demo.phantoms.annotated import AnnotatedText, annotate, join
+from cxrreport.demo.phantoms.findings import Name, PhantomFinding, sample_findings
+from cxrreport.demo.phantoms.wordings import FORMAL, HELD_OUT, HOUSE_STYLES, PLAIN, TERSE, TRAINING_ONLY, Style
+from cxrreport.records import Report
+
+Templates = Literal["seen", "held-out"]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenReport:
+    """The sections of a report, and one graph of its findings and impression."""
+
+    report: Report
+    graph: AnnotatedText
+
+
+_NOT_COMPARED = (Name.NODULE, Name.TUBE, Name.PACEMAKER)
+_INDICATIONS = (
+    "Shortness of breath.",
+    "Cough and fever.",
+    "Chest pain.",
+    "Evaluate for pneumonia.",
+    "Follow-up examination.",
+    "Preoperative evaluation.",
+)
+
+
+def _sentence(style: Style, key: str, finding: PhantomFinding | None = None, **slots: str) -> AnnotatedText:
+    if finding is not None:
+        degree = f"{finding.size}ly" if finding.size in ("mild", "severe") else ""
+        slots |= {"size": finding.size, "side": finding.side, "zone": finding.zone, "degree": degree}
+    return annotate(style[key].format(**slots))
+
+
+def _keyed(finding: PhantomFinding) -> str:
+    return f"doubtful {finding.name}" if finding.doubtful else str(finding.name)
+
+
+def findings_section(
+    findings: tuple[PhantomFinding, ...],
+    style: Style,
+    prior: tuple[PhantomFinding, ...] | None,
+    rng: np.random.Generator,
+) -> list[AnnotatedText]:
+    """Write the FINDINGS: heart, lungs, pleura, devices, and sometimes a comparison with the prior study."""
+    by_name: dict[Name, list[PhantomFinding]] = {name: [] for name in Name}
+    for finding in findings:
+        by_name[finding.name].append(finding)
+    sentences: list[AnnotatedText] = []
+
+    def add(names: tuple[Name, ...], absent: str | None) -> None:
+        present = [f for name in names for f in by_name[name]]
+        sentences.extend(_sentence(style, _keyed(f), f) for f in present)
+        if not present and absent:
+            sentences.append(_sentence(style, absent))
+
+    add((Name.CARDIOMEGALY,), "no cardiomegaly")
+    add((Name.OEDEMA, Name.OPACITY, Name.NODULE), "no lung")
+    if by_name[Name.EFFUSION] or by_name[Name.PNEUMOTHORAX]:
+        add((Name.EFFUSION,), "no effusion")
+        add((Name.PNEUMOTHORAX,), "no pneumothorax")
+    else:
+        sentences.append(_sentence(style, "no effusion or pneumothorax"))
+    add((Name.TUBE, Name.PACEMAKER), None)
+    if prior is not None:
+        before = {(f.name, f.side): f for f in prior}
+        for finding in findings:
+            earlier = before.get((finding.name, finding.side))
+            if earlier is None or finding.name in _NOT_COMPARED or rng.random() > 0.15:
+                continue
+            word = "edema" if finding.name is Name.OEDEMA else finding.name.value
+            change = "unchanged"
+            if earlier.size != finding.size:
+                change = "increased" if finding.size in ("large", "severe") else "decreased"
+            sentences.append(_sentence(style, "prior", word=word, prior=change))
+    return sentences
+
+
+def impression_section(findings: tuple[PhantomFinding, ...], style: Style) -> list[AnnotatedText]:
+    """Write the IMPRESSION: every finding except devices, or a statement that the study is normal."""
+    pathological = [f for f in findings if f.name not in (Name.TUBE, Name.PACEMAKER)]
+    if pathological:
+        return [_sentence(style, f"impression {_keyed(f)}", f) for f in pathological]
+    return [_sentence(style, "impression devices" if findings else "impression normal")]
+
+
+def write_report(
+    findings: tuple[PhantomFinding, ...],
+    rng: np.random.Generator,
+    *,
+    style: str = "plain",
+    prior: tuple[PhantomFinding, ...] | None = None,
+) -> WrittenReport:
+    """Write the report of a study.
+
+    Args:
+        findings: findings of the study.
+        rng: source of randomness for the indication and the comparison.
+        style: name in `HOUSE_STYLES`.
+        prior: findings of the patient's previous study, `None` for a first study.
+    """
+    templates = HOUSE_STYLES[style][1]
+    found = findings_section(findings, templates, prior, rng)
+    concluded = impression_section(findings, templates)
+    report = Report(
+        indication=str(rng.choice(_INDICATIONS)),
+        technique="Single frontal view of the chest.",
+        comparison="None." if prior is None else "Prior chest radiograph.",
+        findings=" ".join(s.text for s in found),
+        impression=" ".join(s.text for s in concluded),
+    )
+    return WrittenReport(report, join([*found, *concluded]))
+
+
+def sample_style(rng: np.random.Generator) -> str:
+    """Draw the name of a house style according to its probability."""
+    return str(rng.choice(list(HOUSE_STYLES), p=[share for share, _ in HOUSE_STYLES.values()]))
+
+
+def sample_annotated(rng: np.random.Generator, *, templates: Templates) -> AnnotatedText:
+    """Draw an annotated text to train (`seen`) or test (`held-out`) the tiny RadGraph.
+
+    `seen` mixes the house styles sentence by sentence and shuffles the order. `held-out` uses FINDINGS templates that
+    occur in no report and no training text.
+    """
+    styles = [HELD_OUT] if templates == "held-out" else [PLAIN, TERSE, FORMAL, TRAINING_ONLY]
+    findings = sample_findings(rng, normal=0.15)
+    prior = sample_findings(rng, normal=0.3) if rng.random() < 0.5 else None
+    mixed = {key: styles[int(rng.integers(len(styles)))][key] for key in PLAIN}
+    sentences = findings_section(findings, mixed, prior, rng)
+    if templates == "seen":
+        rng.shuffle(sentences)
+    if rng.random() < 0.7:
+        sentences += impression_section(findings, mixed)
+    return join(sentences)

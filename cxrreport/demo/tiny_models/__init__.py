@@ -1,0 +1,1 @@
+"""How the shipped small models are made: PaliGemma 2 and RadGraph, trained on phantoms only."""
