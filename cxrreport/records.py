@@ -140,14 +140,46 @@ class Exclusion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PriorStudy:
+    """The latest earlier study of the same patient, as its current study refers to it.
+
+    Args:
+        days: whole days before the current study; `None` if the order is known and the interval is not.
+        image_ids: best view first; may be empty.
+        report: with its mentions of even earlier studies; may be empty.
+    """
+
+    study_id: str
+    days: int | None = None
+    image_ids: tuple[str, ...] = ()
+    report: Report = field(default_factory=Report)
+
+    def __post_init__(self) -> None:
+        if not self.study_id:
+            raise ValueError("PriorStudy.study_id is empty")
+        if self.days is not None and self.days < 0:
+            raise ValueError(f"PriorStudy.days is {self.days}: a prior study is not later than the current one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """One examination: its images and its report."""
+    """One examination: its images and its report.
+
+    Args:
+        image_ids: best view first.
+        report: as it is when the prior study is not shown.
+        prior: the latest earlier study of the patient in the same split; `None` if there is none.
+        report_with_mentions: `report` before mentions of earlier studies were removed from it; `None` if none were.
+            `ingest` keeps it for studies that have or are a prior study.
+    """
 
     study_id: str
     patient_id: str
     split: Split
     image_ids: tuple[str, ...]
     report: Report = field(default_factory=Report)
+    prior: PriorStudy | None = None
+    report_with_mentions: Report | None = None
 
     def __post_init__(self) -> None:
         if not self.image_ids:

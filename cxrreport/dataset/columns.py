@@ -93,6 +93,12 @@ class Places(Mapping[str, tuple[str, int]]):
         return np.flatnonzero(np.isin(self._file, [n for n, name in enumerate(self.files) if name in files]))
 
 
+def combined(column: pa.ChunkedArray) -> pa.Array:
+    """The chunks of a column as one array."""
+    chunks = column.combine_chunks()
+    return chunks if isinstance(chunks, pa.Array) else pa.concat_arrays(column.chunks)
+
+
 def numbers(column: pa.Array) -> NDArray[np.int32]:
     """An int32 column without nulls as an array of its own."""
     return np.frombuffer(column.cast(pa.int32()).buffers()[1], np.int32)[

@@ -5,21 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cxrreport.dataset.columns import ByRow, Places, RowIndex, first_rows, lengths, numbers
+from cxrreport.dataset.columns import ByRow, Places, RowIndex, combined, first_rows, lengths, numbers
 from cxrreport.dataset.covariates import COVARIATES, Covariates
 from cxrreport.dataset.image_store import ImageStore
+from cxrreport.dataset.priors import PRIOR_COLUMNS, WITH_MENTIONS, PriorLinks, PriorReports
 from cxrreport.errors import ManifestError
-from cxrreport.records import REPORT_SECTIONS, Exclusion, Image, Report, Split, Study, View
+from cxrreport.records import REPORT_SECTIONS, Exclusion, Image, PriorStudy, Report, Split, Study, View
 from cxrreport.storage.atomic_files import atomic_path
 from cxrreport.storage.parquet import read_blocks, read_columns, read_schema, table_from_rows
 
@@ -45,6 +47,7 @@ _COLUMNS = pa.schema(
 )
 _EXCLUSION_COLUMNS = pa.schema([(name, pa.string()) for name in ("source", "study_id", "reason", "detail")])
 _ROWS_AT_A_TIME = 4096
+_TEXTS = (*REPORT_SECTIONS, *WITH_MENTIONS)
 _PLACE = ("shard", "shard_row")
 """Where the image store has the image; a manifest of an earlier version lacks these columns."""
 _OF_IMAGES = (*(name for name in _COLUMNS.names if name not in {*REPORT_SECTIONS, "image_sha256"}), *COVARIATES)
@@ -59,6 +62,8 @@ class ManifestRow:
     Args:
         image_sha256: of the model-ready pixels.
         shard: file of the image store that has the image, and `shard_row` its row there.
+        prior_study_id: of the prior study; empty if there is none.
+        prior_days, report_with_mentions: as in `Study` and `PriorStudy`.
     """
 
     image: Image
@@ -67,6 +72,9 @@ class ManifestRow:
     covariates: Covariates | None = None
     shard: str = ""
     shard_row: int = 0
+    prior_study_id: str = ""
+    prior_days: int | None = None
+    report_with_mentions: Report | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as the columns of the manifest."""
@@ -86,7 +94,17 @@ class ManifestRow:
             "shard": self.shard,
             "shard_row": self.shard_row,
             **(asdict(self.covariates) if self.covariates else {}),
+            **self._of_priors(),
         }
+
+    def _of_priors(self) -> dict[str, Any]:
+        """Columns on priors that have a value: without any, the digest is that of an earlier version."""
+        values = {"prior_study_id": self.prior_study_id or None, "prior_days": self.prior_days}
+        if (full := self.report_with_mentions) is not None:
+            for name, section in WITH_MENTIONS.items():
+                if (text := getattr(full, section)) != getattr(self.report, section):
+                    values[name] = text
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def content_digest(rows: Sequence[ManifestRow], preprocessing: dict[str, Any]) -> str:
@@ -113,10 +131,7 @@ def write_manifest(folder: Path, rows: Sequence[ManifestRow], preprocessing: dic
         "cxrreport.digest": digest,
         "cxrreport.preprocessing": json.dumps(preprocessing, sort_keys=True),
     }
-    schema = _COLUMNS
-    if any(row.covariates for row in rows):
-        schema = pa.schema([*_COLUMNS, *((name, pa.string()) for name in COVARIATES)])
-    schema = schema.with_metadata(metadata)
+    schema = _schema_of(rows).with_metadata(metadata)
     with atomic_path(folder / MANIFEST) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for start in range(0, len(rows), _ROWS_AT_A_TIME):
             batch = [row.as_dict() for row in rows[start : start + _ROWS_AT_A_TIME]]
@@ -166,7 +181,7 @@ class Manifest:
         self.folder = folder
         self.preprocessing = preprocessing
         self.digest = digest
-        column = {name: _combined(table[name]) for name in _OF_IMAGES if name in table.column_names}
+        column = {name: combined(table[name]) for name in _OF_IMAGES if name in table.column_names}
         _check_values(folder, column)
         first = first_rows(column["study_id"])
         if first is None:
@@ -176,10 +191,14 @@ class Manifest:
                 texts = pa.Table.from_batches(list(reports())).take(order)
                 reports = texts.to_batches
             table = table.take(order)
-            column = {name: _combined(table[name]) for name in column}
+            column = {name: combined(table[name]) for name in column}
             first = first_rows(column["study_id"])
         self._column = column
         self._first = np.zeros(0, np.int64) if first is None else first
+        try:
+            self._priors = PriorLinks.of_table(table, self._first)
+        except KeyError as error:
+            raise _invalid(folder, column["image_id"][error.args[0]].as_py()) from error
         self._reports = reports or table.to_batches
         self._covariates = COVARIATES[0] in table.column_names
         self._index = RowIndex(column["image_id"])
@@ -205,7 +224,7 @@ class Manifest:
     @classmethod
     def of_rows(cls, folder: Path, rows: Sequence[ManifestRow], preprocessing: dict[str, Any]) -> Self:
         """Rows that an unfinished ingest has saved in `folder`, as a manifest without a digest."""
-        return cls(folder, table_from_rows([_plain(row) for row in rows], _COLUMNS), preprocessing, "")
+        return cls(folder, table_from_rows([row.as_dict() for row in rows], _schema_of(rows)), preprocessing, "")
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -226,7 +245,8 @@ class Manifest:
             )
         try:
             schema, texts = read_schema(path), pa.table({})
-            names = [name for name in schema.names if name not in REPORT_SECTIONS]
+            texts_of = [name for name in schema.names if name in _TEXTS]
+            names = [name for name in schema.names if name not in _TEXTS]
             table = read_columns(path, *names) if names else texts
         except (OSError, pa.ArrowException) as error:
             raise ManifestError(f"{path}: cannot be read as Parquet; ingest into a new folder") from error
@@ -242,7 +262,7 @@ class Manifest:
         if missing_parts:
             raise ManifestError(f"{path}: {', '.join(missing_parts)} is missing; ingest into a new folder")
         preprocessing = json.loads(metadata["cxrreport.preprocessing"])
-        reports = partial(_report_blocks, path)
+        reports = partial(_report_blocks, path, texts_of)
         return cls(folder, table, preprocessing, metadata["cxrreport.digest"], reports)
 
     @property
@@ -278,24 +298,55 @@ class Manifest:
         return list(self.each_study(split))
 
     def each_study(self, split: Split | str | None = None) -> Iterator[Study]:
-        """Yield what `studies` returns, with one block of reports in memory."""
-        wanted = None if split is None else Split(split)
-        column, start, study = self._column, 0, 0
-        for block in self._reports():
-            texts = {section: block.column(section) for section in REPORT_SECTIONS}
-            while study < len(self._first) and self._first[study] < start + len(block):
-                row = int(self._first[study])
-                study += 1
-                end = int(self._first[study]) if study < len(self._first) else len(self._index)
-                found = Split(column["split"][row].as_py())
-                if wanted in (None, found):
-                    yield Study(
-                        study_id=column["study_id"][row].as_py(),
-                        patient_id=column["patient_id"][row].as_py(),
-                        split=found,
-                        image_ids=tuple(column["image_id"].slice(row, end - row).to_pylist()),
-                        report=Report(**{name: one[row - start].as_py() or "" for name, one in texts.items()}),
-                    )
+        """Yield what `studies` returns, with one block of reports in memory, and the reports of priors packed."""
+        column = self._column
+        studies = np.arange(len(self._first))
+        if split is not None:
+            of_split = pa.compute.equal(column["split"], Split(split).value).to_numpy(zero_copy_only=False)
+            studies = np.flatnonzero(of_split[self._first])
+        needed = self._each_report(self._priors.priors_of(studies))
+        reports = PriorReports((prior, full or report) for prior, report, full in needed)
+        for study, report, full in self._each_report(studies):
+            row = int(self._first[study])
+            prior = self._priors.of(study)
+            yield Study(
+                study_id=column["study_id"][row].as_py(),
+                patient_id=column["patient_id"][row].as_py(),
+                split=Split(column["split"][row].as_py()),
+                image_ids=self._images_of(study),
+                report=report,
+                prior=None
+                if prior is None
+                else PriorStudy(
+                    study_id=column["study_id"][int(self._first[prior])].as_py(),
+                    days=self._priors.days_of(study),
+                    image_ids=self._images_of(prior),
+                    report=reports[prior],
+                ),
+                report_with_mentions=full,
+            )
+
+    def _images_of(self, study: int) -> tuple[str, ...]:
+        row, end = int(self._first[study]), len(self._index)
+        if study + 1 < len(self._first):
+            end = int(self._first[study + 1])
+        return tuple(self._column["image_id"].slice(row, end - row).to_pylist())
+
+    def _each_report(self, studies: NDArray[np.int64]) -> Iterator[tuple[int, Report, Report | None]]:
+        """The reports of some studies, which are sorted: number, report, and the report with mentions if it differs."""
+        start = place = 0
+        for block in self._reports() if len(studies) else ():
+            texts = {
+                name: block.column(name) for name in block.schema.names if name in {*REPORT_SECTIONS, *WITH_MENTIONS}
+            }
+            while place < len(studies) and (row := int(self._first[studies[place]]) - start) < len(block):
+                values = {name: one[row].as_py() for name, one in texts.items()}
+                report = Report(**{name: values[name] or "" for name in REPORT_SECTIONS})
+                kept = {
+                    name: values[column] for column, name in WITH_MENTIONS.items() if values.get(column) is not None
+                }
+                yield int(studies[place]), report, replace(report, **kept) if kept else None
+                place += 1
             start += len(block)
 
     def count(self) -> int:
@@ -311,20 +362,20 @@ class Manifest:
         return self._store[image_id]
 
 
-def _plain(row: ManifestRow) -> dict[str, Any]:
-    return {name: value for name, value in row.as_dict().items() if name in _COLUMNS.names}
+def _schema_of(rows: Sequence[ManifestRow]) -> pa.Schema:
+    schema = _COLUMNS
+    if any(row.covariates for row in rows):
+        schema = pa.schema([*schema, *((name, pa.string()) for name in COVARIATES)])
+    if any(row.prior_study_id or row.report_with_mentions for row in rows):
+        schema = pa.schema([*schema, *PRIOR_COLUMNS])
+    return schema
 
 
-def _report_blocks(path: Path) -> Iterator[pa.RecordBatch]:
+def _report_blocks(path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     try:
-        yield from read_blocks(path, *REPORT_SECTIONS)
+        yield from read_blocks(path, *names)
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(f"{path}: cannot be read as Parquet; ingest into a new folder") from error
-
-
-def _combined(column: pa.ChunkedArray) -> pa.Array:
-    chunks = column.combine_chunks()
-    return chunks if isinstance(chunks, pa.Array) else pa.concat_arrays(column.chunks)
 
 
 def _check_values(folder: Path, column: Mapping[str, pa.Array]) -> None:
