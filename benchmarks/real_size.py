@@ -88,7 +88,16 @@ def run(folder: Path, size: str, resolution: int) -> None:
     for precision in ("bfloat16", "float32"):
         logits = {side: folder / f"{side}-{precision}.pt" for side in ("ours", "stock")}
         ours, stock = (
-            child(f"{side}_{precision}", side, folder / "merged", data, path, precision)["found"]
+            step(
+                f"{side}_{precision}",
+                __file__,
+                "--child",
+                side,
+                str(folder / "merged"),
+                str(data),
+                str(path),
+                precision,
+            )["found"]
             for side, path in logits.items()
         )
         compared[precision] = compare(*logits.values())

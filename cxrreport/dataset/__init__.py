@@ -21,6 +21,7 @@ from cxrreport.dataset.pseudonyms import (
 
 if TYPE_CHECKING:
     from cxrreport.dataset.image_store import ImageStore, decode_png, encode_png, write_image_shard
+    from cxrreport.dataset.inputs import ImageRole, ModelInput, model_input, samples_of
     from cxrreport.dataset.manifest import (
         EXCLUSION_LOG,
         IMAGES,
@@ -39,9 +40,11 @@ __all__ = [
     "IMAGES",
     "MANIFEST",
     "Covariates",
+    "ImageRole",
     "ImageStore",
     "Manifest",
     "ManifestRow",
+    "ModelInput",
     "PackedTexts",
     "Pseudonyms",
     "content_digest",
@@ -51,9 +54,11 @@ __all__ = [
     "hide_input_name",
     "id_for_message",
     "key_version",
+    "model_input",
     "path_for_message",
     "recorded_input",
     "reduce_covariates",
+    "samples_of",
     "write_exclusion_log",
     "write_image_shard",
     "write_manifest",
@@ -63,6 +68,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from cxrreport.dataset import image_store, manifest
+    from cxrreport.dataset import image_store, inputs, manifest
 
-    return getattr(manifest if hasattr(manifest, name) else image_store, name)
+    return next(getattr(module, name) for module in (manifest, inputs, image_store) if hasattr(module, name))

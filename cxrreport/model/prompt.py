@@ -5,13 +5,15 @@ r"""Token layout of prompts and reports.
      no loss -------------------------   loss
 
 This is the layout of the reference implementation (big_vision, `paligemma`): the separator is tokenised separately, the
-loss is on the suffix, and the tokens of several images follow in their order. It does not use the processor of
-transformers, which merges a newline at the end of the prefix with the separator, truncates the prompt or the EOS, and
-resizes images differently.
+loss is on the suffix, and the tokens of several images follow in their order. A prompt of a lateral or a prior study
+(`PromptSettings.several_inputs`) names them at the end of the prefix. The processor of transformers is not used: it
+merges a newline at the end of the prefix with the separator, truncates the prompt or the EOS, and resizes images
+differently.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -21,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cxrreport.dataset import ImageRole, ModelInput
 from cxrreport.errors import MismatchError
 from cxrreport.model.checkpoints.files import BOS, EOS, FIRST_SPECIAL, IMAGE, PAD
-from cxrreport.records import Report
+from cxrreport.records import PriorStudy, Report
 from cxrreport.reports.sections import split_generated
 from cxrreport.settings import PromptSettings
 
@@ -42,14 +45,14 @@ class Encoded:
         suffix: the report, EOS last; empty for generation.
         prefix_cut: the prefix exceeded its limit.
         suffix_cut: the report exceeded its limit.
-        images: number of images before the prefix.
+        pools: of the images before the prefix: each is averaged over squares of this many patches.
     """
 
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
     prefix_cut: bool
     suffix_cut: bool
-    images: int = 1
+    pools: tuple[int, ...] = (1,)
 
 
 class PromptLayout:
@@ -88,33 +91,68 @@ class PromptLayout:
         texts = ((name, _one_line(getattr(report, name))) for name in self.settings.sections)
         return " ".join(f"{name.upper()}: {text}" for name, text in texts if text)
 
-    def encode(self, report: Report, *, images: int = 1) -> Encoded:
-        """Token ids of one sample, truncated to the limits of the settings, always with EOS.
+    def context(self, roles: Sequence[ImageRole], prior: PriorStudy | None) -> str:
+        """What the prefix says after the indication about images and the prior study; empty for one kind of image.
+
+        ` images: frontal, lateral, prior. prior study, 120 days earlier: FINDINGS: ...`
+        """
+        if not self.settings.several_inputs:
+            return ""
+        text = f" images: {', '.join(roles)}." if len(roles) > 1 else ""
+        if prior is None:
+            return text
+        days = prior.days
+        interval = "" if days is None else ", same day" if days == 0 else f", {days} day{'s' * (days > 1)} earlier"
+        shown = self.suffix(prior.report) if self.settings.prior != "image" else ""
+        return f"{text} prior study{interval}: {shown}".rstrip()
+
+    def pools(self, roles: Sequence[ImageRole]) -> tuple[int, ...]:
+        """`Encoded.pools` of images with these roles: the frontal of the study itself is never averaged."""
+        return tuple(1 if role is ImageRole.FRONTAL else self.settings.pool for role in roles)
+
+    def tokens_of(self, encoded: Encoded) -> int:
+        """Number of image tokens of a sample."""
+        return sum(self.image_tokens // pool**2 for pool in encoded.pools)
+
+    def encode(self, report: Report) -> Encoded:
+        """Token ids of a sample with one image, truncated to the limits of the settings, always with EOS.
 
         Args:
             report: provides `indication` for the prefix and sections for the suffix.
-            images: number of images of the sample.
         """
-        return self.encode_texts(self.prefix(report), self.suffix(report), images=images)
+        return self.encode_texts(self.prefix(report), self.suffix(report))
 
-    def encode_texts(self, prefix: str, suffix: str, *, images: int = 1) -> Encoded:
-        """`encode` for the texts that `prefix` and `suffix` return."""
-        encoded = self.encode_prefix(prefix, images=images)
+    def encode_input(self, given: ModelInput) -> Encoded:
+        """`encode` for a sample with other inputs."""
+        texts = self.prefix(given.report), self.suffix(given.report), self.context(given.roles, given.prior)
+        return self.encode_texts(*texts, pools=self.pools(given.roles))
+
+    def encode_texts(self, prefix: str, suffix: str, context: str = "", *, pools: tuple[int, ...] = (1,)) -> Encoded:
+        """`encode` for the texts that `prefix`, `suffix` and `context` return."""
+        encoded = self.encode_prefix(prefix, context, pools=pools)
         ids = self._ids(suffix)
         room = self.settings.max_suffix_tokens - 1
         return replace(encoded, suffix=(*ids[:room], self.eos_id), suffix_cut=len(ids) > room)
 
-    def encode_prefix(self, text: str, *, images: int = 1) -> Encoded:
-        """Token ids of any prefix for generation, truncated to the limit of the settings."""
-        prefix = self._ids(_one_line(text))
+    def encode_prefix(self, text: str, context: str = "", *, pools: tuple[int, ...] = (1,)) -> Encoded:
+        """Token ids of any prefix for generation, truncated to the limits of the settings.
+
+        Args:
+            text: instruction and indication.
+            context: of `context`; it has a limit of its own, so that a long report of the prior study does not displace
+                the indication.
+            pools: of the images.
+        """
+        prefix, rest = self._ids(_one_line(text)), self._ids(context) if context else []
         # BOS and separator count towards the limit of text positions.
         room = max(0, self.settings.max_prefix_tokens - 1 - len(self._separator))
+        most = self.settings.max_prior_tokens
         return Encoded(
-            prefix=(self.bos_id, *prefix[:room], *self._separator),
+            prefix=(self.bos_id, *prefix[:room], *rest[:most], *self._separator),
             suffix=(),
-            prefix_cut=len(prefix) > room,
+            prefix_cut=len(prefix) > room or len(rest) > most,
             suffix_cut=False,
-            images=images,
+            pools=pools,
         )
 
     def collate_training(self, samples: Sequence[Encoded]) -> Batch:
@@ -128,7 +166,7 @@ class PromptLayout:
             `token_type_ids` int64[B, L], 0 on image, prefix, separator and the padding before them, 1 on suffix and
             the padding after it; `labels` int64[B, L], the id on the suffix and `IGNORED` elsewhere (not shifted).
         """
-        prefixes = [(self.image_id,) * (self.image_tokens * s.images) + s.prefix for s in samples]
+        prefixes = [(self.image_id,) * self.tokens_of(s) + s.prefix for s in samples]
         border = max(map(len, prefixes))
         shape = (len(samples), border + max(len(s.suffix) for s in samples))
         batch = {
@@ -208,6 +246,26 @@ def pixel_values(images: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
 def to_pixels(grey: torch.Tensor) -> torch.Tensor:
     """Convert uint8[B, R, R] to float32[B, 3, R, R] in [-1, 1]."""
     return (grey.to(torch.float32) / 127.5 - 1.0).unsqueeze(1).expand(-1, 3, -1, -1)
+
+
+def pooled(features: torch.Tensor, pools: Sequence[int]) -> torch.Tensor:
+    """Average projected image features over squares of neighbouring patches.
+
+    Args:
+        features: real[N, T, width], T the square of the number of patches along a side, row by row.
+        pools: side of the square for each image, in patches; 1 keeps an image as it is.
+
+    Returns:
+        `features` if all are kept; otherwise real[1, sum of T / pool^2, width], one image after the other.
+    """
+    if all(pool == 1 for pool in pools):
+        return features
+    side, width = math.isqrt(features.shape[1]), features.shape[2]
+    parts = []
+    for image, pool in zip(features, pools, strict=True):
+        squares = image.view(side // pool, pool, side // pool, pool, width)
+        parts.append(image if pool == 1 else squares.mean((1, 3)).view(-1, width))
+    return torch.cat(parts)[None]
 
 
 def positions(attention_mask: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cxrreport.dataset import Manifest
+from cxrreport.dataset import Manifest, model_input
 from cxrreport.errors import SettingsError, WeightsError
 from cxrreport.evaluation.inputs.tables import choose, cut
 from cxrreport.evaluation.metrics import Pairs
@@ -22,7 +22,7 @@ from cxrreport.evaluation.registry import selected_metrics
 from cxrreport.inference.decoding import Engine, Generated, Request
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
-from cxrreport.records import Report, Split
+from cxrreport.records import Split
 from cxrreport.settings import EvaluateSettings, Sampling, TrainSettings
 from cxrreport.training.reward import SampledReport
 
@@ -45,9 +45,9 @@ class RewardSampler:
 
     def __init__(self, settings: TrainSettings, manifest: Manifest) -> None:
         reward = settings.reward
-        self._image = manifest.image
+        self._manifest, self._prompt = manifest, settings.prompt
         self._study_of = {image_id: image.study_id for image_id, image in manifest.images.items()}
-        self._reports = {study.study_id: study.report for study in manifest.studies(Split.TRAIN)}
+        self._studies = {study.study_id: study for study in manifest.studies(Split.TRAIN)}
         self._section: Any = "+".join(settings.prompt.sections)
         self._samples = reward.samples
         self._weights = reward.weights
@@ -89,9 +89,9 @@ class RewardSampler:
         return conditions
 
     def __call__(
-        self, loaded: LoadedModel, layout: PromptLayout, images: Sequence[Sequence[str]], seed: int
+        self, loaded: LoadedModel, layout: PromptLayout, samples: Sequence[tuple[str, bool]], seed: int
     ) -> list[list[SampledReport]]:
-        """Sample reports for each sample, given by the ids of its images, and score them."""
+        """Sample and score reports of samples: the id of the first image, and whether the prior study is shown."""
         engine = Engine(
             loaded,
             layout,
@@ -100,20 +100,26 @@ class RewardSampler:
             decoding=Sampling(),
             seed=seed,
         )
-        studies = [self._study_of[ids[0]] for ids in images]
+        inputs = [
+            model_input(self._studies[study], self._manifest, self._prompt, frontal=first, show_prior=show_prior)
+            for first, show_prior in samples
+            for study in (self._study_of[first],)
+        ]
         requests = [
-            Request(
-                study_id=study,
-                images=tuple(map(self._image, ids)),
-                report=self._reports[study],
+            Request.of(
+                self._study_of[given.image_ids[0]],
+                given,
+                list(map(self._manifest.image, given.image_ids)),
                 sample=sample,
             )
-            for study, ids in zip(studies, images, strict=True)
+            for given in inputs
             for sample in range(self._samples)
         ]
         generated = engine.generate(requests)
         candidates = [self._text(*layout.parse(one.text)) for one in generated]
-        references = [self._reference(study) for study in studies for _ in range(self._samples)]
+        references = [
+            self._text(one.report.findings, one.report.impression) for one in inputs for _ in range(self._samples)
+        ]
         numbers = self._numbers(candidates, references, [one.finished for one in generated])
         reports = [
             self._scored(one, {name: values[place] for name, values in numbers.items()})
@@ -129,10 +135,6 @@ class RewardSampler:
 
     def _text(self, findings: str, impression: str) -> str:
         return cut(choose({"findings": findings, "impression": impression}, self._section))
-
-    def _reference(self, study: str) -> str:
-        report: Report = self._reports[study]
-        return self._text(report.findings, report.impression)
 
     def _numbers(
         self, candidates: Sequence[str], references: Sequence[str], finished: Sequence[bool]

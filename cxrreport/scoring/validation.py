@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from cxrreport.dataset import Manifest
+from cxrreport.dataset import Manifest, model_input
 from cxrreport.errors import WeightsError
 from cxrreport.evaluation.inputs.tables import choose, too_long
 from cxrreport.evaluation.radgraph import Level, agreement
@@ -45,7 +45,7 @@ class ReportValidation:
     """
 
     def __init__(self, settings: TrainSettings, manifest: Manifest, *, first: bool, progress: Progress) -> None:
-        self._image = manifest.image
+        self._manifest, self._prompt = manifest, settings.prompt
         self._progress = progress
         self._most_tokens = settings.prompt.max_suffix_tokens
         self._section: Any = "+".join(settings.prompt.sections)
@@ -92,10 +92,8 @@ class ReportValidation:
         texts: list[str] = []
         for start in range(0, len(studies), _AT_ONCE):
             some = studies[start : start + _AT_ONCE]
-            requests = []
-            for study in some:
-                images = tuple(map(self._image, study.image_ids[: layout.settings.max_images]))
-                requests.append(Request(study_id=study.study_id, images=images, report=study.report))
+            inputs = [(study.study_id, model_input(study, self._manifest, self._prompt)) for study in some]
+            requests = [Request.of(name, one, list(map(self._manifest.image, one.image_ids))) for name, one in inputs]
 
             def tell(done: int, before: int = start) -> None:
                 self._progress(before + done, len(studies), "validation reports")
@@ -104,7 +102,8 @@ class ReportValidation:
         return texts
 
     def _score(self, texts: Sequence[str]) -> float:
-        references = [self._text(study.report.findings, study.report.impression) for study in self.studies]
+        reports = [model_input(study, self._manifest, self._prompt).report for study in self.studies]
+        references = [self._text(report.findings, report.impression) for report in reports]
         candidates = ["" if too_long(text) else text for text in texts]
         written = [text for text in candidates if text]
         graphs = dict(zip(written, self._annotator.annotate(written), strict=True))

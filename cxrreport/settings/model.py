@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cxrreport.settings.base import EachOnce, FolderOrName, PositiveInt, Settings
 from cxrreport.settings.tracking import CommandSettings
@@ -21,12 +21,58 @@ class PromptSettings(Settings):
     sections: Annotated[tuple[Literal["findings", "impression"], ...], EachOnce] = ("findings", "impression")
     """Sections of the suffix, in this order, each with its header."""
     max_prefix_tokens: PositiveInt = 96
-    """Maximum prefix length in tokens, without image tokens; longer indications are truncated and counted."""
+    """Maximum prefix length in tokens, without image tokens and the prior study; longer indications are truncated and
+    counted."""
     max_suffix_tokens: PositiveInt = 256
     """Maximum suffix length in tokens, including EOS; longer reports are truncated, keeping EOS, and counted."""
     max_images: PositiveInt = 1
     """Images per sample. 1: every image of a study is a sample, and a report is generated from the best view. More: a
     study is one sample with up to this many images, best view first."""
+    views: Literal["frontal", "frontal+lateral"] = "frontal"
+    """`frontal+lateral`: the best lateral follows the frontal where a study has one; ingest with `views:
+    best-frontal+lateral`. Every frontal of a study is a sample."""
+    prior: Literal["none", "report", "image", "report+image"] = "none"
+    """What is shown of the prior study, the latest earlier one of the patient: its report and the interval in the
+    prefix, its frontal image and the interval, or both."""
+    pool: Literal[1, 2, 4] = 1
+    """Lateral and prior image are averaged over squares of this many patches, after the projector, so that they take a
+    quarter or a sixteenth of the tokens."""
+    max_prior_tokens: PositiveInt = 160
+    """Maximum length in tokens of what the prefix says about images and the prior study, after `max_prefix_tokens`."""
+
+    @property
+    def images(self) -> int:
+        """Largest number of images of a sample."""
+        return max(self.max_images, 1 + (self.views == "frontal+lateral") + self.shows_prior_image)
+
+    @property
+    def shows_prior_image(self) -> bool:
+        """Whether the image of the prior study is shown."""
+        return self.prior in ("image", "report+image")
+
+    @property
+    def several_inputs(self) -> bool:
+        """Whether more than images of the same kind are read: a lateral or a prior study."""
+        return self.views != "frontal" or self.prior != "none"
+
+    @property
+    def longest_prefix(self) -> int:
+        """Largest number of text tokens before the report."""
+        return self.max_prefix_tokens + (self.max_prior_tokens if self.several_inputs else 0)
+
+    @property
+    def whole_images(self) -> float:
+        """Largest number of images of a sample, with a pooled image as the fraction of the tokens that it keeps."""
+        others = (self.views == "frontal+lateral") + self.shows_prior_image
+        return max(self.max_images, 1 + others / self.pool**2)
+
+    @model_validator(mode="after")
+    def _one_kind_of_several(self) -> Self:
+        if self.several_inputs and self.max_images > 1:
+            raise ValueError("max_images cannot be combined with views: frontal+lateral or prior; leave it at 1")
+        if self.pool > 1 and self.views == "frontal" and not self.shows_prior_image:
+            raise ValueError(f"pool: {self.pool} has no image to pool; set views: frontal+lateral or prior: image")
+        return self
 
 
 class LoraSettings(Settings):

@@ -73,6 +73,9 @@ class TrainSettings(CommandSettings):
     """ProcessGroup that read and augment images in advance; 0 to use the training process."""
     augment: bool = False
     """Small rotations, shifts, scale, gamma and noise; never a left-right flip."""
+    prior_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Probability that a training sample is shown without its prior study, and with the report that does not mention
+    one. It prepares the model for studies without a prior; validation shows the prior."""
     eval_every: PositiveInt | None = None
     """Optimiser steps between validations; `None` for once per epoch."""
     validation: ValidationSettings = ValidationSettings()
@@ -102,6 +105,12 @@ class TrainSettings(CommandSettings):
                 f"batch_size x accumulation is {self.batch_size * self.accumulation}, the reports of a step; make it "
                 f"a multiple of reward.samples ({self.reward.samples})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _prior_to_drop(self) -> Self:
+        if self.prior_dropout and self.prompt.prior == "none":
+            raise ValueError("prior_dropout has no prior study to drop; set prompt.prior, or leave it at 0")
         return self
 
     @model_validator(mode="after")

@@ -195,7 +195,7 @@ def fit(run: Run) -> str:
     model = network if processes.sharded else accelerator.prepare_model(network, device_placement=False)
     batches = iter(
         run_batches(
-            collator(run, run.training, run.training_features, augment=settings.augment),
+            collator(run, run.training, run.training_features, training=True),
             settings,
             first_step=run.resumed_at,
             steps=run.steps,
@@ -272,7 +272,7 @@ def validate(run: Run, step: int) -> None:
 
 def _validation_loss(run: Run, samples: SplitSamples) -> float:
     reduction, size = run.settings.loss, run.settings.batch_size
-    collate = collator(run, samples, run.validation_features, augment=False)
+    collate = collator(run, samples, run.validation_features)
 
     def losses_of(batches: Sequence[range]) -> list[tuple[float, int]]:
         found = []
@@ -291,14 +291,25 @@ def _validation_loss(run: Run, samples: SplitSamples) -> float:
     return total / weight
 
 
-def collator(run: Run, samples: SplitSamples, features: VisionFeatures | None, *, augment: bool) -> Collator:
-    """Make the collator of a split, without pixels if the features of its images are in memory."""
+def collator(run: Run, samples: SplitSamples, features: VisionFeatures | None, *, training: bool = False) -> Collator:
+    """Make the collator of a split, without pixels if the features of its images are in memory.
+
+    `training` adds what only training does to its samples: augmentation, and prior studies that are not shown.
+    """
+    settings = run.settings
     change: Augment | None = None
-    if augment:
+    if training and settings.augment:
         from cxrreport.training.augmentation import Augmentation  # MONAI takes seconds to import
 
-        change = Augmentation(run.manifest.resolution, run.settings.seed)
-    return Collator(samples, run.layout, images=features is None or not features.kept, augment=change)
+        change = Augmentation(run.manifest.resolution, settings.seed)
+    return Collator(
+        samples,
+        run.layout,
+        images=features is None or not features.kept,
+        augment=change,
+        prior_dropout=settings.prior_dropout if training else 0.0,
+        seed=settings.seed,
+    )
 
 
 # --- Save ---

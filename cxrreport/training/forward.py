@@ -7,7 +7,7 @@ part of a training step of transformers. The logits of the suffix are computed i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from cxrreport.model.attention import border_mask
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.compat import image_arguments
 from cxrreport.model.fused import replaced
-from cxrreport.model.prompt import IGNORED, to_pixels
+from cxrreport.model.prompt import IGNORED, pooled, to_pixels
 from cxrreport.training.vision_features import VisionFeatures, autocast
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
@@ -48,13 +48,14 @@ def forward(
     projector = adapters.paligemma(loaded.model).multi_modal_projector
     head = loaded.model.get_output_embeddings()
     with autocast(device, dtype):
+        pools = batch["pools"].tolist()
         if features is None:
             images: dict[str, Any] = {"pixel_values": to_pixels(grey.to(device))}  # type: ignore[union-attr]
         else:
             hidden = features(index=batch["index"], grey=grey)
             projector_trains = any(p.requires_grad for p in projector.parameters())
             with torch.set_grad_enabled(torch.is_grad_enabled() and projector_trains):
-                images = image_arguments(projector(hidden))
+                images = image_arguments(pooled(projector(hidden), pools))
         keep, border = predicting(labels), {}
         targets = labels[:, 1:][keep[:, :-1]]
         if not softcap:
@@ -64,11 +65,24 @@ def forward(
             texts["attention_mask"] = border_mask(texts["attention_mask"], length)
             keep = keep[:, length - 1 :]
         in_blocks = not (softcap or head.weight.requires_grad)
-        with row_losses(head, targets) if in_blocks else nullcontext():
+        losses = row_losses(head, targets) if in_blocks else nullcontext()
+        with losses, averaged_images(projector, pools) if features is None else nullcontext():
             outputs = model(**texts, **images, **border, use_cache=False, logits_to_keep=keep)
     if in_blocks:
         return outputs.logits, labels
     return torch.nn.functional.cross_entropy(outputs.logits.float(), targets, reduction="none"), labels
+
+
+@contextmanager
+def averaged_images(projector: torch.nn.Module, pools: Sequence[int]) -> Iterator[None]:
+    """Average the outputs of the projector as `prompt.pooled` does, within the block, where the model runs it."""
+    project = projector.forward
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        return pooled(project(hidden), pools)
+
+    with replaced(projector, forward):
+        yield
 
 
 def predicting(labels: torch.Tensor) -> torch.Tensor:

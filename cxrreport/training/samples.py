@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cxrreport.dataset import Manifest, PackedTexts
+from cxrreport.dataset import ImageRole, Manifest, PackedTexts, samples_of
 from cxrreport.errors import TrainingError
 from cxrreport.model.prompt import Batch, Encoded, PromptLayout
 from cxrreport.records import Progress, Split
@@ -23,14 +23,18 @@ from cxrreport.settings import TrainSettings
 IN_MEMORY_BYTES = 512 * 2**20
 """Decoded images of a split up to this size are kept in memory; larger splits are read image by image."""
 
+_ROLES = tuple(ImageRole)
+
 Augment = Callable[[npt.NDArray[np.uint8], int], npt.NDArray[np.uint8]]
 
 
 class SplitSamples:
-    """The samples of a split: one per image, or one per study with several images, with the report as token ids.
+    """The samples of a split with their inputs and the report as token ids: one per image, or one per study with
+    several images (`dataset.samples_of`).
 
     Texts are held in blocks that the processes of a data loader share, and become token ids when a batch needs them.
-    As Python numbers, 377,000 samples take 2.4 GB in every process.
+    As Python numbers, 377,000 samples take 2.4 GB in every process. A sample with a prior study has a second form
+    without it, in which the report has no mentions of earlier studies.
 
     Args:
         source: the ingest folder.
@@ -49,12 +53,16 @@ class SplitSamples:
         self.split = split
         self.source = source
         self.image_ids: Sequence[str] = (ids := PackedTexts())
-        """Ids of the images of all samples."""
+        """Ids of the images of all samples, each once."""
         self._layout = layout
         self._prefixes, self._suffixes = PackedTexts(), PackedTexts()
+        self._contexts, self._compared = PackedTexts(), PackedTexts()
+        """For each text, what the prefix says of the prior study, and the report with its mentions of earlier ones."""
         self._text, self._first = array("i"), array("i", [0])
-        most = layout.settings.max_images
+        self._images, self._roles = array("i"), array("b")
+        places: dict[str, int] = {}
         self.without_text = 0
+        prompt = layout.settings
         for study in source.each_study(split):
             suffix = layout.suffix(study.report)
             if not suffix:
@@ -62,11 +70,22 @@ class SplitSamples:
                 continue
             self._prefixes.append(layout.prefix(study.report))
             self._suffixes.append(suffix)
-            for chosen in [study.image_ids[:most]] if most > 1 else [(image_id,) for image_id in study.image_ids]:
-                for image_id in chosen:
-                    ids.append(image_id)
+            shown = None
+            for sample in samples_of(study, source, prompt):
+                shown = sample
+                for image_id, role in zip(sample.image_ids, sample.roles, strict=True):
+                    place = places.get(image_id, len(ids))
+                    if place == len(ids):
+                        ids.append(image_id)
+                        if prompt.several_inputs:  # otherwise no image is in two samples
+                            places[image_id] = place
+                    self._images.append(place)
+                    self._roles.append(_ROLES.index(role))
                 self._text.append(len(self._suffixes) - 1)
-                self._first.append(len(ids))
+                self._first.append(len(self._images))
+            if prompt.several_inputs and shown is not None:
+                self._contexts.append(layout.context((), shown.prior))
+                self._compared.append(layout.suffix(shown.report) if shown.prior is not None else "")
         if not self._text:
             sections = ", ".join(layout.settings.sections)
             raise TrainingError(
@@ -84,23 +103,32 @@ class SplitSamples:
     def __len__(self) -> int:
         return len(self._text)
 
-    def images(self, index: int) -> range:
+    def images(self, index: int, *, show_prior: bool = True) -> list[int]:
         """The images of a sample, as places in `image_ids`."""
-        return range(self._first[index], self._first[index + 1])
+        at = range(self._first[index], self._first[index + 1])
+        return [self._images[one] for one in at if show_prior or _ROLES[self._roles[one]] is not ImageRole.PRIOR]
 
-    def encoded(self, index: int) -> Encoded:
+    def encoded(self, index: int, *, show_prior: bool = True) -> Encoded:
         """The texts of a sample as token ids."""
-        return self._encode(self._text[index], len(self.images(index)))
+        roles = [_ROLES[one] for one in self._roles[self._first[index] : self._first[index + 1]]]
+        if not show_prior:
+            roles = [role for role in roles if role is not ImageRole.PRIOR]
+        return self._encode(self._text[index], roles, show_prior=show_prior)
 
-    def _encode(self, text: int, images: int) -> Encoded:
-        return self._layout.encode_texts(self._prefixes[text], self._suffixes[text], images=images)
+    def _encode(self, text: int, roles: Sequence[ImageRole], *, show_prior: bool) -> Encoded:
+        layout, context, suffix = self._layout, "", self._suffixes[text]
+        if layout.settings.several_inputs:
+            context = layout.context(roles, None)
+            if show_prior:
+                context, suffix = context + self._contexts[text], self._compared[text] or suffix
+        return layout.encode_texts(self._prefixes[text], suffix, context, pools=layout.pools(roles))
 
     def cut(self) -> tuple[int, int]:
-        """Numbers of samples with a truncated indication, and with a truncated report (EOS is kept); encodes all."""
+        """Numbers of samples with a truncated prefix, and with a truncated report (EOS is kept); encodes all."""
         samples = np.bincount(np.frombuffer(self._text, np.int32), minlength=len(self._suffixes))
         prefixes = suffixes = 0
         for text, count in enumerate(samples.tolist()):
-            encoded = self._encode(text, 1)
+            encoded = self._encode(text, (), show_prior=True)
             prefixes += count * encoded.prefix_cut
             suffixes += count * encoded.suffix_cut
         return prefixes, suffixes
@@ -151,40 +179,59 @@ class Collator:
         layout: pads.
         images: include pixels in the batch; False if cached features replace them.
         augment: changes an image; its position in the run is the seed.
+        prior_dropout: probability that the prior study of a sample is not shown.
+        seed: of `prior_dropout`, with the position in the run.
     """
 
     def __init__(
-        self, samples: SplitSamples, layout: PromptLayout, *, images: bool, augment: Augment | None = None
+        self,
+        samples: SplitSamples,
+        layout: PromptLayout,
+        *,
+        images: bool,
+        augment: Augment | None = None,
+        prior_dropout: float = 0.0,
+        seed: int = 0,
     ) -> None:
         self.samples = samples
         self.layout = layout
         self.images = images
         self.augment = augment
-        self._most = layout.settings.max_images
+        self._prior_dropout, self._seed = prior_dropout, seed
+        self._most = layout.settings.images
 
     def __call__(self, items: Sequence[tuple[int, int]], suffixes: Sequence[tuple[int, ...]] | None = None) -> Batch:
-        """The tensors of `PromptLayout.collate_training`, `position` int64[B], and `index` int64[N] of the N images.
+        """The tensors of `PromptLayout.collate_training`; also `position` int64[B], and of the N images `index` and
+        `pools` (`Encoded.pools`), int64[N].
 
         `suffixes`, token ids, take the place of the reports of the samples.
 
         With images also `grey` uint8[N, R, R]; pixels stay 8-bit until the forward pass, a quarter of float32.
         """
         samples = self.samples
-        encoded = [samples.encoded(index) for _, index in items]
+        shown = [self.shows_prior(position) for position, _ in items]
+        encoded = [samples.encoded(index, show_prior=one) for (_, index), one in zip(items, shown, strict=True)]
         if suffixes is not None:
             encoded = [replace(one, suffix=ids) for one, ids in zip(encoded, suffixes, strict=True)]
         batch = self.layout.collate_training(encoded)
         batch["position"] = torch.tensor([position for position, _ in items])
         images = [
             (image, position * self._most + place)
-            for position, index in items
-            for place, image in enumerate(samples.images(index))
+            for (position, index), one in zip(items, shown, strict=True)
+            for place, image in enumerate(samples.images(index, show_prior=one))
         ]
         batch["index"] = torch.tensor([image for image, _ in images])
+        batch["pools"] = torch.tensor([pool for one in encoded for pool in one.pools])
         if self.images:
             change = self.augment or (lambda image, _: image)
             batch["grey"] = torch.from_numpy(np.stack([change(samples.pixels(image), at) for image, at in images]))
         return batch
+
+    def shows_prior(self, position: int) -> bool:
+        """Whether the prior study of the sample at this position in the run is shown, if it has one."""
+        if not self._prior_dropout:
+            return True
+        return float(np.random.default_rng((self._seed, position)).random()) >= self._prior_dropout
 
 
 def run_batches(

@@ -54,7 +54,7 @@ def test_several_images_of_a_study_equal_transformers(loaded, layout, requests) 
     together = engine(loaded, layout, batch_size=3).generate(given)
     suppressed = layout.suppressed(loaded.model.get_input_embeddings().weight.shape[0])
     for request, ours in zip(given, together, strict=True):
-        encoded = layout.encode_prefix(layout.prefix(request.report), images=len(request.images))
+        encoded = layout.encode_prefix(layout.prefix(request.report), pools=(1,) * len(request.images))
         batch = layout.collate_generation([encoded])
         assert int((batch["input_ids"] == layout.image_id).sum()) == len(request.images) * loaded.image_tokens
         theirs = loaded.model.generate(

@@ -119,6 +119,7 @@ def test_gradients_of_a_model_are_those_of_trl_on_the_layers_of_transformers(
     batch = layout.collate_training([dataclasses.replace(encoded, suffix=ids) for ids in suffixes])
     images = [manifest.image(f"train-{number}") for number in range(3)]
     batch["grey"] = torch.stack([torch.from_numpy(image) for image in images])
+    batch["pools"] = torch.ones(3, dtype=torch.int64)
     lengths = torch.tensor([len(ids) for ids in suffixes])
     advantage = torch.tensor([1.0, -0.4, -0.6])
     generator = torch.Generator().manual_seed(2)

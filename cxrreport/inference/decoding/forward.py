@@ -12,7 +12,7 @@ from cxrreport.inference.decoding.requests import PreparedRequest
 from cxrreport.model.capacity import positions as positions_of
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.compat import CACHE, image_arguments, image_features
-from cxrreport.model.prompt import PromptLayout, pixel_values, positions
+from cxrreport.model.prompt import PromptLayout, pixel_values, pooled, positions
 
 
 class ForwardPasses:
@@ -76,7 +76,8 @@ class ForwardPasses:
             self._features = {key: kept for key, kept in self._features.items() if key in images}
             self._features.update(zip(new, features, strict=True))
         parts = [self._features[key] for prepared in requests for key in prepared.image_sha256]
-        return image_arguments(torch.stack(parts) if len(parts) > 1 else parts[0][None])  # one image needs no copy
+        features = torch.stack(parts) if len(parts) > 1 else parts[0][None]  # one image needs no copy
+        return image_arguments(pooled(features, [pool for prepared in requests for pool in prepared.encoded.pools]))
 
     def forget_features(self) -> None:
         """Free the features of the last call's images."""

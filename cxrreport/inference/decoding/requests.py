@@ -6,13 +6,15 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from cxrreport.dataset import ImageRole, ModelInput
 from cxrreport.inference.mix_prompts import Prompt
 from cxrreport.model.prompt import Encoded, PromptLayout
-from cxrreport.records import Report
+from cxrreport.records import PriorStudy, Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,8 @@ class Request:
         images: uint8[R, R] each, R the resolution of the checkpoint, in the order in which the model reads them; one,
             or several of a study for models that take several at once.
         report: its indication goes into the prefix if there is no `prompt`; its sections are not read.
+        roles: of the images; empty if all are of one kind.
+        prior: the prior study that is shown, if the layout's settings show one.
         prompt: prompt that replaces the layout's instruction; `None` for a report.
         max_new_tokens: limit of this text, EOS included; the engine's limit also applies.
         sample: number of this text among the samples of one prompt; each has its own random numbers.
@@ -32,9 +36,30 @@ class Request:
     study_id: str
     images: tuple[npt.NDArray[np.uint8], ...]
     report: Report
+    roles: tuple[ImageRole, ...] = ()
+    prior: PriorStudy | None = None
     prompt: Prompt | None = None
     max_new_tokens: int | None = None
     sample: int = 0
+
+    @classmethod
+    def of(cls, study_id: str, given: ModelInput, images: Sequence[npt.NDArray[np.uint8]], **rest: Any) -> Self:
+        """The request of a study.
+
+        Args:
+            study_id: of the study.
+            given: what the model reads of it.
+            images: the images of `given`, or others in their place.
+            rest: other fields.
+        """
+        return cls(
+            study_id=study_id,
+            images=tuple(images),
+            report=given.report,
+            roles=given.roles,
+            prior=given.prior,
+            **rest,
+        )
 
     @property
     def locations(self) -> bool:
@@ -86,23 +111,25 @@ class PreparedRequest:
     length: int
 
     @property
-    def inputs(self) -> tuple[tuple[str, ...], str]:
-        """What the model reads, for requests that can share it: hashes of the images, and the prompt."""
-        return self.image_sha256, self.prompt
+    def inputs(self) -> tuple[tuple[str, ...], Encoded]:
+        """What the model reads, for requests that can share it: hashes of the images, and the prefix."""
+        return self.image_sha256, self.encoded
 
 
 def prepare(index: int, request: Request, layout: PromptLayout, max_new_tokens: int) -> PreparedRequest:
     """Encode the prefix of a request."""
+    roles = request.roles or (ImageRole.FRONTAL,) * len(request.images)
     prompt = request.prompt.text if request.prompt is not None else layout.prefix(request.report)
-    encoded = layout.encode_prefix(prompt, images=len(request.images))
+    context = layout.context(roles, request.prior)
+    encoded = layout.encode_prefix(prompt, context, pools=layout.pools(roles))
     return PreparedRequest(
         index=index,
         request=request,
-        prompt=prompt,
+        prompt=prompt + context,
         encoded=encoded,
         image_sha256=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in request.images),
         max_new_tokens=min(request.max_new_tokens or max_new_tokens, max_new_tokens),
-        length=layout.image_tokens * encoded.images + len(encoded.prefix),
+        length=layout.tokens_of(encoded) + len(encoded.prefix),
     )
 
 

@@ -66,9 +66,9 @@ class Sampler(Protocol):
         """What the rewards depend on, as JSON values."""
 
     def __call__(
-        self, loaded: LoadedModel, layout: PromptLayout, images: Sequence[Sequence[str]], seed: int
+        self, loaded: LoadedModel, layout: PromptLayout, samples: Sequence[tuple[str, bool]], seed: int
     ) -> list[list[SampledReport]]:
-        """`reward.samples` reports for each sample, which is given by the ids of its images."""
+        """`reward.samples` reports for each sample: the id of its first image, and whether its prior study is shown."""
 
 
 def fit(run: Run, sampler: Sampler) -> str:
@@ -106,7 +106,7 @@ def fit(run: Run, sampler: Sampler) -> str:
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[options])
     model = accelerator.prepare_model(network, device_placement=False)
     order = RunOrder(len(run.training), run.steps * studies, settings.seed)
-    collate = collator(run, run.training, run.training_features, augment=False)
+    collate = collator(run, run.training, run.training_features, training=True)
     logged = [line for line in read_log(run.folder / "log.jsonl") if "reward" in line]
     recent = processes.on_first(lambda: logged[-_WINDOW:])
     run.progress(run.resumed_at, run.steps, "training")
@@ -121,10 +121,13 @@ def fit(run: Run, sampler: Sampler) -> str:
             started = time.monotonic()
             items = [order[place] for place in range((step - 1) * studies, step * studies)]
             items = items[processes.rank :: processes.count]
-            images = [[run.training.image_ids[image] for image in run.training.images(index)] for _, index in items]
+            samples = [
+                (run.training.image_ids[run.training.images(index)[0]], collate.shows_prior(position))
+                for position, index in items
+            ]
             network.eval()
             with autocast(device, run.dtype):
-                groups = sampler(run.loaded, run.layout, images, settings.seed * 1_000_003 + step)
+                groups = sampler(run.loaded, run.layout, samples, settings.seed * 1_000_003 + step)
             network.train()
             batches = _batches(run, collate, items, groups)
             values = _sampled(groups, run.layout.eos_id)
