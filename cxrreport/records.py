@@ -217,6 +217,7 @@ class Prediction:
         finished: False if the limit of new tokens was reached before EOS.
         abstained: whether the confidence is below the threshold in the settings.
         agreement: mean agreement with the other samples of the study, 0 to 1; `None` without a consensus of samples.
+        prior_study_id: the prior study whose report or image the model read; empty if none was shown.
         boxes: bounding boxes that `text` contains, in the first image.
     """
 
@@ -234,6 +235,7 @@ class Prediction:
     finished: bool
     abstained: bool = False
     agreement: float | None = None
+    prior_study_id: str = ""
     boxes: tuple[Box, ...] = ()
 
     def __post_init__(self) -> None:

@@ -35,6 +35,7 @@ PREDICTIONS = pa.schema(
         ("tokens", pa.int32()),
         *((name, pa.bool_()) for name in ("finished", "abstained")),
         ("agreement", pa.float64()),
+        ("prior_study_id", pa.string()),
         ("boxes", pa.list_(_BOX)),
     ]
 )
