@@ -66,11 +66,13 @@ class IngestSettings(CommandSettings):
     layout: Layout = "auto"
     """How the studies are arranged. `auto` recognises a layout by its files."""
     reports: Path | None = None
-    """Table of reports (CSV, JSONL or Parquet with study_id and sections; optionally patient_id and split). In the
-    layouts `mimic-cxr` and `openi` also a folder of reports, if they are not beside the images (MIMIC-CXR-JPG)."""
+    """Table of reports (CSV, Excel, JSONL or Parquet with study_id and sections; optionally patient_id and split). In
+    the layouts `mimic-cxr` and `openi` also a folder of reports, if they are not beside the images (MIMIC-CXR-JPG)."""
     columns: dict[ReportColumn, str] = Field(default={})
     """Columns of the table of reports that have other names, e.g. `{study_id: Order, report: Befund}`. Without
     `study_id`, StudyInstanceUID or the accession number is used."""
+    sheet: str | None = None
+    """Sheet of the workbook with the table of images or reports; `None` if only one visible sheet has data."""
     resolution: Resolution = 224
     """Side length of the square image, in pixels."""
     resize: Literal["squash", "pad"] = "squash"

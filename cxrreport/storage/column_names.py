@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cxrreport.errors import InputError
 
-IDS = frozenset({"study_id", "patient_id", "image_id", "subject_id", "dicom_id", "uid"})
+IDS = frozenset({"study_id", "prior_study_id", "patient_id", "image_id", "subject_id", "dicom_id", "uid"})
 _STUDY_IDS = ("studyinstanceuid", "study_instance_uid", "study_uid", "accession_number", "accessionnumber", "accession")
 """Columns that stand for `study_id` in a table without it, as hospitals export them."""
 _WITHOUT_SEPARATOR = {name.replace("_", ""): name for name in IDS}
@@ -43,6 +43,11 @@ class WantedColumns:
         if unclear := sorted(repeated if self.used is None else repeated.intersection(self.used)):
             raise InputError(f"{self.path}: several columns are named {', '.join(unclear)}; keep one")
         return {name: normal for name, normal in pairs if counts[normal] == 1}
+
+    def known(self, names: Iterable[str]) -> int:
+        """How many different names of a row are those of columns that a reader asks for, or of ids."""
+        asked = {*(self.columns or ()), *(self.used or ()), *IDS, *_STUDY_IDS, *map(column_name, self.renamed)}
+        return len(asked.intersection(map(column_name, names)))
 
     def _named(self, names: Iterable[str]) -> list[tuple[str, str]]:
         """Names in the file with the names under which they are read."""

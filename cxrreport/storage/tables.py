@@ -1,17 +1,16 @@
-"""The reader for tables that users provide: CSV, gzipped CSV, JSONL and Parquet.
+"""The reader for tables that users provide: CSV, gzipped CSV, JSONL, Parquet and workbooks of Excel.
 
 Every command reads them here, so that all agree on names of columns, ids and missing cells.
 """
 
 from __future__ import annotations
 
-import csv
 import gzip
 import math
 import re
 import stat
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,15 @@ import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError
 from cxrreport.storage.column_names import IDS, WantedColumns, column_name
+from cxrreport.storage.csv_text import Lines, csv_rows
 from cxrreport.storage.decoding import UnreadableTextError, decode_text, is_damaged, parse_json
 from cxrreport.storage.memory_limit import limited_memory
+from cxrreport.storage.workbook import read_workbook, refused_kind
 
-WORKBOOK_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
-_WORKBOOK_BYTES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
-"""The first bytes of a zip archive (XLSX, ODS) and of a compound file (XLS), which no text begins with."""
-TABLE_SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+_ZIP = b"PK\x03\x04"
+TABLE_SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx", ".xlsm")
+_REFUSED_SUFFIXES = (".xls", ".xlsb", ".ods")
+"""Other spreadsheets. Texts and workbooks of Excel have these names too, so what a file is decides."""
 MAX_BYTES = 512 << 20
 """Largest text of a table, after decompression."""
 MAX_ROW = 16 << 20
@@ -42,11 +43,9 @@ _LARGE_CHUNK = 64 << 20  # of Parquet: a value can be as long, and is there once
 
 MISSING = frozenset({"nan", "none", "null", "na", "<na>", "n/a"})
 """Texts of a missing cell besides the empty one, in lower case, as spreadsheets, R, SQL and pandas write them."""
-_DELIMITERS = (",", ";", "\t")
 _NONE: Mapping[str, str] = {}
 _FILES = frozenset({"image", "filename"})
 _WHOLE_NUMBER = re.compile(r"^(\d+)\.0+$")
-_LINE_END = re.compile("\r\n|\r|\n")
 _EXACT = 2**53  # whole numbers below it have lost no digits as floating-point numbers
 
 
@@ -75,8 +74,8 @@ class Table:
 
 
 def is_table(path: Path) -> bool:
-    """Return whether the file name ends in one of `TABLE_SUFFIXES`."""
-    return path.name.lower().endswith(TABLE_SUFFIXES)
+    """Return whether a file is a table by its name, also one of a spreadsheet that cannot be read."""
+    return path.name.lower().endswith(TABLE_SUFFIXES + _REFUSED_SUFFIXES)
 
 
 def read_table(
@@ -85,33 +84,31 @@ def read_table(
     columns: Collection[str] | None = None,
     used: Collection[str] | None = None,
     renamed: Mapping[str, str] = _NONE,
+    sheet: str | None = None,
 ) -> Table:
     """Read a table.
 
     Args:
         path: a file with one of `TABLE_SUFFIXES`. Text is decoded by `decoding.decode_text`; CSV needs a header row,
-            and commas, semicolons or tabs.
+            and commas, semicolons or tabs. A workbook under the name of a text is read, and the other way round.
         columns: names of the columns to read, those that are present; `None` for all.
         used: names that may not be those of several columns; other columns of one name are left out. `None` for all.
         renamed: columns of the file (in any spelling) that are read under another name.
+        sheet: of a workbook; `None` if only one has data.
 
     Raises:
         InputError: the file has another suffix, cannot be read, is malformed, or exceeds `MAX_BYTES`, `MAX_ROW` or
             `MAX_MEMORY`.
     """
     wanted = WantedColumns(path, columns, used, renamed)
-    name = path.name.lower()
-    if name.endswith(WORKBOOK_SUFFIXES):
-        raise InputError(workbook_error(path))
-    if not name.endswith(TABLE_SUFFIXES):
+    if not is_table(path):
         raise InputError(f"{path}: expected a table with a name that ends in {', '.join(TABLE_SUFFIXES)}")
-    read = _read_parquet if name.endswith(".parquet") else _read_jsonl if name.endswith(".jsonl") else _read_csv
     # Causes are dropped: the messages of the parsers, and the decoding error itself, hold text of the table.
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
             raise InputError(f"{path}: not a regular file")
         with limited_memory(MAX_MEMORY + _OTHER):
-            table = read(path, wanted)
+            table = _read(path, wanted, sheet)
     except UnreadableTextError as error:
         # Not a row with a reason: what does not decode shows that the rest may not be what it says either.
         raise InputError(f"{path}, {error}; export the table again as UTF-8, or correct that line") from None
@@ -128,7 +125,12 @@ def read_table(
 
 
 def read_text_table(
-    path: Path, *, required: Sequence[str] = (), optional: Collection[str] = (), renamed: Mapping[str, str] = _NONE
+    path: Path,
+    *,
+    required: Sequence[str] = (),
+    optional: Collection[str] = (),
+    renamed: Mapping[str, str] = _NONE,
+    sheet: str | None = None,
 ) -> list[dict[str, str]]:
     """Read a table as texts without surrounding white space; a missing value becomes an empty text.
 
@@ -137,6 +139,7 @@ def read_text_table(
         required: columns that must be present.
         optional: other columns that are used if they are present, besides ids and file names.
         renamed: as for `read_table`.
+        sheet: as for `read_table`.
 
     Returns:
         One dict per row, keyed by `column_name`.
@@ -144,13 +147,31 @@ def read_text_table(
     Raises:
         InputError: the table cannot be read, a required column is missing, or an id or file name lost characters.
     """
-    table = read_table(path, used={*required, *optional, *IDS, *_FILES}, renamed=renamed)
+    table = read_table(path, used={*required, *optional, *IDS, *_FILES}, renamed=renamed, sheet=sheet)
     table.require(*required)
     for name in (IDS | _FILES).intersection(table.columns):
         for number, row in enumerate(table.rows, start=1):
             if is_damaged(str(row.get(name))):
                 raise InputError(f"{path}, row {number}: {name} has a NUL or a character that was decoded with loss")
     return [{name: "" if value is None else str(value).strip() for name, value in row.items()} for row in table.rows]
+
+
+def _read(path: Path, wanted: WantedColumns, sheet: str | None) -> Table:
+    """Read a table by what it is: names of spreadsheets say little."""
+    name = path.name.lower()
+    if name.endswith(".parquet"):
+        return _read_parquet(path, wanted)
+    with path.open("rb") as file:
+        head = file.read(512)
+    if kind := refused_kind(head, path):
+        raise InputError(f"{path}: {kind}; save its sheet as XLSX, or as CSV in UTF-8")
+    if head.startswith(_ZIP):
+        take = _Budget(path).take
+        names, cells = read_workbook(path, wanted, sheet, most=MAX_BYTES, longest=MAX_ROW, take=take)
+        return _table(path, names, [{name: _cell(value) for name, value in row.items()} for row in cells], {})
+    if sheet is not None:
+        raise InputError(f"{path}: not a workbook, so it has no sheet {sheet}; leave out the name of the sheet")
+    return _read_jsonl(path, wanted) if name.endswith(".jsonl") else _read_csv(path, wanted)
 
 
 def _read_parquet(path: Path, wanted: WantedColumns) -> Table:
@@ -188,7 +209,7 @@ def _dense_size(column: pa.Array) -> int:
 def _read_jsonl(path: Path, wanted: WantedColumns) -> Table:
     rows: list[dict[str, Any]] = []
     budget = _Budget(path)
-    lines = _Lines(path, _text(path))
+    lines = Lines(path, _text(path), MAX_ROW)
     for number, line in enumerate(lines, start=1):
         lines.begin_row()
         if not line.strip():
@@ -206,7 +227,7 @@ def _read_jsonl(path: Path, wanted: WantedColumns) -> Table:
 
 
 def _read_csv(path: Path, wanted: WantedColumns) -> Table:
-    lines = _csv_rows(path, _text(path))
+    lines = csv_rows(path, _text(path), MAX_ROW)
     _, header = next(lines, (0, []))
     if not header:
         raise InputError(f"{path}: not a CSV file (it is empty)")
@@ -248,41 +269,6 @@ class _Budget:
             raise InputError(f"{self._path}: its rows take more than {MAX_MEMORY >> 20} MiB of memory; split the table")
 
 
-class _Lines:
-    """The lines of a text, with their ends: carriage return, line feed, or both.
-
-    Args:
-        path: of the table.
-        text: its text.
-    """
-
-    def __init__(self, path: Path, text: str) -> None:
-        self._path = path
-        self._text = text
-        self._position = self._row = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        if self._position == len(self._text):
-            raise StopIteration
-        found = _LINE_END.search(self._text, self._position)
-        start, self._position = self._position, found.end() if found else len(self._text)
-        if self._position - self._row > MAX_ROW:
-            raise InputError(f"{self._path}: a row of more than {MAX_ROW >> 20} MiB; check its quotes")
-        return self._text[start : self._position]
-
-    def begin_row(self) -> None:
-        """The next line begins a row."""
-        self._row = self._position
-
-
-def workbook_error(path: Path) -> str:
-    """The error for a workbook instead of a table."""
-    return f"{path}: a workbook of a spreadsheet program; save its sheet as CSV in UTF-8"
-
-
 def _text(path: Path) -> str:
     """The text of a file, which may be gzipped.
 
@@ -295,66 +281,9 @@ def _text(path: Path) -> str:
             data += part
             if len(data) > MAX_BYTES:
                 raise InputError(f"{path}: more than {MAX_BYTES >> 20} MiB of text; split it, or write it as Parquet")
-    if data.startswith(_WORKBOOK_BYTES):
-        raise InputError(workbook_error(path))
+    if data.startswith(_ZIP):
+        raise InputError(f"{path}: a compressed workbook; unpack it, as workbooks are compressed in themselves")
     return decode_text(data)
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the number of its first line.
-
-    Raises:
-        InputError: a quote is unbalanced.
-    """
-    delimiter, start = _delimiter(_Lines(path, text))
-    source = _Lines(path, text)
-    lines = csv.reader(source, delimiter=delimiter, strict=True, skipinitialspace=True)
-    limit = csv.field_size_limit(MAX_ROW)  # of the process; without it, a text of 128 KiB is refused
-    number, columns = 1, 0
-    ids: set[str] = set()
-    suspects: list[tuple[int, str]] = []
-    try:
-        for cells in lines:
-            if cells and number > start:
-                columns = columns or len(cells)
-                ids.add(cells[0].strip())
-                if lines.line_num > number:
-                    suspects += [(number, row_id) for row_id in _ids_within(cells, delimiter, columns)]
-                yield number, cells
-            source.begin_row()
-            number = lines.line_num + 1
-        number = next((line for line, row_id in suspects if row_id not in ids), 0)
-        if number:
-            raise csv.Error
-    except csv.Error:
-        detail = "a quote that is not closed, or text after a closing quote"
-        raise InputError(f"{path}, line {number}: not a CSV file ({detail}); check the quotes of this line") from None
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _delimiter(source: _Lines) -> tuple[str, int]:
-    """The delimiter of a CSV file, and how many lines come before its header (Excel's `sep=;`)."""
-    lines = (line for line in source if line.strip())
-    first = next(lines, "").strip("\r\n")
-    if re.fullmatch(r"sep=[,;\t]", first, re.I):
-        return first[-1], 1
-    unquoted = re.sub(r'"[^"]*"', "", first)
-    return max(_DELIMITERS, key=unquoted.count), 0
-
-
-def _ids_within(cells: Sequence[str], delimiter: str, columns: int) -> list[str]:
-    """First cells of lines within a cell that look like rows: if no row has this id, a quote was not closed."""
-    shape = _shape(cells[0].strip())
-    if "0" not in shape:
-        return []
-    lines = [line for cell in cells for line in cell.splitlines()[1:] if line.count(delimiter) >= columns - 1]
-    found = [line.partition(delimiter)[0].strip(' "') for line in lines]
-    return [row_id for row_id in found if _shape(row_id) == shape]
-
-
-def _shape(text: str) -> str:
-    return re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "0", text))
 
 
 def _cell(value: Any) -> Any:

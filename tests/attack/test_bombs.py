@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attack import bombs
+from attack import bombs, workbook_bombs
 from pydicom.uid import ExplicitVRLittleEndian
 
 _SIDE = 1500
@@ -86,6 +86,16 @@ def test_tables(tmp_path: Path, note: Any) -> None:
             word in one["said"] for word in ("MiB of text", "MiB of memory", "a row of more than", "takes more memory")
         ), (name, one)
         assert one["mib"] < 90, (name, one)
+
+
+def test_workbooks(tmp_path: Path, note: Any) -> None:
+    expected = workbook_bombs.write(tmp_path, within=4 << 20, beyond=20 << 20)
+    found = read_all([tmp_path / name for name in expected])
+    for name, one in found.items():
+        note(file=name, **one)
+        assert (expected[name] or "kept") in one["said"], (name, one)
+        assert one["mib"] < 90, (name, one)
+    assert all(path.stat().st_size < 1 << 20 for path in tmp_path.iterdir())
 
 
 def test_large_valid_input_is_read(tmp_path: Path) -> None:

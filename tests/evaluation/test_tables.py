@@ -144,7 +144,9 @@ def test_headers(text: str, expected: dict[str, str]) -> None:
         ("p.jsonl", b'{"study_id": "  ", "text": "a"}\n', "row 1: study_id is no id"),
         ("p.jsonl", b'{"study_id": null, "text": "a"}\n', "row 1: study_id is missing"),
         ("p.parquet", b"PAR1 but no more", "not a Parquet file"),
-        ("p.xlsx", b"", "expected the output folder of `generate`"),
+        ("p.xlsx", b"", "it is empty"),
+        ("p.xlsx", b"PK\x03\x04", "a damaged workbook"),
+        ("p.docx", b"", "expected the output folder of `generate`"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -112,15 +112,15 @@ def test_every_way_reads_every_kind(way: str, write: Callable[..., Path], tmp_pa
     assert summary.left_out["empty-sections"] == (1 if way == "xml" else 2)
 
 
-@pytest.mark.parametrize("name", ["reports.xlsx", "reports.xls", "reports.csv", "reports.tsv", "REPORTS.XLSX"])
-def test_a_workbook_is_no_table(name: str, tmp_path: Path) -> None:
-    """Also one that was only renamed; of a folder, as a table of reports, or as the input."""
+@pytest.mark.parametrize("name", ["reports.xlsx", "reports.xls", "reports.csv", "reports.ods", "REPORTS.XLSX"])
+def test_an_archive_is_no_table(name: str, tmp_path: Path) -> None:
+    """Whatever its name says; of a folder, as a table of reports, or as the input."""
     path = tmp_path / "in" / name
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("xl/worksheets/sheet1.xml", "<worksheet/>")
+        archive.writestr("content.xml", "<office/>")
     for settings in ({"root": path}, {"root": path.parent, "reports": path}):
-        with pytest.raises(InputError, match=r"workbook.*CSV"):
+        with pytest.raises(InputError, match=r"OpenDocument.*XLSX.*CSV"):
             run(output=tmp_path / "out", **settings)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydicom.uid import generate_uid
 from typer.testing import CliRunner
+from workbooks import MAIN, STYLES, rows, workbook
 
 from cxrreport import cli
 from cxrreport.dataset import Manifest
@@ -123,3 +124,28 @@ def test_a_table_without_a_column_of_reports_says_which_option_names_it(
     rows = "".join(f"{uid};Dr. Müller;Keine Stauung.\n" for uid in studies.values())
     with pytest.raises(InputError, match=r"--report-column.*befundtext"):
         read(tmp_path, f"StudyInstanceUID;Arzt;Befundtext\n{rows}", "latin-1")
+
+
+def test_a_workbook_of_a_reporting_system(tmp_path: Path, make_dataset: Make, write_dataset: Make) -> None:
+    """German headers below a title, numbers as accession numbers, a second sheet; through the options."""
+    for number in range(3):
+        ids = {"AccessionNumber": f"0010{number}", "StudyInstanceUID": generate_uid(), "SOPInstanceUID": generate_uid()}
+        write_dataset(tmp_path / "in" / f"{number}", make_dataset(PatientID=f"p{number}", **ids))  # type: ignore[arg-type]
+    lines = [
+        [f'<c r="A{n + 4}" s="2"><v>{100 + n}</v></c>', "Lungen frei._x000D_\nHerz normal.", "Unauffällig."]
+        for n in range(3)
+    ]
+    befunde = rows(["Befundexport"], [], ["Auftragsnummer", "Befund", "Beurteilung"], *lines)
+    styles = f'<styleSheet xmlns="{MAIN}">{STYLES}</styleSheet>'.replace("00000000", "00000")
+    sheets = {"Befunde": befunde, "Legende": rows(["Kürzel", "Bedeutung"])}
+    table = workbook(tmp_path / "Befunde.xlsx", sheets, parts={"xl/styles.xml": styles})
+    command = ["ingest", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "o"), "--reports", str(table), "--no-track"]
+    names = ["--id-column", "auftragsnummer", "--findings-column", "befund", "--impression-column", "Beurteilung"]
+    refused = CliRunner().invoke(cli.app, [*command, *names])
+    assert refused.exit_code == 2 and "2 sheets have data (Befunde, Legende)" in " ".join(refused.output.split())
+    result = CliRunner().invoke(cli.app, [*command, *names, "--priors", "keep", "--sheet", "befunde"])
+    assert result.exit_code == 0, result.output
+    reports = [study.report for study in Manifest.open(tmp_path / "o").studies()]
+    assert [(report.findings, report.impression) for report in reports] == [
+        ("Lungen frei. Herz normal.", "Unauffällig.")
+    ] * 3

@@ -10,7 +10,6 @@ from cxrreport.ingestion.layouts import chexpert_plus, folder, mimic_cxr, openi,
 from cxrreport.ingestion.layouts.base import Layout, Listing, Source, StudyRow
 from cxrreport.ingestion.layouts.files import is_regular
 from cxrreport.settings import IngestSettings
-from cxrreport.storage.tables import WORKBOOK_SUFFIXES, workbook_error
 
 __all__ = ["Layout", "Listing", "Source", "StudyRow", "detect", "list_sources"]
 
@@ -37,8 +36,6 @@ def list_sources(settings: IngestSettings) -> Listing:
         raise InputError(f"{settings.reports}: the table of reports does not exist")
     if not (settings.input.is_dir() or is_regular(settings.input)):
         raise InputError(f"{settings.input}: neither a folder nor a regular file (a FIFO, a socket or a device)")
-    if settings.input.name.lower().endswith(WORKBOOK_SUFFIXES) and not settings.input.is_dir():
-        raise InputError(workbook_error(settings.input))
     try:
         layout = detect(settings) if settings.layout == "auto" else settings.layout
         return _LAYOUTS[layout].list_images(settings)

@@ -100,9 +100,9 @@ def require_folder(settings: IngestSettings, layout: str) -> None:
         raise InputError(f"{settings.input}: the layout {layout} needs a folder, and this is a file")
 
 
-def has_column(table: Path, name: str) -> bool:
-    """True if a table has this column and at least one row."""
-    return any(name in row for row in read_text_table(table, optional=(name,))[:1])
+def has_column(table: Path, name: str, sheet: str | None) -> bool:
+    """True if a table, or a sheet of a workbook, has this column and at least one row."""
+    return any(name in row for row in read_text_table(table, optional=(name,), sheet=sheet)[:1])
 
 
 def report_without_images(study_id: str) -> Exclusion:

@@ -50,7 +50,7 @@ def list_images(settings: IngestSettings) -> Listing:
         raise InputError(f"{root}: no {_TABLE} (layout chexpert-plus)")
     by_study: dict[str, StudyRow] = {}
     if settings.reports is not None:
-        by_study = studies_of_table(settings.reports, settings.columns)
+        by_study = studies_of_table(settings.reports, settings)
     rows: dict[str, dict[str, str]] = {}
     reports: dict[str, Document | None] = {}
     for row in read_text_table(table, required=("path_to_image",), optional=_OPTIONAL):

@@ -17,7 +17,8 @@ from cxrreport.storage.job_arrays import parts_folder
 _STATE_FILES = tuple(f"{command}.json" for command in ("ingest", "train", "generate", "evaluate", "export", "compare"))
 _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
 _COMPANION = re.compile(
-    r"\.(?:txt|csv|tsv|[ct]sv\.gz|json|jsonl|parquet|xml|html|md)$|(?:^|/)(?:LICENSE|README|SHA256SUMS)[^/]*$", re.I
+    r"\.(?:txt|csv|tsv|[ct]sv\.gz|json|jsonl|parquet|xlsx|xlsm|xml|html|md)$|(?:^|/)(?:LICENSE|README|SHA256SUMS)[^/]*$",
+    re.I,
 )
 
 Identity = tuple[int, int]

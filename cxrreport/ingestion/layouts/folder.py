@@ -29,7 +29,7 @@ def list_images(settings: IngestSettings) -> Listing:
     PNG and JPEG files have no header: their ids come from their path (`_picture`).
     """
     root = settings.input
-    by_study = studies_of_table(settings.reports, settings.columns) if settings.reports is not None else {}
+    by_study = studies_of_table(settings.reports, settings) if settings.reports is not None else {}
     found = Files(files=[(root, root.name)]) if root.is_file() else list_files(root, settings.output)
     table = settings.reports.resolve() if settings.reports is not None else None
     pictures = Counter(path.parent for path, _ in found.files if is_picture(path))

@@ -43,7 +43,7 @@ def list_images(settings: IngestSettings) -> Listing:
     if settings.reports is not None and settings.reports.is_dir():
         report_root = settings.reports
     elif settings.reports is not None:
-        by_study = studies_of_table(settings.reports, settings.columns, lambda study_id: study_id.removeprefix("s"))
+        by_study = studies_of_table(settings.reports, settings, lambda study_id: study_id.removeprefix("s"))
     split_file, metadata_file = (
         newest_table(root, "mimic-cxr-*-split.csv*"),
         newest_table(root, "mimic-cxr-*-metadata.csv*"),

@@ -36,7 +36,7 @@ _OPTIONAL = (*REPORT_SECTIONS, "images")
 def recognises(settings: IngestSettings) -> bool:
     """True for the tables or the XML folder of Open-i."""
     table = _table(settings.input, "reports")
-    return (table is not None and has_column(table, "uid")) or (settings.input / "ecgen-radiology").is_dir()
+    return (table is not None and has_column(table, "uid", None)) or (settings.input / "ecgen-radiology").is_dir()
 
 
 def list_images(settings: IngestSettings) -> Listing:
@@ -55,7 +55,7 @@ def list_images(settings: IngestSettings) -> Listing:
     elif settings.reports.is_dir():
         reports, listed = _reports_of_xml(settings.reports)
     else:
-        by_study = studies_of_table(settings.reports, settings.columns, _study_id)
+        by_study = studies_of_table(settings.reports, settings, _study_id)
     projections = _table(root, "projections")
     views: dict[str, View] = {}
     for row in read_text_table(projections, required=("uid", "filename", "projection")) if projections else ():

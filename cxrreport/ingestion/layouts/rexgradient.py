@@ -41,7 +41,7 @@ def list_images(settings: IngestSettings) -> Listing:
     root = settings.input
     by_study: dict[str, StudyRow] = {}
     if settings.reports is not None:
-        by_study = studies_of_table(settings.reports, settings.columns)
+        by_study = studies_of_table(settings.reports, settings)
     listed: dict[str, tuple[str, Split, View]] = {}
     reports: dict[str, Document | None] = {}
     for name, split in _SPLITS.items():

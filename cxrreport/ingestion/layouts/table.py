@@ -28,7 +28,11 @@ def recognises(settings: IngestSettings) -> bool:
     """True for a table as input, or a table of reports with a column `image`."""
     if settings.input.is_file():
         return is_table(settings.input)
-    return settings.reports is not None and is_table(settings.reports) and has_column(settings.reports, "image")
+    return (
+        settings.reports is not None
+        and is_table(settings.reports)
+        and has_column(settings.reports, "image", settings.sheet)
+    )
 
 
 def list_images(settings: IngestSettings) -> Listing:
@@ -39,7 +43,8 @@ def list_images(settings: IngestSettings) -> Listing:
     root = settings.input.parent if settings.input.is_file() else settings.input
     base = Path(os.path.normpath(root.absolute()))
     sources, excluded = [], []
-    for row in read_text_table(table, required=("image", "study_id", "patient_id"), optional=_OPTIONAL):
+    required = ("image", "study_id", "patient_id")
+    for row in read_text_table(table, required=required, optional=_OPTIONAL, sheet=settings.sheet):
         if not row["image"]:
             excluded.append(_excluded(row, "", Reason.IMAGE_MISSING, "a row of the table without an image"))
             continue

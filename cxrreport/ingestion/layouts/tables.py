@@ -9,7 +9,7 @@ from cxrreport.dataset import id_for_message
 from cxrreport.errors import InputError
 from cxrreport.ingestion.layouts.base import UNREADABLE, Document, StudyRow
 from cxrreport.records import REPORT_SECTIONS, Report, Split
-from cxrreport.settings import ReportColumn
+from cxrreport.settings import IngestSettings
 from cxrreport.storage.decoding import UnreadableTextError, decode_text, is_damaged
 from cxrreport.storage.tables import read_text_table
 
@@ -23,21 +23,23 @@ MAX_REPORT = 1 << 20
 
 
 def studies_of_table(
-    path: Path, columns: Mapping[ReportColumn, str], study_id_of: Callable[[str], str] = str
+    path: Path, settings: IngestSettings, study_id_of: Callable[[str], str] = str
 ) -> dict[str, StudyRow]:
     """The rows of a table of reports by study id.
 
     Args:
         path: table with the column `study_id`, a report (`report_of`), and optionally `patient_id` and `split`.
-        columns: names to read and what they are called in the table (`IngestSettings.columns`).
+        settings: names of its columns (`columns`), and its sheet.
         study_id_of: the id as the layout writes it.
 
     Raises:
         InputError: the table cannot be read, has no report, or lists a study twice.
     """
     by_study: dict[str, StudyRow] = {}
-    renamed = {given: name for name, given in columns.items()}
-    for row in read_text_table(path, required=("study_id",), optional=REPORT_COLUMNS, renamed=renamed):
+    renamed = {given: name for name, given in settings.columns.items()}
+    for row in read_text_table(
+        path, required=("study_id",), optional=REPORT_COLUMNS, renamed=renamed, sheet=settings.sheet
+    ):
         study_id = study_id_of(row["study_id"])
         study = StudyRow(report=report_of(row), split=split_of(row, str(path)), patient_id=row.get("patient_id", ""))
         if by_study.setdefault(study_id, study) != study:
