@@ -4,8 +4,9 @@
     python benchmarks/scale.py --studies 2280 --pairs 200         # a hundredth
 
 It writes an ingest folder whose images are a few phantoms in 1,800 shards (hard links), with texts of the length of
-real reports, and runs the commands on it, each in a process of its own. The tiny checkpoint trains, so steps are quick;
-generation and graphs are replaced by fixed ones. Figures of training are the difference to the same run on 64 studies:
+real reports, of patients with three studies each, and runs the commands on it, each in a process of its own. The tiny
+checkpoint trains, so steps are quick; generation and graphs are replaced by fixed ones. Figures of training are the
+difference to the same run on 64 studies:
 
 - `train_process_mb`: resident memory of a training process at its second step, for its samples and the manifest.
 - `worker_mb`: private memory of a worker process of its data loader after a few hundred samples.
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -314,8 +316,11 @@ def write(folder: Path, studies: int) -> None:
             findings=f"{OPENINGS[number % 3]} {'. '.join(words[:7])}. Study {number % 9973}.".strip(),
             impression=f"{'. '.join(words[7:])}.",
         )
-        patient = f"{10_000_000 + number // 3}"
-        split = Split.TEST if number % 70 == 1 else Split.VALIDATE if number % 125 == 2 else Split.TRAIN
+        person = number // 3  # of two with a prior; every other report lost a mention of it
+        patient = f"{10_000_000 + person}"
+        split = Split.TEST if person % 70 == 1 else Split.VALIDATE if person % 125 == 2 else Split.TRAIN
+        prior = {"prior_study_id": f"{50_000_000 + number - 1}", "prior_days": number % 400} if number % 3 else {}
+        full = replace(report, findings=f"{report.findings} Unchanged since the prior study.") if number % 2 else None
         for _ in range(max(1, images)):
             place = len(rows)
             name = f"{place:08x}-{place * 7919 % 2**32:08x}-{place * 104729 % 2**32:08x}-{place:08x}-{number:08x}"
@@ -336,6 +341,8 @@ def write(folder: Path, studies: int) -> None:
                     image_sha256=f"{place:064x}",
                     shard=f"{place // per_shard:05}.parquet",
                     shard_row=place % per_shard,
+                    report_with_mentions=full,
+                    **prior,
                 )
             )
     write_manifest(folder, rows, {"resolution": 224, "resize": "squash", "interpolation": "bilinear"})

@@ -41,6 +41,7 @@ from cxrreport.ingestion.parts import (
     remove_other_parts,
     save_part,
 )
+from cxrreport.ingestion.prior_studies import count_laterals, link_priors
 from cxrreport.ingestion.pseudonymized import pseudonymized_header, pseudonymized_listing
 from cxrreport.ingestion.study import StudyResult, StudyTask, read_study
 from cxrreport.ingestion.study_plan import StudyPlan, make_plan, needs_header, read_header_of
@@ -206,8 +207,10 @@ def ingest(
                     followed.each(portion)
         remove_other_parts(where, shards)
         rows.sort(key=lambda row: row.image.study_id)
-        read = plan.read
+        read, priors, laterals = plan.read, dict[str, int](), dict[str, int]()
         if settings.shard is None:
+            rows, priors = link_priors(rows, plan.moments)
+            laterals = count_laterals(rows, plan.with_lateral, views=settings.views)
             excluded += plan.excluded
             excluded.sort(key=lambda row: (row.source, row.study_id, row.reason))
             write_exclusion_log(folder.path, excluded)
@@ -224,6 +227,8 @@ def ingest(
             left_out=dict(sorted(Counter(row.reason.value for row in excluded).items())),
             notes=dict(sorted(Counter(note for row in rows for note in row.image.notes).items())),
             studies=studies_per_split(rows),
+            priors=priors,
+            laterals=laterals,
             reports_in_several_splits=count_shared_reports(rows),
             near_duplicate_reports=count_near_duplicate_reports(rows),
             texts=dict(sorted((dict(texts) | count_other_languages(rows)).items())),

@@ -30,6 +30,7 @@ from cxrreport.storage.atomic_files import atomic_path, write_json
 from cxrreport.storage.decoding import parse_json
 
 PARTS = ".parts"
+_FORMAT = 2  # of a part
 
 
 class Shard:
@@ -48,12 +49,13 @@ class Shard:
     def fingerprint(self) -> str:
         """SHA-256 of all that decides what is made of the studies, besides settings and pixels."""
         # Another version may prepare texts and images in another way.
-        digest = hashlib.sha256(json.dumps([cxrreport.__version__, self._rewriter]).encode())
+        digest = hashlib.sha256(json.dumps([cxrreport.__version__, self._rewriter, _FORMAT]).encode())
         for study in self.studies:
             values = asdict(study)
             for candidate in values["candidates"]:
                 for file in (candidate, *candidate["copies"]):
-                    del file["path"]
+                    # Neither path nor date is in what is made of a study, and a date stays out of every file.
+                    del file["path"], file["taken"]
             digest.update(json.dumps(values, sort_keys=True).encode())
         return digest.hexdigest()
 
@@ -155,6 +157,11 @@ def save_part(folder: Path, number: int, shard: Shard, result: StudyResult) -> P
                 for row, _ in result.kept
             ],
             "reports": {row.image.study_id: asdict(row.report) for row, _ in result.kept},
+            "with_mentions": {
+                row.image.study_id: asdict(row.report_with_mentions)
+                for row, _ in result.kept
+                if row.report_with_mentions
+            },
             "texts": result.texts,
             "left_out": [asdict(row) for row in result.excluded],
         },
@@ -178,7 +185,10 @@ def _is_of(saved: Mapping[str, Any], folder: Path, number: int, shard: Shard) ->
 
 
 def _from_json(saved: Mapping[str, Any], number: int) -> Part:
-    reports = {study_id: Report(**sections) for study_id, sections in saved["reports"].items()}
+    reports, with_mentions = (
+        {study_id: Report(**sections) for study_id, sections in saved[name].items()}
+        for name in ("reports", "with_mentions")
+    )
     rows = []
     for place, values in enumerate(saved["kept"]):
         sha256, known = values.pop("image_sha256"), values.pop("covariates")
@@ -192,6 +202,7 @@ def _from_json(saved: Mapping[str, Any], number: int) -> Part:
                 covariates=Covariates(**known) if known else None,
                 shard=f"{number:05}.parquet",
                 shard_row=place,
+                report_with_mentions=with_mentions.get(image.study_id),
             )
         )
     excluded = [Exclusion(**values | {"reason": Reason(values["reason"])}) for values in saved["left_out"]]

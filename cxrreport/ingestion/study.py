@@ -17,7 +17,7 @@ from cxrreport.ingestion.layouts import Source
 from cxrreport.ingestion.study_plan import StudyPlan, exclude_copies, exclude_image, exclusion_of
 from cxrreport.ingestion.texts import PreparedText, Proposals, prepare_text
 from cxrreport.ingestion.workers import in_own_process
-from cxrreport.records import Exclusion, Image, Reason, Report, View
+from cxrreport.records import Exclusion, Image, Reason, View
 from cxrreport.settings import IngestSettings
 
 Kept = tuple[ManifestRow, bytes]
@@ -63,7 +63,7 @@ class StudyTask:
 def read_study(task: StudyTask, settings: IngestSettings, *, apart: bool = False) -> StudyResult:
     """Prepare the text of one study and read its images.
 
-    If one image per study is wanted, read until the first that is usable.
+    If one frontal per study is wanted, read until the first that is usable, and likewise for a lateral beside it.
 
     Args:
         task: the study.
@@ -77,37 +77,44 @@ def read_study(task: StudyTask, settings: IngestSettings, *, apart: bool = False
         for image in study.candidates:
             result.excluded.extend(exclude_image(image, *text.excluded))
         return result
+    kept: set[bool] = set()
+    """Whether a frontal (True) and a lateral were kept."""
     for image in study.candidates:
-        if study.only_first and result.kept:
+        frontal = (image.view or View.UNKNOWN).frontal
+        if study.only_first and frontal in kept:
             result.excluded.extend(exclude_image(image, Reason.OTHER_VIEW_CHOSEN))
+            continue
+        if study.only_first and not (frontal or kept):
+            result.excluded.extend(exclude_image(image, Reason.NOT_FRONTAL, "a lateral without a frontal"))
             continue
         files = [image, *image.copies]
         for index, source in enumerate(files, start=1):
-            found = (_outcome_apart if apart else _outcome)(study, text.report, source, settings)
+            found = (_outcome_apart if apart else _outcome)(study, text, source, settings)
             if isinstance(found, Exclusion):
                 result.excluded.append(found)
             else:
                 result.kept.append(found)
+                kept.add(frontal)
                 result.excluded.extend(exclude_copies(files[index:], source))
                 break
     return result
 
 
-def _outcome(study: StudyPlan, report: Report, source: Source, settings: IngestSettings) -> Kept | Exclusion:
+def _outcome(study: StudyPlan, text: PreparedText, source: Source, settings: IngestSettings) -> Kept | Exclusion:
     try:
-        return _read_image(study, report, source, settings)
+        return _read_image(study, text, source, settings)
     except RefusedImage as error:
         return exclusion_of(source, error)
 
 
-def _outcome_apart(study: StudyPlan, report: Report, source: Source, settings: IngestSettings) -> Kept | Exclusion:
+def _outcome_apart(study: StudyPlan, text: PreparedText, source: Source, settings: IngestSettings) -> Kept | Exclusion:
     try:
-        return in_own_process(_outcome, study, report, source, settings)
+        return in_own_process(_outcome, study, text, source, settings)
     except BrokenProcessPool:
         return exclusion_of(source, PixelError(Reason.BAD_PIXELS, "the process that read this file died"))
 
 
-def _read_image(study: StudyPlan, report: Report, source: Source, settings: IngestSettings) -> Kept:
+def _read_image(study: StudyPlan, text: PreparedText, source: Source, settings: IngestSettings) -> Kept:
     view, budget, keep = source.view or View.UNKNOWN, settings.max_pixels, settings.keep
     if is_picture(source.path):
         radiograph = read_picture(source.path, max_pixels=budget, keep=keep, view=view)
@@ -139,7 +146,13 @@ def _read_image(study: StudyPlan, report: Report, source: Source, settings: Inge
     )
     sha256 = hashlib.sha256(square.tobytes()).hexdigest()
     covariates = _covariates(source, settings) if settings.covariates else None
-    row = ManifestRow(image=image, report=report, image_sha256=sha256, covariates=covariates)
+    row = ManifestRow(
+        image=image,
+        report=text.report,
+        image_sha256=sha256,
+        covariates=covariates,
+        report_with_mentions=text.with_mentions,
+    )
     return row, encode_png(square)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -18,6 +18,7 @@ from cxrreport.errors import InputError, RefusedImage
 from cxrreport.ingestion.dicom import Header, read_header
 from cxrreport.ingestion.images import is_picture, preference
 from cxrreport.ingestion.layouts.base import UNREADABLE, Document, Listing, Source, report_without_images
+from cxrreport.ingestion.moments import Moment, earliest
 from cxrreport.records import Exclusion, Reason, Report, Split, View
 from cxrreport.reports.plain_text import MOST_CHARACTERS, TooLongError, plain_text
 from cxrreport.reports.sections import parse_report
@@ -42,7 +43,7 @@ class StudyPlan:
     Args:
         report: as the layout has it; whoever reads the study prepares it.
         candidates: images, best view first.
-        only_first: keep only the first candidate that can be read.
+        only_first: keep only the first frontal that can be read and, beside it, the first lateral.
         seed: of the surrogates for the identifiers of this patient.
     """
 
@@ -61,11 +62,15 @@ class Plan:
 
     Args:
         read: everything that the input has or lists: each is a candidate of one study, or left out.
+        moments: when a study was made, by its id, where that is stated; `None` if its images state several dates.
+        with_lateral: ids of the studies that have a lateral, whether it is a candidate or not.
     """
 
     studies: list[StudyPlan]
     excluded: list[Exclusion]
     read: int
+    moments: Mapping[str, Moment | None]
+    with_lateral: Set[str]
 
 
 def read_header_of(source: Source, max_pixels: int, keep: Collection[str]) -> Header | Exclusion:
@@ -96,8 +101,9 @@ def exclude_copies(copies: Iterable[Source], image: Source) -> list[Exclusion]:
 
 
 def needs_header(source: Source) -> bool:
-    """True if ids or view have to be read from the file."""
-    incomplete = not (source.image_id and source.study_id and source.patient_id) or source.view is None
+    """True if ids, view or date have to be read from the file."""
+    incomplete = not (source.image_id and source.study_id and source.patient_id)
+    incomplete |= source.view is None or source.taken is None
     return incomplete and not is_picture(source.path)
 
 
@@ -142,12 +148,18 @@ def make_plan(settings: IngestSettings, listing: Listing, headers: Iterable[Head
                 split=split_of_study[study_id],
                 report=group[0].report or Report(),
                 candidates=tuple(group),
-                only_first=settings.views == "best-frontal",
+                only_first=settings.views.startswith("best-frontal"),
             )
         )
     alone = [report_without_images(study_id) for study_id in sorted(listing.by_study.keys() - known)]
     read = len(listing.sources) + len(listing.excluded) + len(alone)
-    return Plan(studies=studies, excluded=excluded + alone, read=read)
+    return Plan(
+        studies=studies,
+        excluded=excluded + alone,
+        read=read,
+        moments=_moments(sources),
+        with_lateral={source.study_id for source in sources if source.view is View.LATERAL},
+    )
 
 
 def split_by_patient(patient_id: str) -> Split:
@@ -156,6 +168,14 @@ def split_by_patient(patient_id: str) -> Split:
     if share < 0.8:
         return Split.TRAIN
     return Split.VALIDATE if share < 0.9 else Split.TEST
+
+
+def _moments(sources: Iterable[Source]) -> dict[str, Moment | None]:
+    moments: dict[str, list[Moment]] = defaultdict(list)
+    for source in sources:
+        if source.taken is not None:
+            moments[source.study_id].append(source.taken)
+    return {study_id: earliest(found) for study_id, found in moments.items()}
 
 
 def _no_match(listing: Listing, sources: list[Source]) -> InputError:
@@ -177,7 +197,7 @@ def _kind(ids: Iterable[str]) -> str:
 def _with_headers(
     listing: Listing, headers: Iterable[Header | Exclusion], excluded: list[Exclusion]
 ) -> tuple[list[Source], set[str]]:
-    """Complete ids and views from headers, and reports, splits and patients from the table of reports.
+    """Complete ids, views and dates from headers, and reports, splits, patients and dates from the table of reports.
 
     Returns:
         The sources, and the ids of the table that belong to one of them. An id may be an accession number.
@@ -195,7 +215,12 @@ def _with_headers(
         row = listing.by_study.get(key)
         if row is not None:
             known.add(key)
-            complete = replace(complete, report=row.report, split=row.split or complete.split)
+            complete = replace(
+                complete,
+                report=row.report,
+                split=row.split or complete.split,
+                taken=source.taken or row.taken or complete.taken,
+            )
         if complete.report is UNREADABLE:
             complete = replace(complete, notes=(*complete.notes, "report-unreadable"))
         result.append(complete)
@@ -230,6 +255,7 @@ def _with_ids(listing: Listing, source: Source, header: Header | None) -> Source
         view=source.view or (header.view if header else View.UNKNOWN),
         notes=notes,
         identity=header.identity if header else "",
+        taken=source.taken or (header.taken if header else None),
     )
 
 
@@ -349,7 +375,7 @@ def has_text(report: Report) -> bool:
 
 def _unwanted(source: Source, settings: IngestSettings) -> tuple[Reason | None, str]:
     """Why an image is excluded, with a detail; `None` if it is not."""
-    if settings.views != "all" and source.view is View.LATERAL:
+    if settings.views in ("best-frontal", "frontal") and source.view is View.LATERAL:
         return Reason.NOT_FRONTAL, ""
     if settings.require_report:
         if source.report is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxrreport.dataset import ManifestRow
@@ -33,6 +33,8 @@ class IngestSummary:
         left_out: excluded images per reason code.
         notes: number of kept images per note.
         studies: studies per split.
+        priors, laterals: studies with and without a prior study and a lateral, by the reason
+            (`prior_studies.link_priors`, `count_laterals`); empty for a job of an array.
         reports_in_several_splits: training reports that occur word for word in another split.
         near_duplicate_reports: validation and test reports that nearly equal a training report
             (`reports.near_duplicates`).
@@ -57,6 +59,8 @@ class IngestSummary:
     digest: str
     seconds: float
     resumed: bool = False
+    priors: dict[str, int] = field(default_factory=dict)
+    laterals: dict[str, int] = field(default_factory=dict)
 
     @property
     def mentions(self) -> dict[str, int]:
@@ -73,7 +77,9 @@ class IngestSummary:
 def read_summary(folder: OutputFolder, *, resumed: bool) -> IngestSummary:
     """The summary in `ingest.json` of a finished run."""
     names = IngestSummary.__dataclass_fields__.keys() - {"folder", "resumed"}
-    return IngestSummary(folder=folder.path, resumed=resumed, **{name: folder.record[name] for name in names})
+    return IngestSummary(
+        folder=folder.path, resumed=resumed, **{name: folder.record[name] for name in names & folder.record.keys()}
+    )
 
 
 def studies_per_split(rows: list[ManifestRow]) -> dict[str, int]:

@@ -63,11 +63,13 @@ class PreparedText:
         counts: `sentences`, `mentioned`, `edited`, `dropped`; with a model also `accepted`, `unchanged` and `rejected`
             proposals; with a function `sections` and `edited`; `emptied` if nothing is left; and the others
             above.
+        with_mentions: the sections before mentions of prior studies were removed; `None` if none were.
     """
 
     report: Report
     excluded: tuple[Reason, str] | None = None
     counts: Counter[str] = field(default_factory=Counter)
+    with_mentions: Report | None = None
 
 
 def allowed_rewriter(settings: IngestSettings, given: Rewriter | None = None) -> Rewriter | None:
@@ -152,11 +154,12 @@ def prepare_text(
         else:
             changed[section], counted = _by_function(rewriter, text, f"the {section} of study {study.study_id}")
         counts.update(counted)
-    if any(changed.values()):
-        return PreparedText(replace(report, **changed), counts=counts)
-    counts["emptied"] += 1
-    excluded = (Reason.EMPTY_SECTIONS, _EMPTIED) if settings.require_report else None
-    return PreparedText(replace(report, **changed), excluded, counts)
+    edited = replace(report, **changed)
+    excluded = None
+    if not any(changed.values()):
+        counts["emptied"] += 1
+        excluded = (Reason.EMPTY_SECTIONS, _EMPTIED) if settings.require_report else None
+    return PreparedText(edited, excluded, counts, with_mentions=report if edited != report else None)
 
 
 def propose_edits(

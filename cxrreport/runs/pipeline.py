@@ -104,6 +104,8 @@ def ingest_facts(result: IngestSummary) -> dict[str, Any]:
         "excluded": dict(result.left_out),
         "notes": dict(result.notes),
         "split": dict(result.studies),
+        "priors": dict(result.priors),
+        "laterals": dict(result.laterals),
         "reports_in_several_splits": result.reports_in_several_splits,
         "near_duplicate_reports": result.near_duplicate_reports,
         "mentions_of_earlier_studies": result.mentions,

@@ -11,7 +11,8 @@ from cxrreport.settings.base import FolderOrName, PositiveInt, Resolution, Setti
 from cxrreport.settings.tracking import CommandSettings
 
 Layout = Literal["auto", "mimic-cxr", "chexpert-plus", "rexgradient", "openi", "folder", "table"]
-ReportColumn = Literal["study_id", "patient_id", "report", "findings", "impression", "indication", "split"]
+_StudyColumn = Literal["study_id", "patient_id", "split", "study_date", "study_time", "study_order"]
+ReportColumn = Literal[_StudyColumn, "report", "findings", "impression", "indication"]
 Kept = Literal["not-a-radiograph", "not-a-chest", "colour", "multi-frame", "burned-in-annotation"]
 
 
@@ -66,8 +67,9 @@ class IngestSettings(CommandSettings):
     layout: Layout = "auto"
     """How the studies are arranged. `auto` recognises a layout by its files."""
     reports: Path | None = None
-    """Table of reports (CSV, Excel, JSONL or Parquet with study_id and sections; optionally patient_id and split). In
-    the layouts `mimic-cxr` and `openi` also a folder of reports, if they are not beside the images (MIMIC-CXR-JPG)."""
+    """Table of reports (CSV, Excel, JSONL or Parquet with study_id and sections; optionally patient_id, split, and
+    study_date and study_time, or study_order, for prior studies). In the layouts `mimic-cxr` and `openi` also a folder
+    of reports, if they are not beside the images (MIMIC-CXR-JPG)."""
     columns: dict[ReportColumn, str] = Field(default={})
     """Columns of the table of reports that have other names, e.g. `{study_id: Order, report: Befund}`. Without
     `study_id`, StudyInstanceUID or the accession number is used."""
@@ -79,8 +81,9 @@ class IngestSettings(CommandSettings):
     """`squash`: ignore the aspect ratio, as the reference implementation; `pad`: keep it and pad with black."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Both are antialiased."""
-    views: Literal["best-frontal", "frontal", "all"] = "best-frontal"
-    """`best-frontal`: one per study, PA before AP before unknown; `frontal`: every frontal; `all`: laterals too."""
+    views: Literal["best-frontal", "best-frontal+lateral", "frontal", "all"] = "best-frontal"
+    """`best-frontal`: one per study, PA before AP before unknown; `best-frontal+lateral`: a lateral beside it, if there
+    is one; `frontal`: every frontal; `all`: every frontal and lateral."""
     keep: tuple[Kept, ...] = ()
     """Reason codes that do not exclude an image; it is kept with the reason as a note. Multi-frame images keep the
     first frame, colour images their luminance. For laterals, use `views`."""

@@ -11,9 +11,10 @@ from pathlib import Path
 from cxrreport.errors import InputError
 
 IDS = frozenset({"study_id", "prior_study_id", "patient_id", "image_id", "subject_id", "dicom_id", "uid"})
+_OTHERS = frozenset({"study_date", "study_time"})
 _STUDY_IDS = ("studyinstanceuid", "study_instance_uid", "study_uid", "accession_number", "accessionnumber", "accession")
 """Columns that stand for `study_id` in a table without it, as hospitals export them."""
-_WITHOUT_SEPARATOR = {name.replace("_", ""): name for name in IDS}
+_WITHOUT_SEPARATOR = {name.replace("_", ""): name for name in IDS | _OTHERS}
 
 
 def column_name(name: str) -> str:

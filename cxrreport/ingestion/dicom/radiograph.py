@@ -25,6 +25,7 @@ from cxrreport.dataset import Covariates, reduce_covariates
 from cxrreport.errors import PixelError, RefusedImage
 from cxrreport.ingestion.dicom.bounded_file import BoundedFile, opened
 from cxrreport.ingestion.dicom.colour import PALETTE_TAGS, SAMPLES
+from cxrreport.ingestion.dicom.dates import DATE_TAGS, taken_in
 from cxrreport.ingestion.dicom.elements import text, translated, whole
 from cxrreport.ingestion.dicom.geometry import GEOMETRY_TAGS, geometry_of, view_in
 from cxrreport.ingestion.dicom.greyscale import grey_scale
@@ -35,12 +36,14 @@ from cxrreport.ingestion.images.greyscale import to_grey
 from cxrreport.ingestion.images.polarity import looks_inverted
 from cxrreport.ingestion.images.radiograph import Radiograph
 from cxrreport.ingestion.images.upright import orientation_notes
+from cxrreport.ingestion.moments import Moment
 from cxrreport.records import Reason, View
 
 _PIXEL_TAGS = frozenset({b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"})  # (7FE0,0010) in either byte order
 _HEADER_TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "PatientID", "AccessionNumber", "Modality"),
     "BodyPartExamined",
+    *DATE_TAGS,
     *("BurnedInAnnotation", "SamplesPerPixel", "PhotometricInterpretation", *GEOMETRY_TAGS),
     *("PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
     *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept"),
@@ -67,6 +70,7 @@ class Header:
         rows: height as stored, pixels; within the budget, as is `columns`.
         geometry: how the stored pixels are displayed.
         says_no_text: true if Burned In Annotation (0028,0301) is NO.
+        taken: when it was made.
         notes: `bodypart-missing`, `bodypart-unclear`, `modality-missing`, `for-processing`, those of `Geometry`, and
             reasons that were kept.
     """
@@ -81,6 +85,7 @@ class Header:
     columns: int
     geometry: Geometry
     says_no_text: bool = False
+    taken: Moment | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -251,6 +256,7 @@ def _check(dataset: Dataset, max_pixels: int, keep: Collection[str]) -> Header:
             columns=columns,
             geometry=geometry,
             says_no_text=text(dataset, "BurnedInAnnotation").upper() == "NO",
+            taken=taken_in(dataset),
             notes=notes + more + geometry.notes,
         )
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from cxrreport.dataset import Covariates
 from cxrreport.errors import InputError
+from cxrreport.ingestion.moments import Moment
 from cxrreport.records import Exclusion, Reason, Report, Split, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import is_table, read_text_table
@@ -29,6 +30,7 @@ class Source:
         source: path relative to the input folder, with `/`, for manifest and exclusion log.
         report: `None` if the layout has no report for this study.
         covariates: of a table, if they were requested.
+        taken: when it was made.
         identity: `Header.identity` when the header was read; empty if no header was needed.
         copies: other files with this image id, in the order in which they are tried if this one cannot be read.
     """
@@ -43,6 +45,7 @@ class Source:
     report: Document | None = None
     covariates: Covariates | None = None
     notes: tuple[str, ...] = ()
+    taken: Moment | None = None
     identity: str = ""
     copies: tuple[Source, ...] = ()
 
@@ -53,11 +56,13 @@ class StudyRow:
 
     Args:
         patient_id: used if neither the layout nor a header states one; may be empty.
+        taken: when the study was made.
     """
 
     report: Document | None
     split: Split | None
     patient_id: str = ""
+    taken: Moment | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

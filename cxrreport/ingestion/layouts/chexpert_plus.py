@@ -1,7 +1,8 @@
 """CheXpert Plus (Chambon et al. 2024, arXiv 2405.19538).
 
-Images are `train/patient1/study1/view1_frontal.png` (also JPEG, or DICOM), at any depth below the input. Reports, views
-and splits come from `df_chexpert_plus_*.csv`. Its validation split is the one that ReXrank scores.
+Images are `train/patient1/study1/view1_frontal.png` (also JPEG, or DICOM), at any depth below the input. Reports,
+views, splits and the order of the studies of a patient come from `df_chexpert_plus_*.csv`, which has no dates. Its
+validation split is the one that ReXrank scores.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from cxrreport.ingestion.images import is_picture, view_of
 from cxrreport.ingestion.layouts.base import Document, Listing, Source, StudyRow, newest_table, require_folder
 from cxrreport.ingestion.layouts.files import is_companion, list_files
 from cxrreport.ingestion.layouts.tables import report_of, split_of, studies_of_table
+from cxrreport.ingestion.moments import Moment
 from cxrreport.records import Exclusion, Reason, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import read_text_table
@@ -30,7 +32,8 @@ _SECTIONS = {
     "impression": ("section_impression",),
 }
 """Section to the columns that have it, the first non-empty one."""
-_OPTIONAL = ("frontal_lateral", "ap_pa", "split", *(name for names in _SECTIONS.values() for name in names))
+_ORDER = "patient_report_date_order"
+_OPTIONAL = (_ORDER, "frontal_lateral", "ap_pa", "split", *(name for names in _SECTIONS.values() for name in names))
 
 
 def recognises(settings: IngestSettings) -> bool:
@@ -82,6 +85,7 @@ def list_images(settings: IngestSettings) -> Listing:
                 split=split_of(row, str(table)),
                 view=_view(row, path),
                 report=reports.get(study),
+                taken=_taken(row, match["study"]),
             )
         )
     for key in sorted(rows.keys() - found):
@@ -94,6 +98,12 @@ def _report(row: Mapping[str, str]) -> Document | None:
     return report_of(
         {section: next((row[name] for name in names if row.get(name)), "") for section, names in _SECTIONS.items()}
     )
+
+
+def _taken(row: Mapping[str, str], study: str) -> Moment:
+    """The place of a study among those of the patient: the column of the table, without it the number of the study."""
+    number = re.fullmatch(r"(\d{1,9})(?:\.0+)?", row.get(_ORDER, ""))
+    return Moment(int(number[1] if number else study.removeprefix("study")), dated=False)
 
 
 def _view(row: Mapping[str, str], path: Path) -> View | None:

@@ -1,7 +1,7 @@
 """MIMIC-CXR and MIMIC-CXR-JPG.
 
 Images are `files/p10/p10000032/s50414267/<dicom_id>.dcm` or `.jpg`, reports `files/p10/p10000032/s50414267.txt`. Splits
-and views come from `mimic-cxr-*-split.csv[.gz]` and `mimic-cxr-*-metadata.csv[.gz]`, ids also from the path.
+come from `mimic-cxr-*-split.csv[.gz]`, views and dates from `mimic-cxr-*-metadata.csv[.gz]`, ids also from the path.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from cxrreport.ingestion.images import is_picture, view_of
 from cxrreport.ingestion.layouts.base import Document, Listing, Source, newest_table, require_folder
 from cxrreport.ingestion.layouts.files import is_companion, is_regular, list_files
 from cxrreport.ingestion.layouts.tables import MAX_REPORT, report_in_file, split_of, studies_of_table
+from cxrreport.ingestion.moments import moment_in_table
 from cxrreport.records import Exclusion, Reason, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import read_text_table
 
 _VIEW_CODE = "viewcodesequence_codemeaning"
+_OPTIONAL = (_VIEW_CODE, "study_date", "study_time")
 _IMAGE = re.compile(r"(?:^|/)files/p\d+/p(?P<patient>\d+)/s(?P<study>\d+)/(?P<image>[^/]+)\.(?:dcm|jpe?g)$", re.I)
 
 
@@ -64,7 +66,7 @@ def list_images(settings: IngestSettings) -> Listing:
     reports: dict[str, Document | None] = {}
     sources = []
     for image_id, source, study_id, patient_id, path in sorted(on_disk):
-        row = splits.get(image_id, {})
+        row, stated = splits.get(image_id, {}), metadata.get(image_id, {})
         if row and (row["study_id"], row["subject_id"]) != (study_id, patient_id):
             named = id_for_message("image", image_id)
             raise InputError(f"{split_file}: image {named} is not in the study and patient that its path names")
@@ -78,8 +80,10 @@ def list_images(settings: IngestSettings) -> Listing:
                 study_id=study_id,
                 patient_id=patient_id,
                 split=split_of(row, str(split_file)),
-                view=_view(metadata.get(image_id), path),
+                view=_view(stated, path),
                 report=reports.get(study_id),
+                # Times are numbers here: 85143.156 is 08:51:43. Dates are shifted, by the same time for a patient.
+                taken=moment_in_table(stated.get("study_date", ""), stated.get("study_time", ""), padded=True),
             )
         )
     for image_id in sorted(splits.keys() - {image_id for image_id, *_ in on_disk}):
@@ -91,7 +95,7 @@ def list_images(settings: IngestSettings) -> Listing:
 
 
 def _by_dicom_id(path: Path | None, *required: str) -> dict[str, dict[str, str]]:
-    rows = read_text_table(path, required=required, optional=(_VIEW_CODE,)) if path else ()
+    rows = read_text_table(path, required=required, optional=_OPTIONAL) if path else ()
     return {row["dicom_id"]: row for row in rows}
 
 
@@ -112,8 +116,7 @@ def _read_report(root: Path, patient_id: str, study_id: str) -> Document | None:
     return report_in_file(data)
 
 
-def _view(row: Mapping[str, str] | None, path: Path) -> View | None:
-    row = row or {}
+def _view(row: Mapping[str, str], path: Path) -> View | None:
     view = view_of(row.get("viewposition", ""), row.get(_VIEW_CODE, ""))
     # A DICOM header may state the view if the table does not; a JPEG has none.
     return None if view is View.UNKNOWN and not is_picture(path) else view

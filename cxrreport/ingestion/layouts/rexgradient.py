@@ -1,8 +1,8 @@
 """ReXGradient-160K (Zhang et al. 2025, arXiv 2505.00228).
 
 Images are `deid_png/<patient>/<accession>/studies/.../<instance>.png`. `<split>_metadata_view_position.json`, in the
-input folder or in `metadata/` or `download/metadata/` below it, lists images with views, by study. Reports are there
-or in `<split>_metadata.csv`, by the column `id`.
+input folder or in `metadata/` or `download/metadata/` below it, lists studies with their dates, and images with views.
+Reports are there or in `<split>_metadata.csv`, by the column `id`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from cxrreport.ingestion.images import is_picture, view_of
 from cxrreport.ingestion.layouts.base import Document, Listing, Source, StudyRow, require_folder
 from cxrreport.ingestion.layouts.files import is_companion, list_files
 from cxrreport.ingestion.layouts.tables import report_of, studies_of_table
+from cxrreport.ingestion.moments import Moment, moment_in_table
 from cxrreport.records import REPORT_SECTIONS, Exclusion, Reason, Split, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.decoding import parse_json
@@ -44,6 +45,7 @@ def list_images(settings: IngestSettings) -> Listing:
         by_study = studies_of_table(settings.reports, settings)
     listed: dict[str, tuple[str, Split, View]] = {}
     reports: dict[str, Document | None] = {}
+    taken: dict[str, Moment | None] = {}
     for name, split in _SPLITS.items():
         path = _metadata(root, name)
         if path is None:
@@ -59,6 +61,7 @@ def list_images(settings: IngestSettings) -> Listing:
                 if match is None:
                     raise InputError(f"{path}: an ImagePath is not of the form ../deid_png/.../name.png")
                 listed[match["key"]] = (study, split, view_of(str(view)))
+            taken[study] = moment_in_table(_text(entry, "StudyDate"), _text(entry, "StudyTime"))
             if not by_study:
                 reports[study] = _report(entry) or others.get(study)
     if not listed:
@@ -86,6 +89,7 @@ def list_images(settings: IngestSettings) -> Listing:
                 split=split,
                 view=None if view is View.UNKNOWN and not is_picture(path) else view,
                 report=reports.get(study),
+                taken=taken[study],
             )
         )
     for key in sorted(listed.keys() - found):
@@ -112,6 +116,11 @@ def _read_reports(path: Path) -> dict[str, Document | None]:
     if not path.is_file():
         return {}
     return {row["id"]: _report(row) for row in read_text_table(path, required=("id",), optional=REPORT_SECTIONS)}
+
+
+def _text(entry: Mapping[str, Any], name: str) -> str:
+    value = entry.get(name)
+    return "" if value is None else str(value)
 
 
 def _report(entry: Mapping[str, Any]) -> Document | None:

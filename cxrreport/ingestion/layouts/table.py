@@ -1,7 +1,8 @@
 """A table with one row per image.
 
 Columns `image`, `study_id` and `patient_id` (where empty, that of the header or of the image is used); optional
-`image_id`, `split`, `view`, `sex`, `age`, `manufacturer`; and columns of sections, or `report`.
+`image_id`, `split`, `view`, `sex`, `age`, `manufacturer`; `study_date` and `study_time`, or `study_order`, a number
+that grows with time; and columns of sections, or `report`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from cxrreport.dataset import reduce_covariates
 from cxrreport.errors import InputError
 from cxrreport.ingestion.images import is_picture, refused_by_system, view_of
 from cxrreport.ingestion.layouts.base import Listing, Source, has_column
-from cxrreport.ingestion.layouts.tables import REPORT_COLUMNS, report_of, split_of
+from cxrreport.ingestion.layouts.tables import REPORT_COLUMNS, TIME_COLUMNS, report_of, split_of, taken_of
 from cxrreport.records import Exclusion, Reason, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import is_table, read_text_table
 
 _COVARIATE_COLUMNS = ("sex", "age", "manufacturer")
-_OPTIONAL = ("view", *_COVARIATE_COLUMNS, *REPORT_COLUMNS)
+_OPTIONAL = ("view", *_COVARIATE_COLUMNS, *REPORT_COLUMNS, *TIME_COLUMNS)
 
 
 def recognises(settings: IngestSettings) -> bool:
@@ -79,6 +80,7 @@ def list_images(settings: IngestSettings) -> Listing:
                 split=split_of(row, str(table)),
                 view=None if view is View.UNKNOWN and not is_picture(path) else view,
                 report=report_of(row),
+                taken=taken_of(row),
                 covariates=reduce_covariates(view=view, **{name: row.get(name, "") for name in _COVARIATE_COLUMNS})
                 if settings.covariates
                 else None,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cxrreport.dataset import id_for_message
 from cxrreport.errors import InputError
 from cxrreport.ingestion.layouts.base import UNREADABLE, Document, StudyRow
+from cxrreport.ingestion.moments import Moment, moment_in_table
 from cxrreport.records import REPORT_SECTIONS, Report, Split
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.decoding import UnreadableTextError, decode_text, is_damaged
@@ -16,7 +18,9 @@ from cxrreport.storage.tables import read_text_table
 FULL_REPORT = ("report", "text")
 """Columns with a whole report; used if no section has its own column."""
 REPORT_COLUMNS = (*REPORT_SECTIONS, *FULL_REPORT, "split")
-"""Columns of a table of reports besides ids."""
+"""Columns of a table of reports besides ids and `TIME_COLUMNS`."""
+TIME_COLUMNS = ("study_date", "study_time", "study_order")
+"""When a study was made, or its place among the studies of the patient."""
 
 MAX_REPORT = 1 << 20
 """Largest file of one report, bytes. Larger ones are not read."""
@@ -37,11 +41,15 @@ def studies_of_table(
     """
     by_study: dict[str, StudyRow] = {}
     renamed = {given: name for name, given in settings.columns.items()}
-    for row in read_text_table(
-        path, required=("study_id",), optional=REPORT_COLUMNS, renamed=renamed, sheet=settings.sheet
-    ):
+    optional = (*REPORT_COLUMNS, *TIME_COLUMNS)
+    for row in read_text_table(path, required=("study_id",), optional=optional, renamed=renamed, sheet=settings.sheet):
         study_id = study_id_of(row["study_id"])
-        study = StudyRow(report=report_of(row), split=split_of(row, str(path)), patient_id=row.get("patient_id", ""))
+        study = StudyRow(
+            report=report_of(row),
+            split=split_of(row, str(path)),
+            patient_id=row.get("patient_id", ""),
+            taken=taken_of(row),
+        )
         if by_study.setdefault(study_id, study) != study:
             raise InputError(
                 f"{path}: study {id_for_message('study', study_id)} is there twice with different rows; keep one"
@@ -79,6 +87,13 @@ def report_in_file(data: bytes) -> Document:
     except UnreadableTextError:
         return UNREADABLE
     return UNREADABLE if is_damaged(text) else text
+
+
+def taken_of(row: Mapping[str, str]) -> Moment | None:
+    """The moment that `TIME_COLUMNS` state: a date, otherwise a whole number; `None` without either."""
+    found = moment_in_table(row.get("study_date", ""), row.get("study_time", ""))
+    place = re.fullmatch(r"(\d{1,9})(?:\.0+)?", row.get("study_order", ""))
+    return found or (Moment(int(place[1]), dated=False) if place else None)
 
 
 def split_of(row: Mapping[str, str], where: str) -> Split | None:
