@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +43,22 @@ def run(tree: Path, output: Path, count: int) -> dict[str, float]:
     from cxrreport.settings import CheckpointSettings, GenerateSettings, IngestSettings, PromptSettings
     from cxrreport.storage.output_folder import output_folder
 
-    def fixed(_: Engine, requests: Sequence[Any], done: Callable[[int], None]) -> list[Generated]:
-        done(len(requests))
-        return [
-            Generated(
-                study_id=request.study_id,
-                prompt="generate the chest x-ray report",
-                image_sha256=("0" * 64,),
-                ids=(5, 1),
-                text=TEXT,
-                mean_logprob=-0.5,
-                min_logprob=-1.0,
-                finished=True,
-            )
-            for request in requests
-        ]
+    def fixed(_: Engine, take: Any) -> Iterator[tuple[int, Generated]]:
+        while (group := take(True)) is not None:
+            for one in group:
+                yield (
+                    one.index,
+                    Generated(
+                        study_id=one.request.study_id,
+                        prompt="generate the chest x-ray report",
+                        image_sha256=("0" * 64,),
+                        ids=(5, 1),
+                        text=TEXT,
+                        mean_logprob=-0.5,
+                        min_logprob=-1.0,
+                        finished=True,
+                    ),
+                )
 
     loaded = checkpoints.load(CheckpointSettings(name="tiny"), resolution=224)
     layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
@@ -65,7 +66,7 @@ def run(tree: Path, output: Path, count: int) -> dict[str, float]:
     begun, before = time.perf_counter(), time.process_time()
     ingest(IngestSettings(input=tree, output=output / "data"))
     figures |= {"ingest_seconds": time.perf_counter() - begun, "ingest_peak": memory("VmHWM")}
-    Engine.generate = fixed  # type: ignore[method-assign, assignment]
+    Engine.stream = fixed  # type: ignore[method-assign, assignment]
     begun = time.perf_counter()
     settings = GenerateSettings(input=output / "data", output=output / "reports", split=None)
     manifest = Manifest.open(output / "data")

@@ -99,13 +99,13 @@ def ours(folder: Path) -> dict[str, Any]:
     layout = PromptLayout(loaded.tokenizer, PromptSettings(instruction=INSTRUCTION), loaded.image_tokens)
     rows = json.loads((folder / "studies.json").read_text())
     limits = {row["study_id"]: row["tokens"] for row in rows}
-    unforced = Engine.generate
+    unforced = Engine.prepare
 
-    def forced(self: Any, requests: Any, *rest: Any) -> Any:
+    def forced(self: Any, requests: Any, **options: Any) -> Any:
         limited = [dataclasses.replace(one, max_new_tokens=limits[one.study_id]) for one in requests]
-        return unforced(self, limited, *rest)
+        return unforced(self, limited, **options)
 
-    Engine.generate = forced  # type: ignore[method-assign]
+    Engine.prepare = forced  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory(dir=folder) as name:
         work = Path(name)
         begun, before = time.perf_counter(), time.process_time()

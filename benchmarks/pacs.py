@@ -184,17 +184,24 @@ def turnaround(folder: Path, count: int) -> dict[str, float]:
     from cxrreport.settings import ListenSettings
 
     in_model = 0.0
-    generate = Engine.generate
+    stream = Engine.stream
 
-    def timed(*arguments: Any, **options: Any) -> Any:
+    def timed(engine: Any, take: Any) -> Any:
         nonlocal in_model
         start = time.monotonic()
-        try:
-            return generate(*arguments, **options)
-        finally:
-            in_model += time.monotonic() - start
 
-    Engine.generate = timed  # type: ignore[method-assign]
+        def taken(wait: bool) -> Any:
+            nonlocal start
+            group = take(wait)
+            start = time.monotonic()  # waiting for images is not the model's time
+            return group
+
+        for one in stream(engine, taken):
+            in_model += time.monotonic() - start
+            yield one
+            start = time.monotonic()
+
+    Engine.stream = timed  # type: ignore[method-assign, assignment]
     files, quiet, found, models = write_images(folder / "studies", count, 1024), 1.0, [], []
     with orthanc(folder / "archive") as (http, dicom):
         send(dicom, files, new_ids=False)

@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,22 +167,24 @@ def generation_child(folder: Path) -> dict[str, Any]:
 
     logging.disable(logging.INFO)
 
-    def fixed(_: Engine, requests: Any, done: Any = None) -> list[Generated]:
-        return [
-            Generated(
-                study_id=request.study_id,
-                prompt="",
-                image_sha256=("0" * 64,),
-                ids=(5, 1),
-                text="FINDINGS: The lungs are clear. IMPRESSION: No acute process.",
-                mean_logprob=-0.5,
-                min_logprob=-1.0,
-                finished=True,
-            )
-            for request in requests
-        ]
+    def fixed(_: Engine, take: Any) -> Iterator[tuple[int, Generated]]:
+        while (group := take(True)) is not None:
+            for one in group:
+                yield (
+                    one.index,
+                    Generated(
+                        study_id=one.request.study_id,
+                        prompt="",
+                        image_sha256=("0" * 64,),
+                        ids=(5, 1),
+                        text="FINDINGS: The lungs are clear. IMPRESSION: No acute process.",
+                        mean_logprob=-0.5,
+                        min_logprob=-1.0,
+                        finished=True,
+                    ),
+                )
 
-    Engine.generate = fixed  # type: ignore[method-assign, assignment]
+    Engine.stream = fixed  # type: ignore[method-assign, assignment]
     loaded = checkpoints.load(CheckpointSettings(name="tiny", device="cpu"), resolution=224)
     layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
     # Without images, whose reading takes the same time for every model.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,7 +79,8 @@ def write_image_shard(path: Path, images: Sequence[tuple[str, bytes]]) -> None:
 class ImageStore:
     """Random access to the images of a folder of shards, by image id.
 
-    It can be pickled and used in several processes, each of which opens its files; it is not thread-safe.
+    It can be pickled and used in several processes, each of which opens its files, and by several threads, which decode
+    at once and read in turns.
 
     Args:
         folder: of the shards.
@@ -94,6 +96,7 @@ class ImageStore:
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
         self._process = os.getpid()
         self._group: tuple[str, int, list[dict[str, Any]]] | None = None
+        self._reading = threading.Lock()
 
     def __contains__(self, image_id: str) -> bool:
         return image_id in self._location
@@ -110,7 +113,9 @@ class ImageStore:
             raise ManifestError(f"{self.folder}: no image {image_id}") from None
         group, within = divmod(row, _ROWS_PER_GROUP)
         try:
-            return decode_png(self._rows(name, group)[within]["bytes"])
+            with self._reading:
+                png = self._rows(name, group)[within]["bytes"]
+            return decode_png(png)
         except (OSError, IndexError, SyntaxError, pa.ArrowException) as error:
             raise ManifestError(f"{self.folder / name}: image {image_id} cannot be read") from error
 
@@ -131,7 +136,10 @@ class ImageStore:
         return self._open[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": OrderedDict(), "_group": None}
+        return self.__dict__ | {"_open": OrderedDict(), "_group": None, "_reading": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"_reading": threading.Lock()})
 
 
 def _read_places(folder: Path) -> dict[str, tuple[str, int]]:

@@ -15,7 +15,7 @@ from cxrreport.inference.chat import ChatLayout
 from cxrreport.inference.completion import GenerateSummary, check_failures, finish, recorded_inputs
 from cxrreport.inference.preparation import nothing_kept
 from cxrreport.inference.selection import Similarity
-from cxrreport.inference.shards import SavedPredictions, Shards
+from cxrreport.inference.shards import Row, SavedPredictions, Shards
 from cxrreport.inference.worker import ChosenStudy, Observe, ShardTask, ShardWorker
 from cxrreport.ingestion.ingest import Followed, Portion, ingest
 from cxrreport.ingestion.summary import IngestSummary, unread
@@ -156,11 +156,13 @@ def generate_from_folder(
         def report(count: int) -> None:
             progress(done + count, total, "studies")
 
-        for index, rows in worker.run(tasks(), report):
+        def write(index: int, rows: Sequence[Row]) -> None:
+            nonlocal done
             if shards.read(index) != rows:
                 shards.write(index, rows)
             done += len(shards.study_ids[index])
-            progress(done, total, "studies")
+
+        worker.run(tasks(), report, write)
         ingested = following.summary
     if settings.shard is None:
         shards.remove_others()

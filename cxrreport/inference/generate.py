@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from cxrreport.inference.completion import COMMAND, GenerateSummary, check_failu
 from cxrreport.inference.nearest_image import NearestImageWorker
 from cxrreport.inference.preparation import GenerationInputs, image_settings, matching_settings, prepare_inputs
 from cxrreport.inference.selection import Similarity
-from cxrreport.inference.shards import Shards
+from cxrreport.inference.shards import Row, Shards
 from cxrreport.inference.worker import Observe, ShardTask, ShardWorker, in_shards, select_studies
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
@@ -176,11 +176,22 @@ def generate_predictions(
     done = resumed
     progress(done, total, "studies")
     written = {index: shards.read(index) or () for index in incomplete}
+    failed = 0
+
+    def write(index: int, rows: Sequence[Row]) -> None:
+        nonlocal done, failed
+        shards.write(index, rows)
+        done += len(shards.study_ids[index])
+        failed += sum(isinstance(row, Exclusion) for row in rows)
+        check_failures(settings, failed, shards.folder)
+
     worker: ShardWorker | None = None
     if settings.ray.address is not None and isinstance(layout, PromptLayout):
         from cxrreport.inference.ray_pipeline import run_on_ray
 
-        generated = run_on_ray(written, settings, layout.settings, manifest.folder, similarity)
+        for index, rows in run_on_ray(written, settings, layout.settings, manifest.folder, similarity):
+            write(index, rows)
+            progress(done, total, "studies")
     else:
         release_unused_memory()
         if settings.baseline == "nearest" and isinstance(layout, PromptLayout):
@@ -189,14 +200,7 @@ def generate_predictions(
         else:
             worker = ShardWorker(settings, loaded, layout, similarity, observe)
         tasks = (ShardTask(index, manifest, studies[index], rows) for index, rows in written.items())
-        generated = worker.run(tasks, lambda count: progress(done + count, total, "studies"))
-    failed = 0
-    for index, rows in generated:
-        shards.write(index, rows)
-        done += len(shards.study_ids[index])
-        failed += sum(isinstance(row, Exclusion) for row in rows)
-        check_failures(settings, failed, shards.folder)
-        progress(done, total, "studies")
+        worker.run(tasks, lambda count: progress(done + count, total, "studies"), write)
     return finish(
         settings,
         shards,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,8 @@ import torch
 
 from cxrreport.dataset import Manifest
 from cxrreport.errors import InputError
-from cxrreport.inference.shards import Row
-from cxrreport.inference.worker import ShardTask, ShardWorker, Unwritten
+from cxrreport.inference.read_ahead import ReadAhead
+from cxrreport.inference.worker import Finish, Found, ShardTask, ShardWorker, known_rows
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout, pixel_values
 from cxrreport.records import Prediction, Progress, Split, Study
@@ -70,11 +70,16 @@ class NearestImageWorker(ShardWorker):
                 "report; ingest the training split too, or omit this baseline"
             )
 
-    def run(self, tasks: Iterable[ShardTask], done: Callable[[int], None]) -> Iterator[tuple[int, list[Row]]]:
-        """Compute the features of the training images that are not on disk, then do as `ShardWorker.run`."""
+    def run(self, tasks: Iterable[ShardTask], done: Callable[[int], None], finish: Finish) -> None:
+        """As `ShardWorker.run`, after the features of the training images that are not on disk have been computed."""
         if tasks := list(tasks):
             self._write_training_features()
-        yield from super().run(tasks, done)
+        with ReadAhead(self.read(tasks)) as ahead:
+            while (loaded := ahead.take(wait=True)) is not None:
+                task, found = loaded
+                copies = iter(self._copies(task, found, done))
+                finish(task.index, [row for one in found for row in known_rows(one) or [next(copies)]])
+                done(0)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _file(self, start: int) -> Path:
@@ -103,9 +108,9 @@ class NearestImageWorker(ShardWorker):
         features: Features = pooled.cpu().numpy()
         return features
 
-    def _predictions(
-        self, _manifest: Manifest, inputs: Sequence[Unwritten], done: Callable[[int], None]
-    ) -> list[Prediction]:
+    def _copies(self, task: ShardTask, found: Sequence[Found], done: Callable[[int], None]) -> list[Prediction]:
+        """The predictions of the studies of which images were found."""
+        inputs = [(*chosen, one) for chosen, one in zip(task.studies, found, strict=True) if isinstance(one, tuple)]
         copied: list[Prediction] = []
         for start in range(0, len(inputs), self.engine.batch_size):
             batch = inputs[start : start + self.engine.batch_size]

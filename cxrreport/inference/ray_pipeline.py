@@ -127,5 +127,6 @@ class _Actor:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         index, written = int(row["index"]), [row_from_json(line) for line in row["written"]]
         task = ShardTask(index, self._manifest, self._shards[index], written)
-        ((index, rows),) = self._worker.run([task], lambda _: None)
-        return {"index": index, "rows": [row_to_json(row) for row in rows]}
+        lines: list[str] = []
+        self._worker.run([task], lambda _: None, lambda _, rows: lines.extend(map(row_to_json, rows)))
+        return {"index": index, "rows": lines}

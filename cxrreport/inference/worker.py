@@ -1,11 +1,13 @@
-"""Predictions of one shard after another, in one process."""
+"""Predictions of shards, in one process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +16,12 @@ from cxrreport.dataset import Manifest
 from cxrreport.errors import InputError, RefusedImage
 from cxrreport.inference.baselines import other_patients
 from cxrreport.inference.chat import ChatEngine, ChatLayout
-from cxrreport.inference.decoding import Engine, Generated, Request
+from cxrreport.inference.decoding import Engine, Generated, Request, TextEngine
 from cxrreport.inference.mix_prompts import Prompt, parse_boxes, parse_prompt
+from cxrreport.inference.read_ahead import ReadAhead
 from cxrreport.inference.selection import Similarity, consensus, most_likely
 from cxrreport.inference.shards import Row
+from cxrreport.model import capacity
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Exclusion, Prediction, Reason, Split, Study
@@ -26,14 +30,11 @@ from cxrreport.settings import GenerateSettings
 Images = tuple[npt.NDArray[np.uint8], ...]
 """The images of one study, uint8[R, R] each."""
 
-StudyInputs = tuple[Study, tuple[str, ...], Images | Exclusion | list[Prediction]]
-"""A study, the ids of its images, and the images, the reason why they are missing, or predictions already written."""
+Found = Images | Exclusion | list[Prediction]
+"""The images of a study, the reason why they are missing, or predictions that were written before."""
 
 ChosenStudy = tuple[Study, tuple[str, ...]]
 """A study and the ids of the images that the model reads for it."""
-
-Unwritten = tuple[Study, tuple[str, ...], Images]
-"""A study to predict, the ids of its images, and the images."""
 
 Observe = Callable[[Prediction, Generated, tuple[str, ...]], None]
 """Receives a new prediction, what the engine returned for it, and the notes on its first image."""
@@ -56,6 +57,36 @@ class ShardTask:
     written: Sequence[Row] = ()
 
 
+Finish = Callable[[int, list[Row]], None]
+"""Receives the number of a shard and its rows when all of its texts have been generated."""
+
+_READERS = 4
+"""Threads that read images."""
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenShard:
+    """A shard whose texts are being generated.
+
+    Args:
+        task: the shard.
+        rows: of each study, those that are known; `None` if its texts are being generated.
+        first: number of its first request.
+        count: number of its requests.
+        texts: results by number of their request.
+    """
+
+    task: ShardTask
+    rows: list[list[Row] | None]
+    first: int
+    count: int
+    texts: dict[int, Generated] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.texts) == self.count
+
+
 class ShardWorker:
     """Generates the rows of shards."""
 
@@ -68,7 +99,7 @@ class ShardWorker:
         observe: Observe | None = None,
     ) -> None:
         self._observe = observe
-        self.engine: Engine | ChatEngine
+        self.engine: TextEngine
         if isinstance(layout, ChatLayout):
             self.engine = ChatEngine(
                 loaded, layout, batch_size=settings.batch_size, max_new_tokens=settings.max_new_tokens
@@ -82,31 +113,86 @@ class ShardWorker:
                 decoding=settings.decoding,
                 seed=settings.seed,
             )
+        self._one_queue = capacity.ONE_QUEUE[loaded.device.type]
         self._settings = settings
         self._layout = layout
         self._similarity = similarity
         self._prompts: list[Prompt | None] = [parse_prompt(text) for text in settings.prompts] or [None]
         self._blank = np.zeros((loaded.resolution,) * 2, np.uint8) if settings.baseline == "blank" else None
 
-    def run(self, tasks: Iterable[ShardTask], done: Callable[[int], None]) -> Iterator[tuple[int, list[Row]]]:
-        """Generate the rows of every task, in order. The next task is taken and its images are read in the meantime.
+    def run(self, tasks: Iterable[ShardTask], done: Callable[[int], None], finish: Finish) -> None:
+        """Generate the rows of every task.
+
+        Images and prompts of a shard are read while the model works on the one before. On a GPU, slots that a shard
+        leaves are given to the next one, and shards are complete in any order.
 
         Args:
-            tasks: shards to generate.
-            done: called with the number of finished studies of the current shard.
+            tasks: shards to generate; iterated in a thread.
+            done: called with the number of finished studies of the shards that are not complete, after every text.
+            finish: called with every complete shard, before `done`.
         """
-        for task, inputs in _prefetch(self._load, tasks):
-            yield task.index, self._rows(task, inputs, done)
+        shards: list[_OpenShard] = []
+        texts_per_study = len(self._prompts) * self._settings.samples
 
-    def _load(self, task: ShardTask) -> list[StudyInputs]:
-        written: dict[str, list[Prediction]] = {}
-        for row in task.written:
-            if isinstance(row, Prediction):
-                written.setdefault(row.study_id, []).append(row)
-        return [
-            (study, ids, written.get(study.study_id) or self._images(task.manifest, study, ids))
-            for study, ids in task.studies
-        ]
+        def finish_complete() -> None:
+            for shard in [shard for shard in shards if shard.complete]:
+                shards.remove(shard)
+                finish(shard.task.index, self._rows(shard))
+            done(sum(len(shard.texts) // texts_per_study for shard in shards))
+
+        with ReadAhead(self._prepared(tasks)) as ahead:
+            taken = True
+
+            def take(wait: bool) -> Sequence[Any] | None:
+                nonlocal taken
+                if taken and not self._one_queue:
+                    return None
+                if (loaded := ahead.take(wait)) is None:
+                    return None
+                taken = True
+                shards.append(loaded[0])
+                finish_complete()  # a shard may need no texts at all
+                return loaded[1]
+
+            while taken:
+                taken = False
+                with closing(self.engine.stream(take)) as texts:
+                    for number, generated in texts:
+                        shard = next(one for one in shards if one.first <= number < one.first + one.count)
+                        shard.texts[number] = generated
+                        finish_complete()
+
+    def _prepared(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[_OpenShard, Sequence[Any]]]:
+        """Every shard with the requests of its studies for the engine."""
+        first = 0
+        for task, found in self.read(tasks):
+            requests = [
+                Request(study_id=study.study_id, images=one, report=study.report, prompt=prompt, sample=sample)
+                for (study, _), one in zip(task.studies, found, strict=True)
+                if isinstance(one, tuple)
+                for prompt in self._prompts
+                for sample in range(self._settings.samples)
+            ]
+            shard = _OpenShard(task, [known_rows(one) for one in found], first, len(requests))
+            yield shard, self.engine.prepare(requests, first=first)
+            first += len(requests)
+
+    def read(self, tasks: Iterable[ShardTask]) -> Iterator[tuple[ShardTask, list[Found]]]:
+        """Every task with what is found for its studies, by several threads."""
+        pool = ThreadPoolExecutor(_READERS, thread_name_prefix="images")
+        try:
+            for task in tasks:
+                written: dict[str, list[Prediction]] = {}
+                for row in task.written:
+                    if isinstance(row, Prediction):
+                        written.setdefault(row.study_id, []).append(row)
+                yield task, list(pool.map(partial(self._found, task, written), task.studies))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _found(self, task: ShardTask, written: Mapping[str, list[Prediction]], chosen: ChosenStudy) -> Found:
+        study, image_ids = chosen
+        return written.get(study.study_id) or self._images(task.manifest, study, image_ids)
 
     def _images(self, manifest: Manifest, study: Study, image_ids: Sequence[str]) -> Images | Exclusion:
         if self._blank is not None:
@@ -121,35 +207,19 @@ class ShardWorker:
                 return Exclusion(source=source, study_id=study.study_id, reason=reason, detail=str(error))
         return images
 
-    def _rows(self, task: ShardTask, inputs: list[StudyInputs], done: Callable[[int], None]) -> list[Row]:
-        unwritten = [(study, ids, found) for study, ids, found in inputs if isinstance(found, tuple)]
-        predictions = iter(self._predictions(task.manifest, unwritten, done))
-        rows: list[Row] = []
-        for _, _, found in inputs:
-            if isinstance(found, Exclusion):
-                rows.append(found)
-            else:
-                rows += found if isinstance(found, list) else islice(predictions, len(self._prompts))
-        return rows
-
-    def _predictions(
-        self, manifest: Manifest, inputs: Sequence[Unwritten], done: Callable[[int], None]
-    ) -> list[Prediction]:
-        """The predictions of every study, one per prompt, in their order."""
+    def _rows(self, shard: _OpenShard) -> list[Row]:
         samples = self._settings.samples
-        requests = [
-            Request(study_id=study.study_id, images=images, report=study.report, prompt=prompt, sample=sample)
-            for study, _, images in inputs
-            for prompt in self._prompts
-            for sample in range(samples)
-        ]
-        texts = self.engine.generate(requests, lambda count: done(count // (len(self._prompts) * samples)))
+        texts = [shard.texts[number] for number in range(shard.first, shard.first + shard.count)]
         selected = iter(self._select([texts[start : start + samples] for start in range(0, len(texts), samples)]))
-        return [
-            self._prediction(manifest, study, () if self._blank is not None else ids, *next(selected))
-            for study, ids, _ in inputs
-            for _ in self._prompts
-        ]
+        rows: list[Row] = []
+        for (study, image_ids), known in zip(shard.task.studies, shard.rows, strict=True):
+            ids = () if self._blank is not None else image_ids
+            rows += (
+                [self._prediction(shard.task.manifest, study, ids, *next(selected)) for _ in self._prompts]
+                if known is None
+                else known
+            )
+        return rows
 
     def _select(self, groups: Sequence[Sequence[Generated]]) -> list[tuple[Generated, float | None]]:
         """One of the samples of each group, and its agreement with the others."""
@@ -227,21 +297,8 @@ def in_shards(studies: Sequence[ChosenStudy], size: int) -> list[Sequence[Chosen
     return [studies[start : start + size] for start in range(0, len(studies), size)]
 
 
-def _prefetch(
-    load: Callable[[ShardTask], list[StudyInputs]], tasks: Iterable[ShardTask]
-) -> Iterator[tuple[ShardTask, list[StudyInputs]]]:
-    """Take and load every task, in order, one ahead of its use in a thread."""
-    remaining = iter(tasks)
-
-    def following() -> tuple[ShardTask, list[StudyInputs]] | None:
-        task = next(remaining, None)
-        return None if task is None else (task, load(task))
-
-    pool = ThreadPoolExecutor(1, thread_name_prefix="images")
-    try:
-        waiting = pool.submit(following)
-        while (current := waiting.result()) is not None:
-            waiting = pool.submit(following)
-            yield current
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # a task may be waiting for files that are still being read
+def known_rows(found: Found) -> list[Row] | None:
+    """The rows of a study that needs no text; `None` if it needs one."""
+    if isinstance(found, tuple):
+        return None
+    return [found] if isinstance(found, Exclusion) else [*found]

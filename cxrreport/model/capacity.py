@@ -11,6 +11,10 @@ MEMORY_SHARE = {"cpu": 0.5, "cuda": 0.7}
 MOST_TEXTS = {"cpu": 8, "cuda": 128}
 """Texts generated together at most with `batch_size: auto`. More do not make a CPU faster; on a GPU, reading their keys
 and values then takes longer than reading the weights."""
+ONE_QUEUE = {"cpu": False, "cuda": True}
+"""Slots that a shard leaves are given to the next one. Then the last bits of a log-probability depend on texts of other
+shards, as they depend on the batch size. On a CPU, where the time of a step is that of its texts and empty slots cost
+little, shards are apart, and a resumed run writes the same bytes."""
 ALIGNED = 64
 """Positions of a slot on a GPU are a multiple of this: kernels take aligned masks, and meet fewer shapes."""
 

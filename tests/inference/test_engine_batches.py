@@ -7,26 +7,13 @@ import logging
 
 import pytest
 import torch
-from generation import NEW, engine
+from generation import NEW, Crowded, engine, widths
 
 from cxrreport.errors import InferenceError
 from cxrreport.inference.decoding import engine as engine_module
 from cxrreport.model import capacity
 
 pytestmark = pytest.mark.stock("transformers", "peft")
-
-
-def widths(monkeypatch, loaded) -> list[tuple[int, int]]:
-    """Rows and columns of every forward pass from here on."""
-    seen: list[tuple[int, int]] = []
-    forward = type(loaded.model).forward
-
-    def counting(self, *args, **kwargs):
-        seen.append(tuple(kwargs["input_ids"].shape))
-        return forward(self, *args, **kwargs)
-
-    monkeypatch.setattr(type(loaded.model), "forward", counting)
-    return seen
 
 
 def test_finished_rows_leave_the_batch(loaded, layout, requests, batched, monkeypatch) -> None:
@@ -92,25 +79,6 @@ def test_fewer_slots_where_memory_is_short(loaded, layout, requests, batched, mo
     assert max(rows for rows, columns in seen if columns == 1) == 2
     assert [one.ids for one in written] == [one.ids for one in batched]
     assert not caplog.records
-
-
-class Crowded:
-    """A model that has room for a batch of `room` and no more."""
-
-    def __init__(self, model, room: int, error: Exception) -> None:
-        self._model = model
-        self._room = room
-        self._error = error
-        self.sizes: list[int] = []
-
-    def __getattr__(self, name: str):
-        return getattr(self._model, name)
-
-    def __call__(self, **kwargs):
-        self.sizes.append(kwargs["input_ids"].shape[0])
-        if kwargs["input_ids"].shape[0] > self._room:
-            raise self._error
-        return self._model(**kwargs)
 
 
 @pytest.mark.parametrize(

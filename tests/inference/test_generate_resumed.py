@@ -176,16 +176,15 @@ def test_a_folder_in_use_is_refused(run, tmp_path: Path) -> None:
 
 
 def test_a_failing_model_keeps_finished_shards(run, loaded, tmp_path: Path, monkeypatch) -> None:
-    written = []
-    real = worker.Engine.generate
+    real = worker.Engine.stream
 
-    def failing(self, requests, done=None):
-        if len(written) == 2:
-            raise InferenceError("study s: not enough memory on cpu for a batch of one")
-        written.append(len(requests))
-        return real(self, requests, done)
+    def failing(self, take):
+        for number, text in real(self, take):
+            if number == 10:
+                raise InferenceError("study s: not enough memory on cpu for a batch of one")
+            yield number, text
 
-    monkeypatch.setattr(worker.Engine, "generate", failing)
+    monkeypatch.setattr(worker.Engine, "stream", failing)
     with pytest.raises(InferenceError):
         run(tmp_path / "out")
     monkeypatch.undo()

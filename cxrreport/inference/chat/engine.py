@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -72,25 +72,45 @@ class ChatEngine:
         Raises:
             InferenceError: memory does not suffice for one text, or the model's output is not finite.
         """
+        groups = iter([self.prepare(requests)])
         results: list[Generated] = []
-        while len(results) < len(requests):
-            part = requests[len(results) : len(results) + self.batch_size]
+        for _, generated in self.stream(lambda _wait: next(groups, None)):
+            results.append(generated)
+            if done is not None:
+                done(len(results))
+        return results
+
+    def prepare(self, requests: Sequence[Request], *, first: int = 0) -> list[tuple[int, Request]]:
+        """The requests, numbered from `first` on."""
+        return list(enumerate(requests, first))
+
+    def stream(
+        self, take: Callable[[bool], Sequence[tuple[int, Request]] | None]
+    ) -> Generator[tuple[int, Generated], None, None]:
+        """As `Engine.stream`. A batch ends with its longest text, so nothing is gained by joining groups."""
+        while (group := take(True)) is not None:
+            remaining = list(group)
+            while remaining:
+                part = remaining[: self.batch_size]
+                texts = self._batch_or_fewer([request for _, request in part])
+                yield from zip((number for number, _ in part), texts, strict=False)
+                del remaining[: len(texts)]
+
+    def _batch_or_fewer(self, requests: Sequence[Request]) -> list[Generated]:
+        """Texts of the first requests, as many as memory suffices for."""
+        while True:
             try:
-                results += self._batch(part)
+                return self._batch(requests[: self.batch_size])
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 if self.batch_size == 1:
                     raise InferenceError(
-                        f"study {part[0].study_id}: memory does not suffice for one text of "
+                        f"study {requests[0].study_id}: memory does not suffice for one text of "
                         f"'{self._loaded.name}'; use a larger GPU, or fewer max_images"
                     ) from error
                 self.batch_size //= 2
                 _LOG.warning("memory does not suffice; going on with batch_size %d", self.batch_size)
-                continue
-            if done is not None:
-                done(len(results))
-        return results
 
     @torch.inference_mode()
     def _batch(self, requests: Sequence[Request]) -> list[Generated]:

@@ -1,4 +1,4 @@
 """Text generation for images and prompts."""
 
 from cxrreport.inference.decoding.engine import Engine
-from cxrreport.inference.decoding.requests import Generated, Request
+from cxrreport.inference.decoding.requests import Generated, Request, TextEngine

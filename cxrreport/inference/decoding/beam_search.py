@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import torch
 
 from cxrreport.inference.decoding.forward import ForwardPasses
-from cxrreport.inference.decoding.requests import PreparedRequest
-from cxrreport.inference.decoding.slot_scheduling import Finish
+from cxrreport.inference.decoding.slot_scheduling import Finished, RequestQueue
 from cxrreport.inference.decoding.token_choice import TokenChoice, check_finite
 from cxrreport.model.prompt import positions
 from cxrreport.settings import Beam
 
 
 @torch.inference_mode()
-def beam_search(
-    requests: Sequence[PreparedRequest],
-    beam: Beam,
-    passes: ForwardPasses,
-    choice: TokenChoice,
-    *,
-    finish: Finish,
-) -> None:
+def beam_search(queue: RequestQueue, beam: Beam, passes: ForwardPasses, choice: TokenChoice) -> Iterator[Finished]:
     """Search a text for every request; one more forward pass gives its log-probabilities."""
-    for prepared in requests:
+    while True:
+        queue.refill(1, wait=True)
+        if not queue.waiting:
+            return
+        prepared = queue.waiting.popleft()
         started = time.time_ns()
         prompt = passes.prompt_inputs([prepared])
         found = passes.model.generate(
@@ -58,4 +54,4 @@ def beam_search(
         logits = choice.restrict(output.logits[0, :-1].float(), [prepared])
         logprobs = (logits.gather(1, new[0, :, None])[:, 0] - logits.logsumexp(-1)).tolist()
         check_finite(prepared, min(logprobs))
-        finish(prepared, ids, logprobs, started)
+        yield prepared, ids, logprobs, started

@@ -7,7 +7,7 @@ on the last position only, and nothing but the chosen token's log-probability is
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal
@@ -17,11 +17,12 @@ import torch
 
 from cxrreport.errors import InferenceError, MismatchError
 from cxrreport.inference.decoding.beam_search import beam_search
-from cxrreport.inference.decoding.forward import ForwardPasses
+from cxrreport.inference.decoding.captured_steps import CapturedSteps, can_be_captured
+from cxrreport.inference.decoding.forward import ForwardPasses, Step
 from cxrreport.inference.decoding.kv_cache import SlotCache
 from cxrreport.inference.decoding.memory import free_memory, is_out_of_memory
-from cxrreport.inference.decoding.requests import Generated, PreparedRequest, Request, prepare, result
-from cxrreport.inference.decoding.slot_scheduling import Finish, decode
+from cxrreport.inference.decoding.requests import Generated, PreparedRequest, Request, Take, prepare, result
+from cxrreport.inference.decoding.slot_scheduling import Finished, RequestQueue, Slots, decode
 from cxrreport.inference.decoding.token_choice import TokenChoice
 from cxrreport.model import capacity
 from cxrreport.model.adapters import paligemma
@@ -91,55 +92,85 @@ class Engine:
             One result per request, in their order.
 
         Raises:
-            InferenceError: an image has another size than the checkpoint takes, memory does not suffice for one text,
-                or the model's output is not finite.
+            InferenceError: as `prepare` and `stream`.
+        """
+        groups = iter([self.prepare(requests)])
+        results: dict[int, Generated] = {}
+        for index, generated in self.stream(lambda _wait: next(groups, None)):
+            results[index] = generated
+            if done is not None:
+                done(len(results))
+        return [results[index] for index in range(len(requests))]
+
+    def prepare(self, requests: Sequence[Request], *, first: int = 0) -> list[PreparedRequest]:
+        """Encode a group of requests, numbered from `first` on, in the order in which they are best processed.
+
+        May be called by another thread than the one that generates.
+
+        Raises:
+            InferenceError: an image has another size than the checkpoint takes.
         """
         self._check_images(requests)
         prepared = [
-            prepare(index, request, self._layout, self._max_new_tokens) for index, request in enumerate(requests)
+            prepare(index, request, self._layout, self._max_new_tokens) for index, request in enumerate(requests, first)
         ]
         longest: dict[tuple[str, ...], int] = {}
         for one in prepared:
             longest[one.image_sha256] = max(longest.get(one.image_sha256, 0), one.length)
         prepared.sort(key=lambda one: (longest[one.image_sha256], one.image_sha256, one.length))
-        results: dict[int, Generated] = {}
+        return prepared
 
-        def finish(request: PreparedRequest, ids: Sequence[int], logprobs: Sequence[float], started: int) -> None:
-            results[request.index] = result(request, ids, logprobs, started, self._layout)
-            if done is not None:
-                done(len(results))
+    def stream(self, take: Take) -> Generator[tuple[int, Generated], None, None]:
+        """Generate texts for groups of requests as one queue: slots that a group leaves are given to the next one.
 
-        while waiting := [one for one in prepared if one.index not in results]:
+        Args:
+            take: returns the next group of `prepare`; a group is asked for when fewer requests wait than there is room
+                for. It is only waited for while no text is being generated.
+
+        Yields:
+            Number and result of each request, in the order in which they are finished.
+
+        Raises:
+            InferenceError: memory does not suffice for one text, or the model's output is not finite.
+        """
+        queue = RequestQueue(take)
+        while True:
             try:
-                self._decode(waiting, finish)
+                for request, ids, logprobs, started in self._decode(queue):
+                    queue.finish(request)
+                    yield request.index, result(request, ids, logprobs, started, self._layout)
             except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) or (oldest := queue.oldest) is None:
                     raise
             else:
-                break
+                return
             # Outside of the handler, because its traceback still holds the tensors that did not fit.
-            self._halve_batch(next(one.request.study_id for one in waiting if one.index not in results))
-        return [results[index] for index in range(len(requests))]
+            self._halve_batch(oldest.request.study_id)
+            queue.restart()
 
-    def _decode(self, requests: Sequence[PreparedRequest], finish: Finish) -> None:
+    def _decode(self, queue: RequestQueue) -> Iterator[Finished]:
         passes, choice = self._passes, self._choice
         with self._fused():
             if isinstance(self._decoding, Beam):
-                beam_search(requests, self._decoding, passes, choice, finish=finish)
+                yield from beam_search(queue, self._decoding, passes, choice)
             else:
-                cache = self._cache(requests)
-                decode(requests, cache, passes, choice, read_at_once=self._read_at_once, finish=finish)
+                limits = {"batch_size": self.batch_size, "read_at_once": self._read_at_once}
+                yield from decode(queue, self._allocate, passes, choice, **limits)
 
-    def _cache(self, requests: Sequence[PreparedRequest]) -> SlotCache:
+    def _allocate(self, requests: Sequence[PreparedRequest]) -> Slots:
         """Slots for the longest request, as many as fit into memory; at least one, whose allocation may then fail."""
         config, device = self._loaded.model.config.text_config, self._loaded.device
-        length = capacity.positions(max(one.length + one.max_new_tokens for one in requests), device.type)
+        length = capacity.positions(max(one.positions for one in requests), device.type)
         size = capacity.slot_bytes(config, length, self._loaded.dtype.itemsize)
         fitting = int(capacity.MEMORY_SHARE[device.type] * free_memory(device) / size)
+        most = min(self.batch_size, max(1, fitting))
         # An OpenVINO model keeps keys and values in its graph.
         make = getattr(self._loaded.model, "make_cache", partial(SlotCache, layers=config.num_hidden_layers))
-        cache: SlotCache = make(min(self.batch_size, len(requests), max(1, fitting)), length)
-        return cache
+        cache: SlotCache = make(min(len(requests), most), length)
+        step: Step = partial(self._passes.read_tokens, cache=cache)
+        if can_be_captured(self._loaded.model, device):
+            step = CapturedSteps(self._passes, cache, device)
+        return Slots(cache, length, most, step)
 
     def _fused(self) -> AbstractContextManager[None]:
         """Replace layers of a torch model by ones that make fewer passes over memory."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,10 @@ from cxrreport.model.capacity import positions as positions_of
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.compat import CACHE, image_arguments, image_features
 from cxrreport.model.prompt import PromptLayout, pixel_values, pooled, positions
+
+Step = Callable[[Sequence[int], Sequence[int]], torch.Tensor]
+"""Reads one token into each of the first slots, at places counted from 0; returns the logits that follow, float32[n,
+vocabulary]."""
 
 
 class ForwardPasses:
@@ -40,14 +44,17 @@ class ForwardPasses:
     def read_tokens(self, tokens: Sequence[int], places: Sequence[int], cache: SlotCache) -> torch.Tensor:
         """Read one token into each of the first slots, at `places`, from 0; logits as in `read_prompts`."""
         device = self._loaded.device
-        at = torch.tensor(places, device=device)
         width = positions_of(max(places) + 1, device.type)
+        return self.step(torch.tensor(tokens, device=device), torch.tensor(places, device=device), width, cache)
+
+    def step(self, tokens: torch.Tensor, at: torch.Tensor, width: int, cache: SlotCache) -> torch.Tensor:
+        """`read_tokens` for int64[n] on the device, all places below `width`; it does not wait for the device."""
         cache.begin_step(at, width)
         return self._forward(
             cache,
-            (torch.arange(width, device=device) <= at[:, None])[:, None, None],
+            (torch.arange(width, device=at.device) <= at[:, None])[:, None, None],
             position_ids=at[:, None] + 1,  # counted from 1
-            input_ids=torch.tensor(tokens, device=device)[:, None],
+            input_ids=tokens[:, None],
         )
 
     def _forward(self, cache: SlotCache, mask: torch.Tensor, **inputs: Any) -> torch.Tensor:

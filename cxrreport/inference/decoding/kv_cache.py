@@ -31,7 +31,7 @@ class SlotCache:
 
     def __init__(self, slots: int, length: int, *, layers: int) -> None:
         self.slots = slots
-        self._length = length
+        self.length = length
         self._layers = layers
         self._states: torch.Tensor | None = None
         self._first = 0
@@ -49,6 +49,17 @@ class SlotCache:
         self._places, self._width = places, width
         self._rows = torch.arange(len(places), device=places.device)
 
+    def stored_by_step(self) -> torch.Tensor:
+        """Copy of what the announced step has stored, real[slots, layers, 2, key-value heads, D]."""
+        if self._states is None or self._places is None:
+            raise RuntimeError("no step has been announced, or nothing has been stored")
+        return self._states[:, :, self._rows, :, self._places]
+
+    def clear_step(self) -> None:
+        """Set to zero what the announced step has stored."""
+        if self._states is not None and self._places is not None:
+            self._states[:, :, self._rows, :, self._places] = 0
+
     def copy_slot(self, source: int, target: int) -> None:
         """Copy the content of one slot to another."""
         if self._states is not None:
@@ -60,7 +71,7 @@ class SlotCache:
         """Store states, real[B, key-value heads, new, D], and return all that their queries attend to."""
         if self._states is None:
             # One allocation for all layers, which does not fragment memory.
-            self._states = keys.new_zeros((self._layers, 2, self.slots, keys.shape[1], self._length, keys.shape[3]))
+            self._states = keys.new_zeros((self._layers, 2, self.slots, keys.shape[1], self.length, keys.shape[3]))
         all_keys, all_values = self._states[layer]
         if self._places is None:
             for row, padding in enumerate(self._padding):

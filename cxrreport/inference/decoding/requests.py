@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -111,9 +111,19 @@ class PreparedRequest:
     length: int
 
     @property
+    def positions(self) -> int:
+        """Positions of the prefix and of the longest text."""
+        return self.length + self.max_new_tokens
+
+    @property
     def inputs(self) -> tuple[tuple[str, ...], Encoded]:
         """What the model reads, for requests that can share it: hashes of the images, and the prefix."""
         return self.image_sha256, self.encoded
+
+
+Take = Callable[[bool], Sequence[PreparedRequest] | None]
+"""Where requests come from: returns the next group; `None` at the end or, if its argument is False, if none is ready
+yet."""
 
 
 def prepare(index: int, request: Request, layout: PromptLayout, max_new_tokens: int) -> PreparedRequest:
@@ -131,6 +141,18 @@ def prepare(index: int, request: Request, layout: PromptLayout, max_new_tokens: 
         max_new_tokens=min(request.max_new_tokens or max_new_tokens, max_new_tokens),
         length=layout.tokens_of(encoded) + len(encoded.prefix),
     )
+
+
+class TextEngine(Protocol):
+    """What the commands need of an engine; see `engine.Engine`."""
+
+    batch_size: int
+
+    def prepare(self, requests: Sequence[Request], *, first: int = 0) -> Sequence[Any]:
+        """Number and encode a group of requests, in another thread than that of `stream`."""
+
+    def stream(self, take: Callable[[bool], Any]) -> Generator[tuple[int, Generated], None, None]:
+        """Yield number and text of the requests of all groups that `take` returns, as they are finished."""
 
 
 def result(
