@@ -54,8 +54,9 @@ def cuda_graph(step: Recorded, pool: Any) -> tuple[Recorded, Any]:
 
 def can_be_captured(model: Any, device: torch.device) -> bool:
     """True on CUDA, unless it has failed before or the parameters are gathered from several processes in each pass."""
-    sharded = any(isinstance(one, DTensor) for one in model.parameters())
-    return device.type == "cuda" and model not in _REFUSED and not sharded
+    if device.type != "cuda" or model in _REFUSED:
+        return False
+    return not any(isinstance(one, DTensor) for one in model.parameters())
 
 
 class CapturedSteps:
