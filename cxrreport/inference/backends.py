@@ -57,3 +57,10 @@ def layout_of(settings: GenerateSettings, loaded: LoadedModel, prompt: PromptSet
     if settings.prompt_template is not None:
         return ChatLayout(read_template(settings.prompt_template))
     return PromptLayout(loaded.tokenizer, prompt, loaded.image_tokens)
+
+
+def inputs_of(layout: PromptLayout | ChatLayout) -> PromptSettings:
+    """What the model reads of a study; only `max_images`, `views` and `prior` are meant."""
+    if isinstance(layout, ChatLayout):
+        return PromptSettings(max_images=layout.settings.max_images)
+    return layout.settings

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from cxrreport.dataset import EXCLUSION_LOG, Manifest
+from cxrreport.dataset import EXCLUSION_LOG, Manifest, model_input
 from cxrreport.inference import INGESTED
+from cxrreport.inference.backends import inputs_of
 from cxrreport.inference.chat import ChatLayout
 from cxrreport.inference.completion import GenerateSummary, check_failures, finish, recorded_inputs
 from cxrreport.inference.preparation import nothing_kept
@@ -22,7 +23,7 @@ from cxrreport.ingestion.summary import IngestSummary, unread
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Exclusion, Prediction, Progress, Reason
-from cxrreport.settings import GenerateSettings, IngestSettings
+from cxrreport.settings import GenerateSettings, IngestSettings, PromptSettings
 from cxrreport.storage.job_arrays import part_folder, parts_folder
 from cxrreport.storage.memory import release_unused_memory
 from cxrreport.storage.output_folder import OutputFolder
@@ -148,7 +149,7 @@ def generate_from_folder(
                 check_failures(settings, len(failed), following.folder)
                 done += len(portion.studies) - len(kept)
                 if kept:
-                    task = _task_of(portion, saved, max_images=layout.settings.max_images, texts=texts)
+                    task = _task_of(portion, saved, prompt=inputs_of(layout), texts=texts)
                     shards.study_ids[task.index] = tuple(study.study_id for study, _ in task.studies)
                     resumed += len(task.written) // texts
                     yield task
@@ -195,20 +196,21 @@ def _files_without_study(path: Path) -> list[Exclusion]:
     return unread((Exclusion(**row | {"reason": Reason(row["reason"])}) for row in log if not row["study_id"]), ())
 
 
-def _task_of(portion: Portion, saved: SavedPredictions, *, max_images: int, texts: int) -> ShardTask:
+def _task_of(portion: Portion, saved: SavedPredictions, *, prompt: PromptSettings, texts: int) -> ShardTask:
     """The studies of a portion that have images, with the predictions that were made of the same images before.
 
     Args:
         portion: of an ingest.
         saved: predictions of earlier runs.
-        max_images: images of a study that the model reads.
+        prompt: says what the model reads of a study.
         texts: predictions per study.
     """
     manifest = Manifest.of_rows(portion.folder, portion.rows, portion.preprocessing)
-    studies: list[ChosenStudy] = [(study, study.image_ids[:max_images]) for study in manifest.each_study()]
+    studies: list[ChosenStudy] = [(study, model_input(study, manifest, prompt)) for study in manifest.each_study()]
     hashes = {row.image.image_id: row.image_sha256 for row in portion.rows}
     written: list[Prediction] = []
-    for study, ids in studies:
+    for study, given in studies:
+        ids = given.image_ids
         found = saved.of(study.study_id)
         if len(found) == texts and all(_is_of(one, ids, [hashes[image_id] for image_id in ids]) for one in found):
             written += found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxrreport.dataset import Manifest, hide_input_name, key_version, recorded_input
 from cxrreport.errors import MismatchError
-from cxrreport.inference.backends import layout_of, load_model
+from cxrreport.inference.backends import inputs_of, layout_of, load_model
 from cxrreport.inference.chat.template import ChatLayout
 from cxrreport.inference.completion import COMMAND, GenerateSummary, check_failures, finish, recorded_inputs
 from cxrreport.inference.nearest_image import NearestImageWorker
@@ -105,8 +105,8 @@ def load_resident(settings: GenerateSettings) -> tuple[LoadedModel, IngestSettin
     Raises:
         CxrReportError: as `load_model`; SettingsError if neither checkpoint nor adapter is set.
     """
-    checkpoint, _, card = matching_settings(settings)
-    images = image_settings(settings, checkpoint, card)
+    checkpoint, prompt, card = matching_settings(settings)
+    images = image_settings(settings, checkpoint, card, prompt)
     return load_model(settings, checkpoint, resolution=images.resolution), images
 
 
@@ -152,7 +152,7 @@ def generate_predictions(
         )
     start = time.monotonic()
     inputs = recorded_inputs(settings, manifest.digest, loaded, layout, provenance, similarity)
-    studies = in_shards(select_studies(settings, manifest, layout.settings.max_images), settings.shard_size)
+    studies = in_shards(select_studies(settings, manifest, inputs_of(layout)), settings.shard_size)
     shards = Shards(
         folder.path / "shards",
         [[study.study_id for study, _ in some] for some in studies],

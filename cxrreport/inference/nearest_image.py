@@ -116,8 +116,8 @@ class NearestImageWorker(ShardWorker):
             batch = inputs[start : start + self.engine.batch_size]
             features = self._features([images[0] for *_, images in batch])
             places = self._most_similar([study for study, *_ in batch], features)
-            for (study, ids, images), place in zip(batch, places, strict=True):
-                copied.append(self._copy(study, ids[0], images[0], place))
+            for (study, given, images), place in zip(batch, places, strict=True):
+                copied.append(self._copy(study, given.image_ids[0], images[0], place))
             done(len(copied))
         return copied
 

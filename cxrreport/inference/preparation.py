@@ -69,6 +69,10 @@ def prepare_inputs(settings: GenerateSettings, progress: Progress) -> Generation
         InputError: no file of a folder of DICOM becomes an image.
     """
     checkpoint, prompt, card = matching_settings(settings)
+    if settings.baseline in ("no_prior", "shuffled_prior") and prompt.prior == "none":
+        raise SettingsError(
+            f"baseline '{settings.baseline}': the prompt of this model shows no prior study; omit this baseline"
+        )
     if settings.baseline in ("no_adapter", "nearest"):
         settings, checkpoint = _before_fine_tuning(settings, checkpoint, card)
     manifest, ingestion, ingested = None, None, None
@@ -79,12 +83,13 @@ def prepare_inputs(settings: GenerateSettings, progress: Progress) -> Generation
     else:
         whole = [name for name in ("baseline", "limit") if getattr(settings, name) not in (None, "none")]
         whole += ["ray"] if settings.ray.address is not None else []
+        whole += ["prompt.prior"] if prompt.prior != "none" else []
         if whole and (settings.shard is not None or settings.update):
             raise SettingsError(
                 f"{settings.input}: {whole[0]} needs all studies of a folder of DICOM, so shard and update cannot be "
                 "used with it; ingest first, then generate from the output folder of ingest"
             )
-        ingestion = image_settings(settings, checkpoint, card)
+        ingestion = image_settings(settings, checkpoint, card, prompt)
         if whole:
             manifest, ingested = _ingest(ingestion, progress)
         settings = settings.model_copy(update={"split": None})
@@ -146,7 +151,7 @@ def _before_fine_tuning(
 
 
 def image_settings(
-    settings: GenerateSettings, checkpoint: CheckpointSettings, card: AdapterCard | None
+    settings: GenerateSettings, checkpoint: CheckpointSettings, card: AdapterCard | None, prompt: PromptSettings
 ) -> IngestSettings:
     """How a folder of DICOM is ingested for a checkpoint: with the preprocessing of its adapter, if there is one."""
     values = {
@@ -158,6 +163,7 @@ def image_settings(
         "pseudonym_version": settings.pseudonym_version,
         "workers": settings.workers,
         "shard": settings.shard,
+        **({"views": "best-frontal+lateral"} if prompt.views == "frontal+lateral" else {}),
     }
     if settings.prompt_template is not None:
         template = read_template(settings.prompt_template)

@@ -121,7 +121,7 @@ class _Actor:
         loaded = load_model(local, checkpoint, resolution=manifest.resolution)
         layout = PromptLayout(loaded.tokenizer, PromptSettings.model_validate_json(prompt_json), loaded.image_tokens)
         self._manifest = manifest
-        self._shards = in_shards(select_studies(local, manifest, layout.settings.max_images), local.shard_size)
+        self._shards = in_shards(select_studies(local, manifest, layout.settings), local.shard_size)
         self._worker = ShardWorker(local, loaded, layout, similarity)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

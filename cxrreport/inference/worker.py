@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cxrreport.dataset import Manifest
+from cxrreport.dataset import Manifest, ModelInput, model_input
 from cxrreport.errors import InputError, RefusedImage
-from cxrreport.inference.baselines import other_patients
+from cxrreport.inference.baselines import other_patients, with_images_of, with_other_priors
 from cxrreport.inference.chat import ChatEngine, ChatLayout
 from cxrreport.inference.decoding import Engine, Generated, Request, TextEngine
 from cxrreport.inference.mix_prompts import Prompt, parse_boxes, parse_prompt
@@ -25,7 +25,7 @@ from cxrreport.model import capacity
 from cxrreport.model.checkpoints import LoadedModel
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Exclusion, Prediction, Reason, Split, Study
-from cxrreport.settings import GenerateSettings
+from cxrreport.settings import GenerateSettings, PromptSettings
 
 Images = tuple[npt.NDArray[np.uint8], ...]
 """The images of one study, uint8[R, R] each."""
@@ -33,8 +33,8 @@ Images = tuple[npt.NDArray[np.uint8], ...]
 Found = Images | Exclusion | list[Prediction]
 """The images of a study, the reason why they are missing, or predictions that were written before."""
 
-ChosenStudy = tuple[Study, tuple[str, ...]]
-"""A study and the ids of the images that the model reads for it."""
+ChosenStudy = tuple[Study, ModelInput]
+"""A study and what the model reads for it."""
 
 Observe = Callable[[Prediction, Generated, tuple[str, ...]], None]
 """Receives a new prediction, what the engine returned for it, and the notes on its first image."""
@@ -167,8 +167,8 @@ class ShardWorker:
         first = 0
         for task, found in self.read(tasks):
             requests = [
-                Request(study_id=study.study_id, images=one, report=study.report, prompt=prompt, sample=sample)
-                for (study, _), one in zip(task.studies, found, strict=True)
+                Request.of(study.study_id, given, one, prompt=prompt, sample=sample)
+                for (study, given), one in zip(task.studies, found, strict=True)
                 if isinstance(one, tuple)
                 for prompt in self._prompts
                 for sample in range(self._settings.samples)
@@ -191,8 +191,8 @@ class ShardWorker:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _found(self, task: ShardTask, written: Mapping[str, list[Prediction]], chosen: ChosenStudy) -> Found:
-        study, image_ids = chosen
-        return written.get(study.study_id) or self._images(task.manifest, study, image_ids)
+        study, given = chosen
+        return written.get(study.study_id) or self._images(task.manifest, study, given.image_ids)
 
     def _images(self, manifest: Manifest, study: Study, image_ids: Sequence[str]) -> Images | Exclusion:
         if self._blank is not None:
@@ -212,10 +212,9 @@ class ShardWorker:
         texts = [shard.texts[number] for number in range(shard.first, shard.first + shard.count)]
         selected = iter(self._select([texts[start : start + samples] for start in range(0, len(texts), samples)]))
         rows: list[Row] = []
-        for (study, image_ids), known in zip(shard.task.studies, shard.rows, strict=True):
-            ids = () if self._blank is not None else image_ids
+        for (study, given), known in zip(shard.task.studies, shard.rows, strict=True):
             rows += (
-                [self._prediction(shard.task.manifest, study, ids, *next(selected)) for _ in self._prompts]
+                [self._prediction(shard.task.manifest, study, given, *next(selected)) for _ in self._prompts]
                 if known is None
                 else known
             )
@@ -233,11 +232,12 @@ class ShardWorker:
         self,
         manifest: Manifest,
         study: Study,
-        image_ids: tuple[str, ...],
+        given: ModelInput,
         generated: Generated,
         agreement: float | None,
     ) -> Prediction:
         settings = self._settings
+        image_ids = () if self._blank is not None else given.image_ids
         confidence = generated.mean_logprob if settings.abstain_by == "logprob" else agreement
         # The answer to a prompt has no sections.
         findings, impression = ("", "") if settings.prompts else self._layout.parse(generated.text)
@@ -259,6 +259,7 @@ class ShardWorker:
             and confidence is not None
             and confidence < settings.abstain_below,
             agreement=agreement,
+            prior_study_id=given.prior.study_id if given.prior is not None else "",
             boxes=parse_boxes(generated.text, source, resize=resize_method(manifest)) if source else (),
         )
         if self._observe is not None:
@@ -266,8 +267,8 @@ class ShardWorker:
         return prediction
 
 
-def select_studies(settings: GenerateSettings, manifest: Manifest, max_images: int) -> list[ChosenStudy]:
-    """The studies of a run, ordered by id, each with the ids of the images that the model reads for it.
+def select_studies(settings: GenerateSettings, manifest: Manifest, prompt: PromptSettings) -> list[ChosenStudy]:
+    """The studies of a run, ordered by id, each with what the model reads for it.
 
     Raises:
         InputError: the split has no study, or the baseline is not possible.
@@ -278,13 +279,18 @@ def select_studies(settings: GenerateSettings, manifest: Manifest, max_images: i
         raise InputError(
             f"{settings.input}: no study in {where}; set split to one that has studies, or to null for all"
         )
-    images_of = {study.study_id: study.image_ids[:max_images] for study in studies}
-    source = {study_id: study_id for study_id in images_of}
+    if settings.baseline == "shuffled_prior":
+        studies = with_other_priors(studies, seed=settings.seed)
+
+    def given(study: Study) -> ModelInput:
+        return model_input(study, manifest, prompt, show_prior=settings.baseline != "no_prior")
+
+    chosen = [(study, given(study)) for study in sorted(studies, key=lambda study: study.study_id)[: settings.limit]]
     if settings.baseline == "shuffled":
         # Over all studies of the split, so that `limit` does not change which image a study gets.
-        source = other_patients(studies, seed=settings.seed)
-    ordered = sorted(studies, key=lambda study: study.study_id)[: settings.limit]
-    return [(study, images_of[source[study.study_id]]) for study in ordered]
+        source, by_id = other_patients(studies, seed=settings.seed), {study.study_id: study for study in studies}
+        chosen = [(study, with_images_of(own, given(by_id[source[study.study_id]]))) for study, own in chosen]
+    return chosen
 
 
 def resize_method(manifest: Manifest) -> str:

@@ -73,7 +73,7 @@ class RaySettings(Settings):
 
 
 SplitName = Literal["train", "validate", "test"]
-GeneratedBaseline = Literal["shuffled", "blank", "no_adapter", "nearest"]
+GeneratedBaseline = Literal["shuffled", "blank", "no_adapter", "nearest", "no_prior", "shuffled_prior"]
 """Baselines that `generate` can make."""
 
 
@@ -99,7 +99,7 @@ class GenerateSettings(CommandSettings):
     baseline: Literal["none"] | GeneratedBaseline = "none"
     """Baseline for evaluation. `shuffled`: another patient's image for every study; `blank`: a black image;
     `no_adapter`: the model before fine-tuning; `nearest`: the report of the most similar training image, by the
-    features of that model."""
+    features of that model; `no_prior`: the prior study is not shown; `shuffled_prior`: that of another patient."""
     prompts: tuple[str, ...] = ()
     """Prompts for the mix checkpoints (`caption en`, `detect effusion`; see `inference.mix_prompts`) instead of the
     report prompt; each image gets a prediction for each prompt."""
