@@ -20,7 +20,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from cxrreport.demo.phantoms.drawing import draw, draw_lateral, expose
+from cxrreport.demo.phantoms.drawing import draw, expose
+from cxrreport.demo.phantoms.lateral import draw_lateral
 from cxrreport.demo.phantoms.studies import PhantomStudy, plan_studies
 
 _SYNTAXES: tuple[tuple[UID, float], ...] = (
@@ -44,7 +45,7 @@ def to_dicom(study: PhantomStudy, lateral: bool) -> Dataset:
     """Encode the frontal or lateral image of a study as a CR or DX object (PS3.3 A.2, A.26)."""
     rng = np.random.default_rng([study.seed, int(lateral)])
     if lateral:
-        grey = draw_lateral(study.anatomy, study.rows, study.columns)
+        grey = draw_lateral(study.anatomy, study.rows, study.columns, study.seen_laterally, study.seed)
     else:
         grey = draw(study.anatomy, study.findings, study.rows, study.columns, study.seed).grey
     # Noise per pixel grows with resolution, because each pixel receives fewer photons.
@@ -82,7 +83,7 @@ def _identify(dataset: Dataset, study: PhantomStudy, lateral: bool, digital: boo
     dataset.PatientName = f"PHANTOM^{study.patient_id}"
     dataset.PatientID = study.patient_id
     dataset.PatientBirthDate, dataset.PatientSex = "", "O"
-    dataset.StudyDate, dataset.StudyTime, dataset.StudyID = study.date, "120000", study.study_id
+    dataset.StudyDate, dataset.StudyTime, dataset.StudyID = study.date, study.time, study.study_id
     dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
     dataset.SeriesNumber, dataset.InstanceNumber = 1, 2 if lateral else 1
     dataset.BodyPartExamined = "CHEST"

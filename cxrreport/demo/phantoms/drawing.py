@@ -6,7 +6,7 @@ the same at any resolution. The patient's left is at positive x. Dense tissue is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,12 @@ def sample_anatomy(rng: np.random.Generator) -> Anatomy:
     )
 
 
+def in_new_position(anatomy: Anatomy, rng: np.random.Generator) -> Anatomy:
+    """Return the same patient in a new position."""
+    pose = sample_anatomy(rng)
+    return replace(anatomy, **{name: getattr(pose, name) for name in ("rotation", "scale", "shift_x", "shift_y")})
+
+
 @dataclass(frozen=True, slots=True)
 class Drawing:
     """A drawn phantom.
@@ -72,20 +78,20 @@ class Drawing:
     masks: dict[PhantomFinding, NDArray[np.bool_]]
 
 
-def _soft(distance: NDArray[np.floating], edge: float) -> Plane:
-    """Linear step from 0 to 1, centred on distance 0 and twice `edge` wide. float32[H, W]."""
+def soft(distance: NDArray[np.floating], edge: float) -> Plane:
+    """Return a linear step from 0 to 1, centred on distance 0 and twice `edge` wide. float32[H, W]."""
     step: Plane = np.clip(distance / (2 * edge) + 0.5, 0.0, 1.0).astype(np.float32)
     return step
 
 
-def _ellipse(x: Plane, y: Plane, cx: float, cy: float, rx: float, ry: float) -> Plane:
-    """Distance from the centre in units of the radii, 1 on the outline. float32[H, W]."""
+def ellipse(x: Plane, y: Plane, cx: float, cy: float, rx: float, ry: float) -> Plane:
+    """Return the distance from the centre in units of the radii, 1 on the outline. float32[H, W]."""
     distance: Plane = np.sqrt(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2)
     return distance
 
 
-def _axes(height: int, width: int) -> tuple[Plane, Plane]:
-    """Normalised coordinates of the centres of the pixels: float32[1, W] and float32[H, 1]."""
+def axes(height: int, width: int) -> tuple[Plane, Plane]:
+    """Return the normalised coordinates of the centres of the pixels: float32[1, W] and float32[H, 1]."""
     columns, rows = (np.linspace(-1 + 1 / n, 1 - 1 / n, n, dtype=np.float32) for n in (width, height))
     return columns[None, :], rows[:, None]
 
@@ -95,17 +101,18 @@ def draw(anatomy: Anatomy, findings: tuple[PhantomFinding, ...], height: int, wi
 
     Args:
         anatomy: anatomy and position of the patient.
-        findings: findings to draw.
+        findings: findings to draw; a posterior effusion is hidden by the diaphragm.
         height: number of rows.
         width: number of columns.
         seed: seed for the positions of the findings within their zones, which do not depend on the resolution.
     """
-    u, v = _axes(height, width)
+    u, v = axes(height, width)
     cos, sin = np.cos(anatomy.rotation) / anatomy.scale, np.sin(anatomy.rotation) / anatomy.scale
     x = ((cos * (u - anatomy.shift_x) + sin * (v - anatomy.shift_y)) / anatomy.width).astype(np.float32)
     y = (-sin * (u - anatomy.shift_x) + cos * (v - anatomy.shift_y)).astype(np.float32)
 
     grey, lungs = _chest(anatomy, x, y)
+    findings = tuple(f for f in findings if f.zone != "posterior")
     masks: dict[PhantomFinding, NDArray[np.bool_]] = {}
     for finding in sorted(findings, key=lambda f: _PAINT_ORDER.index(f.name)):
         # One random stream per finding, so that adding a finding does not move the others.
@@ -118,11 +125,11 @@ def draw(anatomy: Anatomy, findings: tuple[PhantomFinding, ...], height: int, wi
 def _chest(anatomy: Anatomy, x: Plane, y: Plane) -> tuple[Plane, Plane]:
     """Draw a chest without findings; returns the image and its lung fields, both float32[H, W]."""
     ax = np.abs(x)
-    body = _soft(1.02 - ax - 0.9 * np.clip(-0.62 - y, 0, None) * (ax > 0.25), 0.03)
+    body = soft(1.02 - ax - 0.9 * np.clip(-0.62 - y, 0, None) * (ax > 0.25), 0.03)
     grey = body * (0.60 + anatomy.soft_tissue) + 0.02
 
     floor = _DIAPHRAGM_Y + anatomy.diaphragm + 0.9 * (ax - _LUNG_X) ** 2 - 0.05 * (x < 0)
-    lungs = _soft(1 - _ellipse(ax, y, _LUNG_X, _LUNG_Y, _LUNG_RX, _LUNG_RY), 0.05) * _soft(floor - y, 0.015)
+    lungs = soft(1 - ellipse(ax, y, _LUNG_X, _LUNG_Y, _LUNG_RX, _LUNG_RY), 0.05) * soft(floor - y, 0.015)
     grey -= 0.36 * lungs
 
     p = anatomy.texture
@@ -133,11 +140,11 @@ def _chest(anatomy: Anatomy, x: Plane, y: Plane) -> tuple[Plane, Plane]:
     ribs = np.sin(anatomy.rib_pitch * (y - 0.55 * (ax - 0.1) ** 2 + 0.25 * ax) + anatomy.rib_phase)
     grey += lungs * (0.025 * vessels + 0.045 * np.clip(ribs, -0.2, 1))
 
-    spine = _soft(0.075 - ax, 0.01) * (0.06 + 0.02 * np.sin(22 * y + p[3]))
-    mediastinum = _soft(0.13 + 0.03 * np.cos(5 * y + p[4] * 0.1) - ax, 0.02) * _soft(0.75 + y, 0.1)
+    spine = soft(0.075 - ax, 0.01) * (0.06 + 0.02 * np.sin(22 * y + p[3]))
+    mediastinum = soft(0.13 + 0.03 * np.cos(5 * y + p[4] * 0.1) - ax, 0.02) * soft(0.75 + y, 0.1)
     grey += 0.14 * mediastinum + spine
     grey += 0.05 * np.exp(-(((y + 0.66 - 0.12 * ax) / 0.022) ** 2)) * (ax > 0.08) * (ax < 0.75)  # clavicles
-    grey += 0.10 * body * _soft(y - floor, 0.03) * (ax < 0.74)
+    grey += 0.10 * body * soft(y - floor, 0.03) * (ax < 0.74)
 
     heart = _heart(x, y, anatomy.cardiothoracic)
     grey = np.maximum(grey, heart * (0.70 + anatomy.soft_tissue))
@@ -145,7 +152,7 @@ def _chest(anatomy: Anatomy, x: Plane, y: Plane) -> tuple[Plane, Plane]:
 
 
 def _heart(x: Plane, y: Plane, half_width: float) -> Plane:
-    return _soft(1 - _ellipse(x, y, 0.04 + 0.28 * half_width, 0.27, half_width, 0.21 + 0.22 * half_width), 0.06)
+    return soft(1 - ellipse(x, y, 0.04 + 0.28 * half_width, 0.27, half_width, 0.21 + 0.22 * half_width), 0.06)
 
 
 # As in a report, but an effusion covers a pneumothorax.
@@ -175,39 +182,39 @@ def _paint(
             cy = rng.uniform(-0.46, -0.34) if finding.zone == "upper" else rng.uniform(0.08, 0.20)
             size = rng.uniform(0.19, 0.23) if large else rng.uniform(0.085, 0.105)
             wobble = 0.16 * np.sin(3 * np.arctan2(y - cy, x - cx) + rng.uniform(0, 6)).astype(np.float32)
-            blob = _soft(1 + wobble - _ellipse(x, y, cx, cy, size, size), 0.22) * hemithorax
+            blob = soft(1 + wobble - ellipse(x, y, cx, cy, size, size), 0.22) * hemithorax
             strength = rng.uniform(0.17, 0.20) if finding.doubtful else rng.uniform(0.30, 0.36)
             return (grey + strength * blob * lungs).astype(np.float32), blob * lungs
         case Name.NODULE:
             cx = sign * rng.uniform(0.30, 0.52)
             cy = rng.uniform(-0.48, -0.25) if finding.zone == "upper" else rng.uniform(0.0, 0.22)
-            disc = _soft(1 - _ellipse(x, y, cx, cy, NODULE_RADIUS, NODULE_RADIUS), 0.3)
-            near = _soft(1 - _ellipse(x, y, cx, cy, 0.03, 0.03), 0.15)
+            disc = soft(1 - ellipse(x, y, cx, cy, NODULE_RADIUS, NODULE_RADIUS), 0.3)
+            near = soft(1 - ellipse(x, y, cx, cy, 0.03, 0.03), 0.15)
             return (grey + 0.3 * disc).astype(np.float32), near
         case Name.PNEUMOTHORAX:
             # The collapsed lung is an ellipse shifted down and towards the hilum; the gap around it has no markings.
             reach = rng.uniform(0.50, 0.56) if large else rng.uniform(0.76, 0.80)
-            edge = _ellipse(x, y, sign * (_LUNG_X - 0.08), _LUNG_Y + 0.16, _LUNG_RX, _LUNG_RY) - float(reach)
-            gap = _soft(edge, 0.02) * lungs * hemithorax
+            edge = ellipse(x, y, sign * (_LUNG_X - 0.08), _LUNG_Y + 0.16, _LUNG_RX, _LUNG_RY) - float(reach)
+            gap = soft(edge, 0.02) * lungs * hemithorax
             line = np.exp(-((edge / 0.03) ** 2)).astype(np.float32) * lungs * hemithorax
             collapsed = lungs * hemithorax * (1 - gap) * (0.12 if large else 0.03)
             return (grey * (1 - gap) + 0.03 * gap + 0.30 * line + collapsed).astype(np.float32), gap
         case Name.EFFUSION:
             level = rng.uniform(-0.14, -0.02) if large else rng.uniform(0.22, 0.28)
             meniscus = float(level) + anatomy.diaphragm - 0.9 * np.clip(np.abs(x) - 0.36, 0, None) ** 1.5
-            wall = _soft(1 - _ellipse(np.abs(x), y, _LUNG_X, _LUNG_Y + 0.1, _LUNG_RX + 0.02, _LUNG_RY + 0.1), 0.04)
-            fluid = _soft(y - meniscus, 0.02) * wall * hemithorax * _soft(0.62 - y, 0.02)
+            wall = soft(1 - ellipse(np.abs(x), y, _LUNG_X, _LUNG_Y + 0.1, _LUNG_RX + 0.02, _LUNG_RY + 0.1), 0.04)
+            fluid = soft(y - meniscus, 0.02) * wall * hemithorax * soft(0.62 - y, 0.02)
             return np.maximum(grey, fluid * (0.80 + anatomy.soft_tissue)), fluid
         case Name.TUBE:
             tip, bend = rng.uniform(-0.36, -0.26), rng.uniform(-0.02, 0.02)
-            line = np.exp(-(((x - bend * (y + 0.6)) / 0.014) ** 2)).astype(np.float32) * _soft(float(tip) - y, 0.01)
+            line = np.exp(-(((x - bend * (y + 0.6)) / 0.014) ** 2)).astype(np.float32) * soft(float(tip) - y, 0.01)
             return (grey + 0.28 * line).astype(np.float32), line
         case Name.PACEMAKER:
             cx, cy = sign * rng.uniform(0.42, 0.50), rng.uniform(-0.60, -0.52)
-            box = _soft((1 - (((x - cx) / 0.115) ** 4 + ((y - cy) / 0.09) ** 4)).astype(np.float32), 0.2)
+            box = soft((1 - (((x - cx) / 0.115) ** 4 + ((y - cy) / 0.09) ** 4)).astype(np.float32), 0.2)
             t = np.clip((y - cy) / (0.40 - cy), 0, 1)
             path = cx + (0.16 - cx) * np.sin(0.5 * np.pi * t) ** 1.5
-            lead = np.exp(-(((x - path) / 0.011) ** 2)).astype(np.float32) * _soft(y - cy, 0.01) * _soft(0.40 - y, 0.01)
+            lead = np.exp(-(((x - path) / 0.011) ** 2)).astype(np.float32) * soft(y - cy, 0.01) * soft(0.40 - y, 0.01)
             return np.maximum(grey + 0.30 * lead, 0.97 * box).astype(np.float32), box
 
 
@@ -222,14 +229,3 @@ def expose(grey: Plane, rng: np.random.Generator, *, noise: float) -> Plane:
     gamma, gain, offset = rng.uniform(0.85, 1.2), rng.uniform(0.88, 1.05), rng.uniform(-0.02, 0.05)
     seen = gain * np.power(grey, gamma, dtype=np.float32) + offset
     return np.clip(seen + noise * rng.standard_normal(grey.shape, dtype=np.float32), 0.0, 1.0).astype(np.float32)
-
-
-def draw_lateral(anatomy: Anatomy, height: int, width: int) -> Plane:
-    """Draw a lateral view without findings, which `ingest` has to exclude. float32[H, W] in [0, 1]."""
-    x, y = _axes(height, width)
-    body = _soft(1 - _ellipse(x, y, 0.0, 0.1, 0.78 * anatomy.width, 1.2), 0.06)
-    lung = _soft(1 - _ellipse(x, y, -0.02, -0.1, 0.52, 0.66), 0.08) * _soft(0.42 + 0.2 * x - y, 0.03)
-    spine = np.exp(-(((x - 0.50 - 0.08 * np.cos(2 * y)) / 0.09) ** 2)) * (0.16 + 0.04 * np.sin(20 * y))
-    heart = _soft(1 - _ellipse(x, y, -0.22, 0.18, 0.26, 0.24), 0.1)
-    grey = body * (0.55 + anatomy.soft_tissue) - 0.33 * lung * body + spine * body + 0.22 * heart * lung
-    return np.clip(grey, 0.0, 1.0).astype(np.float32)

@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import json
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -34,6 +35,12 @@ def write_studies(
         OutputError: the disk is full.
     """
     studies = plan_studies(patients, seed, smallest=smallest, full_size=full_size)
+    write_planned(folder, studies, workers=workers, progress=progress)
+    return studies
+
+
+def write_planned(folder: Path, studies: Sequence[PhantomStudy], *, workers: int, progress: Progress) -> None:
+    """`write_studies` for studies that are planned already, for example by `plan_pairs`."""
     done = 0
     # Spawned, because torch's threads do not survive a fork.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -56,7 +63,7 @@ def write_studies(
         [
             (
                 *(image_id(s, lat), s.patient_id, s.study_id, "CHEST (PA AND LAT)", view_code(s, lat), s.rows),
-                *(s.columns, s.date, "120000.000", "CHEST (PA AND LAT)"),
+                *(s.columns, s.date, f"{s.time}.000", "CHEST (PA AND LAT)"),
                 *("lateral" if lat else {View.PA: "postero-anterior"}.get(s.view, "antero-posterior"), "Erect"),
             )
             for s, lat in images
@@ -66,7 +73,6 @@ def write_studies(
     with atomic_path(folder / GRAPHS) as temporary, temporary.open("w", encoding="utf-8") as file:
         for study in studies:
             file.write(json.dumps({"study_id": study.study_id} | asdict(study.written.graph)) + "\n")
-    return studies
 
 
 def read_truth(folder: Path) -> dict[str, frozenset[tuple[str, str, str]]]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 Side = Literal["left", "right", ""]
-Zone = Literal["upper", "lower", ""]
+Zone = Literal["upper", "lower", "posterior", ""]
 Size = Literal["small", "large", "mild", "severe", ""]
 
 
@@ -32,6 +32,7 @@ class PhantomFinding:
 
     Args:
         size: `small` or `large` for an extent, `mild` or `severe` for a degree, empty for findings without either.
+        zone: `posterior` for an effusion behind the diaphragm, which only a lateral view shows and which has no side.
         doubtful: the finding is faint, and the report calls it possible.
     """
 
@@ -85,7 +86,7 @@ def sample_findings(rng: np.random.Generator, *, normal: float = 0.4) -> tuple[P
         # A list, because the order of a set of strings, and so of the draws below, differs between processes.
         present = [name for name, probability in _PREVALENCE.items() if rng.random() < probability]
         if present:
-            return tuple(sorted((f for name in present for f in _detail(name, rng)), key=report_order))
+            return tuple(sorted((f for name in present for f in sample_details(name, rng)), key=report_order))
 
 
 def report_order(finding: PhantomFinding) -> tuple[int, str]:
@@ -93,8 +94,8 @@ def report_order(finding: PhantomFinding) -> tuple[int, str]:
     return (list(Name).index(finding.name), finding.side)
 
 
-def _detail(name: Name, rng: np.random.Generator) -> list[PhantomFinding]:
-    """One finding with random details, or an effusion on both sides."""
+def sample_details(name: Name, rng: np.random.Generator) -> list[PhantomFinding]:
+    """Sample the details of a finding; an effusion may be on both sides."""
 
     def pick(options: tuple[str, ...]) -> Any:
         return str(rng.choice(options))

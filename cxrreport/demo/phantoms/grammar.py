@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from cxrreport.demo.phantoms.annotated import AnnotatedText, annotate, join
+from cxrreport.demo.phantoms.changes import Change, changes, sample_pair
+from cxrreport.demo.phantoms.comparisons import COMPARISONS
 from cxrreport.demo.phantoms.findings import Name, PhantomFinding, sample_findings
 from cxrreport.demo.phantoms.wordings import FORMAL, HELD_OUT, HOUSE_STYLES, PLAIN, TERSE, TRAINING_ONLY, Style
 from cxrreport.records import Report
@@ -42,7 +45,23 @@ def _sentence(style: Style, key: str, finding: PhantomFinding | None = None, **s
 
 
 def _keyed(finding: PhantomFinding) -> str:
-    return f"doubtful {finding.name}" if finding.doubtful else str(finding.name)
+    kind = "doubtful" if finding.doubtful else "posterior" if finding.zone == "posterior" else ""
+    return f"{kind} {finding.name}".strip()
+
+
+def _compared(style: Style, finding: PhantomFinding, change: Change) -> AnnotatedText:
+    """Write the sentence of a finding with its change."""
+    own = style.get(f"changed {_keyed(finding)}")
+    template = own or f"{style[_keyed(finding)].removesuffix('.')}{style['changed']}"
+    heart = "enlargement" if "enlargement/O" in template else "enlarged"
+    word = {Name.CARDIOMEGALY: heart, Name.OEDEMA: "edema"}.get(finding.name, finding.name.value)
+    return _sentence({"": template}, "", finding, prior=change.value, word=word)
+
+
+def _resolved(style: Style, finding: PhantomFinding) -> AnnotatedText:
+    kind = "posterior effusion" if finding.zone == "posterior" else finding.name.value
+    word = "edema" if finding.name is Name.OEDEMA else finding.name.value
+    return _sentence(style, f"resolved {kind}" if f"resolved {kind}" in style else "resolved", finding, word=word)
 
 
 def findings_section(
@@ -50,8 +69,13 @@ def findings_section(
     style: Style,
     prior: tuple[PhantomFinding, ...] | None,
     rng: np.random.Generator,
+    changed: Mapping[PhantomFinding, Change] | None = None,
 ) -> list[AnnotatedText]:
-    """Write the FINDINGS: heart, lungs, pleura, devices, and sometimes a comparison with the prior study."""
+    """Write the FINDINGS: heart, lungs, pleura, devices, and sometimes a comparison with the prior study.
+
+    With `changed`, every change that it names is stated, and `prior` is not read.
+    """
+    changed = changed or {}
     by_name: dict[Name, list[PhantomFinding]] = {name: [] for name in Name}
     for finding in findings:
         by_name[finding.name].append(finding)
@@ -59,7 +83,9 @@ def findings_section(
 
     def add(names: tuple[Name, ...], absent: str | None) -> None:
         present = [f for name in names for f in by_name[name]]
-        sentences.extend(_sentence(style, _keyed(f), f) for f in present)
+        sentences.extend(
+            _compared(style, f, changed[f]) if f in changed else _sentence(style, _keyed(f), f) for f in present
+        )
         if not present and absent:
             sentences.append(_sentence(style, absent))
 
@@ -71,6 +97,7 @@ def findings_section(
     else:
         sentences.append(_sentence(style, "no effusion or pneumothorax"))
     add((Name.TUBE, Name.PACEMAKER), None)
+    sentences.extend(_resolved(style, f) for f, change in changed.items() if change is Change.RESOLVED)
     if prior is not None:
         before = {(f.name, f.side): f for f in prior}
         for finding in findings:
@@ -121,6 +148,35 @@ def write_report(
     return WrittenReport(report, join([*found, *concluded]))
 
 
+def write_comparing(
+    findings: tuple[PhantomFinding, ...],
+    rng: np.random.Generator,
+    *,
+    style: str,
+    prior: tuple[PhantomFinding, ...] | None,
+) -> WrittenReport:
+    """Write the report of a frontal and a lateral view that states every change since the prior study.
+
+    Args:
+        findings: findings of the study.
+        rng: source of randomness for the indication.
+        style: name in `HOUSE_STYLES`.
+        prior: findings of the prior study, `None` for a first study.
+    """
+    templates = HOUSE_STYLES[style][1] | COMPARISONS[style]
+    changed = changes(prior, findings) if prior is not None else {}
+    found = findings_section(findings, templates, None, rng, changed)
+    concluded = impression_section(findings, templates)
+    report = Report(
+        indication=str(rng.choice(_INDICATIONS)),
+        technique="Frontal and lateral views of the chest.",
+        comparison="None." if prior is None else "Prior chest radiograph.",
+        findings=" ".join(s.text for s in found),
+        impression=" ".join(s.text for s in concluded),
+    )
+    return WrittenReport(report, join([*found, *concluded]))
+
+
 def sample_style(rng: np.random.Generator) -> str:
     """Draw the name of a house style according to its probability."""
     return str(rng.choice(list(HOUSE_STYLES), p=[share for share, _ in HOUSE_STYLES.values()]))
@@ -141,4 +197,19 @@ def sample_annotated(rng: np.random.Generator, *, templates: Templates) -> Annot
         rng.shuffle(sentences)
     if rng.random() < 0.7:
         sentences += impression_section(findings, mixed)
+    return join(sentences)
+
+
+def sample_compared(rng: np.random.Generator, *, templates: Templates) -> AnnotatedText:
+    """Draw an annotated text as `sample_annotated` does, that states changes since a prior study."""
+    names = {"seen": ("plain", "terse", "formal", "training"), "held-out": ("held-out",)}[templates]
+    base = {"held-out": HELD_OUT, "training": TRAINING_ONLY}
+    styles = [base.get(name, HOUSE_STYLES.get(name, (0, PLAIN))[1]) | COMPARISONS[name] for name in names]
+    style = styles[int(rng.integers(len(styles)))]
+    prior, findings = sample_pair(rng, new=0.08)
+    sentences = findings_section(findings, style, None, rng, changes(prior, findings))
+    if templates == "seen":
+        rng.shuffle(sentences)
+    if rng.random() < 0.5:
+        sentences += impression_section(findings, style)
     return join(sentences)

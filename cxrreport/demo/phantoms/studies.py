@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from datetime import date, timedelta
 
 import numpy as np
 
-from cxrreport.demo.phantoms.drawing import Anatomy, sample_anatomy
+from cxrreport.demo.phantoms.changes import sample_pair
+from cxrreport.demo.phantoms.drawing import Anatomy, in_new_position, sample_anatomy
 from cxrreport.demo.phantoms.findings import Name, PhantomFinding, masked, sample_findings
-from cxrreport.demo.phantoms.grammar import WrittenReport, sample_style, write_report
+from cxrreport.demo.phantoms.grammar import WrittenReport, sample_style, write_comparing, write_report
 from cxrreport.records import Split, View
 
 _LATERAL = 0.06
+_NO_LATERAL = 0.1
 _SHARES = ((Split.TEST, 0.20), (Split.VALIDATE, 0.10))
 # Image sizes of real detectors, rows x columns.
 _DETECTORS = ((2544, 3056), (3056, 2544), (2022, 2022), (1760, 1760))
@@ -34,6 +37,9 @@ class PhantomStudy:
     date: str
     lateral: bool
     seed: int
+    time: str = "120000"
+    seen_laterally: tuple[PhantomFinding, ...] = ()
+    """What the lateral view shows; nothing where `ingest` is to exclude it."""
 
 
 def plan_studies(patients: int, seed: int, *, smallest: int, full_size: int) -> list[PhantomStudy]:
@@ -47,11 +53,7 @@ def plan_studies(patients: int, seed: int, *, smallest: int, full_size: int) -> 
     """
     rng = np.random.default_rng([seed, 0])
     studies: list[PhantomStudy] = []
-    order = rng.permutation(patients)
-    bounds = np.cumsum([round(share * patients) for _, share in _SHARES])
-    for index in range(patients):
-        place = int(np.flatnonzero(order == index)[0])
-        split = next((s for (s, _), bound in zip(_SHARES, bounds, strict=True) if place < bound), Split.TRAIN)
+    for index, split in enumerate(_splits(patients, rng)):
         style, anatomy = sample_style(rng), sample_anatomy(rng)
         prior: tuple[PhantomFinding, ...] | None = None
         for visit in range(1 + int(rng.random() < 0.3)):
@@ -65,7 +67,7 @@ def plan_studies(patients: int, seed: int, *, smallest: int, full_size: int) -> 
                     study_id=str(50_000_000 + 1 + len(studies)),
                     split=split,
                     view=View.PA if rng.random() < 0.6 else View.AP,
-                    anatomy=anatomy if prior is None else _again(anatomy, rng),
+                    anatomy=anatomy if prior is None else in_new_position(anatomy, rng),
                     findings=findings,
                     written=write_report(findings, rng, style=style, prior=prior),
                     rows=rows,
@@ -79,18 +81,64 @@ def plan_studies(patients: int, seed: int, *, smallest: int, full_size: int) -> 
     return studies
 
 
+def plan_pairs(patients: int, seed: int, *, smallest: int) -> list[PhantomStudy]:
+    """Sample patients with two studies each, of two views, whose second report compares them.
+
+    The studies of a patient are one day to a year apart. A tenth of the studies without a posterior effusion have no
+    lateral view.
+
+    Args:
+        patients: number of patients, in the splits of `plan_studies`.
+        seed: random seed.
+        smallest: shortest side of the images in pixels.
+    """
+    rng = np.random.default_rng([seed, 1])
+    studies: list[PhantomStudy] = []
+    for index, split in enumerate(_splits(patients, rng)):
+        style, anatomy = sample_style(rng), sample_anatomy(rng)
+        first = date(2110 + index % 80, 1 + index % 12, 1 + index % 28)
+        days = int(np.rint(np.exp(rng.uniform(0, np.log(365)))))
+        prior: tuple[PhantomFinding, ...] | None = None
+        for visit, findings in enumerate(sample_pair(rng)):
+            rows, columns = (int(side) for side in rng.integers(smallest, smallest * 5 // 4, 2))
+            studies.append(
+                PhantomStudy(
+                    patient_id=str(20_000_000 + index),
+                    study_id=str(60_000_000 + 1 + len(studies)),
+                    split=split,
+                    view=View.PA if rng.random() < 0.6 else View.AP,
+                    anatomy=anatomy if prior is None else in_new_position(anatomy, rng),
+                    findings=findings,
+                    written=write_comparing(findings, rng, style=style, prior=prior),
+                    rows=rows,
+                    columns=columns,
+                    date=f"{first + timedelta(days=days * visit):%Y%m%d}",
+                    time=f"{int(rng.integers(24)):02d}{int(rng.integers(60)):02d}00",
+                    lateral=bool(rng.random() > _NO_LATERAL) or any(f.zone == "posterior" for f in findings),
+                    seed=int(rng.integers(2**31)),
+                    seen_laterally=findings,
+                )
+            )
+            prior = findings
+    return studies
+
+
+def _splits(patients: int, rng: np.random.Generator) -> list[Split]:
+    """The split of each patient."""
+    order = rng.permutation(patients)
+    bounds = np.cumsum([round(share * patients) for _, share in _SHARES])
+    places = np.argsort(order)
+    return [
+        next((s for (s, _), bound in zip(_SHARES, bounds, strict=True) if place < bound), Split.TRAIN)
+        for place in places
+    ]
+
+
 def _follow(prior: tuple[PhantomFinding, ...], rng: np.random.Generator) -> tuple[PhantomFinding, ...]:
     """Sample the findings of a follow-up study: earlier ones persist with probability 0.6 (pacemakers always)."""
     kept = [f for f in prior if f.name is Name.PACEMAKER or rng.random() < 0.6]
     names = {f.name for f in kept}
     return tuple(sorted([*kept, *(f for f in sample_findings(rng, normal=0.6) if f.name not in names)]))
-
-
-def _again(anatomy: Anatomy, rng: np.random.Generator) -> Anatomy:
-    """Return the same patient in a new position."""
-    pose = sample_anatomy(rng)
-    values = asdict(anatomy) | {name: getattr(pose, name) for name in ("rotation", "scale", "shift_x", "shift_y")}
-    return Anatomy(**values)
 
 
 def image_id(study: PhantomStudy, lateral: bool) -> str:

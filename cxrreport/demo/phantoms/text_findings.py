@@ -15,26 +15,28 @@ _PATTERNS = {name: re.compile(name.value) for name in Name} | {
     Name.TUBE: re.compile(r"\btube"),
 }
 _SIZES = {"mildly": "mild", "severely": "severe"} | {size: size for size in ("small", "large", "mild", "severe")}
+_NEGATIONS = {"no", "none", "nor", "resolved"}
 _COMPARED = re.compile(r"\b(?:unchanged|increased|decreased)\b")
 
 
 def read_findings(text: str) -> Keys:
     """Extract the findings that a report or caption of a phantom asserts, as `PhantomFinding.key`.
 
-    Sentences with `no`, `none` or `nor` are negations. Comparisons with the prior study repeat another sentence and are
-    skipped. If a finding needs a side and the sentence has none, the side is `?`, which matches no true finding.
+    Sentences with `no`, `none`, `nor` or `resolved` are negations. Comparisons with the prior study without a size
+    repeat another sentence and are skipped. If a finding needs a side and the sentence has none, the side is `?`, which
+    matches no true finding.
     """
     found = set()
     for sentence in re.split(r"[.;]", text.lower()):
         words = re.findall(r"[a-z]+", sentence)
-        if "no" in words or "none" in words or "nor" in words or _COMPARED.search(sentence):
-            continue
         sizes = [_SIZES[w] for w in words if w in _SIZES]
+        if not _NEGATIONS.isdisjoint(words) or (_COMPARED.search(sentence) and not sizes):
+            continue
         sides = [w for w in words if w in ("left", "right")]
         for name, pattern in _PATTERNS.items():
             if pattern.search(sentence) is None:
                 continue
-            if name in (Name.TUBE, Name.CARDIOMEGALY, Name.OEDEMA):
+            if name in (Name.TUBE, Name.CARDIOMEGALY, Name.OEDEMA) or "posterior" in words:
                 sides = [""]
             # `describe` can list two findings of one name together: "effusion small left and large right".
             for index, side in enumerate(sides or ["?"]):

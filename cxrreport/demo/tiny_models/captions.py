@@ -15,13 +15,13 @@ from cxrreport.demo.phantoms.findings import Name, PhantomFinding
 CAPTION_PROMPT = "cap en"
 DESCRIBE_PROMPT = "describe en"
 
-_WORD = {name: name.value for name in Name} | {Name.OEDEMA: "edema"}
+WORD = {name: name.value for name in Name} | {Name.OEDEMA: "edema"}
 VISIBLE = tuple(name for name in Name if name is not Name.NODULE)
 
 
 def caption(findings: tuple[PhantomFinding, ...]) -> str:
     """List the findings, adjectives first: `mild cardiomegaly ; small left effusion`."""
-    parts = [" ".join([*_adjectives(f), _WORD[f.name]]) for f in findings if f.name in VISIBLE]
+    parts = [" ".join([*_adjectives(f), WORD[f.name]]) for f in findings if f.name in VISIBLE]
     return " ; ".join(parts) or "normal"
 
 
@@ -30,11 +30,11 @@ def describe(findings: tuple[PhantomFinding, ...]) -> str:
     parts = []
     for name in VISIBLE:
         states = [" ".join(_adjectives(f)) or "present" for f in findings if f.name is name]
-        parts.append(f"{_WORD[name]} {' and '.join(states) or 'none'}")
+        parts.append(f"{WORD[name]} {' and '.join(states) or 'none'}")
     return " ; ".join(parts)
 
 
-_TOPIC = _WORD | {Name.CARDIOMEGALY: "heart", Name.EFFUSION: "pleural effusion"}
+_TOPIC = WORD | {Name.CARDIOMEGALY: "heart", Name.EFFUSION: "pleural effusion"}
 _STATEMENTS: dict[Name, tuple[str, ...]] = {
     Name.CARDIOMEGALY: (
         "The heart is {degree} enlarged.",
@@ -98,7 +98,7 @@ _DENIALS: dict[Name, tuple[str, ...]] = {
     Name.PACEMAKER: ("No pacemaker is in place.", "There is no pacemaker."),
 }
 _CLEAR = ("Both lungs are clear.", "Clear lungs, both.", "Lungs are clear.")
-_NORMAL = (
+NORMAL = (
     "The chest is normal.",
     "Normal chest on this image.",
     "There is no acute process.",
@@ -119,7 +119,7 @@ def statements(findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -
     match rng.choice(["normal", "either", "twice", "all twice", "each"], p=[0.08, 0.1, 0.25, 0.4, 0.17]):
         case "normal":
             pathological = [f for f in findings if f.name not in (Name.TUBE, Name.PACEMAKER, Name.NODULE)]
-            answer = " ".join(_state(f.name, f, rng) for f in pathological) or _pick(_NORMAL, rng)
+            answer = " ".join(state(f.name, f, rng) for f in pathological) or pick(NORMAL, rng)
             return "answer en is the chest normal ?", answer
         case "either":
             first, second = (VISIBLE[i] for i in rng.permutation(len(VISIBLE))[:2])
@@ -153,18 +153,18 @@ def _two_sections(topics: list[Name], findings: tuple[PhantomFinding, ...], rng:
     for name in topics:
         found = [f for f in findings if f.name is name]
         if not found:
-            first.append(_state(name, None, rng))
+            first.append(state(name, None, rng))
         for finding in found:
-            first.append(_state(name, finding, rng))
-            repeated.append(first[-1] if rng.random() < 0.5 else _state(name, finding, rng))
-    return f"FINDINGS: {' '.join(first)} IMPRESSION: {' '.join(repeated) or _pick(_NORMAL, rng)}"
+            first.append(state(name, finding, rng))
+            repeated.append(first[-1] if rng.random() < 0.5 else state(name, finding, rng))
+    return f"FINDINGS: {' '.join(first)} IMPRESSION: {' '.join(repeated) or pick(NORMAL, rng)}"
 
 
 def _each(topics: list[Name], findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -> str:
     sentences: list[str] = []
     for name in topics:
         found = [f for f in findings if f.name is name]
-        sentences.extend(_state(name, finding, rng) for finding in found or (None,))
+        sentences.extend(state(name, finding, rng) for finding in found or (None,))
     return " ".join(sentences)
 
 
@@ -173,15 +173,16 @@ def _either(first: Name, second: Name, findings: tuple[PhantomFinding, ...], rng
     if any(f.name in (first, second) for f in findings):
         return _each([first, second], findings, rng)
     if {first, second} == {Name.OEDEMA, Name.OPACITY}:
-        return _pick(_CLEAR, rng)
-    return _pick(_NEITHER, rng).format(_WORD[first], _WORD[second])
+        return pick(_CLEAR, rng)
+    return pick(_NEITHER, rng).format(WORD[first], WORD[second])
 
 
-def _state(name: Name, finding: PhantomFinding | None, rng: np.random.Generator) -> str:
+def state(name: Name, finding: PhantomFinding | None, rng: np.random.Generator) -> str:
+    """State a finding, or with `None` deny it, in one sentence."""
     if finding is None:
-        return _pick(_DENIALS[name], rng)
+        return pick(_DENIALS[name], rng)
     templates = _DOUBTS if finding.doubtful and rng.random() < 0.5 else _STATEMENTS[name]
-    text = _pick(templates, rng).format(
+    text = pick(templates, rng).format(
         size=finding.size,
         degree=f"{finding.size}ly",
         side=finding.side,
@@ -191,7 +192,8 @@ def _state(name: Name, finding: PhantomFinding | None, rng: np.random.Generator)
     return text[:1].upper() + text[1:]
 
 
-def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
+def pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
+    """Draw one of the options."""
     return options[int(rng.integers(len(options)))]
 
 
@@ -209,10 +211,25 @@ def detect(
             rows, columns = (np.flatnonzero(masks[other].any(axis=axis)) for axis in (1, 0))
             height, width = masks[other].shape
             corners = (rows[0] / height, columns[0] / width, (rows[-1] + 1) / height, (columns[-1] + 1) / width)
-            boxes.append("".join(f"<loc{min(int(c * 1024), 1023):04d}>" for c in corners) + f" {_WORD[finding.name]}")
-    return f"detect {_WORD[finding.name]}", " ; ".join(boxes)
+            boxes.append("".join(f"<loc{min(int(c * 1024), 1023):04d}>" for c in corners) + f" {WORD[finding.name]}")
+    return f"detect {WORD[finding.name]}", " ; ".join(boxes)
 
 
 def _adjectives(finding: PhantomFinding) -> list[str]:
     words = ("possible" if finding.doubtful else "", finding.size, finding.side, finding.zone)
     return [word for word in words if word]
+
+
+def sample_task(
+    findings: tuple[PhantomFinding, ...], masks: dict[PhantomFinding, NDArray[np.bool_]], rng: np.random.Generator
+) -> tuple[str, str]:
+    """Draw a task about one image, as its prefix and its suffix."""
+    match rng.choice(["caption", "describe", "statements", "detect"], p=[0.15, 0.1, 0.7, 0.05]):
+        case "caption":
+            return CAPTION_PROMPT, caption(findings)
+        case "describe":
+            return DESCRIBE_PROMPT, describe(findings)
+        case "statements":
+            return statements(findings, rng)
+        case _:
+            return detect(findings, masks, rng)

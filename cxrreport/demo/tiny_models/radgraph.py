@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from cxrreport.demo.phantoms.annotated import LABELS, RELATIONS, AnnotatedText, TemplateEntity
-from cxrreport.demo.phantoms.grammar import sample_annotated
+from cxrreport.demo.phantoms.grammar import Templates, sample_annotated, sample_compared
 from cxrreport.evaluation.radgraph import Annotation, Entity
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 from cxrreport.evaluation.radgraph.compat import (
@@ -213,7 +213,7 @@ def fit(reader: Any, model: Any, *, steps: int, seed: int) -> list[float]:
     model.train()
     losses = []
     for step in range(1, steps + 1):
-        texts = [with_fillers(sample_annotated(rng, templates="seen"), rng) for _ in range(BATCH)]
+        texts = [with_fillers(_sample(rng, "seen"), rng) for _ in range(BATCH)]
         loss = model(**document_batch(reader, model, document(texts)))["loss"] / BATCH
         optimiser.zero_grad()
         loss.backward()
@@ -242,7 +242,7 @@ def make(folder: Path, *, seed: int, steps: int = STEPS, judged: int = 300) -> d
     began, worked = time.monotonic(), time.process_time()
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 1])
-    write_encoder(folder / "encoder", (sample_annotated(rng, templates="seen").text for _ in range(2000)))
+    write_encoder(folder / "encoder", (_sample(rng, "seen").text for _ in range(2000)))
     write_vocabulary(folder / "vocabulary")
     write_json(folder / "config.json", configuration())
     with working_tokenizers():
@@ -269,13 +269,20 @@ def make(folder: Path, *, seed: int, steps: int = STEPS, judged: int = 300) -> d
     return provenance
 
 
+def _sample(rng: np.random.Generator, templates: Templates) -> AnnotatedText:
+    """Draw a text, every other time one that states changes since a prior study."""
+    sample = sample_compared if rng.random() < 0.5 else sample_annotated
+    return sample(rng, templates=templates)
+
+
 def judge(folder: Path, *, texts: int, seed: int) -> dict[str, dict[str, float]]:
     """Compute entity and relation F1 on new texts, from seen and from held-out templates."""
     annotator = RadGraphAnnotator(folder, device="cpu")
-    scores = {}
-    for number, kind in enumerate(("seen", "held-out"), start=2):
+    scores: dict[str, dict[str, float]] = {}
+    kinds: tuple[Templates, Templates] = ("seen", "held-out")
+    for number, kind in enumerate(kinds, start=2):
         rng = np.random.default_rng([seed, number])
-        truths = [sample_annotated(rng, templates=kind) for _ in range(texts)]  # type: ignore[arg-type]
+        truths = [_sample(rng, kind) for _ in range(texts)]
         entity, relation = graph_f1(annotator.annotate([truth.text for truth in truths]), truths)
         scores[kind] = {"entity_f1": round(entity, 4), "relation_f1": round(relation, 4), "texts": texts}
     return scores
