@@ -96,7 +96,7 @@ def analyse(
     }.items():
         if losses and confidences:
             picture = folder / f"{name}.png"
-            found = _selective_prediction(picture, settings, confidences, studies, patients, losses, note)
+            found = _selective_prediction(picture, settings, confidences, kind, studies, patients, losses, note)
             analyses[name] = {"confidence": kind, **found}
     return analyses
 
@@ -109,6 +109,7 @@ def _selective_prediction(
     picture: Path,
     settings: EvaluateSettings,
     confidences: Mapping[str, float],
+    kind: str,
     studies: Sequence[str],
     patients: Sequence[str],
     losses: Mapping[str, Floats],
@@ -125,7 +126,7 @@ def _selective_prediction(
         name: risk_coverage.summary(confidence, loss[rows], settings.risks, bootstrap) for name, loss in losses.items()
     }
     curves = {name: (risk_coverage.curve(confidence, loss[rows]), risks[name]["area"]) for name, loss in losses.items()}
-    plots.risk_coverage(picture, curves, note)
+    plots.risk_coverage(picture, curves, kind, note)
     return {
         "studies": len(rows),
         "without_confidence": len(studies) - len(rows),

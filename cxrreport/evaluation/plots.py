@@ -84,12 +84,13 @@ def findings(path: Path, table: Mapping[str, Mapping[str, Any]], note: str = "")
     _save(figure, path, "Findings in reference and generated reports", note)
 
 
-def risk_coverage(path: Path, curves: Mapping[str, tuple[Curve, Interval]], note: str = "") -> None:
+def risk_coverage(path: Path, curves: Mapping[str, tuple[Curve, Interval]], confidence: str, note: str = "") -> None:
     """Plot risk-coverage curves, one panel per risk.
 
     Args:
         path: file to write.
         curves: name of the risk to its curve and its area with bounds.
+        confidence: what orders the reports, for the title.
         note: line under the title.
     """
     figure = _figure(4.8 * len(curves), 4.2)
@@ -101,8 +102,8 @@ def risk_coverage(path: Path, curves: Mapping[str, tuple[Curve, Interval]], note
         axis.set_title(f"area {_with_bounds(area)}", loc="left", fontsize=9.5)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, loc="lower right")
-    _save(figure, path, "Risk-coverage curves by the model's confidence", note)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False)
+    _save(figure, path, f"Risk-coverage curves by {confidence}", note)
 
 
 def differences(path: Path, table: Mapping[str, Interval], note: str = "") -> None:
