@@ -44,8 +44,8 @@ def analyse(
         note: line under the title of every plot.
 
     Returns:
-        `diversity`, `findings`, `subgroups`, `selective` and `selective_by_agreement` of `scores.json`. Parts that need
-        graphs or confidences are absent if there are none.
+        `diversity`, `changes`, `findings`, `subgroups`, `selective` and `selective_by_agreement` of `scores.json`.
+        Parts that need graphs or confidences are absent if there are none.
     """
     main = next(iter(pairs))
     studies = list(pairs[main].references)
@@ -60,6 +60,8 @@ def analyse(
         losses[f"1 - {headline}"] = 1 - first.values
     if settings.references.is_dir():
         groups |= subgroups.read_groups(settings.references / MANIFEST, studies)
+    if "change_f1" in measures[main]:
+        analyses["changes"] = {name: clinical.changes_by_group(one, bootstrap) for name, one in pairs.items()}
     read: dict[str, Sequence[ReadReport]] = {}
     if pairs[main].reference_graphs:
         compared = {name: clinical.compare(one) for name, one in pairs.items()}

@@ -13,6 +13,8 @@ from cxrreport import __version__
 from cxrreport.errors import ScoreError, SettingsError
 from cxrreport.evaluation import results
 from cxrreport.evaluation.analyses import analyse
+from cxrreport.evaluation.clinical import HALLUCINATED_CHANGE
+from cxrreport.evaluation.conditions import prior_studies
 from cxrreport.evaluation.inputs import tables
 from cxrreport.evaluation.inputs.cohort import RULE, Cohort, choose_studies, scored_texts
 from cxrreport.evaluation.metrics import Metric, Pairs
@@ -100,6 +102,8 @@ def evaluate(
     systems = {MAIN: tables.read_predictions(settings.predictions, settings.section)}
     for name, path in settings.baselines.items():
         systems[name] = tables.read_predictions(path, settings.section)
+    shown = {study for study, prior in (systems[MAIN].priors or {}).items() if prior}
+    references, with_mentions = references.keeping_mentions(shown)
     cohort = choose_studies(references, systems, MAIN)
     if settings.expected_studies not in (None, len(cohort.studies)):
         raise ScoreError(
@@ -123,7 +127,8 @@ def evaluate(
     with output_folder(settings.output, command="evaluate", settings=record, volatile=volatile) as folder:
         started = time.perf_counter()
         annotator = _annotator(settings) if any(metric.graphs for metric in metrics) else None
-        pairs = _pairs(reference_texts, texts, references.findings, findings, annotator, progress)
+        priors = {name: systems[name].priors if name in systems else {} for name in texts}
+        pairs = _pairs(reference_texts, texts, references.findings, findings, priors, annotator, progress)
         archive, device = (annotator.archive, annotator.device.type) if annotator is not None else (None, "cpu")
         del annotator  # other models are loaded next
         annotation = {"RadGraph": time.perf_counter() - started} if archive is not None else {}
@@ -133,6 +138,11 @@ def evaluate(
         bootstrap = PatientBootstrap(patients, samples=settings.bootstrap_samples, seed=settings.seed)
         scores, differences = bootstrap.compared(measures, MAIN)
         conditions = _conditions(settings, references, systems, cohort, archive, device, metrics, scored.numbers)
+        conditions |= prior_studies(priors, cohort.studies, with_mentions)
+        if priors[MAIN] is None and HALLUCINATED_CHANGE in scores[MAIN]:
+            not_computed[HALLUCINATED_CHANGE] = (
+                f"{systems[MAIN].source} has no column {tables.PRIOR}, so it is not known whether a prior was shown"
+            )
         if SHUFFLED in differences:
             headline, scores[MAIN][IMAGE_RELIANCE_GAP] = next(iter(differences[SHUFFLED].items()))
             conditions["metrics"][IMAGE_RELIANCE_GAP] = conditions["metrics"][metrics[0].name] | {
@@ -192,12 +202,16 @@ def _pairs(
     candidate_texts: Mapping[str, Mapping[str, str]],
     reference_findings: Mapping[str, str],
     candidate_findings: Mapping[str, Mapping[str, str]],
+    priors: Mapping[str, Mapping[str, str] | None],
     annotator: RadGraphAnnotator | None,
     progress: Progress | None,
 ) -> dict[str, Pairs]:
     """Candidates and references of every system, annotated if there is an annotator."""
     if annotator is None:
-        return {name: Pairs(references=reference_texts, candidates=one) for name, one in candidate_texts.items()}
+        return {
+            name: Pairs(references=reference_texts, candidates=one, candidate_priors=priors[name])
+            for name, one in candidate_texts.items()
+        }
     texts = [text for one in (reference_texts, *candidate_texts.values()) for text in one.values() if text]
     # As in the package's F1RadGraph, an empty candidate scores zero and is not annotated as "None".
     graphs = {"": NO_ENTITIES} | dict(zip(texts, annotator.annotate(texts, progress=progress), strict=True))
@@ -210,6 +224,7 @@ def _pairs(
             candidate_graphs={study: graphs[text] for study, text in one.items()},
             reference_findings=reference_findings,
             candidate_findings=candidate_findings.get(name, {}),
+            candidate_priors=priors[name],
         )
         for name, one in candidate_texts.items()
     }

@@ -60,6 +60,7 @@ BUILT_IN: Mapping[str, Callable[[EvaluateSettings], Sequence[Metric]]] = {
         clinical.METRIC,
         clinical.severity_metric(settings.error_weights),
         clinical.READINGS,
+        clinical.CHANGES,
     ],
     "bleu": lambda _: bleu_metrics(),
     "rouge_l": lambda _: rouge_metrics(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +28,7 @@ GraphOf = Callable[[AnnotatedText | str], Annotation]
 
 
 def stated_by(annotation: Annotation) -> dict[Finding, Stated]:
-    """What a report states, without the courses of findings, which `test_readings.py` compares."""
-    found = reading(mentions(annotation))
-    return {finding: replace(said, courses=frozenset()) for finding, said in found.items()}
+    return dict(reading(mentions(annotation)))
 
 
 def expected(text: str) -> dict[Finding, Stated]:

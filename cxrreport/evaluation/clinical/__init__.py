@@ -1,5 +1,7 @@
 """What reports state about CheXpert's 14 findings, and how far two reports agree."""
 
+from cxrreport.evaluation.clinical.change_scores import HALLUCINATED_CHANGE, changes_by_group
+from cxrreport.evaluation.clinical.change_scores import METRIC as CHANGES
 from cxrreport.evaluation.clinical.chexpert import mentions, reading
 from cxrreport.evaluation.clinical.comparison import (
     METRIC,

@@ -40,7 +40,6 @@ class Mention:
         concept: stem that names the finding, for example `congest` for Edema.
         sides: `left`, `right` or both; empty if not stated.
         severity: 1 for mild or small, 2 for moderate, 3 for severe or large, 0 if not stated.
-        courses: keys of `vocabulary.COURSES`, or `RESOLVED`; empty if no course is stated.
         qualifiers: all other words that narrow the finding, lower case.
         implied: true if the statement follows from a wider one ("clear lungs").
         start: index of the first token.
@@ -51,7 +50,6 @@ class Mention:
     concept: str
     sides: frozenset[str] = frozenset()
     severity: int = 0
-    courses: frozenset[str] = frozenset()
     qualifiers: frozenset[str] = frozenset()
     implied: bool = False
     start: int = 0
@@ -62,13 +60,12 @@ class Stated:
     """The statement of a whole report on one finding.
 
     Present takes precedence over uncertain, and uncertain over absent. `sides` is the union of the sides of the
-    mentions with this presence, `courses` that of their courses, `severity` their greatest severity.
+    mentions with this presence, `severity` their greatest severity.
     """
 
     presence: Presence
     sides: frozenset[str] = frozenset()
     severity: int = 0
-    courses: frozenset[str] = frozenset()
 
 
 Reading = Mapping[Finding, Stated]
@@ -118,8 +115,8 @@ def sentence_starts(tokens: Iterable[str]) -> list[int]:
 def _combined(ones: list[Mention]) -> Stated:
     presence = next(kind for kind in Presence if any(one.presence is kind for one in ones))
     chosen = [one for one in ones if one.presence is presence]
-    sides, courses = (frozenset[str]().union(*(getattr(one, name) for one in chosen)) for name in ("sides", "courses"))
-    return Stated(presence, sides, max(one.severity for one in chosen), courses)
+    sides = frozenset[str]().union(*(one.sides for one in chosen))
+    return Stated(presence, sides, max(one.severity for one in chosen))
 
 
 def _mentions(annotation: Annotation) -> Iterator[Mention]:
@@ -173,7 +170,6 @@ def _statements(own: str, what: str, whole: str, label: str) -> tuple[Mention, .
                 concept=match.group(),
                 sides=frozenset() if finding in vocabulary.UNSIDED else _sides(whole),
                 severity=0 if finding in vocabulary.UNGRADED or rule.says is Says.NORMAL else _severity(what),
-                courses=_courses(whole, presence),
                 qualifiers=_qualifiers(whole, own),
                 implied=rule.says in (Says.NORMAL, Says.DENIED),
             )
@@ -278,13 +274,6 @@ def _sides(text: str) -> frozenset[str]:
 
 def _severity(text: str) -> int:
     return max((grade for grade, pattern in vocabulary.SEVERITIES.items() if pattern.search(text)), default=0)
-
-
-def _courses(text: str, presence: Presence) -> frozenset[str]:
-    """What is said of the time since an earlier study; of an absent finding only that it is gone."""
-    if presence is Presence.ABSENT:
-        return frozenset({vocabulary.RESOLVED} if vocabulary.GONE.search(text) else ())
-    return frozenset(name for name, pattern in vocabulary.COURSES.items() if pattern.search(text))
 
 
 def _qualifiers(text: str, own: str) -> frozenset[str]:

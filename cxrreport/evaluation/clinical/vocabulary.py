@@ -125,7 +125,7 @@ RULES: tuple[Rule, ...] = (
     _rule(Finding.LUNG_OPACITY, "densit scar", _LUNG, unless="nodul pleura bon(?:e|y)"),
     _rule(
         Finding.LUNG_LESION,
-        "nodul mass$ masses$ mass-like masslike mass_-_like mass_like lesion granulomas?$ cavit(?:y|ary|ation) "
+        "nodul mass$ masses$ mass-like masslike mass_-_like mass_like lesion granuloma(?:s|ta)?$ cavit(?:y|ary|ation) "
         "tumou?r$ neoplas malignan carcinoma cancer metasta",
         unless="mediastin osseous bony skelet vertebra lytic sclerotic blastic breast thyroid adrenal soft_tissue "
         "pleura",
@@ -215,15 +215,6 @@ SEVERITIES = {
 UNGRADED = frozenset({Finding.NO_FINDING, Finding.SUPPORT_DEVICES})
 """Findings without severity."""
 DOUBT = _stems("possib probab likely suspect question suggest presum equivocal")
-COURSES = {
-    "new": _stems("new$ newly"),
-    "worse": _stems("increas worse progress larger$ enlarging expanding growing deteriorat"),
-    "better": _stems("decreas improv smaller$ resolving clearing diminish reduced regress"),
-    "unchanged": _stems("unchanged stable$ stably persist constant similar$ unaltered"),
-}
-"""Words for the course of a finding since an earlier study."""
-RESOLVED = "resolved"
-"""Course of a finding that is gone."""
 GONE = _stems("resolved resolution$ removed removal withdrawn cleared disappear")
 
 # Scope of a denial.

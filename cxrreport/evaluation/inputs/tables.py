@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +38,16 @@ CONFIDENCE = "mean_logprob"
 """Column of `generate` with the confidence of the model."""
 AGREEMENT = "agreement"
 """Column of `generate` with the mean agreement of the kept sample with the others."""
-_COLUMNS = ("study_id", "patient_id", "split", "text", *_SECTIONS, CONFIDENCE, AGREEMENT)
+PRIOR = "prior_study_id"
+"""Column of `generate` with the prior study that was shown, empty if none. In a manifest, the prior study there is."""
+_WITH_MENTIONS = "_with_mentions"
+"""Ending of the columns of a manifest with the sections before mentions of prior studies were removed."""
+_COLUMNS = (
+    *("study_id", "patient_id", "split", "text", *_SECTIONS, CONFIDENCE, AGREEMENT, PRIOR),
+    *(f"{name}{_WITH_MENTIONS}" for name in _SECTIONS),
+)
+NO_PRIOR, SHUFFLED_PRIOR = "no_prior", "shuffled_prior"
+"""Baselines of `generate` that replace what is shown of the prior study."""
 _LISTED = 5
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
 
@@ -55,6 +64,7 @@ class Predictions:
         findings: study id to FINDINGS, if the text consists of FINDINGS and IMPRESSION.
         confidences: study id to the mean log-probability of its tokens, if the table has it.
         agreements: study id to the agreement of its report with other samples, if the table has it.
+        priors: study id to the id of the prior study that was shown, empty if none; `None` if it is not known.
         inputs: description of the inputs of the system; empty for predictions without `generate.json`.
         synthetic: true if the model was trained by this project on phantoms.
     """
@@ -66,6 +76,7 @@ class Predictions:
     findings: Mapping[str, str] = field(default_factory=dict)
     confidences: Mapping[str, float] = field(default_factory=dict)
     agreements: Mapping[str, float] = field(default_factory=dict)
+    priors: Mapping[str, str] | None = None
     inputs: str = ""
     synthetic: bool = False
 
@@ -79,6 +90,7 @@ class References:
         patients: study id to patient id.
         splits: study id to split; empty if the table has no splits.
         findings: study id to FINDINGS, if the text consists of FINDINGS and IMPRESSION.
+        with_mentions: study id to text and FINDINGS before mentions of prior studies were removed, where they were.
         source: file that was read.
         digest: digest of the manifest, or SHA-256 of the file, hex.
     """
@@ -89,6 +101,16 @@ class References:
     findings: Mapping[str, str]
     source: Path
     digest: str
+    with_mentions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def keeping_mentions(self, studies: Container[str]) -> tuple[References, int]:
+        """The references with the mentions of prior studies in these studies, and the number of texts that differ."""
+        kept = {study: texts for study, texts in self.with_mentions.items() if study in studies}
+        return replace(
+            self,
+            texts={**self.texts, **{study: text for study, (text, _) in kept.items()}},
+            findings={**self.findings, **{study: findings for study, (_, findings) in kept.items()}},
+        ), len(kept)
 
 
 def read_predictions(path: Path, section: ScoredSection) -> Predictions:
@@ -109,6 +131,7 @@ def read_predictions(path: Path, section: ScoredSection) -> Predictions:
     findings: dict[str, str] = {}
     confidences: dict[str, float] = {}
     agreements: dict[str, float] = {}
+    priors: dict[str, str] = {}
     without_headers = 0
     for number, row in enumerate(table.rows, start=1):
         study_id = _identity(table, number, row, "study_id")
@@ -126,6 +149,8 @@ def read_predictions(path: Path, section: ScoredSection) -> Predictions:
         _add(texts, study_id, text, table)
         if (confidence := _number(table, number, row, CONFIDENCE)) is not None:
             confidences[study_id] = confidence
+        if PRIOR in table.columns:
+            priors[study_id] = _text(table, number, row, PRIOR) or ""
         if (agreement := _number(table, number, row, AGREEMENT)) is not None:
             agreements[study_id] = agreement
     record = _record(path / GENERATED) if path.is_dir() else {}
@@ -137,6 +162,8 @@ def read_predictions(path: Path, section: ScoredSection) -> Predictions:
         findings=findings,
         confidences=confidences,
         agreements=agreements,
+        # Folders without the column are of versions that showed no prior study.
+        priors=priors if record or PRIOR in table.columns else None,
         inputs=_inputs(record) if record else "",
         synthetic=bool(record.get("warning")),
     )
@@ -156,6 +183,7 @@ def read_references(path: Path, section: ScoredSection) -> References:
         raise InputError(f"{table.path}: no column findings or impression; a table of references needs one")
     seen: dict[str, tuple[str, str, str]] = {}
     findings: dict[str, str] = {}
+    with_mentions: dict[str, tuple[str, str]] = {}
     for number, row in enumerate(table.rows, start=1):
         study_id = _identity(table, number, row, "study_id")
         patient_id = _identity(table, number, row, "patient_id")
@@ -175,6 +203,10 @@ def read_references(path: Path, section: ScoredSection) -> References:
             )
         seen[study_id] = study
         findings[study_id] = _before_impression(sections, section)
+        before = {name: _text(table, number, row, f"{name}{_WITH_MENTIONS}") for name in _SECTIONS}
+        if edited := {name: value for name, value in before.items() if value is not None}:
+            sections |= edited
+            with_mentions[study_id] = choose(sections, section), _before_impression(sections, section)
     digest = table.metadata.get(b"cxrreport.digest")
     return References(
         texts={study_id: study[0] for study_id, study in seen.items()},
@@ -183,6 +215,7 @@ def read_references(path: Path, section: ScoredSection) -> References:
         findings=findings,
         source=table.path,
         digest=digest.decode() if digest else file_sha256(table.path),
+        with_mentions=with_mentions,
     )
 
 
@@ -240,7 +273,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _inputs(record: Mapping[str, Any]) -> str:
-    """Describe the inputs of `generate`: number and size of images, replaced images, and the indication."""
+    """Describe the inputs of `generate`: images and their size, replaced images, the prior study, the indication."""
     try:
         prompt, baseline = record["inputs"]["prompt"], record["baseline"]
         resolution = record["checkpoint"]["resolution"]
@@ -249,7 +282,12 @@ def _inputs(record: Mapping[str, Any]) -> str:
         raise InputError(f"{GENERATED} has no {error}: the run is not finished; run `generate` again") from error
     if baseline == "nearest":
         return f"{images} (report of the nearest training image)"
-    given = [images if baseline == "none" else f"{images} ({baseline})"]
+    replaced = baseline not in ("none", NO_PRIOR, SHUFFLED_PRIOR)
+    given = [f"{images} ({baseline})" if replaced else images]
+    if prompt.get("views", "frontal") != "frontal":
+        given.append("lateral")
+    if (prior := prompt.get("prior", "none")) != "none" and baseline != NO_PRIOR:
+        given.append(f"prior study ({prior}{', of another patient' if baseline == SHUFFLED_PRIOR else ''})")
     return " and ".join([*given, *(["indication"] if prompt["indication"] else [])])
 
 

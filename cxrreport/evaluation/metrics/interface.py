@@ -46,6 +46,8 @@ class Pairs:
         candidate_graphs: the same for the candidates; the graph of an empty text has no entities.
         reference_findings: study id to FINDINGS, if the text consists of FINDINGS and IMPRESSION.
         candidate_findings: the same for the candidates.
+        candidate_priors: study id to the id of the prior study that the system was shown, empty if none; `None` if it
+            is not known what was shown.
     """
 
     references: Mapping[str, str]
@@ -54,6 +56,7 @@ class Pairs:
     candidate_graphs: Mapping[str, Annotation] = field(default_factory=dict)
     reference_findings: Mapping[str, str] = field(default_factory=dict)
     candidate_findings: Mapping[str, str] = field(default_factory=dict)
+    candidate_priors: Mapping[str, str] | None = None
 
 
 Result = Measure | Mapping[str, float] | Mapping[str, Measure]

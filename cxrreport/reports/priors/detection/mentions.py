@@ -243,6 +243,18 @@ def _mentions_prior(sentence: str) -> bool:
     return any(_has_mention(window) for window in _windows(plain))
 
 
+def statement_on_prior(sentence: str) -> str:
+    """A sentence as its mentions are searched; empty if it mentions no prior study.
+
+    Common abbreviations are written out, misspelt words of change are corrected, and advice, history and comparisons of
+    two sides are left out.
+    """
+    if not mentions_prior(sentence):
+        return ""
+    plain = with_correct_changes(without_abbreviations(" ".join(sentence.split())))
+    return without_context(without_future(plain)) if len(plain) <= _WINDOW else plain
+
+
 def _has_mention(text: str) -> bool:
     plain = None  # most sentences match no pattern and need no reading of their context
     for pattern in _COMPILED:
