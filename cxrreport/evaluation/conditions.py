@@ -55,7 +55,8 @@ def of_number(conditions: Mapping[str, Any], number: str, system: str) -> dict[s
             shared = {name: conditions[name] for name in _SHARED}
             # Earlier versions excluded studies with failed candidates; on an equal cohort they scored the same texts.
             shared["candidates"] = conditions.get("candidates", RULE)
-            shared["mentions"] = conditions.get("mentions", AS_GIVEN)
+            if (mentions := conditions.get("mentions", AS_GIVEN)) != AS_GIVEN:
+                shared["mentions"] = mentions
             return {"metric": metric, **own, **shared, "inputs": conditions["inputs"][system]}
     known = [number for one in conditions["metrics"].values() for number in one["numbers"]]
     raise ScoreError(f"{number!r} is not among the numbers of this evaluation: {', '.join(known)}")

@@ -113,8 +113,8 @@ def test_a_perfect_system_and_its_baselines(tmp_path: Path, data: Path, reports:
     for name, differences in found.differences.items():
         for number, difference in differences.items():
             baseline = found.systems[name][number]
-            if number in (*ERRORS, "mentions_of_priors") or math.isnan(baseline.low):
-                continue  # not a share, or of findings that no baseline names
+            if number in (*ERRORS, "mentions_of_priors", "hallucinated_change") or math.isnan(baseline.low):
+                continue  # not a share, not known for the model, or of findings that no baseline names
             assert baseline.low <= baseline.value <= baseline.high
             assert difference.value == pytest.approx((10 if number == "cider" else 1) - baseline.value)
             assert 0 <= difference.low <= difference.value <= difference.high
@@ -130,8 +130,8 @@ def test_files_agree_and_the_review_page_reads_them(
     found = run(tmp_path, data, predict(tmp_path / "p", turned(reports)))
     folder = tmp_path / "scores"
     scores = json.loads((folder / "scores.json").read_text())
-    parts = {"conditions", "systems", "differences", "counts", "findings", "diversity", "subgroups", "not_computed"}
-    assert set(scores) == parts and scores["not_computed"] == {}
+    parts = {"conditions", "systems", "differences", "counts", "changes", "findings", "diversity", "subgroups"}
+    assert set(scores) == parts | {"not_computed"} and scores["not_computed"].keys() == {"hallucinated_change"}
     assert {"RadGraph", "radgraph_partial", "rouge_l"} < found.seconds.keys()
     assert scores["conditions"] == found.conditions and scores["counts"] == found.counts
     studies = pq.read_table(folder / "studies.parquet").to_pylist()
