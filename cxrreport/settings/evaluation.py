@@ -18,7 +18,7 @@ class EvaluateSettings(CommandSettings):
     """Score predictions against the references of a manifest or of a table."""
 
     predictions: Path
-    """Output folder of `generate`, or a JSONL, CSV or Parquet table with study_id and text (or sections)."""
+    """Output folder of `generate`, or a JSONL, CSV, Excel or Parquet table with study_id and text (or sections)."""
     references: Path
     """Output folder of `ingest`, or a table with study_id, patient_id and sections."""
     output: Path

@@ -58,6 +58,7 @@ def test_a_csv_file_with_the_name_of_a_workbook(tmp_path: Path, name: str) -> No
         ('s="1"><v>59</v>', "1900-02-28"),
         ('s="1"><v>61</v>', "1900-03-01"),
         ('s="4"><v>1.0625</v>', "25:30:00"),
+        ('s="3"><v>0.354166666666667</v>', "08:30:00"),
         ('s="5"><v>3.5</v>', "3.5"),
         ('t="d"><v>2024-05-01T00:00:00Z</v>', "2024-05-01"),
         ('t="b"><v>1</v>', "TRUE"),
@@ -88,6 +89,7 @@ def test_days_from_1904(tmp_path: Path) -> None:
     ("xml", "options", "sentence"),
     [
         ("><f>1+1</f>", {}, r"cell B2: a formula that was not calculated; open .* and save it"),
+        ("><f>1+1</f><v/>", {}, "not calculated"),
         ("><f>1+1</f><v>0</v>", {"after": '<calcPr fullCalcOnLoad="1"/>'}, "not calculated"),
         ("><v>1234567890123456</v>", {"header": "Study ID"}, "study_id is a number of 16 digits or more; .* as text"),
         ("><v>1.23456789012346E+15</v>", {"header": "uid"}, "16 digits or more"),
@@ -240,6 +242,7 @@ def archive(path: Path, parts: dict[str, str]) -> Path:
             },
             "XLSB",
         ),
+        ({"xl/workbook.xml": '<document xmlns="urn:word"/>'}, "no workbook"),
         ({"xl/workbook.xml": f'<workbook xmlns="{MAIN}"/>'}, r"no visible sheet has data \(sheets: none\)"),
     ],
 )
@@ -279,5 +282,5 @@ def test_a_sheet_with_a_header_only(tmp_path: Path) -> None:
 
 
 def test_cells_outside_of_the_header_are_left_out(tmp_path: Path) -> None:
-    sheet = rows(HEADER, ["1", "Clear.", text("C2", "note")], ["2"], [text("D4", "far")])
+    sheet = rows(HEADER, ["1", "Clear.", text("C2", "note")], ["2"], [text("D4", "far")], [" ", " "])
     assert read_text_table(workbook(tmp_path / "a.xlsx", sheet)) == ROWS

@@ -2,7 +2,7 @@
 
 Predictions are an output folder of `generate`, or a table with `study_id` and `text` or sections. References are an
 output folder of `ingest`, or a table with `study_id`, `patient_id`, sections and optionally `split`. Tables are JSONL,
-CSV (also gzipped) or Parquet; other columns are ignored. JSON files are those of ReXrank (`rexrank`).
+CSV (also gzipped), Excel or Parquet; other columns are ignored. JSON files are those of ReXrank (`rexrank`).
 """
 
 from __future__ import annotations

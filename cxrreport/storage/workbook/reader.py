@@ -67,8 +67,10 @@ def open_sheet(
         book = _Book(package, main, related)
         entry = _chosen(book, name, longest)
         parts = dict(related.values())
-        strings = shared_strings(package, parts["sharedStrings"], longest, take) if "sharedStrings" in parts else []
-        formats = _formats(package, parts["styles"]) if "styles" in parts else []
+        # Some writers name parts that they leave out.
+        texts, styles = parts.get("sharedStrings", ""), parts.get("styles", "")
+        strings = shared_strings(package, texts, longest, take) if texts in package else []
+        formats = _formats(package, styles) if styles in package else []
         sheet = Sheet(entry.name, [one.name for one in book.entries], iter(()))
         sheet.rows = book.rows(strings, formats, longest).read(sheet, entry.part)
         yield sheet
@@ -82,9 +84,13 @@ class _Book:
         self.entries: list[_Entry] = []
         self.epoch_1904 = self.uncalculated = False
         self._related = related
+        self._opened = False
         package.read(main, self._start)
+        if not self._opened:
+            raise _no_workbook(package)
 
     def _start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        self._opened = self._opened or tag == "workbook"
         if tag == "sheet":
             kind, part = self._related.get(reference(attributes), ("", ""))
             name = attributes.get("name", "")
@@ -116,9 +122,13 @@ def _main_part(package: Package) -> str:
     if main.lower().endswith(".bin"):
         raise InputError(f"{package.path}: a binary workbook (XLSB); save it as XLSX, or its sheet as CSV in UTF-8")
     if main not in package:
-        kind = "a workbook in OpenDocument format" if "content.xml" in package else "a ZIP archive that is no workbook"
-        raise InputError(f"{package.path}: {kind}; save the table as XLSX, or as CSV in UTF-8")
+        raise _no_workbook(package)
     return main
+
+
+def _no_workbook(package: Package) -> InputError:
+    kind = "a workbook in OpenDocument format" if "content.xml" in package else "a ZIP archive that is no workbook"
+    return InputError(f"{package.path}: {kind}; save the table as XLSX, or as CSV in UTF-8")
 
 
 def _chosen(book: _Book, name: str | None, longest: int) -> _Entry:

@@ -199,7 +199,7 @@ class Rows:
             self._text.open = False
         elif tag == "c":
             cell = self._cell()
-            if cell.text:
+            if cell.text and not cell.text.isspace():
                 self._cells[self._column] = cell
         elif tag == "row":
             if self._cells:
@@ -211,8 +211,9 @@ class Rows:
     def _cell(self) -> Cell:
         """The cell that ends."""
         text = "".join(self._text.parts)
-        # Writers that do not calculate leave the value out, or write 0 and ask for a calculation.
-        if self._formula and (not self._value or (self._uncalculated and text == "0")):
+        # Writers that do not calculate leave the value out or empty, or write 0 and ask for a calculation.
+        missing = not self._value or (not text and self._type != "str") or (self._uncalculated and text == "0")
+        if self._formula and missing:
             return Cell("=", Kind.NOT_CALCULATED)
         if self._strings is None or not text:
             return Cell(text, Kind.TEXT)

@@ -61,7 +61,7 @@ def date_text(value: float, shown: Format, epoch_1904: bool) -> str:
     """
     if not 0 <= value < _DAYS:
         return ""
-    if shown.shown == "duration":
+    if shown.shown == "duration" or value < 1:  # a time of day
         seconds = round(value * 86400)
         return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
     if epoch_1904:
