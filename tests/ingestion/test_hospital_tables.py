@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from pydicom.uid import generate_uid
 from typer.testing import CliRunner
@@ -124,6 +125,8 @@ def test_a_table_without_a_column_of_reports_says_which_option_names_it(
     rows = "".join(f"{uid};Dr. Müller;Keine Stauung.\n" for uid in studies.values())
     with pytest.raises(InputError, match=r"--report-column.*befundtext"):
         read(tmp_path, f"StudyInstanceUID;Arzt;Befundtext\n{rows}", "latin-1")
+    with pytest.raises(InputError, match=r"--id-column \(columns: arzt, befundtext, nummer"):
+        read(tmp_path, f"Nummer;Arzt;Befundtext\n{rows}", "latin-1")
 
 
 def test_a_workbook_of_a_reporting_system(tmp_path: Path, make_dataset: Make, write_dataset: Make) -> None:
@@ -149,3 +152,10 @@ def test_a_workbook_of_a_reporting_system(tmp_path: Path, make_dataset: Make, wr
     assert [(report.findings, report.impression) for report in reports] == [
         ("Lungen frei. Herz normal.", "Unauffällig.")
     ] * 3
+
+
+def test_a_workbook_among_the_images_says_how_it_is_named(tmp_path: Path, studies: dict[str, str]) -> None:
+    workbook(tmp_path / "in" / "Befunde.xlsx", rows(["StudyInstanceUID", "Befund"]))
+    ingest(IngestSettings(input=tmp_path / "in", output=tmp_path / "out", require_report=False))
+    (row,) = pq.read_table(tmp_path / "out" / "ledger.parquet").to_pylist()
+    assert row["reason"] == "not-dicom" and "workbook" in row["detail"]

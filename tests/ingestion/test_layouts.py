@@ -229,7 +229,7 @@ def test_folder_with_a_table_of_reports(make_file: Make, tmp_path: Path, suffix:
     with pytest.raises(InputError, match=r"study 1\.1 is there twice"):
         run(tmp_path / "in", tmp_path / "other", reports=table)
     write_table(table, [{"study": "1.1"}])
-    with pytest.raises(InputError, match="no column study_id; found study"):
+    with pytest.raises(InputError, match=r"no column is study_id.*--id-column \(columns: study\)"):
         run(tmp_path / "in", tmp_path / "another", reports=table)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import struct
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ _ARCHIVES = (
     b"\x28\xb5\x2f\xfd",
 )
 """First bytes of ZIP, gzip, bzip2, xz, 7z, RAR and Zstandard; a tar file has its mark further on."""
+_OFFICE = re.compile(rb"PK\x03\x04.{26}(?:\[Content_Types\]\.xml|_rels/|docProps/|xl/|word/)", re.S)
+"""The first member of a ZIP archive that is a workbook or document of Office."""
 
 
 class BoundedFile(io.RawIOBase):
@@ -91,6 +94,8 @@ def opened(path: Path | bytes, max_pixels: int) -> Iterator[BoundedFile]:
             head = file.read(512)
             file.seek(0)
             if not looks_like_dicom(head, size):
+                if _OFFICE.match(head):
+                    raise RefusedImage(Reason.NOT_DICOM, "a workbook or document: name a table of reports as reports")
                 if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
                     raise RefusedImage(Reason.NOT_DICOM, "an archive: unpack it and ingest again")
                 raise RefusedImage(Reason.NOT_DICOM, "neither a DICOM preamble nor a DICOM data element at the start")

@@ -41,9 +41,15 @@ def studies_of_table(
     """
     by_study: dict[str, StudyRow] = {}
     renamed = {given: name for name, given in settings.columns.items()}
-    optional = (*REPORT_COLUMNS, *TIME_COLUMNS)
-    for row in read_text_table(path, required=("study_id",), optional=optional, renamed=renamed, sheet=settings.sheet):
-        study_id = study_id_of(row["study_id"])
+    used = ("study_id", *REPORT_COLUMNS, *TIME_COLUMNS)
+    rows = read_text_table(path, optional=used, renamed=renamed, sheet=settings.sheet)
+    if rows and not any("study_id" in row for row in rows):
+        raise InputError(
+            f"{path}: no column is study_id, a UID or an accession number; name it with --id-column "
+            f"(columns: {', '.join(sorted(rows[0]))})"
+        )
+    for row in rows:
+        study_id = study_id_of(row.get("study_id", ""))
         study = StudyRow(
             report=report_of(row),
             split=split_of(row, str(path)),
