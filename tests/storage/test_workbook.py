@@ -193,6 +193,16 @@ def test_the_stated_size_does_not_matter(tmp_path: Path) -> None:
         assert read_text_table(workbook(tmp_path / "a.xlsx", sheet)) == ROWS
 
 
+def test_parts_that_are_named_and_missing(tmp_path: Path) -> None:
+    workbook(tmp_path / "a.xlsx", PLAIN)
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as whole:
+        parts = {name: whole.read(name).decode() for name in whole.namelist() if "xl/s" not in name}
+    assert read_text_table(archive(tmp_path / "b.xlsx", parts)) == ROWS
+    del parts["xl/worksheets/sheet1.xml"]
+    with pytest.raises(InputError, match=r"no part xl/worksheets/sheet1\.xml"):
+        read_text_table(archive(tmp_path / "b.xlsx", parts))
+
+
 def test_cells_without_places(tmp_path: Path) -> None:
     sheet = PLAIN
     for place in ("A1", "B1", "A2", "B2", "A3", "1", "2", "3"):
