@@ -89,7 +89,7 @@ def test_tables(tmp_path: Path, note: Any) -> None:
 
 
 def test_workbooks(tmp_path: Path, note: Any) -> None:
-    expected = workbook_bombs.write(tmp_path, within=4 << 20, beyond=20 << 20)
+    expected = workbook_bombs.write(tmp_path, within=4 << 20, beyond=12 << 20)
     found = read_all([tmp_path / name for name in expected])
     for name, one in found.items():
         note(file=name, **one)

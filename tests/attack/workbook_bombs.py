@@ -51,7 +51,7 @@ def write(folder: Path, within: int, beyond: int) -> dict[str, str]:
     one("deep", "nest too deep", sheet("<is>" * (within // 4)))
     one("tag", "a tag of more than", sheet(f'<row x="{"a" * within}"/>'))
     one("comment", "a tag of more than", sheet(f"<!--{'a' * within}-->"))
-    one("rows", "more than 1048576", sheet("<row/>" * (1 << 20)))
+    one("rows", "more than 1048576", sheet('<row r="1048577"/>'))
     one("column", "more than 16384 columns", sheet('<row><c r="XFE2"><v>1</v></c></row>'))
     one("merges", "merged cells that overlap", sheet("", '<mergeCell ref="A2:A1048576"/>' * 1000))
     one("sheets", "more than 1000 sheets", {f"S{n}": "" for n in range(1500)})
