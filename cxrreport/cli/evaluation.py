@@ -131,7 +131,7 @@ def _baselines(given: list[str]) -> dict[str, Any]:
     on_data("blind", help="Show two reports as A and B; the key is a separate file."),
     on_data("against", metavar="SYSTEM", help="Second report of a blind page."),
     on_data("sources", metavar="DIR", help="Input folder of ingest, for images at full resolution."),
-    on_data("priors", metavar="TABLE", help="Table with study_id and prior_study_id: show the prior images too."),
+    on_data("priors", metavar="TABLE", help="Table with study_id and prior_study_id, instead of the manifest's."),
     on_data("limit", help="Include only the first studies of the page."),
     on_data("megabytes", help="Size limit for all images together."),
     on_privacy("tracking.log_reports", "--log-page", help="Log the page with its images and reports to MLflow."),

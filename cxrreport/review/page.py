@@ -21,10 +21,11 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from cxrreport.errors import InputError
-from cxrreport.records import Progress, Study
+from cxrreport.records import PriorStudy, Progress, Study
 from cxrreport.review.content import Content, FindingRow, ReviewedStudy, ShownReport
 from cxrreport.review.locked import images_folder
 from cxrreport.review.marks import Piece
+from cxrreport.review.priors import prior_of, prior_reports
 from cxrreport.review.source_images import QUALITY, jpeg, write_source_images
 from cxrreport.storage.atomic_files import atomic_path
 from cxrreport.storage.decoding import without_controls
@@ -59,7 +60,8 @@ def write_page(
         megabytes: approximate size limit of all images; larger ones are all shrunk to one size.
         sources: input folder of `ingest`, from which images at the resolution of their files are written to the folder
             `<name of output>-images`; `None` for none.
-        priors: study id to the id of an earlier study, whose images are shown after those of the study.
+        priors: study id to the id of the study that is its prior study, instead of that of the manifest. The images of
+            the prior study are shown after those of the study, and its report after its reports.
         progress: called while source images are written.
 
     Returns:
@@ -73,12 +75,21 @@ def write_page(
         raise InputError(f"limit is {limit}; it must be at least 1")
     shown = content.studies[:limit]
     known = {study.study_id: study for study in manifest.studies()}
-    earlier = {study: known[prior].image_ids for study, prior in (priors or {}).items() if prior in known}
+    earlier = {
+        study.study_id: prior
+        for study in shown
+        if study.study_id in known and (prior := prior_of(known[study.study_id], known, priors or {})) is not None
+    }
     images = [
         (f"image-{position}-{number}", image_id)
         for position, study in enumerate(shown)
         if study.study_id in known
-        for number, image_id in enumerate((*known[study.study_id].image_ids, *earlier.get(study.study_id, ())))
+        for number, image_id in enumerate(
+            (
+                *known[study.study_id].image_ids,
+                *(earlier[study.study_id].image_ids if study.study_id in earlier else ()),
+            )
+        )
     ]
     folder = images_folder(output)
     full = write_source_images(sources, images, manifest.images, folder, progress) if sources else []
@@ -115,7 +126,7 @@ def _data(
     content: Content,
     shown: Sequence[ReviewedStudy],
     known: Mapping[str, Study],
-    earlier: Mapping[str, Sequence[str]],
+    earlier: Mapping[str, PriorStudy],
 ) -> dict[str, Any]:
     """Everything except the images, as JSON values for the script."""
     metrics = content.conditions.get("metrics", {})
@@ -132,11 +143,13 @@ def _data(
                 "score": study.score,
                 "scores": study.scores,
                 "indication": known[study.study_id].report.indication if study.study_id in known else "",
-                "reports": [_report(report) for report in study.reports],
+                "reports": [
+                    _report(report) for report in (*study.reports, *prior_reports(earlier.get(study.study_id)))
+                ],
                 "notes": study.notes,
                 "findings": [_finding(finding) for finding in study.findings],
                 "own": (own := len(known[study.study_id].image_ids) if study.study_id in known else 0),
-                "images": own + len(earlier.get(study.study_id, ())) * bool(own),
+                "images": own + (len(earlier[study.study_id].image_ids) if study.study_id in earlier else 0),
             }
             for study in shown
         ],

@@ -148,8 +148,8 @@ class ReviewSettings(CommandSettings):
     sources: Path | None = None
     """Input folder of `ingest`, to write images at the resolution of their files beside the page."""
     priors: Path | None = None
-    """Table with the columns study_id and prior_study_id: the images of that earlier study of the same patient are
-    shown after those of the study, if `data` has them."""
+    """Table with the columns study_id and prior_study_id, instead of the prior studies of `data`. The images and the
+    report of the prior study are shown after those of the study, if `data` has them."""
     limit: PositiveInt | None = None
     """Number of studies, the first in the order of the page; `None` for all."""
     megabytes: Annotated[float, Field(gt=0)] = 150.0

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxrreport.errors import InputError
-from cxrreport.review import blinded, read_evaluation, read_predictions, write_key, write_page
+from cxrreport.review import blinded, read_evaluation, read_predictions, write_key
 from cxrreport.storage.decoding import FORMULA
 from cxrreport.storage.tables import read_text_table
 
@@ -332,47 +332,3 @@ def test_the_list_is_shown_on_a_phone(page: Page) -> None:
     row_of(page, "=s400")
     assert not page.locator("#list").is_visible()
     assert page.locator("#study-id").inner_text() == "Study =s400"
-
-
-def test_the_prior_image_stands_beside_the_image_of_the_study(
-    browser: Any, evaluation: Path, images: Any, tmp_path: Path
-) -> None:
-    output = tmp_path / "priors.html"
-    write_page(read_evaluation(evaluation), images, output, priors={"s300": "s100"})
-    page = browser.new_page()
-    page.goto(output.as_uri())
-    assert page.locator("#study-id").inner_text() == "Study s300"
-    own = page.locator(".pane").count() - page.locator(".pane .prior").count()
-    assert page.locator(".pane .prior").all_inner_texts() == ["Prior"] * (page.locator(".pane").count() - own)
-    assert own >= 1
-    assert page.locator(".pane .prior").count() >= 1
-    sources = page.locator(".pane img").evaluate_all("all => all.map(one => one.src)")
-    assert all(source.startswith("data:image/jpeg") for source in sources)
-    page.keyboard.press("j")
-    assert page.locator(".pane .prior").count() == 0
-    page.close()
-
-
-def test_a_table_of_priors_names_studies_of_one_patient(tmp_path: Path) -> None:
-    from cxrreport.errors import InputError
-    from cxrreport.records import Split, Study
-    from cxrreport.review import read_priors
-
-    def study(name: str, patient: str) -> Study:
-        return Study(study_id=name, patient_id=patient, split=Split.TEST, image_ids=(name,))
-
-    studies = {name: study(name, patient) for name, patient in (("1", "a"), ("2", "a"), ("3", "b"))}
-    table = tmp_path / "priors.csv"
-    for rows, expected in (
-        ("1;2\n9;1", {"1": "2"}),
-        ("1;3", "another patient"),
-        ("1;1", "its own prior"),
-        ("1;2\n1;9\n9;9", {"1": "2"}),
-        ("7;8", "no row names two studies"),
-    ):
-        table.write_text(f"study_id;prior_study_id\n{rows}\n")
-        if isinstance(expected, dict):
-            assert read_priors(table, studies) == expected
-        else:
-            with pytest.raises(InputError, match=expected):
-                read_priors(table, studies)
