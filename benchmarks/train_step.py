@@ -67,7 +67,7 @@ class Samples:
             for number, row in enumerate(self.rows)
         ]
 
-    def each_study(self, split: Any) -> Iterator[Any]:
+    def each_study(self, split: Any, **_: bool) -> Iterator[Any]:
         return iter(self.studies(split))
 
     def image(self, image_id: str) -> Any:

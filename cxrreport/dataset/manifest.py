@@ -16,7 +16,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cxrreport.dataset.columns import ByRow, Places, RowIndex, combined, first_rows, lengths, numbers
+from cxrreport.dataset.columns import ByRow, Places, RowIndex, combined, each_ids, first_rows, lengths, numbers
 from cxrreport.dataset.covariates import COVARIATES, Covariates
 from cxrreport.dataset.image_store import ImageStore
 from cxrreport.dataset.priors import PRIOR_COLUMNS, WITH_MENTIONS, PriorLinks, PriorReports
@@ -297,57 +297,58 @@ class Manifest:
         """Return the studies of one split, or all, sorted by study id, each with its best view first."""
         return list(self.each_study(split))
 
-    def each_study(self, split: Split | str | None = None) -> Iterator[Study]:
-        """Yield what `studies` returns, with one block of reports in memory, and the reports of priors packed."""
-        column = self._column
+    def each_study(self, split: Split | str | None = None, *, priors: bool = True) -> Iterator[Study]:
+        """Yield what `studies` returns, with one block of reports in memory, and the reports of priors packed.
+
+        Without `priors`, studies have no prior, and the reports of priors are not read.
+        """
         studies = np.arange(len(self._first))
         if split is not None:
-            of_split = pa.compute.equal(column["split"], Split(split).value).to_numpy(zero_copy_only=False)
+            of_split = pa.compute.equal(self._column["split"], Split(split).value).to_numpy(zero_copy_only=False)
             studies = np.flatnonzero(of_split[self._first])
-        needed = self._each_report(self._priors.priors_of(studies))
+        links = self._priors if priors else PriorLinks.none(len(self._first))
+        needed = self._each_report(links.priors_of(studies))
         reports = PriorReports((prior, full or report) for prior, report, full in needed)
-        for study, report, full in self._each_report(studies):
-            row = int(self._first[study])
-            prior = self._priors.of(study)
+        ids_of = partial(each_ids, self._column, self._first)
+        linked = links.prior[studies]
+        prior_ids = ids_of(np.array(linked[linked >= 0], np.int64))
+        each = zip(self._each_report(studies), ids_of(studies), strict=True)
+        for (study, report, full), (study_id, patient_id, of, image_ids) in each:
+            prior = links.of(study)
+            earlier = None
+            if prior is not None:
+                prior_id, _, _, prior_images = next(prior_ids)
+                earlier = PriorStudy(
+                    study_id=prior_id, days=links.days_of(study), image_ids=prior_images, report=reports[prior]
+                )
             yield Study(
-                study_id=column["study_id"][row].as_py(),
-                patient_id=column["patient_id"][row].as_py(),
-                split=Split(column["split"][row].as_py()),
-                image_ids=self._images_of(study),
+                study_id=study_id,
+                patient_id=patient_id,
+                split=Split(of),
+                image_ids=image_ids,
                 report=report,
-                prior=None
-                if prior is None
-                else PriorStudy(
-                    study_id=column["study_id"][int(self._first[prior])].as_py(),
-                    days=self._priors.days_of(study),
-                    image_ids=self._images_of(prior),
-                    report=reports[prior],
-                ),
+                prior=earlier,
                 report_with_mentions=full,
             )
 
-    def _images_of(self, study: int) -> tuple[str, ...]:
-        row, end = int(self._first[study]), len(self._index)
-        if study + 1 < len(self._first):
-            end = int(self._first[study + 1])
-        return tuple(self._column["image_id"].slice(row, end - row).to_pylist())
-
     def _each_report(self, studies: NDArray[np.int64]) -> Iterator[tuple[int, Report, Report | None]]:
         """The reports of some studies, which are sorted: number, report, and the report with mentions if it differs."""
+        rows = self._first[studies]
         start = place = 0
         for block in self._reports() if len(studies) else ():
+            end = int(np.searchsorted(rows, start + len(block)))
+            wanted = pa.array(rows[place:end] - start)
             texts = {
-                name: block.column(name) for name in block.schema.names if name in {*REPORT_SECTIONS, *WITH_MENTIONS}
+                name: block.column(name).take(wanted).to_pylist()
+                for name in block.schema.names
+                if name in {*REPORT_SECTIONS, *WITH_MENTIONS}
             }
-            while place < len(studies) and (row := int(self._first[studies[place]]) - start) < len(block):
-                values = {name: one[row].as_py() for name, one in texts.items()}
-                report = Report(**{name: values[name] or "" for name in REPORT_SECTIONS})
-                kept = {
-                    name: values[column] for column, name in WITH_MENTIONS.items() if values.get(column) is not None
-                }
-                yield int(studies[place]), report, replace(report, **kept) if kept else None
-                place += 1
-            start += len(block)
+            for at, study in enumerate(studies[place:end].tolist()):
+                report = Report(**{name: texts[name][at] or "" for name in REPORT_SECTIONS})
+                kept = {name: texts[of][at] for of, name in WITH_MENTIONS.items() if of in texts}
+                kept = {name: text for name, text in kept.items() if text is not None}
+                yield study, report, replace(report, **kept) if kept else None
+            start, place = start + len(block), end
 
     def count(self) -> int:
         """Number of studies."""

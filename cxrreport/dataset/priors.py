@@ -43,6 +43,12 @@ class PriorLinks(NamedTuple):
     days: NDArray[np.int32]
 
     @classmethod
+    def none(cls, studies: int) -> PriorLinks:
+        """No study has a prior."""
+        none = np.full(studies, _UNKNOWN, np.int32)
+        return cls(none, none)
+
+    @classmethod
     def of_table(cls, table: pa.Table, first: NDArray[np.int64]) -> PriorLinks:
         """Links of a table whose rows are sorted by study.
 
@@ -54,8 +60,7 @@ class PriorLinks(NamedTuple):
             KeyError: of a row whose prior study is not in the table, or is of another patient or split.
         """
         if "prior_study_id" not in table.column_names or not len(first):
-            none = np.full(len(first), _UNKNOWN, np.int32)
-            return cls(none, none)
+            return cls.none(len(first))
         studies = table.take(pa.array(first))
         ids = studies["prior_study_id"]
         prior = _filled(pa.compute.index_in(ids, value_set=studies["study_id"]))
@@ -101,7 +106,7 @@ class PriorReports:
         self._numbers = np.array(numbers, np.int32)
 
     def __getitem__(self, number: int) -> Report:
-        start = int(np.searchsorted(self._numbers, number)) * len(REPORT_SECTIONS)
+        start = int(np.searchsorted(self._numbers, np.int32(number))) * len(REPORT_SECTIONS)
         return Report(**dict(zip(REPORT_SECTIONS, self._texts[start : start + len(REPORT_SECTIONS)], strict=True)))
 
 

@@ -223,7 +223,7 @@ def plan_settings(path: Path, overrides: Mapping[str, Any]) -> PlanSettings:
         if "studies" not in overrides and (wanted.input / MANIFEST).is_file():
             manifest = Manifest.open(wanted.input)
             split = Split(wanted.split) if wanted.split else None
-            overrides = {"studies": max(1, sum(1 for _ in manifest.each_study(split))), **overrides}
+            overrides = {"studies": max(1, sum(1 for _ in manifest.each_study(split, priors=False))), **overrides}
         checkpoint, prompt, _ = matching_settings(wanted)
         return PlanSettings.of_generation(checkpoint, prompt, **overrides)
     settings = TrainSettings.from_yaml(path)
@@ -232,7 +232,7 @@ def plan_settings(path: Path, overrides: Mapping[str, Any]) -> PlanSettings:
         sections = settings.prompt.sections
         samples = (
             len(study.image_ids) if settings.prompt.max_images == 1 else 1
-            for study in Manifest.open(settings.data).each_study(Split.TRAIN)
+            for study in Manifest.open(settings.data).each_study(Split.TRAIN, priors=False)
             if any(getattr(study.report, section) for section in sections)
         )
         counted = sum(samples) or None

@@ -126,7 +126,7 @@ def build(
     loaded, modules = load_model(settings, manifest.resolution, processes)
     layout = PromptLayout(loaded.tokenizer, settings.prompt, loaded.image_tokens)
     training = SplitSamples(manifest, Split.TRAIN, layout, progress)
-    has_validation = any(layout.suffix(study.report) for study in manifest.each_study(Split.VALIDATE))
+    has_validation = any(layout.suffix(study.report) for study in manifest.each_study(Split.VALIDATE, priors=False))
     validation = SplitSamples(manifest, Split.VALIDATE, layout, progress) if has_validation else None
     saved, log_file = folder / "checkpoints", folder / "log.jsonl"
     checkpoint = processes.on_first(lambda: checkpointing.latest(saved))

@@ -63,7 +63,7 @@ class SplitSamples:
         places: dict[str, int] = {}
         self.without_text = 0
         prompt = layout.settings
-        for study in source.each_study(split):
+        for study in source.each_study(split, priors=prompt.prior != "none"):
             suffix = layout.suffix(study.report)
             if not suffix:
                 self.without_text += len(study.image_ids)

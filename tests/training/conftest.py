@@ -51,7 +51,7 @@ class MemoryManifest:
             for i in range(self.sizes[split])
         ]
 
-    def each_study(self, split: Split) -> Iterator[Study]:
+    def each_study(self, split: Split, **_: bool) -> Iterator[Study]:
         return iter(self.studies(split))
 
     def image(self, image_id: str) -> np.ndarray:

@@ -34,7 +34,7 @@ class Images:
         names = [str(number) for number in range(self.count if split is Split.TRAIN else 0)]
         return [Study(study_id=n, patient_id=n, split=Split.TRAIN, image_ids=(n,), report=report) for n in names]
 
-    def each_study(self, split: Split) -> Iterator[Study]:
+    def each_study(self, split: Split, **_: bool) -> Iterator[Study]:
         return iter(self.studies(split))
 
     def image(self, image_id: str) -> Any:
