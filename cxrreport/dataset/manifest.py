@@ -293,9 +293,9 @@ class Manifest:
     def _covariates_of(self, row: int) -> Covariates:
         return Covariates(**{name: self._column[name][row].as_py() or "" for name in COVARIATES})
 
-    def studies(self, split: Split | str | None = None) -> list[Study]:
+    def studies(self, split: Split | str | None = None, *, priors: bool = True) -> list[Study]:
         """Return the studies of one split, or all, sorted by study id, each with its best view first."""
-        return list(self.each_study(split))
+        return list(self.each_study(split, priors=priors))
 
     def each_study(self, split: Split | str | None = None, *, priors: bool = True) -> Iterator[Study]:
         """Yield what `studies` returns, with one block of reports in memory, and the reports of priors packed.

@@ -273,7 +273,8 @@ def select_studies(settings: GenerateSettings, manifest: Manifest, prompt: Promp
     Raises:
         InputError: the split has no study, or the baseline is not possible.
     """
-    studies = manifest.studies(Split(settings.split) if settings.split else None)
+    priors = prompt.prior != "none" or settings.baseline == "shuffled_prior"
+    studies = manifest.studies(Split(settings.split) if settings.split else None, priors=priors)
     if not studies:
         where = f"split '{settings.split}'" if settings.split else "any split"
         raise InputError(

@@ -52,7 +52,7 @@ class Studies:
             for image_id in study.image_ids
         }
 
-    def studies(self, split: Split | None = None) -> list[Study]:
+    def studies(self, split: Split | None = None, **_: bool) -> list[Study]:
         return [study for study in self._studies if split in (None, study.split)]
 
     def image(self, image_id: str) -> np.ndarray:
