@@ -1,4 +1,4 @@
-"""How findings have changed, read from sentences of 245 kinds of statements, and the scores of this reading."""
+"""How findings have changed: what is read from 245 labelled sentences, and the scores of this reading."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from cxrreport.evaluation.clinical.change_scores import METRIC, change_scores, c
 from cxrreport.evaluation.clinical.changes import changes
 from cxrreport.evaluation.metrics import Pairs
 from cxrreport.evaluation.statistics import PatientBootstrap
+from cxrreport.reports.priors import remove_priors
 
 DATA = Path(__file__).parent / "data"
 
@@ -62,6 +63,13 @@ def test_what_a_report_states(text: str, found: str) -> None:
     }
     wanted = (one.split() for one in found.split(", ") if one)
     assert read(text) == {f"{names[finding]}: {change}" for finding, change in wanted}
+
+
+def test_a_report_without_mentions_of_prior_studies_states_no_change() -> None:
+    """What `ingest` removes and what is read here are the same."""
+    for name in ("working", "sealed"):
+        for line in (DATA / f"changes_{name}.tsv").read_text(encoding="utf-8").splitlines()[1:]:
+            assert not changes(remove_priors(line.partition("\t")[2]).text), line
 
 
 PAIRS = {
