@@ -61,7 +61,8 @@ class PriorLinks(NamedTuple):
         """
         if "prior_study_id" not in table.column_names or not len(first):
             return cls.none(len(first))
-        studies = table.take(pa.array(first))
+        used = ["study_id", "patient_id", "split", "prior_study_id", "prior_days"]
+        studies = table.select(used).take(pa.array(first))
         ids = studies["prior_study_id"]
         prior = _filled(pa.compute.index_in(ids, value_set=studies["study_id"]))
         linked = np.flatnonzero(combined(ids).is_valid().to_numpy(zero_copy_only=False))

@@ -187,7 +187,10 @@ def check_tree(seed: int, folder: Path, contents: list[bytes]) -> Counter[str]:
     outside.mkdir()
     tree = Tree(root, outside, chance, contents)
     tree.fill(root, 0)
-    settings: dict[str, Any] = {"views": chance.choice(("all", "frontal", "best-frontal")), "require_report": False}
+    settings: dict[str, Any] = {
+        "views": chance.choice(("all", "frontal", "best-frontal", "best-frontal+lateral")),
+        "require_report": False,
+    }
     if chance.random() < 0.5:
         settings["reports"] = folder / "reports.csv"
         write_table(settings["reports"], chance, ["1", "2", "a", "B2", "5000.0"])

@@ -70,11 +70,20 @@ def test_chexpert_plus(tmp_path: Path) -> None:
     assert missing[0]["source"] == "train/patient00002/study1/view2_lateral"
 
 
+def test_reports_of_one_study_that_differ(tmp_path: Path) -> None:
+    """As published, each image has its own copy of the report, with other surrogates."""
+    (tmp_path / "in").mkdir()
+    summary = run(chexpert(tmp_path / "in", {"section_findings": "Seen by Dr. Xyz."}), tmp_path / "out", views="all")
+    assert summary.notes["reports-differ"] == 2
+    studies = {study.study_id: study.report.findings for study in Manifest.open(tmp_path / "out").studies()}
+    assert studies["patient00001_study1"] == "Seen by Dr. Xyz."
+    assert studies["patient00003_study1"] == "Lungs of 3 are clear."
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"path_to_image": "elsewhere.jpg"}, "a path_to_image is not of the form"),
-        ({"section_findings": "Something else."}, "has two reports; keep one"),
         ({"split": "later"}, "column split holds a value"),
     ],
 )

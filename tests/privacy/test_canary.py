@@ -33,9 +33,9 @@ UID = "1.2.826.0.1.3680043.8.498.77135"
 VALUES = {
     "PN": f"{CANARY}^PERSON", "LO": f"{CANARY} LO", "SH": f"{CANARY}SH", "ST": f"{CANARY} ST", "LT": f"{CANARY} LT",
     "UT": f"{CANARY} UT", "UC": f"{CANARY} UC", "UR": f"http://{CANARY}.invalid/", "AE": f"{CANARY}AE",
-    "CS": f"{CANARY}CS", "DA": "19010203", "DT": "19010203040506", "TM": "040506.777135", "AS": "077Y",
+    "CS": f"{CANARY}CS", "DA": "19020203", "DT": "19020203040506", "TM": "040506.777135", "AS": "077Y",
 }  # fmt: skip
-FORBIDDEN = (CANARY, "19010203", "1901-02-03", "777135", FOLDER, UID)
+FORBIDDEN = (CANARY, "19020203", "1902-02-03", "777135", FOLDER, UID)
 WITH_REPORTS = (
     "manifest.parquet",
     "predictions.",
@@ -109,7 +109,7 @@ def export(tmp_path: Path) -> Path:
         broken = root / f"{FOLDER}_0"
         data = (broken / f"{CANARY}_0.dcm").read_bytes()
         (broken / f"{CANARY}_cut.dcm").write_bytes(data[: len(data) - 3000])
-        (broken / f"{CANARY}_text.txt").write_text(f"{CANARY} 1901-02-03")
+        (broken / f"{CANARY}_text.txt").write_text(f"{CANARY} 1902-02-03")
         (broken / f"{CANARY}_twice.dcm").write_bytes(data)
         other = pydicom.dcmread(io.BytesIO(data))
         other.Modality, other.SOPInstanceUID = f"{CANARY}M", f"{UID}.9.9"

@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from cxrreport.dataset import id_for_message
 from cxrreport.errors import InputError
 from cxrreport.ingestion.images import is_picture, view_of
 from cxrreport.ingestion.layouts.base import Document, Listing, Source, StudyRow, newest_table, require_folder
@@ -44,7 +43,8 @@ def recognises(settings: IngestSettings) -> bool:
 def list_images(settings: IngestSettings) -> Listing:
     """Images of patients and studies, with reports and splits from the table; see `Layout`.
 
-    A study is `patient1_study1`. `settings.reports` is a table of reports by these ids.
+    A study is `patient1_study1`, and its report that of its first image. `settings.reports` is a table of reports by
+    these ids.
     """
     require_folder(settings, "chexpert-plus")
     root = settings.input
@@ -61,9 +61,12 @@ def list_images(settings: IngestSettings) -> Listing:
         if match is None:
             raise InputError(f"{table}: a path_to_image is not of the form train/patient1/study1/view1_frontal.jpg")
         rows[match["key"]] = row
-        study, report = f"{match['patient']}_{match['study']}", _report(row)
-        if not by_study and reports.setdefault(study, report) != report:
-            raise InputError(f"{table}: study {id_for_message('study', study)} has two reports; keep one")
+    # The images of a study can have copies of its report in which other surrogates were written.
+    differ = set()
+    for key in sorted(rows) if not by_study else ():
+        study, report = _study(key), _report(rows[key])
+        if reports.setdefault(study, report) != report:
+            differ.add(study)
     files = list_files(root, settings.output)
     sources, excluded, found = [], files.excluded, set()
     for path, source in files.files:
@@ -73,7 +76,7 @@ def list_images(settings: IngestSettings) -> Listing:
                 files.exclude(source, Reason.NOT_DICOM, "not a file of CheXpert Plus")
             continue
         row = rows.get(match["key"], {})
-        study = f"{match['patient']}_{match['study']}"
+        study = _study(match["key"])
         found.add(match["key"])
         sources.append(
             Source(
@@ -85,13 +88,18 @@ def list_images(settings: IngestSettings) -> Listing:
                 split=split_of(row, str(table)),
                 view=_view(row, path),
                 report=reports.get(study),
+                notes=("reports-differ",) if study in differ else (),
                 taken=_taken(row, match["study"]),
             )
         )
     for key in sorted(rows.keys() - found):
-        _, patient, study, _ = key.split("/")
-        excluded.append(Exclusion(source=key, reason=Reason.IMAGE_MISSING, study_id=f"{patient}_{study}"))
+        excluded.append(Exclusion(source=key, reason=Reason.IMAGE_MISSING, study_id=_study(key)))
     return Listing(layout="chexpert-plus", sources=sources, excluded=excluded, official_split=True, by_study=by_study)
+
+
+def _study(key: str) -> str:
+    _, patient, study, _ = key.split("/")
+    return f"{patient}_{study}"
 
 
 def _report(row: Mapping[str, str]) -> Document | None:
