@@ -5,8 +5,15 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from cxrreport.demo.phantoms import changes as phantoms
+from cxrreport.demo.phantoms.changes import sample_pair
+from cxrreport.demo.phantoms.comparisons import COMPARISONS
+from cxrreport.demo.phantoms.findings import Name
+from cxrreport.demo.phantoms.grammar import findings_section
+from cxrreport.demo.phantoms.wordings import HELD_OUT, HOUSE_STYLES
 from cxrreport.evaluation.clinical.change_scores import METRIC, change_scores, changes_by_group
 from cxrreport.evaluation.clinical.changes import changes
 from cxrreport.evaluation.metrics import Pairs
@@ -14,6 +21,18 @@ from cxrreport.evaluation.statistics import PatientBootstrap
 from cxrreport.reports.priors import remove_priors
 
 DATA = Path(__file__).parent / "data"
+
+
+FINDINGS = {
+    Name.CARDIOMEGALY: "Cardiomegaly",
+    Name.OEDEMA: "Edema",
+    Name.OPACITY: "Lung Opacity",
+    Name.EFFUSION: "Pleural Effusion",
+    Name.PNEUMOTHORAX: "Pneumothorax",
+}
+CHANGES = {phantoms.Change.WORSE: "worse", phantoms.Change.IMPROVED: "improved"} | {
+    one: one.value for one in (phantoms.Change.NEW, phantoms.Change.UNCHANGED, phantoms.Change.RESOLVED)
+}
 
 
 def read(text: str) -> set[str]:
@@ -70,6 +89,20 @@ def test_a_report_without_mentions_of_prior_studies_states_no_change() -> None:
     for name in ("working", "sealed"):
         for line in (DATA / f"changes_{name}.tsv").read_text(encoding="utf-8").splitlines()[1:]:
             assert not changes(remove_priors(line.partition("\t")[2]).text), line
+
+
+@pytest.mark.parametrize("style", ["plain", "terse", "formal", "held-out"])
+def test_planted_changes_of_phantoms_are_read(style: str) -> None:
+    """The sentences are of another author; those of `held-out` are in no report."""
+    templates = {"held-out": HELD_OUT} | {name: own for name, (_, own) in HOUSE_STYLES.items()}
+    rng = np.random.default_rng(7)
+    for _ in range(60):
+        before, now = sample_pair(rng)
+        planted = phantoms.changes(before, now)
+        for changed in (planted, {}):
+            written = findings_section(now, templates[style] | COMPARISONS[style], None, rng, changed)
+            text = " ".join(sentence.text for sentence in written)
+            assert read(text) == {f"{FINDINGS[one.name]}: {CHANGES[change]}" for one, change in changed.items()}, text
 
 
 PAIRS = {

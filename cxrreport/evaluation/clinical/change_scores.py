@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,13 @@ def change_scores(pairs: Pairs) -> dict[str, Measure]:
     study. `hallucinated_change` is the share of the reports that state a change among those for which no prior study
     was shown; it is undefined if there are none, or if what was shown is not known.
     """
-    counts = _counts(pairs, lambda _: True)
-    hallucinated = np.zeros((len(pairs.references), 2))
-    for row, study in enumerate(pairs.references):
-        if pairs.candidate_priors is not None and not pairs.candidate_priors.get(study):
-            hallucinated[row] = bool(changes(pairs.candidates[study])), 1
+    read = _read(pairs)
+    counts = _counts(read, lambda _: True)
+    hallucinated = np.zeros((len(read), 2))
+    if pairs.candidate_priors is not None:
+        for row, (study, (_, stated)) in enumerate(zip(pairs.references, read, strict=True)):
+            if not pairs.candidate_priors.get(study):
+                hallucinated[row] = bool(stated), 1
     return {
         # F1 is undefined for a study without a change on either side, which is correct.
         "change_f1": Measure(counts, f1_of_counts, np.nan_to_num(f1_of_counts(counts), nan=1.0)),
@@ -55,9 +57,10 @@ def changes_by_group(pairs: Pairs, bootstrap: PatientBootstrap) -> dict[str, dic
         **{finding.value: lambda one, finding=finding: one[0] is finding for finding in Finding},  # type: ignore[misc]
         **{change.value: lambda one, change=change: one[1] is change for change in Change},  # type: ignore[misc]
     }
+    read = _read(pairs)
     table = {}
     for name, holds in groups.items():
-        counts = _counts(pairs, holds)
+        counts = _counts(read, holds)
         agreed, hallucinated, omitted = (int(one) for one in counts.sum(axis=0))
         if agreed or hallucinated or omitted:
             f1 = bootstrap.interval(Measure(counts, f1_of_counts, f1_of_counts(counts)))
@@ -65,10 +68,18 @@ def changes_by_group(pairs: Pairs, bootstrap: PatientBootstrap) -> dict[str, dic
     return table
 
 
-def _counts(pairs: Pairs, holds: Callable[[FindingChange], bool]) -> Floats:
+_Read = Sequence[tuple[frozenset[FindingChange], frozenset[FindingChange]]]
+"""The changes that reference and candidate of each study state."""
+
+
+def _read(pairs: Pairs) -> _Read:
+    return [(changes(text), changes(pairs.candidates[study])) for study, text in pairs.references.items()]
+
+
+def _counts(read: _Read, holds: Callable[[FindingChange], bool]) -> Floats:
     """float64[studies, 3]: changes of both sides, of the candidate only, of the reference only."""
-    rows = np.zeros((len(pairs.references), 3))
-    for row, (study, text) in enumerate(pairs.references.items()):
-        reference, candidate = ({*filter(holds, changes(one))} for one in (text, pairs.candidates[study]))
+    rows = np.zeros((len(read), 3))
+    for row, sides in enumerate(read):
+        reference, candidate = ({*filter(holds, one)} for one in sides)
         rows[row] = len(reference & candidate), len(candidate - reference), len(reference - candidate)
     return rows
