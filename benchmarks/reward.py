@@ -27,8 +27,8 @@ from typing import Any
 sys.path[0] = str(Path(__file__).parent.parent)  # not this folder: radgraph.py has the name of a package
 
 from cxrreport import runs
-from cxrreport.demo.phantoms.files import read_truth, write_studies
-from cxrreport.demo.pipeline import HEADLINE, known_findings, train_settings
+from cxrreport.demo.phantoms.files import write_studies
+from cxrreport.demo.pipeline import HEADLINE, train_settings
 from cxrreport.evaluation.evaluate import MAIN, Evaluation
 from cxrreport.runs.command import silent
 from cxrreport.settings import (
@@ -90,10 +90,10 @@ def evaluated(root: Path, name: str, predictions: Path, **baselines: Path) -> Ev
     """Scores of a system and its differences from others."""
     settings = EvaluateSettings(
         predictions=predictions, references=root / "ingest", output=root / f"evaluate-{name}", baselines=baselines,
+        metrics=("radgraph", "clinical", "cxrreport.demo.finding_metric:finding_f1"),
         radgraph="tiny", most_frequent=False, tracking=UNTRACKED,
     )  # fmt: skip
-    truth = read_truth(root / "phantoms")
-    return runs.evaluate(settings, extra_metrics=[known_findings(truth)]).result
+    return runs.evaluate(settings).result
 
 
 def main() -> None:
@@ -115,7 +115,9 @@ def main() -> None:
             input=root / "phantoms", output=root / "ingest", layout="mimic-cxr", resolution=224, tracking=UNTRACKED
         )
     )
-    recipe = train_settings(root / "ingest", root / "start", seed=given.seed, tracked=UNTRACKED)
+    recipe = train_settings(
+        root, data=root / "ingest", output=root / "start", seed=given.seed, tracking=UNTRACKED.model_dump()
+    )
     validation = recipe.validation.model_copy(update={"studies": VALIDATION})
     start, fine_tuning = trained(
         recipe.model_copy(

@@ -72,6 +72,7 @@ def attach(model: Any, settings: LoraSettings) -> tuple[Any, tuple[str, ...]]:
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
+        use_rslora=settings.rank_stabilised,
         lora_dropout=settings.dropout,
         target_modules=pattern,
         bias="none",

@@ -115,7 +115,10 @@ def model_card(card: AdapterCard) -> str:
         front += ["license: gemma", f"base_model: {base}"]
     lora = card.lora
     kind = "QLoRA (base in 4 bits, nf4)" if card.checkpoint.precision == "nf4" else "LoRA"
-    method = f"{kind}, rank {lora.rank}, alpha {lora.alpha}, {len(card.modules)} layers" if lora else "full fine-tuning"
+    method = "full fine-tuning"
+    if lora is not None:
+        scaled = " (rank-stabilised)" if lora.rank_stabilised else ""
+        method = f"{kind}, rank {lora.rank}, alpha {lora.alpha}{scaled}, {len(card.modules)} layers"
     method += ", merged into the checkpoint" if card.merged else ""
     chosen = "" if card.trained_steps in (None, card.steps) else ", the best on the validation split"
     lines = [

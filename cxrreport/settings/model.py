@@ -82,6 +82,8 @@ class LoraSettings(Settings):
     """Rank of the update."""
     alpha: PositiveInt = 32
     """The update is scaled by alpha / rank."""
+    rank_stabilised: bool = False
+    """Scale the update by alpha / sqrt(rank) instead, so that a high rank does not reduce it (arXiv 2312.03732)."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
     """Dropout probability on the inputs of the adapter during training."""
     targets: Literal["language", "language+projector", "language+projector+vision"] = "language"

@@ -30,9 +30,14 @@ def tuned(with_adapter: Callable[..., Any]) -> Callable[..., tuple[LoadedModel, 
     """Add an adapter whose B is not zero; returns the adapted model and its card."""
 
     def make(
-        loaded: LoadedModel, *, rank: int = 4, targets: str = "language", **card: Any
+        loaded: LoadedModel,
+        *,
+        rank: int = 4,
+        targets: str = "language",
+        rank_stabilised: bool = False,
+        **card: Any,
     ) -> tuple[LoadedModel, AdapterCard]:
-        lora = {"rank": rank, "alpha": 8, "targets": targets}
+        lora = {"rank": rank, "alpha": 8, "targets": targets, "rank_stabilised": rank_stabilised}
         model, names = with_adapter(loaded.model, **lora)
         given = {
             "checkpoint": CheckpointSettings(name=loaded.name, precision="float32"),

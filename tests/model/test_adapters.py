@@ -20,6 +20,7 @@ from cxrreport.model import adapters
 from cxrreport.model.adapters import attach
 from cxrreport.model.card import AdapterCard, model_card
 from cxrreport.model.checkpoints import LoadedModel
+from cxrreport.model.fused import fused
 from cxrreport.model.prompt import PromptLayout
 from cxrreport.records import Report
 from cxrreport.settings import LoraSettings, PromptSettings
@@ -86,6 +87,22 @@ def test_saving_and_loading_is_exact(
         assert torch.equal(logits(again), bare)
     assert torch.equal(logits(again), tuned)
     assert AdapterCard.read(tmp_path / "a") == card
+
+
+def test_rank_stabilised_scaling_is_kept_and_computed_alike(
+    fresh: Callable[..., LoadedModel], tuned: Callable[..., Any], tmp_path: Path
+) -> None:
+    """With the replaced layers, those of peft, and merged."""
+    adapted, card = tuned(fresh(), rank=4, rank_stabilised=True)
+    adapters.save(tmp_path / "a", adapted.model, card)
+    again = adapters.load(tmp_path / "a", fresh())
+    layer = next(module for module in again.model.modules() if hasattr(module, "lora_A"))
+    assert layer.scaling["default"] == pytest.approx(8 / 4**0.5)
+    stock = logits(again)
+    with fused(again.model, adapters.paligemma(again.model).language_model, softcap=False):
+        torch.testing.assert_close(logits(again), stock, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(adapters.merged(again)), stock, rtol=1e-4, atol=1e-4)
+    assert "rank-stabilised" in (tmp_path / "a/README.md").read_text()
 
 
 def test_folder_holds_no_pickle_and_names_no_machine(saved: Path) -> None:
