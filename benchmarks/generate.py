@@ -42,23 +42,9 @@ def make(folder: Path, count: int) -> None:
     """Model, DICOM, and what both sides know of the studies, in `folder`."""
     import pydicom
     import random_paligemma
-    import torch
     from ingest import make_cr
-    from transformers import PaliGemmaForConditionalGeneration
 
-    random_paligemma.write(folder / "model", random_paligemma.small_config(RESOLUTION))
-    model = PaliGemmaForConditionalGeneration.from_pretrained(folder / "model", local_files_only=True)
-    table = model.get_input_embeddings().weight.data
-    # The head is the same table: a row of zeros is never the largest. Padding, EOS, BOS, and all beyond the text.
-    table[:3] = 0
-    table[random_paligemma.WORDS :] = 0
-    # The head also makes a model of random weights write its last token again and again: random signs before it, small
-    # embeddings so that there is more in a state than the last token, and logits far enough apart.
-    table *= 0.4
-    norm = model.model.language_model.norm.weight.data
-    signs = 2 * torch.randint(0, 2, norm.shape, generator=torch.Generator().manual_seed(0)) - 1
-    norm.copy_(3.0 * signs - 1)  # Gemma scales by 1 + weight
-    model.save_pretrained(folder / "model")
+    random_paligemma.write(folder / "model", random_paligemma.small_config(RESOLUTION), writes=True)
     draw = np.random.default_rng(0)
     (folder / "dicom").mkdir()
     rows = []

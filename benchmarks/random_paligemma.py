@@ -76,12 +76,24 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def write(folder: Path, config: PaliGemmaConfig, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
-    """Weights, configuration, processor and tokenizer as `save_pretrained` writes them."""
+def write(
+    folder: Path,
+    config: PaliGemmaConfig,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    writes: bool = False,
+) -> None:
+    """Weights, configuration, processor and tokenizer as `save_pretrained` writes them.
+
+    With `writes`, its texts have many different words and never end.
+    """
     attention.prepare_config(config, softcap=False)
     torch.manual_seed(0)
     with torch.device(device):
         model = PaliGemmaForConditionalGeneration(config)
+    if writes:
+        _let_write(model)
     model.to(dtype).save_pretrained(folder)
     side = config.vision_config.image_size
     processor = PaliGemmaProcessor(
@@ -96,6 +108,19 @@ def write(folder: Path, config: PaliGemmaConfig, *, dtype: torch.dtype = torch.f
         ),
     )
     processor.save_pretrained(folder)
+
+
+def _let_write(model: PaliGemmaForConditionalGeneration) -> None:
+    table = model.get_input_embeddings().weight.data
+    # The head is the same table: a row of zeros is never the largest. Padding, EOS, BOS, and all beyond the text.
+    table[:3] = 0
+    table[WORDS:] = 0
+    # The head also makes a model of random weights write its last token again and again: random signs before it, small
+    # embeddings so that there is more in a state than the last token, and logits far enough apart.
+    table *= 0.4
+    norm = model.model.language_model.norm.weight.data
+    signs = 2 * torch.randint(0, 2, norm.shape, generator=torch.Generator().manual_seed(0)) - 1
+    norm.copy_(3.0 * signs - 1)  # Gemma scales by 1 + weight
 
 
 def write_samples(folder: Path, count: int, side: int) -> None:
