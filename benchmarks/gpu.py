@@ -6,10 +6,10 @@ transformers and vLLM. The last line is a JSON object.
     python benchmarks/gpu.py --device cpu --size small --resolution 224    # the same code without a GPU
 
 Training: random weights of the published shape, bfloat16, LoRA r=16 on the language model, gradient checkpointing for
-both, 128 suffix tokens. Each run is a separate process and the two alternate. The first steps of a process are excluded,
-and medians are compared. Without `--batch`, each side has the largest batch (a power of two) that `plan` expects to fit,
-halved as long as memory runs out. Operations are those of `cxrreport plan`: `share_of_peak` counts the forward and
-backward pass, `hardware_share` also the recomputation. Peak memory is the peak that torch allocated on the GPU.
+both, 128 suffix tokens. Each run is a separate process and the two alternate. The first steps of a process are left
+out, and medians are compared. Without `--batch`, each side has the largest batch (a power of two) that `plan` expects
+to fit, halved as long as memory runs out. Operations are those of `cxrreport plan`: `share_of_peak` counts the forward
+and backward pass, `hardware_share` also the recomputation. Peak memory is the peak that torch allocated on the GPU.
 
 Generation: see `gpu_generation.py`. Rates count only if the texts of both sides agree.
 """

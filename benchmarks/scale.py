@@ -8,7 +8,7 @@ real reports, of patients with three studies each, and runs the commands on it, 
 checkpoint trains, so steps are quick; generation and graphs are replaced by fixed ones. Figures of training are the
 difference to the same run on 64 studies:
 
-- `train_process_mb`: resident memory of a training process after 192 steps, for its samples and the manifest.
+- `train_process_mb`: resident memory of a training process at its second step, for its samples and the manifest.
 - `worker_mb`: private memory of a worker process of its data loader after a few hundred samples.
 - `first_batch_s`, `resume_s`: from the start of the command to its first step, new and resumed (imports included);
   `first_batch_cpu_s`, `resume_cpu_s`: the processor time of that, which other work on the machine does not change much.
@@ -124,10 +124,10 @@ def train_child(data: Path, output: Path) -> dict[str, Any]:
         if label == "training" and done > found.setdefault("begun_at", done):
             if "seconds" not in found:
                 found.update(seconds=time.time() - begun, cpu_seconds=time.process_time())
+            if done == found["begun_at"] + 2:
+                found["process_mb"] = psutil.Process().memory_info().rss / 2**20
             if done == found["begun_at"] + _STEPS:
-                process = psutil.Process()
-                found["process_mb"] = process.memory_info().rss / 2**20
-                workers = [one.memory_full_info().uss for one in process.children() if _is_worker(one)]
+                workers = [one.memory_full_info().uss for one in psutil.Process().children() if _is_worker(one)]
                 found["worker_mb"] = max(workers, default=0) / 2**20
                 raise Enough
 
