@@ -212,7 +212,7 @@ def plan_settings(path: Path, overrides: Mapping[str, Any]) -> PlanSettings:
     Raises:
         SettingsError: the file cannot be read, or a field is unknown, missing or out of range.
     """
-    from cxrreport.dataset import MANIFEST, Manifest
+    from cxrreport.dataset import MANIFEST, Manifest, samples_of
     from cxrreport.records import Split
 
     generation = "input" in read_yaml(path)
@@ -229,11 +229,11 @@ def plan_settings(path: Path, overrides: Mapping[str, Any]) -> PlanSettings:
     settings = TrainSettings.from_yaml(path)
     counted = None
     if (settings.data / MANIFEST).is_file():
-        sections = settings.prompt.sections
+        manifest, prompt = Manifest.open(settings.data), settings.prompt
         samples = (
-            len(study.image_ids) if settings.prompt.max_images == 1 else 1
-            for study in Manifest.open(settings.data).each_study(Split.TRAIN, priors=False)
-            if any(getattr(study.report, section) for section in sections)
+            sum(1 for _ in samples_of(study, manifest, prompt))
+            for study in manifest.each_study(Split.TRAIN, priors=False)  # they change no number
+            if any(getattr(study.report, section) for section in prompt.sections)
         )
         counted = sum(samples) or None
     return PlanSettings.of_training(settings, counted=counted, **overrides)

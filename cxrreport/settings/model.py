@@ -60,11 +60,9 @@ class PromptSettings(Settings):
         """Largest number of text tokens before the report."""
         return self.max_prefix_tokens + (self.max_prior_tokens if self.several_inputs else 0)
 
-    @property
-    def whole_images(self) -> float:
-        """Largest number of images of a sample, with a pooled image as the fraction of the tokens that it keeps."""
-        others = (self.views == "frontal+lateral") + self.shows_prior_image
-        return max(self.max_images, 1 + others / self.pool**2)
+    def alone(self) -> PromptSettings:
+        """The same without lateral and prior study."""
+        return self.model_copy(update={"views": "frontal", "prior": "none", "pool": 1})
 
     @model_validator(mode="after")
     def _one_kind_of_several(self) -> Self:

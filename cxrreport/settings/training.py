@@ -143,7 +143,12 @@ class PlanSettings(Settings):
     gradient_checkpointing: bool = True
     """As in training."""
     max_images: PositiveInt = 1
-    """Images per example."""
+    """Images of a study per example."""
+    prior_image: bool = False
+    """One image of the prior study per example as well; an archive holds it in any case, as that study's own."""
+    pool: Literal[1, 2, 4] = 1
+    """As `prompt.pool` in training: every image of an example but the first is averaged over squares of this many
+    patches."""
     prefix_tokens: PositiveInt = 72
     """Prefix tokens per example, including BOS and separator, excluding image tokens."""
     suffix_tokens: PositiveInt = 128
@@ -180,8 +185,7 @@ class PlanSettings(Settings):
             "softcap": checkpoint.softcap,
             "batch_size": settings.batch_size,
             "gradient_checkpointing": settings.gradient_checkpointing,
-            "max_images": prompt.max_images,
-            "prefix_tokens": prompt.max_prefix_tokens,
+            **_prompt_of(prompt),
             "suffix_tokens": prompt.max_suffix_tokens,
             "epochs": settings.epochs,
             **({} if counted is None else {"examples": counted}),
@@ -201,7 +205,31 @@ class PlanSettings(Settings):
             "checkpoint": checkpoint.name,
             "method": "qlora" if quantised else "lora",
             "precision": "bfloat16" if quantised else checkpoint.precision,
-            "max_images": prompt.max_images,
-            "prefix_tokens": prompt.max_prefix_tokens,
+            **_prompt_of(prompt),
         }
         return build(cls, merge(values, overrides), where="plan")
+
+    @property
+    def images(self) -> int:
+        """Images per example."""
+        return self.max_images + self.prior_image
+
+    def image_tokens(self, each: int) -> int:
+        """Image tokens per example; `each` is the number of tokens of an image that is not averaged."""
+        return each + (self.images - 1) * (each // self.pool**2)
+
+    @model_validator(mode="after")
+    def _images_to_pool(self) -> Self:
+        if self.pool > 1 and self.images == 1:
+            raise ValueError(f"pool: {self.pool} averages all images but the first; set max_images: 2 or prior_image")
+        return self
+
+
+def _prompt_of(prompt: PromptSettings) -> dict[str, Any]:
+    """Fields of `PlanSettings` for the longest prompts of these settings."""
+    return {
+        "max_images": prompt.images - prompt.shows_prior_image,
+        "prior_image": prompt.shows_prior_image,
+        "pool": prompt.pool,
+        "prefix_tokens": prompt.longest_prefix,
+    }

@@ -1,18 +1,22 @@
 """A training run in a separate process; prints by how many bytes its peak exceeds the memory after the imports.
 
-python measure_peak.py CHECKPOINT RESOLUTION BATCH PRECISION CHECKPOINTING FOLDER
+python measure_peak.py CHECKPOINT RESOLUTION BATCH PRECISION CHECKPOINTING FOLDER [POOL]
+
+With POOL, a sample has a frontal, a lateral and the image of the prior study.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from cxrreport.records import Report, Split, Study
+from cxrreport.records import PriorStudy, Report, Split, Study, View
 from cxrreport.settings import TrainSettings
 from cxrreport.training.finetune import train
 
@@ -25,14 +29,28 @@ class Images:
     preprocessing = {"resize": "squash", "interpolation": "bilinear"}  # noqa: RUF012
     digest = "0" * 64
 
-    def __init__(self, resolution: int, count: int) -> None:
+    def __init__(self, resolution: int, count: int, *, several: bool) -> None:
         self.resolution = resolution
         self.count = count
+        self.several = several
+        views = (View.PA, View.LATERAL, View.PA)
+        self.images = {
+            str(3 * study + place): SimpleNamespace(view=view)
+            for study in range(count)
+            for place, view in enumerate(views)
+        }
 
     def studies(self, split: Split | None = None) -> list[Study]:
         report = Report(findings="the heart is large . " * SUFFIX_TOKENS)
-        names = [str(number) for number in range(self.count if split is Split.TRAIN else 0)]
-        return [Study(study_id=n, patient_id=n, split=Split.TRAIN, image_ids=(n,), report=report) for n in names]
+        found = []
+        for number in range(self.count if split is Split.TRAIN else 0):
+            name, (frontal, lateral, earlier) = str(number), (str(3 * number + place) for place in range(3))
+            study = Study(study_id=name, patient_id=name, split=Split.TRAIN, image_ids=(frontal,), report=report)
+            if self.several:
+                prior = PriorStudy(study_id=f"before {name}", days=9, image_ids=(earlier,), report=Report())
+                study = replace(study, image_ids=(frontal, lateral), prior=prior)
+            found.append(study)
+        return found
 
     def each_study(self, split: Split, **_: bool) -> Iterator[Study]:
         return iter(self.studies(split))
@@ -48,15 +66,16 @@ def memory(field: str) -> int:
 
 
 def main() -> None:
-    checkpoint, resolution, batch, precision, checkpointing, folder = sys.argv[1:]
+    checkpoint, resolution, batch, precision, checkpointing, folder, *pool = sys.argv[1:]
     steps = 3
     imported = memory("VmRSS")
+    shown = {"views": "frontal+lateral", "prior": "image", "pool": int(pool[0])} if pool else {}
     settings = TrainSettings.model_validate(
         {
             "data": folder,
             "output": folder,
             "checkpoint": {"name": checkpoint, "precision": precision, "device": "cpu"},
-            "prompt": {"indication": False, "max_suffix_tokens": SUFFIX_TOKENS},
+            "prompt": {"indication": False, "max_suffix_tokens": SUFFIX_TOKENS, **shown},
             "lora": {"rank": 8, "alpha": 16, "dropout": 0.0},
             "batch_size": int(batch),
             "accumulation": 1,
@@ -65,7 +84,7 @@ def main() -> None:
         }
     )
     # More images than the run uses: the features of the frozen tower are not cached.
-    images = Images(int(resolution), steps * int(batch) + 1)
+    images = Images(int(resolution), steps * int(batch) + 1, several=bool(pool))
     train(settings, images, log=lambda *_: None, progress=lambda *_: None)
     sys.stdout.write(f"{memory('VmHWM') - imported}\n")
 

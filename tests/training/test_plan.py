@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 from cxrreport import cli
 from cxrreport.errors import SettingsError, WeightsError
 from cxrreport.model.catalogue import CHECKPOINTS
-from cxrreport.settings import PlanSettings, TrainSettings
+from cxrreport.settings import PlanSettings, TrainSettings, build
 from cxrreport.training.planning.counting import counted
 from cxrreport.training.planning.estimate import answer, need, plan
+from cxrreport.training.planning.generation import plan_generation
 from cxrreport.training.planning.gpus import GPUS, recognised
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -73,6 +74,32 @@ def test_methods_and_batches() -> None:
     capped = need(PlanSettings(softcap=True), name)
     assert capped.peak > lora.peak
     assert need(PlanSettings(max_images=2), name).tokens == 2 * 1024 + 200
+
+
+@pytest.mark.parametrize(("pool", "tokens"), [(1, 12_288), (2, 6_144), (4, 4_608)])
+def test_lateral_and_prior_are_counted_as_the_prompt_has_them(pool: int, tokens: int) -> None:
+    """The language model reads fewer tokens with `pool`; the vision tower reads three images all the same."""
+    prompt = {"views": "frontal+lateral", "prior": "report+image", "pool": pool}
+    checkpoint = {"name": "paligemma2-3b-pt-896"}
+    train = TrainSettings.model_validate({"data": "d", "output": "o", "checkpoint": checkpoint, "prompt": prompt})
+    settings = PlanSettings.of_training(train)
+    one, alone = need(settings, checkpoint["name"]), need(PlanSettings(), checkpoint["name"])
+    assert one.tokens == tokens + train.prompt.longest_prefix + train.prompt.max_suffix_tokens
+    assert train.prompt.longest_prefix == train.prompt.max_prefix_tokens + train.prompt.max_prior_tokens
+    assert one.flops["vision"] == pytest.approx(3 * alone.flops["vision"])
+    assert one.flops["forward"] > alone.flops["forward"] * tokens / 4096
+    assert one.peak > alone.peak
+    reading = PlanSettings.of_generation(train.checkpoint, train.prompt, gpu="H100")
+    (offer,) = plan_generation(reading)
+    assert offer.need.tokens == tokens + train.prompt.longest_prefix
+    # The image of the prior study is stored once, with its own study.
+    stored = plan_generation(PlanSettings(task="generation", checkpoint=checkpoint["name"], gpu="H100", max_images=2))
+    assert offer.disk == stored[0].disk
+
+
+def test_a_pool_without_images_to_average_is_refused() -> None:
+    with pytest.raises(SettingsError, match="pool: 2 averages all images but the first"):
+        build(PlanSettings, {"pool": 2}, where="plan")
 
 
 def test_a_gpu_is_recognised_by_its_cuda_name() -> None:
@@ -165,9 +192,10 @@ def test_live_bytes_are_counted_until_tensors_are_freed() -> None:
 MEASURE = Path(__file__).parent / "measure_peak.py"
 
 
-def measured(checkpoint: str, resolution: int, batch: int, precision: str, checkpointing: bool, folder: Path) -> int:
-    arguments = [checkpoint, str(resolution), str(batch), precision, str(checkpointing), str(folder)]
-    done = subprocess.run([sys.executable, str(MEASURE), *arguments], capture_output=True, text=True, check=True)
+def measured(*arguments: object) -> int:
+    done = subprocess.run(
+        [sys.executable, str(MEASURE), *map(str, arguments)], capture_output=True, text=True, check=True
+    )
     return int(done.stdout.splitlines()[-1])
 
 
@@ -208,3 +236,15 @@ def test_estimated_memory_agrees_with_a_training_run(model: str, resolution: int
         )
         planned = need(settings, name, "cpu").peak
         assert planned == pytest.approx(rise, rel=0.2), (batch, planned >> 20, rise >> 20)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_estimated_memory_of_lateral_and_prior_agrees_with_a_training_run(small: Any, tmp_path: Path) -> None:
+    name = small(448)
+    rise = measured(name, 448, 1, "float32", True, tmp_path, 2)
+    lora = {"rank": 8, "alpha": 16, "dropout": 0.0}
+    given = {"max_images": 2, "prior_image": True, "pool": 2, "prefix_tokens": 36, "lora": lora}
+    settings = PlanSettings.model_validate(given | {"resolution": 448, "precision": "float32"})
+    planned = need(settings, name, "cpu").peak
+    assert planned == pytest.approx(rise, rel=0.2), (planned >> 20, rise >> 20)

@@ -236,8 +236,7 @@ class _Step:
         narrow = config.text_config.head_dim <= attention.NARROW_HEAD
         self.wide = device == "cpu" and self.dtype == torch.bfloat16 and narrow
         image_tokens = (resolution // config.vision_config.patch_size) ** 2
-        self.images = settings.max_images
-        self.prefix = self.images * image_tokens + settings.prefix_tokens
+        self.prefix = settings.image_tokens(image_tokens) + settings.prefix_tokens
         self.tokens = self.prefix + settings.suffix_tokens
         with torch.device("meta"), default_dtype(self.dtype):
             model = model_without_weights(config, attention.implementation(softcap=settings.softcap))
@@ -306,12 +305,12 @@ class _Step:
         layer = next(module for module in tower.modules() if isinstance(module, SiglipEncoderLayer))
         self.tower_trains = any(p.requires_grad for p in tower.parameters())
         width = model.config.vision_config.hidden_size
-        patches = tensor(batch * self.images, image_tokens, width, grad=self.tower_trains)
+        patches = tensor(batch * settings.images, image_tokens, width, grad=self.tower_trains)
         with torch.set_grad_enabled(self.tower_trains):
             self.tower = counted(partial(layer, patches, attention_mask=None))
         self.hidden_bytes = batch * self.tokens * text.hidden_size * self.dtype.itemsize
         self.feature_bytes = patches.numel() * self.dtype.itemsize
-        self.pixel_bytes = batch * self.images * 3 * (model.config.vision_config.image_size**2) * 4
+        self.pixel_bytes = batch * settings.images * 3 * (model.config.vision_config.image_size**2) * 4
 
     @property
     def parameters(self) -> int:

@@ -191,7 +191,7 @@ class _Reading:
         self.layers, tower_layers = text.num_hidden_layers, vision.num_hidden_layers
         self.dtype = torch.float32 if settings.precision == "float32" else torch.bfloat16
         image_tokens = (resolution // vision.patch_size) ** 2
-        self.tokens = settings.max_images * image_tokens + settings.prefix_tokens
+        self.tokens = settings.image_tokens(image_tokens) + settings.prefix_tokens
         self.slot = capacity.slot_bytes(
             text, capacity.positions(self.tokens + settings.suffix_tokens, device), self.dtype.itemsize
         )
@@ -213,7 +213,7 @@ class _Reading:
             with FlashAttention(narrow), fused(model, language, softcap=False, device=device):
                 middle, last = (counted(partial(one.forward, hidden, **given)) for one in language.layers)
                 block = next(module for module in tower.modules() if isinstance(module, SiglipEncoderLayer))
-                images = self.together * settings.max_images
+                images = self.together * settings.images
                 patches = torch.empty(images, image_tokens, vision.hidden_size)
                 seen = counted(partial(block, patches, attention_mask=None))
         scale = {"vision_tower": tower_layers, "language_model": self.layers}
