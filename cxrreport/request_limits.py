@@ -118,19 +118,20 @@ async def _refuse(send: Send, status: int, reason: str) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def limit_requests(max_pixels: int, max_rows: int) -> None:
+def limit_requests(max_pixels: int, max_rows: int, *, files: int = 1) -> None:
     """Put the limits around the next FastAPI application of this process.
 
     Args:
         max_pixels: largest radiograph; its file has two bytes per pixel at most, and Base64 four for three.
         max_rows: most rows of a request.
+        files: most radiographs of a row.
     """
     import fastapi
 
     class Limited(fastapi.FastAPI):
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
-            max_bytes = 2 * max_pixels * 4 // 3 + _OTHER_BYTES
+            max_bytes = files * 2 * max_pixels * 4 // 3 + _OTHER_BYTES
             self.add_middleware(RequestLimits, max_bytes=max_bytes, max_values=VALUES_PER_ROW * max_rows)
 
     fastapi.FastAPI = Limited  # type: ignore[misc]

@@ -23,13 +23,12 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from untrained_adapter import write_adapter
 
 from cxrreport import serving
 from cxrreport.demo.phantoms.dicom import example
 from cxrreport.errors import InputError, SettingsError, WeightsError
-from cxrreport.model import adapters, checkpoints
-from cxrreport.model.card import AdapterCard
-from cxrreport.settings import CheckpointSettings, LoraSettings, PromptSettings, RegisterSettings, TrackingSettings
+from cxrreport.settings import RegisterSettings, TrackingSettings
 
 
 def settings_of(folder: Path) -> RegisterSettings:
@@ -46,23 +45,7 @@ def settings_of(folder: Path) -> RegisterSettings:
 def registered(tmp_path_factory: pytest.TempPathFactory) -> serving.Registered:
     """An untrained adapter of the tiny checkpoint, registered in a separate store."""
     folder = tmp_path_factory.mktemp("serving")
-    checkpoint = CheckpointSettings(name="tiny", precision="float32", device="cpu")
-    loaded = checkpoints.load(checkpoint, resolution=224)
-    lora = LoraSettings(rank=2, alpha=4)
-    model, modules = adapters.attach(loaded.model, lora)
-    card = AdapterCard(
-        checkpoint=checkpoint,
-        fingerprint=loaded.fingerprint,
-        resolution=224,
-        prompt=PromptSettings(),
-        lora=lora,
-        modules=modules,
-        preprocessing={"resolution": 224, "resize": "squash", "interpolation": "bilinear"},
-        data_digest="ab" * 32,
-        steps=1,
-        synthetic=True,
-    )
-    adapters.save(folder / "train" / "adapter", model, card)
+    write_adapter(folder / "train" / "adapter")
     return serving.register(settings_of(folder))
 
 
@@ -173,7 +156,7 @@ def test_an_unexpected_failure_does_not_show_the_request(model: Any, monkeypatch
     def fail(*_: Any, **__: Any) -> None:
         raise KeyError("SECRET")
 
-    monkeypatch.setattr("cxrreport.serving.model.to_square", fail)
+    monkeypatch.setattr("cxrreport.serving.rows.to_square", fail)
     with pytest.raises(serving.RefusedRequest, match=r"the model failed \(KeyError\)") as refused:
         model.predict(pd.DataFrame([{"dicom": example(1)}]))
     assert refused.value.get_http_status_code() == 500

@@ -1,8 +1,7 @@
 """A fine-tuned model as an MLflow model, which can be served over HTTP.
 
 The model contains the adapter, the code of this package and the settings. The base checkpoint is a reference, which the
-serving machine resolves as every command does. A request is a table with one radiograph per row: `dicom`, the content
-of a file, or `path`, a file below the folder `CXRREPORT_SERVING_ROOT` of the server; and optionally `indication`.
+serving machine resolves as every command does. A request is a table with one study per row (`rows`).
 
 Besides `tracking`, this package is the only importer of mlflow: a pyfunc model is a subclass of a class of MLflow.
 Nothing is pickled; MLflow runs a few lines of code to load the model.
@@ -10,12 +9,11 @@ Nothing is pickled; MLflow runs a few lines of code to load the model.
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +26,21 @@ from mlflow.pyfunc.scoring_server import _SERVER_MODEL_PATH
 from mlflow.types import ColSpec, DataType, Schema
 
 from cxrreport import tracking
-from cxrreport.errors import CxrReportError, InputError, RefusedImage, SettingsError
+from cxrreport.errors import CxrReportError, InputError, SettingsError
 from cxrreport.inference.completion import PHANTOMS_ONLY
-from cxrreport.inference.decoding import Engine, Generated, Request
-from cxrreport.ingestion.dicom import read_radiograph
-from cxrreport.ingestion.images import to_square
+from cxrreport.inference.decoding import Engine, Generated
 from cxrreport.model import adapters, checkpoints
 from cxrreport.model.card import AdapterCard
 from cxrreport.model.prompt import PromptLayout
-from cxrreport.records import Reason, Report
 from cxrreport.request_limits import limit_requests
+from cxrreport.serving.rows import COLUMNS, RowReader, files_of, table_rows
 
 logger = logging.getLogger(__name__)
 
-ROOT = "CXRREPORT_SERVING_ROOT"
-"""Environment variable of the server: the folder for paths in requests. Without it, paths are refused."""
 TRACES = "CXRREPORT_SERVING_TRACES"
 """Environment variable of the server: the experiment for a trace of each report; none without it."""
 TRACE_TEXT = "CXRREPORT_SERVING_TRACE_TEXT"
 """Environment variable of the server: 1 to add indication and report to the traces."""
-COLUMNS = ("dicom", "path", "indication")
-"""Columns of a request. They are checked here and not by a signature, because MLflow drops columns that it does not
-know, and repeats the rows of a request in its errors."""
 _EXPECTED = f"send JSON with the key dataframe_records or dataframe_split: a table of {', '.join(COLUMNS)}"
 SIGNATURE = ModelSignature(
     outputs=Schema(
@@ -79,10 +70,11 @@ class ReportModel(PythonModel):
         loaded = checkpoints.load(self._card.checkpoint, resolution=self._card.resolution)
         loaded = adapters.load(folder, loaded)
         self._layout = PromptLayout(loaded.tokenizer, self._card.prompt, loaded.image_tokens)
-        self._max_pixels = int(context.model_config["max_pixels"])
+        max_pixels = int(context.model_config["max_pixels"])
+        self._reader = RowReader(self._card, max_pixels)
         self._max_rows = int(context.model_config["max_rows"])
         if _SERVER_MODEL_PATH in os.environ:  # by `mlflow models serve`
-            limit_requests(self._max_pixels, self._max_rows)
+            limit_requests(max_pixels, self._max_rows, files=files_of(self._card.prompt))
         self._engine = Engine(
             loaded,
             self._layout,
@@ -122,13 +114,16 @@ class ReportModel(PythonModel):
 
     def _predict(self, model_input: Any) -> pd.DataFrame:
         requests, notes = [], []
-        rows = _rows(model_input)
+        try:
+            rows = table_rows(model_input)
+        except InputError as error:
+            raise RefusedRequest(str(error)) from None
         if len(rows) > self._max_rows:
             raise RefusedRequest(f"more than {self._max_rows} rows; send fewer in one request")
         for number, row in enumerate(rows):
             try:
                 with self._decoding:
-                    request, image_notes = self._request(number, row)
+                    request, image_notes = self._reader.request(number, row)
             except CxrReportError as error:
                 raise RefusedRequest(f"row {number}: {error}") from None
             requests.append(request)
@@ -172,21 +167,6 @@ class ReportModel(PythonModel):
             )
         )
 
-    def _request(self, number: int, row: Mapping[Hashable, Any]) -> tuple[Request, tuple[str, ...]]:
-        dicom, path = _value_or_none(row.get("dicom")), _value_or_none(row.get("path"))
-        if (dicom is None) == (path is None):
-            raise InputError("give either dicom, the content of a DICOM file, or path, a file on the server")
-        if path is not None:
-            radiograph = read_radiograph(resolve_below_root(path), max_pixels=self._max_pixels)
-        else:
-            radiograph = read_radiograph(_decoded(dicom), max_pixels=self._max_pixels)
-        if not radiograph.view.frontal:
-            raise RefusedImage(Reason.NOT_FRONTAL, "the model describes frontal radiographs")
-        resampling = {name: self._card.preprocessing[name] for name in ("resize", "interpolation")}
-        image = to_square(radiograph.grey, resolution=self._card.resolution, **resampling)
-        report = Report(indication=_value_or_none(row.get("indication")) or "")
-        return Request(study_id=f"row {number}", images=(image,), report=report), radiograph.notes
-
 
 class RefusedRequest(MlflowException):
     """A request that is refused with HTTP status 400; the answer does not repeat the request, as MLflow's would."""
@@ -218,60 +198,3 @@ def _tracer() -> tracking.BackgroundTracer | None:
 
 def _without_request(error: MlflowException) -> str:
     return json.dumps({"error_code": error.error_code, "message": _EXPECTED})
-
-
-def _rows(table: Any) -> list[dict[Hashable, Any]]:
-    """The rows of a request.
-
-    Raises:
-        RefusedRequest: it is no table of `COLUMNS`, or has no rows.
-    """
-    try:
-        frame = pd.DataFrame(table)
-    except (TypeError, ValueError):
-        raise RefusedRequest(f"not a table; give one with the columns {', '.join(COLUMNS)}") from None
-    if unknown := len(set(frame.columns).difference(COLUMNS)):
-        raise RefusedRequest(f"{unknown} unknown columns; known are {', '.join(COLUMNS)}")
-    if frame.empty:
-        raise RefusedRequest(f"no rows; give at least one with {' or '.join(COLUMNS[:2])}")
-    return frame.to_dict("records")
-
-
-def _decoded(dicom: bytes | str) -> bytes:
-    """The content of a file; JSON has no bytes, so it may be in Base64.
-
-    Raises:
-        InputError: it is a text, but not Base64.
-    """
-    if isinstance(dicom, bytes):
-        return dicom
-    try:
-        return base64.b64decode("".join(dicom.split()), validate=True)
-    except ValueError:
-        raise InputError("dicom: not Base64; encode the content of the DICOM file") from None
-
-
-def _value_or_none(value: Any) -> Any:
-    """The value of a cell; `None` if it is missing, empty or NaN."""
-    return value if isinstance(value, (str, bytes)) and value else None
-
-
-def resolve_below_root(path: str) -> Path:
-    """Resolve the path of a request below the folder of the environment variable `ROOT`.
-
-    Raises:
-        InputError: the variable is not set, the path leaves that folder (by `..`, an absolute path or a link), or the
-            file does not exist. The message is the same for files outside and files that do not exist.
-    """
-    root = os.environ.get(ROOT)
-    if not root:
-        raise InputError(f"path: this server takes no paths ({ROOT} is not set); send the file as dicom")
-    below = Path(root).resolve()
-    try:
-        file = (below / path).resolve()
-        inside = file.is_relative_to(below) and file.is_file()
-    except (OSError, ValueError):  # a name that is too long or contains a zero byte
-        inside = False
-    if not inside:
-        raise InputError("path: no such file below the root folder of this server; use a path relative to that folder")
-    return file

@@ -17,7 +17,7 @@ Request = tuple[str, bytes, dict[str, str]]
 """Kind, body and headers."""
 KINDS = (
     *("bomb", "broken file", "broken file", "broken file", "no JSON", "nested", "values", "large", "many rows"),
-    *("columns", "types", "path", "shapes", "content type", "cut connection", "cut connection"),
+    *("columns", "types", "path", "shapes", "content type", "cut connection", "cut connection", "prior", "prior"),
 )
 _HEAVY = ("j2k-blocks.dcm", "j2k-blocks-of-8.dcm", "htj2k-blocks.dcm", "jpeg.dcm", "rle-runs.dcm", "deflated-zeros.dcm")
 _NO_JSON = [b"", b"{", b"\xff\xfe", b"null", b"[]", f'"{CANARY}"'.encode(), b"NaN", b"1e999", b'{"a":1,"a":']
@@ -43,9 +43,9 @@ def rows(*given: object) -> bytes:
     return json.dumps({"dataframe_records": list(given)}).encode()
 
 
-def row(dicom: bytes) -> bytes:
+def row(dicom: bytes, **others: Any) -> bytes:
     """A request for one file, with an indication that must not be in the answer."""
-    return rows({"dicom": base64.b64encode(dicom).decode(), "indication": CANARY})
+    return rows({"dicom": base64.b64encode(dicom).decode(), "indication": CANARY, **others})
 
 
 def hostile(count: int, good: bytes, seed: int) -> Iterator[Request]:
@@ -83,13 +83,19 @@ def _request(kind: str, draw: random.Random, good: bytes, bomb: bytes) -> tuple[
     if kind == "values":
         return b'{"dataframe_records":[' + b"[]," * draw.choice((100, 2_000_000)) + b"[]]}", JSON
     if kind == "large":
-        return rows({"dicom": "A" * (draw.choice((1, 30, 90)) << 20)}), JSON
+        return rows({"dicom": "A" * (draw.choice((1, 30, 90, 250)) << 20)}), JSON
     if kind == "many rows":
         return rows(*[{"path": "a"}] * draw.choice((65, 5000))), JSON
     if kind == "columns":
         return rows({draw.choice(("Dicom", "image", "dicom ", CANARY, "")): CANARY}), JSON
     if kind == "types":
         return rows({draw.choice(("dicom", "path", "indication")): draw.choice(_TYPES)}), JSON
+    if kind == "prior":
+        name = draw.choice(("lateral", "prior", "prior_report", "prior_days"))
+        file = base64.b64encode(draw.choice((bomb, good[: len(good) // 2]))).decode()
+        text = draw.choice((CANARY * 20_000, "," * 20_000, "FINDINGS: " * 9_000, "{\\rtf1 " * 9_000, "<b>" * 30_000))
+        value = {"prior_report": text, "prior_days": draw.choice((-1, 1e308, CANARY))}.get(name, file)
+        return row(good, **{name: draw.choice((value, draw.choice(_TYPES)))}), JSON
     if kind == "path":
         return rows({"path": draw.choice(_PATHS)}), JSON
     if kind == "shapes":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +24,8 @@ from attack.hostile_requests import JSON, Request, hostile, row
 
 from cxrreport import serving
 from cxrreport.demo.phantoms.dicom import example
-from cxrreport.settings import RegisterSettings, TrackingSettings
+from cxrreport.model.card import AdapterCard
+from cxrreport.settings import PromptSettings, RegisterSettings, TrackingSettings
 
 REQUESTS = int(os.environ.get("CXRREPORT_ATTACK_REQUESTS", "2000"))
 CLIENTS = 12
@@ -37,7 +39,10 @@ def server(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     """Port, process and folder of a served model; its temporary folder is `temporary` there."""
     folder = tmp_path_factory.mktemp("server")
     tracking = TrackingSettings(uri=f"sqlite:///{folder / 'mlflow.db'}")
-    adapter = next(demo.rglob("adapter"))
+    adapter = shutil.copytree(next(demo.rglob("adapter")), folder / "adapter")
+    card = AdapterCard.read(adapter)
+    prompt = PromptSettings.model_validate({"views": "frontal+lateral", "prior": "report+image", "pool": 2})
+    card.model_copy(update={"prompt": prompt}).write(adapter)  # the model reads all that a request can bring
     served = serving.register(RegisterSettings(adapter=adapter, max_new_tokens=6, tracking=tracking))
     for name in ("root", "temporary"):
         (folder / name).mkdir()
