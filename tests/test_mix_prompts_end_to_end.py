@@ -8,11 +8,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 from typer.testing import CliRunner
+from untrained_adapter import write_adapter
 
 from cxrreport import runs
 from cxrreport.cli import app
-from cxrreport.demo.phantoms.dicom import example
+from cxrreport.demo.phantoms.dicom import example, to_dicom
+from cxrreport.demo.phantoms.studies import plan_studies
 from cxrreport.errors import WeightsError
 from cxrreport.inference.preparation import matching_settings
 from cxrreport.settings import CheckpointSettings, GenerateSettings, TrackingSettings
@@ -51,6 +54,28 @@ def test_boxes_from_the_command_line(phantoms: Path, tmp_path: Path) -> None:
 def settings(**given: object) -> GenerateSettings:
     values = {"checkpoint": CheckpointSettings(name="tiny"), "tracking": TrackingSettings(enabled=False)}
     return GenerateSettings.model_validate(values | given)
+
+
+def test_prompts_of_their_own_are_about_the_frontal_alone(tmp_path: Path) -> None:
+    """Whatever else the adapter has learned to read."""
+    (study, *_) = plan_studies(1, 4, smallest=96, full_size=0)
+    (tmp_path / "dicom").mkdir()
+    for lateral in (False, True):
+        to_dicom(study, lateral=lateral).save_as(tmp_path / "dicom" / f"{lateral}.dcm", enforce_file_format=True)
+    write_adapter(tmp_path / "adapter", views="frontal+lateral", prior="report+image", pool=2)
+    given = {"input": tmp_path / "dicom", "adapter": tmp_path / "adapter", "max_new_tokens": 4, "checkpoint": None}
+    found = {}
+    for name, prompts in (("report", ()), ("prompts", ("detect effusion",))):
+        runs.generate(settings(**given, output=tmp_path / name, prompts=prompts))
+        (found[name],) = pq.read_table(tmp_path / name / "predictions.parquet").to_pylist()
+    assert len(found["report"]["image_ids"]) == 2
+    assert found["report"]["prompt"].endswith(" images: frontal, lateral.")
+    assert (found["prompts"]["image_ids"], found["prompts"]["prompt"]) == (
+        found["report"]["image_ids"][:1],
+        "detect effusion",
+    )
+    with pytest.raises(ValidationError, match=r"prompts are about one image; remove prompt\.views and prompt\.prior"):
+        settings(input=tmp_path, output=tmp_path, prompts=("caption",), prompt={"prior": "report"})
 
 
 def test_beams_and_temperature_exclude_each_other(phantoms: Path, tmp_path: Path) -> None:

@@ -37,11 +37,15 @@ def write(path: Path, predictions: Path, manifest: Manifest) -> list[str]:
     return list(entries)
 
 
+_FRONTAL_ALONE = """
+
+This model was trained with laterals or prior studies. ReXrank's files name neither views nor prior studies, so it reads
+the key image of each study alone, as for a patient without them."""
 _SCRIPT = '''"""Inference for ReXrank, written by cxrreport {version}.
 
 python inference.py --input_json_file FILE --save_json_file FILE --img_root_dir DIR
 
-Needs `pip install cxrreport` and the weights below, as paths of the machine that runs it.
+Needs `pip install cxrreport` and the weights below, as paths of the machine that runs it.{limits}
 """
 
 import argparse
@@ -81,13 +85,16 @@ def write_inference(path: Path, generated: Mapping[str, Any], manifest: Manifest
     """
     settings = generated["settings"]
     adapter = settings.get("adapter")
+    prompt = generated["inputs"].get("prompt", {})
+    several = prompt.get("views", "frontal") != "frontal" or prompt.get("prior", "none") != "none"
     script = _SCRIPT.format(
         version=__version__,
+        limits=_FRONTAL_ALONE if several else "",
         adapter=str(Path(adapter).absolute()) if adapter else "",
         checkpoint=None if adapter else settings.get("checkpoint"),
         resolution=manifest.resolution,
         resize=manifest.preprocessing["resize"],
-        max_images=generated["inputs"].get("prompt", {}).get("max_images", 1),
+        max_images=prompt.get("max_images", 1),
     )
     with atomic_path(path) as temporary:
         temporary.write_text(script, encoding="utf-8")

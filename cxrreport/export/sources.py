@@ -63,7 +63,9 @@ class SourceHeaders:
         return read_radiograph(source, max_pixels=self._max_pixels, window=self._window, keep=self._keep).grey
 
     def read(self, prediction: Prediction) -> list[Any]:
-        """Read the headers of the images of a prediction.
+        """Read the headers of the images of a prediction, without that of the prior study.
+
+        A document belongs to one DICOM study and refers to its images.
 
         Raises:
             RefusedImage: a report cannot refer to one of the images.
@@ -75,6 +77,8 @@ class SourceHeaders:
             image = self._images.get(image_id)
             if image is None:
                 raise RefusedImage(Reason.IMAGE_MISSING, "the manifest has no such image")
+            if prediction.prior_study_id and image.study_id == prediction.prior_study_id:
+                continue
             headers.append(reopen(self._root / image.source, image, max_pixels=self._max_pixels))
         if len({text(header, "StudyInstanceUID") for header in headers}) != 1:
             raise RefusedImage(Reason.SOURCE_CHANGED, "the images are not of one DICOM study")

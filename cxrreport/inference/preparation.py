@@ -130,7 +130,8 @@ def matching_settings(settings: GenerateSettings) -> tuple[CheckpointSettings, P
         return checkpoint, settings.prompt or PromptSettings(), None
     if settings.prompt is not None:
         card.check_prompt(settings.prompt)
-    return checkpoint, card.prompt, card
+    # Prompts that are given are about one image, whatever else the model has learned to read.
+    return checkpoint, card.prompt.alone() if settings.prompts else card.prompt, card
 
 
 def _before_fine_tuning(

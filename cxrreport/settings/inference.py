@@ -181,6 +181,8 @@ class GenerateSettings(CommandSettings):
             raise ValueError("tracking.traces: not with shard, ray.address or baseline: nearest; remove it")
         if self.baseline == "nearest" and self.prompts:
             raise ValueError("baseline: nearest copies reports; remove prompts")
+        if self.prompts and self.prompt is not None and self.prompt.several_inputs:
+            raise ValueError("prompts are about one image; remove prompt.views and prompt.prior")
         if self.quantize != "none" and self.engine != "openvino":
             raise ValueError(f"quantize: {self.quantize} needs engine: openvino")
         if (self.engine == "transformers") != (self.prompt_template is not None):

@@ -281,6 +281,37 @@ def test_a_missing_library_is_named_before_anything_is_written(
         case.export(tmp_path / "two", formats=("fhir",))
 
 
+def test_a_document_refers_to_the_images_of_its_own_study(case: ExportCase, tmp_path: Path) -> None:
+    """A report of two studies, the second of which is the prior one; without saying so, it is refused."""
+    first, second, third = case.rows()
+    both = (*first.image_ids, *second.image_ids)
+    compared = replace(first, image_ids=both, prior_study_id=second.study_id)
+    case.write([compared, replace(third, image_ids=(*third.image_ids, *second.image_ids))])
+    case.export(tmp_path / "out")
+    assert ledger(tmp_path / "out") == {third.study_id: "source-changed"}
+    (document,) = documents(tmp_path / "out", "sr").values()
+    (evidence,) = pydicom.dcmread(document).CurrentRequestedProcedureEvidenceSequence
+    assert evidence.StudyInstanceUID == first.study_id
+    referenced = [
+        one.ReferencedSOPInstanceUID for part in evidence.ReferencedSeriesSequence for one in part.ReferencedSOPSequence
+    ]
+    assert referenced == list(first.image_ids)
+
+
+@pytest.mark.parametrize("prompt", [{}, {"views": "frontal+lateral"}, {"prior": "report"}])
+def test_the_script_for_rexrank_says_what_it_does_not_read(
+    prompt: dict[str, str], case: ExportCase, tmp_path: Path
+) -> None:
+    """Files of ReXrank name neither views nor prior studies."""
+    inputs = {"base": "b" * 64, "adapter": "a" * 64, "prompt": prompt}
+    case.write(case.rows(), inputs=inputs)
+    case.export(tmp_path / "out", formats=("rexrank",))
+    script = (tmp_path / "out/inference.py").read_text()
+    compile(script, "inference.py", "exec")
+    assert ("the key image of each study alone" in script) == bool(prompt)
+    assert "max_images=1," in script
+
+
 def test_rexrank_is_one_file_that_evaluate_reads(case: ExportCase, tmp_path: Path) -> None:
     from cxrreport.evaluation.inputs.tables import read_predictions, read_references
 

@@ -186,6 +186,7 @@ def test_a_prompt_never_has_the_reference() -> None:
         ({"prompt_template": None}, "belong together"),
         ({"checkpoint": None}, "checkpoint: null"),
         ({"adapter": Path("a")}, "does not work with adapter"),
+        ({"prompt": {"views": "frontal+lateral"}}, "does not work with prompt"),
         ({"decoding": {"method": "beam"}}, "decoding.method: beam"),
         ({"baseline": "nearest"}, "baseline: nearest"),
         ({"quantize": "int8"}, "needs engine: openvino"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from cxrreport.dataset import ImageRole
 from cxrreport.demo.phantoms.drawing import draw, sample_anatomy
 from cxrreport.demo.phantoms.findings import Name, PhantomFinding
 from cxrreport.errors import MissingExtraError, SettingsError
@@ -19,7 +21,7 @@ from cxrreport.inference.openvino import graphs, load_openvino_model
 from cxrreport.inference.openvino import model as openvino_model
 from cxrreport.model.checkpoints import LoadedModel, load
 from cxrreport.model.prompt import PromptLayout
-from cxrreport.records import Report
+from cxrreport.records import PriorStudy, Report
 from cxrreport.settings import CheckpointSettings, GenerateSettings, PromptSettings
 
 pytestmark = pytest.mark.skipif(
@@ -35,8 +37,14 @@ def random_model(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFacto
     return load_openvino_model(settings, None, resolution=56, quantize="none", folder=folder), folder
 
 
-def written(loaded: LoadedModel, requests: list[Request], batch_size: int, tokens: int = 24):
-    layout = PromptLayout(loaded.tokenizer, PromptSettings(), loaded.image_tokens)
+def written(
+    loaded: LoadedModel,
+    requests: list[Request],
+    batch_size: int,
+    tokens: int = 24,
+    prompt: PromptSettings = PromptSettings(),  # noqa: B008 - frozen
+):
+    layout = PromptLayout(loaded.tokenizer, prompt, loaded.image_tokens)
     engine = Engine(loaded, layout, batch_size=batch_size, max_new_tokens=tokens)
     return [(one.text, one.ids, round(one.mean_logprob, 3)) for one in engine.generate(requests)]
 
@@ -49,6 +57,29 @@ def test_texts_of_any_batch_are_those_of_torch(loaded, random_model, studies_and
     ours = written(random_model[0], requests, batch_size)
     assert ours == written(loaded, requests, batch_size)
     assert len({len(ids) for _, ids, _ in ours}) > 2  # rows leave the batch at different steps
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+def test_texts_with_lateral_and_prior_are_those_of_torch(loaded, random_model, studies_and_images, pool: int) -> None:
+    """Which images a study has differs within a batch, and with `pool` also how many tokens an image has."""
+    prompt = PromptSettings.model_validate({"views": "frontal+lateral", "prior": "report+image", "pool": pool})
+    images, (frontal, lateral, earlier) = [image for _, image in studies_and_images], ImageRole
+    prior = PriorStudy(study_id="before", days=3, image_ids=(), report=Report(findings="the heart is large"))
+    requests = [
+        Request(
+            study_id=study.study_id,
+            images=(image, *(images[number - 1 - place] for place in range(len(roles) - 1))),
+            report=study.report,
+            roles=roles,
+            prior=prior if earlier in roles else None,
+        )
+        for number, (study, image) in enumerate(studies_and_images)
+        for roles in [((frontal,), (frontal, lateral), (frontal, lateral, earlier))[number % 3]]
+    ]
+    ours = written(random_model[0], requests, 5, prompt=prompt)
+    assert ours == written(loaded, requests, 5, prompt=prompt)
+    alone = [replace(one, images=one.images[:1], roles=one.roles[:1], prior=None) for one in requests]
+    assert ours != written(loaded, alone, 5, prompt=prompt)
 
 
 def test_texts_of_the_tiny_model_are_those_of_torch(tmp_path: Path) -> None:

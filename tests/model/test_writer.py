@@ -39,8 +39,9 @@ def batch_of(loaded: LoadedModel) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def merged(fresh: Callable[..., LoadedModel], tuned: Callable[..., Any]) -> Merged:
-    preprocessing = {"resolution": 224, "resize": "squash", "interpolation": "bilinear"}
-    adapted, card = tuned(fresh(), targets="language+projector+vision", merged=True, preprocessing=preprocessing)
+    prompt = PromptSettings.model_validate({"views": "frontal+lateral", "prior": "report+image", "pool": 2})
+    values = {"preprocessing": {"resolution": 224, "resize": "squash", "interpolation": "bilinear"}, "prompt": prompt}
+    adapted, card = tuned(fresh(), targets="language+projector+vision", merged=True, **values)
     with torch.no_grad():
         logits = adapted.model(**batch_of(adapted)).logits
     return replace(adapted, model=adapted.model.merge_and_unload()), card, logits
