@@ -26,21 +26,27 @@ _PICTURE = 36
     DemoSettings,
     Option("output", "--out", "-o", metavar="DIR", help="Output folder.", default=Path("demo-out")),
     Option("resolution", help="Side length: 224 or 896."),
-    Option("patients", help="Number of phantom patients.", show_default="960; 120 at 896 pixels"),
+    Option("prior", help="Pairs of studies: what the lateral view and the prior study add."),
+    Option("patients", help="Number of phantom patients.", show_default="960; 800 with --prior; 120 at 896 pixels"),
     Option("seed", help="Random seed."),
 )
 def demo(given: Given[DemoSettings]) -> None:
     """Run the whole pipeline on phantoms: DICOM, fine-tuning, reports and scores, each step an MLflow run.
 
-    The shipped adapter writes a first report within a minute.
+    The shipped adapter writes a first report within a minute. With `--prior` patients have two studies, and the model
+    also reads the lateral view and the prior study.
 
-    Example: `cxrreport demo --out demo-out`
+    Example: `cxrreport demo --out demo-out`, `cxrreport demo --prior --out demo-prior`
     """
     from cxrreport.demo.pipeline import run_demo
+    from cxrreport.demo.prior_pipeline import run_prior_demo
 
     settings = given.settings()
     with progress_bar() as progress:
-        summary = run_demo(settings, progress, show=_ignore if given.as_json else _print_first)
+        if settings.prior:
+            summary = run_prior_demo(settings, progress)
+        else:
+            summary = run_demo(settings, progress, show=_ignore if given.as_json else _print_first)
     if given.as_json:
         print_json(summary)
     else:
@@ -66,16 +72,10 @@ def _print_first(first: FirstReport) -> None:
 
 def _print_demo(summary: Mapping[str, Any], settings: DemoSettings) -> None:
     console = stdout()
-    table = table_of("synthetic: phantoms and tiny models", "system", "RadGraph F1 (partial)", "finding F1")
-    for system, score in summary["radgraph_f1"].items():
-        table.add_row(system.replace("_", " "), interval(score), interval(summary["finding_f1"].get(system)))
-    table.add_row("base, own style", "", interval(summary["finding_f1"]["base_terse"]))
-    console.print(table)
-    found = table_of("findings of the fine-tuned model", "finding", "F1")
-    for finding, score in summary["finding_f1_by_finding"].items():
-        found.add_row(finding, f"{score:.3f}")
-    found.add_row("reports with contradictions", f"{100 * summary['contradictions']:.1f}%")
-    console.print(found)
+    if settings.prior:
+        _print_changes(summary)
+    else:
+        _print_findings(summary)
     steps = table_of("", "step", "seconds")
     for step, seconds in summary["seconds"].items():
         steps.add_row(step, shown(seconds))
@@ -88,3 +88,29 @@ def _print_demo(summary: Mapping[str, Any], settings: DemoSettings) -> None:
     echo("  train/loss.png            the loss curve")
     echo("The runs in MLflow:")
     echo(f"  {mlflow_command(tracking.sqlite_uri(settings.output / 'mlflow.db'))}")
+
+
+def _print_changes(summary: Mapping[str, Any]) -> None:
+    table = table_of(
+        "synthetic: phantoms and tiny models", "system", "RadGraph F1 (partial)", "change F1", "finding F1"
+    )
+    for system, score in summary["radgraph_f1"].items():
+        others = (interval(summary[name][system]) for name in ("change_f1", "finding_f1"))
+        table.add_row(system.replace("_", " "), interval(score), *others)
+    stdout().print(table)
+    share = summary["hallucinated_change"]["no_prior"]["value"]
+    echo(f"Reports that state a change although no prior study was shown: {100 * share:.1f}%.")
+
+
+def _print_findings(summary: Mapping[str, Any]) -> None:
+    console = stdout()
+    table = table_of("synthetic: phantoms and tiny models", "system", "RadGraph F1 (partial)", "finding F1")
+    for system, score in summary["radgraph_f1"].items():
+        table.add_row(system.replace("_", " "), interval(score), interval(summary["finding_f1"].get(system)))
+    table.add_row("base, own style", "", interval(summary["finding_f1"]["base_terse"]))
+    console.print(table)
+    found = table_of("findings of the fine-tuned model", "finding", "F1")
+    for finding, score in summary["finding_f1_by_finding"].items():
+        found.add_row(finding, f"{score:.3f}")
+    found.add_row("reports with contradictions", f"{100 * summary['contradictions']:.1f}%")
+    console.print(found)

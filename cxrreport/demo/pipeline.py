@@ -7,19 +7,18 @@ with the results. A stopped demo resumes.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from cxrreport import runs, tracking
 from cxrreport.demo import recipes, two_processes
 from cxrreport.demo.first_report import FirstReport, first_report
 from cxrreport.demo.phantoms.findings import Name
 from cxrreport.demo.phantoms.text_findings import Keys, contradicts, read_findings
+from cxrreport.demo.steps import Steps, rounded
 from cxrreport.records import Progress
 from cxrreport.settings import (
     DemoSettings,
@@ -32,12 +31,11 @@ from cxrreport.settings import (
     TrainSettings,
 )
 from cxrreport.storage.atomic_files import write_json
-from cxrreport.storage.output_folder import OutputFolder, output_folder
+from cxrreport.storage.output_folder import output_folder
 
 if TYPE_CHECKING:
     from cxrreport.evaluation.evaluate import Evaluation
 
-R = TypeVar("R")
 SYSTEMS = ("tuned", "no_adapter", "most_frequent", "shuffled", "blank")
 HEADLINE = "radgraph_partial"
 
@@ -100,7 +98,7 @@ def run_demo(
         own = TrackingSettings(uri=tracking.sqlite_uri(root / "mlflow.db"), experiment="cxrreport-demo")
         with tracking.start("demo", settings, own, output=phantoms) as parent:
             tracked = own.model_copy(update={"parent_run_id": parent.run_id}).model_dump()
-            steps = _Steps(folder, progress)
+            steps = Steps(folder, progress)
             with steps.timed("first report"):
                 show(first_report(root, seed, tracked, progress))
             with steps.timed("phantoms"):
@@ -143,30 +141,6 @@ def train_settings(root: Path, resolution: int = 224, **changes: Any) -> TrainSe
     return recipes.read(TrainSettings, "train-demo", root, **values)
 
 
-class _Steps:
-    """Seconds and MLflow run of each step; a step that an earlier call finished keeps its time."""
-
-    def __init__(self, folder: OutputFolder, progress: Progress) -> None:
-        self._folder = folder
-        self._progress = progress
-        self.seconds: dict[str, float] = dict(folder.record.get("seconds", {}))
-        self.run_ids: dict[str, str] = {}
-
-    @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        if step not in self.seconds:
-            self.seconds[step] = round(time.monotonic() - started, 1)
-            self._folder.update(seconds=self.seconds)
-
-    def run(self, step: str, command: Callable[..., runs.Summary[R]], *settings: Any) -> R:
-        with self.timed(step):
-            done = command(*settings, progress=self._progress)
-        self.run_ids[step] = done.run_id
-        return done.result
-
-
 def predictions_of(root: Path, name: str) -> Path:
     """Folder of the predictions of one system: `tuned`, or one of the baselines."""
     return root / ("generate" if name == "tuned" else f"generate-{name.replace('_', '-')}")
@@ -187,8 +161,7 @@ def _summary(settings: DemoSettings, evaluation: Evaluation, truth: Mapping[str,
     from cxrreport.evaluation.metrics import finding_scores
 
     def interval(scores: Mapping[str, Any], system: str, metric: str) -> dict[str, float]:
-        one = scores[MAIN if system == "tuned" else system][metric]
-        return {name: round(float(getattr(one, name)), 4) for name in ("value", "low", "high")}
+        return rounded(scores[MAIN if system == "tuned" else system][metric])
 
     texts = {
         section: read_predictions(predictions_of(settings.output, "tuned"), section).texts
