@@ -93,7 +93,11 @@ _OF_DEVICE = r"(?:placement|insertion|introduction|implantation|intubation)\b"
 CUES: tuple[Cue, ...] = (
     # Denied changes.
     _cue(rf"(?:no|not|without|never) {_SEEN} {_BEFORE}", Change.NEW),
-    _cue(rf"not {_SEEN}(?: (?:on|in|at))?(?: the| any| an)?(?: \w+){{0,1}} {_BEFORE}", Change.NEW),
+    _cue(
+        rf"not (?:appear to be |definitely |well |clearly )?{_SEEN}(?: (?:on|in|at))?"
+        rf"(?: the| any| an)?(?: \w+)? {_BEFORE}",
+        Change.NEW,
+    ),
     _cue(rf"not (?:previously|formerly|before) {_SEEN}", Change.NEW),
     _cue(rf"(?:no|not any) longer(?: \w+ly)?(?: {_SEEN}| [\w-]+)?", Change.RESOLVED),
     _cue(rf"(?:has|have|had|is|are) not {_HOW}{_PARTLY} {_GONE}", Change.IMPROVED, weak=True),
@@ -155,7 +159,7 @@ CUES: tuple[Cue, ...] = (
     ),
     # New.
     _cue(
-        rf"new(?:ly)?\b(?: (?:appeared|developed|seen|noted|placed|inserted))?|fresh\b|{_OF_DEVICE}|"
+        rf"developing\b|new(?:ly)?\b(?: (?:appeared|developed|seen|noted|placed|inserted))?|fresh\b|{_OF_DEVICE}|"
         r"(?:has|have) (?:now |since |also )?(?:arisen|emerged|occurred|formed|(?=collapsed|fractured))\b|"
         r"(?:has|have) (?:\w+ly |now |since |also |again )?(?:been )?(?:developed|appeared|re-?appeared|recurred)\b|"
         r"(?:(?:interval |interim )?(?:development|emergence|onset|occurrence)|(?:interval|interim) appearance)(?= of)|"
@@ -243,7 +247,7 @@ ABBREVIATIONS = (
 )
 """Abbreviations that radiologists use without explanation."""
 WHOLE = re.compile(
-    r"\b(?:chest|stud(?:y|ies)|exam\w*|radiograph\w*|films?|x-?rays?|appearances?|findings?|overall|otherwise|interval|other|"
+    r"\b(?:chest|stud(?:y|ies)|exam\w*|radiograph\w*|films?|x-?rays?|x-x+|appearances?|findings?|overall|otherwise|interval|other|"
     r"status|picture|image|images|condition|condition|normal|impression|conclusion|relevant|significant|acute|"
     r"radiographically|radiographic|radiological|disease|process|cardiopulmonary|abnormality|"
     r"continued|slight|slightly|mild|mildly|minimal|minimally|little|"

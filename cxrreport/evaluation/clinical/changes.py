@@ -44,7 +44,9 @@ _STRONG = re.compile(
     r"[;–—]|\.\s|(?:,\s*)?\b(?:but|while|whereas|however|although|though|"
     rf"(?:after|following|since|status post){_EVENT})\b,?"
 )
-_WEAK = re.compile(r"(,\s*(?:and\s|with\s|which\s)?|\b(?:and|with|without|as well as)\s)")
+_WEAK = re.compile(
+    r"(,\s*(?:and\s|with\s|which\s)?|\b(?:and|(?<!compatible )(?<!consistent )with|without|as well as)\s)"
+)
 _VERB = re.compile(r"\b(?:is|are|has|have|was|were|remains?|appears?|shows?|persists?)\b")
 _DENIED_AFTER = re.compile(
     r"\b(?:no|without|negative for|free of|absence of|neither|nor|rather than|rule out|ruled out|exclude)\b"
