@@ -44,6 +44,26 @@ def test_it_is_its_model(path: Path) -> None:
     assert type(settings).model_validate_json(settings.model_dump_json()) == settings
 
 
+LADDER = ("", "-tower", "-prior", "-reward")
+
+
+def test_the_ladder_of_mimic_cxr_is_documented_and_fits_together() -> None:
+    rungs = [TrainSettings.from_yaml(CONFIGS[0].parent / f"train-mimic-cxr-3b-896{name}.yaml") for name in LADDER]
+    page = (CONFIGS[0].parents[1] / "docs/training.md").read_text(encoding="utf-8")
+    assert all(f"`train-mimic-cxr-3b-896{name}.yaml`" in page for name in LADDER)
+    paper, tower, prior, reward = rungs
+    # Each rung differs from the one before in what it adds.
+    assert tower.prompt == paper.prompt and tower.data == paper.data
+    assert paper.lora and tower.lora == paper.lora.model_copy(update={"targets": "language+projector+vision"})
+    assert prior.lora == tower.lora and (prior.prompt.views, prior.prompt.prior) == ("frontal+lateral", "report+image")
+    assert prior.prior_dropout > 0
+    assert (reward.prompt, reward.lora, reward.data) == (prior.prompt, prior.lora, prior.data)
+    assert reward.reward.adapter == prior.output / "adapter" and reward.learning_rate < prior.learning_rate
+    ingests = [IngestSettings.from_yaml(path) for path in CONFIGS if path.name.startswith("ingest-mimic-cxr")]
+    views = {one.output: one.views for one in ingests}
+    assert (views[paper.data], views[prior.data]) == ("best-frontal", "best-frontal+lateral")
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_it_names_no_path_of_one_machine(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
