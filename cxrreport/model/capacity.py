@@ -13,8 +13,8 @@ MOST_TEXTS = {"cpu": 8, "cuda": 128}
 and values then takes longer than reading the weights."""
 ONE_QUEUE = {"cpu": False, "cuda": True}
 """Slots that a shard leaves are given to the next one. Then the last bits of a log-probability depend on texts of other
-shards, as they depend on the batch size. On a CPU, where the time of a step is that of its texts and empty slots cost
-little, shards are apart, and a resumed run writes the same bytes."""
+shards, as they depend on the batch size. On a CPU, which does not compute empty slots, shards are apart, and a resumed
+run writes the same bytes."""
 ALIGNED = 64
 """Positions of a slot on a GPU are a multiple of this: kernels take aligned masks, and meet fewer shapes."""
 

@@ -162,13 +162,23 @@ def test_memory_that_runs_out_halves_the_batch(loaded, layout, requests, batched
     assert [one.ids for one in written] == [one.ids for one in batched]
 
 
-def test_a_step_reads_nothing_on_the_host(fresh_loaded, layout) -> None:
+class OnOneDevice(TorchDispatchMode):
+    """Refuses operations that take tensors from one device to another."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        parts = [one for one in tree_leaves((args, kwargs, out)) if isinstance(one, torch.Tensor) and one.ndim]
+        assert {one.device.type for one in parts} <= {"meta"}, func
+        return out
+
+
+def test_a_step_reads_nothing_on_the_host_and_copies_nothing_from_it(fresh_loaded, layout) -> None:
     """On the meta device, which has no values."""
     model = fresh_loaded.model.to("meta")
     moved = dataclasses.replace(fresh_loaded, model=model, device=torch.device("meta"))
     cache = SlotCache(4, 64, layers=model.config.text_config.num_hidden_layers)
     inputs = torch.zeros(2, 4, dtype=torch.int64, device="meta")
-    with torch.inference_mode():
+    with torch.inference_mode(), OnOneDevice():
         logits = ForwardPasses(moved, layout).step(*inputs, 64, cache)
     assert logits.shape == (4, model.config.text_config.vocab_size)
 

@@ -80,9 +80,9 @@ def warned(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]
         yield lambda: [record.getMessage() for record in caplog.records]
 
 
-def blind_layer(layer: Any, *, last: bool) -> Any:
+def blind_layer(layer: Any, *, last: bool, gpu: bool) -> Any:
     """A new token does not attend to the prompt."""
-    original = RIGHT_LAYER(layer, last=last)
+    original = RIGHT_LAYER(layer, last=last, gpu=gpu)
 
     def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
         if kwargs.get("prefix_length") is None:
@@ -95,16 +95,16 @@ def blind_layer(layer: Any, *, last: bool) -> Any:
     return forward
 
 
-def raising_layer(_layer: Any, *, last: bool) -> Any:
+def raising_layer(_layer: Any, *, last: bool, gpu: bool) -> Any:
     def forward(*_: Any, **__: Any) -> torch.Tensor:
         raise TypeError("forward() got an unexpected keyword argument 'states'")
 
     return forward
 
 
-def forgetful_layer(layer: Any, *, last: bool) -> Any:
+def forgetful_layer(layer: Any, *, last: bool, gpu: bool) -> Any:
     """Keys and values are not written to the given cache."""
-    original, cache = RIGHT_LAYER(layer, last=last), DynamicCache()
+    original, cache = RIGHT_LAYER(layer, last=last, gpu=gpu), DynamicCache()
 
     def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
         if kwargs.get(compat.CACHE) is not None:
