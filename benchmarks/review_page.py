@@ -115,10 +115,11 @@ def write_evaluation(folder: Path, count: int) -> list[Report]:
         for study, one in pairs.reference_graphs.items()
     ]
     measures = {"radgraph_partial": mean(scores), **clinical.METRIC(pairs)}
+    values = {name: one.values for name, one in measures.items()}
     folder.mkdir()
     confidences = {study: float(-rng.exponential(0.3)) for study in pairs.references}
     results.write_studies(
-        folder / "studies.parquet", list(pairs.references), {"model": pairs}, {"model": measures}, confidences
+        folder / "studies.parquet", list(pairs.references), {"model": pairs}, {"model": values}, confidences
     )
     results.write_entities(folder / "entities.jsonl", pairs, lower_case=True)
     clinical.write_findings(folder / "findings.parquet", {"model": clinical.compare(pairs)})

@@ -227,10 +227,10 @@ def evaluation_child(folder: Path, systems: int = len(SYSTEMS)) -> dict[str, Any
 
     graphs = _Graphs(folder / "texts.jsonl")
 
-    def annotate(_: Any, texts: Any, *, progress: Any = None) -> list[Any]:
-        return [graphs.of(text) for text in texts]
+    def annotations(_: Any, texts: Any, *, progress: Any = None) -> Iterator[tuple[str, Any]]:
+        return ((text, graphs.of(text)) for text in dict.fromkeys(texts))
 
-    RadGraphAnnotator.annotate = annotate  # type: ignore[method-assign]
+    RadGraphAnnotator.annotations = annotations  # type: ignore[method-assign]
     begun = time.perf_counter()
     evaluate(
         EvaluateSettings(

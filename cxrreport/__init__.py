@@ -12,3 +12,4 @@ __version__ = "0.1.0"
 
 telemetry.turn_off()
 threads.wait_asleep()
+threads.keep_few_primitives()

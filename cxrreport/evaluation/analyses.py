@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cxrreport.evaluation import clinical, plots, subgroups
-from cxrreport.evaluation.clinical import Compared, Finding, ReadReport
+from cxrreport.evaluation.clinical import Compared, Finding, ReadReports
 from cxrreport.evaluation.inputs.tables import MANIFEST, Predictions
 from cxrreport.evaluation.metrics import Pairs
 from cxrreport.evaluation.metrics.diversity import diversity
+from cxrreport.evaluation.scoring import Scored
 from cxrreport.evaluation.statistics import Floats, Measure, PatientBootstrap, risk_coverage
 from cxrreport.settings import EvaluateSettings
 
@@ -25,7 +26,7 @@ def analyse(
     settings: EvaluateSettings,
     predictions: Predictions,
     pairs: Mapping[str, Pairs],
-    measures: Mapping[str, Mapping[str, Measure]],
+    scored: Scored,
     patients: Sequence[str],
     bootstrap: PatientBootstrap,
     *,
@@ -36,9 +37,9 @@ def analyse(
     Args:
         folder: output folder.
         settings: settings of the evaluation.
-        predictions: predictions of the main system, which is the first of `pairs` and of `measures`.
+        predictions: predictions of the main system, which is the first of `pairs`.
         pairs: candidates and references of every system.
-        measures: system to number to measure.
+        scored: the scores of these systems.
         patients: patient of each study.
         bootstrap: bootstrap over these patients.
         note: line under the title of every plot.
@@ -49,45 +50,44 @@ def analyse(
     """
     main = next(iter(pairs))
     studies = list(pairs[main].references)
-    headline, first = next(iter(measures[main].items()))
+    measures = scored.measures
+    headline, first = next(iter(measures.items()))
     analyses: dict[str, Any] = {}
     losses: dict[str, Floats] = {}
     groups: dict[str, list[str]] = {}
     by_group = [headline]
     if _is_fraction(first):
-        values = {name: (ones[headline].values, bootstrap.interval(ones[headline])) for name, ones in measures.items()}
+        values = {name: (scored.values[name][headline], scored.scores[name][headline]) for name in pairs}
         plots.scores(folder / "scores.png", headline, values, note)
         losses[f"1 - {headline}"] = 1 - first.values
     if settings.references.is_dir():
         groups |= subgroups.read_groups(settings.references / MANIFEST, studies)
-    if "change_f1" in measures[main]:
+    if "change_f1" in measures:
         analyses["changes"] = {name: clinical.changes_by_group(one, bootstrap) for name, one in pairs.items()}
-    read: dict[str, Sequence[ReadReport]] = {}
+    positive: dict[str, Iterator[set[int]]] = {}
+    references: Iterator[set[int]] = iter(())
     if pairs[main].reference_graphs:
         compared = {name: clinical.compare(one) for name, one in pairs.items()}
-        read = {name: one.candidate for name, one in compared.items()} | {"": compared[main].reference}
+        positive = {name: _positive(one.candidate) for name, one in compared.items()}
+        references = _positive(compared[main].reference)
         clinical.write_findings(folder / "findings.parquet", compared)
         analyses["findings"] = {name: clinical.by_finding(one, bootstrap) for name, one in compared.items()}
         plots.findings(folder / "findings.png", analyses["findings"][main], note)
-        errors = [
-            compared[main].counts(finding, clinical.stated_positive)[:, 1:].any(axis=1) for finding in clinical.SCORED
-        ]
-        losses[ANY_ERROR] = np.any(errors, axis=0).astype(np.float64)
+        errors = compared[main].counts("positive")[:, clinical.SCORED_PLACES, 1:]
+        losses[ANY_ERROR] = np.asarray(errors.any(axis=(1, 2)), np.float64)
         groups["reference"] = _reference_groups(compared[main])
         by_group += [
             name
             for name in ("findings_f1", "omitted_findings", "hallucinated_findings", "actionable_errors")
-            if name in measures[main]
+            if name in measures
         ]
     analyses["diversity"] = {
-        "references": diversity(pairs[main].references.values(), _positive(read.get("", ()))),
-        "systems": {
-            name: diversity(one.candidates.values(), _positive(read.get(name, ()))) for name, one in pairs.items()
-        },
+        "references": diversity(pairs[main].references.values(), references),
+        "systems": {name: diversity(one.candidates.values(), positive.get(name, ())) for name, one in pairs.items()},
     }
     analyses["subgroups"] = subgroups.by_group(
         groups,
-        {name: measures[main][name] for name in by_group},
+        {name: measures[name] for name in by_group},
         patients,
         samples=settings.bootstrap_samples,
         seed=settings.seed,
@@ -103,8 +103,10 @@ def analyse(
     return analyses
 
 
-def _positive(reports: Sequence[ReadReport]) -> list[set[str]]:
-    return [{one for one in clinical.SCORED if clinical.stated_positive(report.stated.get(one))} for report in reports]
+def _positive(reports: ReadReports) -> Iterator[set[int]]:
+    """The positive findings of each report, as places in `SCORED`."""
+    for row in reports.stated.positive[:, clinical.SCORED_PLACES]:
+        yield set(np.flatnonzero(row).tolist())
 
 
 def _selective_prediction(
@@ -138,8 +140,9 @@ def _selective_prediction(
 
 def _reference_groups(compared: Compared) -> list[str]:
     """Normal or abnormal as the reference states it, unknown for a reference that states no finding."""
-    stated = [one.stated.get(Finding.NO_FINDING) for one in compared.reference]
-    return [subgroups.UNKNOWN if one is None else _NORMAL[clinical.stated_positive(one)] for one in stated]
+    stated, place = compared.reference.stated, list(Finding).index(Finding.NO_FINDING)
+    columns = zip(stated.presence[:, place].tolist(), stated.positive[:, place].tolist(), strict=True)
+    return [_NORMAL[normal] if known else subgroups.UNKNOWN for known, normal in columns]
 
 
 def _is_fraction(measure: Measure) -> bool:

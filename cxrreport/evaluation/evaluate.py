@@ -18,7 +18,7 @@ from cxrreport.evaluation.conditions import prior_studies
 from cxrreport.evaluation.inputs import tables
 from cxrreport.evaluation.inputs.cohort import RULE, Cohort, choose_studies, scored_texts
 from cxrreport.evaluation.metrics import Metric, Pairs
-from cxrreport.evaluation.radgraph import NO_ENTITIES, archives
+from cxrreport.evaluation.radgraph import PackedAnnotations, StudyAnnotations, archives
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator
 from cxrreport.evaluation.registry import cache_file, selected_metrics
 from cxrreport.evaluation.scoring import score_systems
@@ -26,6 +26,7 @@ from cxrreport.evaluation.statistics import CONFIDENCE, PatientBootstrap
 from cxrreport.records import Interval, Progress
 from cxrreport.settings import EvaluateSettings
 from cxrreport.storage.atomic_files import write_json
+from cxrreport.storage.memory import release_unused_memory
 from cxrreport.storage.output_folder import VOLATILE, output_folder
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Evaluation:
         counts: numbers of scored and excluded studies.
         analyses: `findings`, `subgroups` and `selective`; see `analyses.analyse`.
         not_computed: metric to what its computation lacks.
-        seconds: metric to the time that it took for all systems; RadGraph's is that of the annotation.
+        seconds: metric to the time that it took for all systems, with intervals; RadGraph's is that of the annotation.
     """
 
     output: Path
@@ -132,11 +133,11 @@ def evaluate(
         archive, device = (annotator.archive, annotator.device.type) if annotator is not None else (None, "cpu")
         del annotator  # other models are loaded next
         annotation = {"RadGraph": time.perf_counter() - started} if archive is not None else {}
-        scored = score_systems(metrics, pairs)
-        measures, not_computed = scored.measures, missing_weights | scored.not_computed
-        metrics = [metric for metric in metrics if metric.name in scored.numbers]
+        release_unused_memory()
         bootstrap = PatientBootstrap(patients, samples=settings.bootstrap_samples, seed=settings.seed)
-        scores, differences = bootstrap.compared(measures, MAIN)
+        scored = score_systems(metrics, pairs, bootstrap)
+        scores, differences, not_computed = scored.scores, scored.differences, missing_weights | scored.not_computed
+        metrics = [metric for metric in metrics if metric.name in scored.numbers]
         conditions = _conditions(settings, references, systems, cohort, archive, device, metrics, scored.numbers)
         conditions |= prior_studies(priors, cohort.studies, with_mentions)
         if priors[MAIN] is None and HALLUCINATED_CHANGE in scores[MAIN]:
@@ -160,7 +161,7 @@ def evaluate(
                 settings,
                 systems[MAIN],
                 pairs,
-                measures,
+                scored,
                 patients,
                 bootstrap,
                 note=SYNTHETIC if conditions["synthetic"] else "",
@@ -168,8 +169,10 @@ def evaluate(
             not_computed=not_computed,
             seconds={name: round(one, 3) for name, one in (annotation | scored.seconds).items()},
         )
-        results.write_studies(folder.path / "studies.parquet", patients, pairs, measures, systems[MAIN].confidences)
-        results.write_terms(folder.path / "terms.parquet", measures[MAIN])
+        results.write_studies(
+            folder.path / "studies.parquet", patients, pairs, scored.values, systems[MAIN].confidences
+        )
+        results.write_terms(folder.path / "terms.parquet", scored.measures, scored.forms)
         if archive is not None:
             results.write_entities(folder.path / "entities.jsonl", pairs[MAIN], lower_case=settings.lower_case)
         results.write_excluded(folder.path / "excluded.parquet", cohort)
@@ -212,16 +215,18 @@ def _pairs(
             name: Pairs(references=reference_texts, candidates=one, candidate_priors=priors[name])
             for name, one in candidate_texts.items()
         }
-    texts = [text for one in (reference_texts, *candidate_texts.values()) for text in one.values() if text]
     # As in the package's F1RadGraph, an empty candidate scores zero and is not annotated as "None".
-    graphs = {"": NO_ENTITIES} | dict(zip(texts, annotator.annotate(texts, progress=progress), strict=True))
-    reference_graphs = {study: graphs[text] for study, text in reference_texts.items()}
+    texts = [text for one in (reference_texts, *candidate_texts.values()) for text in one.values() if text]
+    graphs = PackedAnnotations()
+    for text, annotation in annotator.annotations(texts, progress=progress):
+        graphs.add(text, annotation)
+    reference_graphs = StudyAnnotations(reference_texts, graphs)
     return {
         name: Pairs(
             references=reference_texts,
             candidates=one,
             reference_graphs=reference_graphs,
-            candidate_graphs={study: graphs[text] for study, text in one.items()},
+            candidate_graphs=StudyAnnotations(one, graphs),
             reference_findings=reference_findings,
             candidate_findings=candidate_findings.get(name, {}),
             candidate_priors=priors[name],

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from cxrreport.errors import WeightsError
 from cxrreport.evaluation import clinical, metrics
@@ -17,36 +20,45 @@ from cxrreport.evaluation.metrics.cider import cider_metrics
 from cxrreport.evaluation.metrics.radcliq import radcliq_metric
 from cxrreport.evaluation.metrics.ratescore import ratescore_metric
 from cxrreport.evaluation.radgraph import Agreement, Annotation, Level, agreement, rexrank
-from cxrreport.evaluation.statistics import Measure, mean
+from cxrreport.evaluation.statistics import Floats, Measure, mean
 from cxrreport.settings import EvaluateSettings
+
+_SIDES = ("_precision", "_recall")
+"""Suffixes of the numbers beside F1."""
 
 
 def _radgraph(settings: EvaluateSettings) -> Sequence[Metric]:
     """RadGraph F1 with precision and recall, one metric per level, and ReXrank's mean of entity and relation F1."""
     lower_case = settings.lower_case
+    levels = (Level.PARTIAL, Level.SIMPLE, Level.COMPLETE)
+    compare: dict[str, Callable[[Annotation, Annotation], Agreement]] = {
+        f"radgraph_{level}": partial(agreement, level=level, lower_case=lower_case) for level in levels
+    }
+    compare["radgraph_rexrank"] = partial(rexrank, lower_case=lower_case)
+    described = {f"radgraph_{level}": level.value for level in levels}
+    described["radgraph_rexrank"] = "mean of entity F1 and relation F1 (ReXrank)"
+    # Graphs are unpacked when they are asked for, so all levels are computed in one pass.
+    known: WeakKeyDictionary[Pairs, dict[str, Floats]] = WeakKeyDictionary()
 
-    def at_level(name: str, level: str, compare: Callable[[Annotation, Annotation], Agreement]) -> Metric:
+    def agreements(pairs: Pairs) -> dict[str, Floats]:
+        """Level to F1, precision and recall, float64[studies, 3]."""
+        if pairs not in known:
+            known[pairs] = found = {name: np.empty((len(pairs.reference_graphs), 3)) for name in compare}
+            for row, (study, reference) in enumerate(pairs.reference_graphs.items()):
+                candidate = pairs.candidate_graphs[study]
+                for name, one in compare.items():
+                    agreed = one(candidate, reference)
+                    found[name][row] = agreed.f1, agreed.precision, agreed.recall
+        return known[pairs]
+
+    def at_level(name: str) -> Metric:
         def score(pairs: Pairs) -> Mapping[str, Measure]:
-            found = [compare(pairs.candidate_graphs[study], graph) for study, graph in pairs.reference_graphs.items()]
-            return {
-                name: mean([one.f1 for one in found]),
-                f"{name}_precision": mean([one.precision for one in found]),
-                f"{name}_recall": mean([one.recall for one in found]),
-            }
+            columns = agreements(pairs)[name].T
+            return {f"{name}{suffix}": mean(one) for suffix, one in zip(("", *_SIDES), columns, strict=True)}
 
-        return Metric(name=name, score=score, conditions={"level": level}, graphs=True)
+        return Metric(name=name, score=score, conditions={"level": described[name]}, graphs=True)
 
-    return [
-        *(
-            at_level(f"radgraph_{level}", level.value, partial(agreement, level=level, lower_case=lower_case))
-            for level in (Level.PARTIAL, Level.SIMPLE, Level.COMPLETE)
-        ),
-        at_level(
-            "radgraph_rexrank",
-            "mean of entity F1 and relation F1 (ReXrank)",
-            partial(rexrank, lower_case=lower_case),
-        ),
-    ]
+    return [at_level(name) for name in compare]
 
 
 def cache_file(settings: EvaluateSettings) -> Path:

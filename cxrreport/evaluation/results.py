@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,7 +17,7 @@ from cxrreport.evaluation.inputs.cohort import TOO_LONG, Cohort
 from cxrreport.evaluation.inputs.tables import CONFIDENCE
 from cxrreport.evaluation.metrics import Pairs
 from cxrreport.evaluation.radgraph import statuses
-from cxrreport.evaluation.statistics import FORMS, Measure
+from cxrreport.evaluation.statistics import FORMS, Floats, Measure
 from cxrreport.records import Interval
 from cxrreport.storage.atomic_files import atomic_path
 
@@ -44,27 +46,43 @@ def write_studies(
     path: Path,
     patients: Sequence[str],
     systems: Mapping[str, Pairs],
-    measures: Mapping[str, Mapping[str, Measure]],
+    values: Mapping[str, Mapping[str, Floats]],
     confidences: Mapping[str, float],
 ) -> None:
-    """Write one row per study and system: texts, one column per number, and the confidence of the main system."""
-    parts: list[pa.Table] = []
-    for name, ones in measures.items():
-        pairs = systems[name]
-        columns: dict[str, Any] = {
-            "study_id": pa.array(pairs.references.keys(), pa.string()),
-            "patient_id": pa.array(patients, pa.string()),
-            "system": pa.array([name] * len(patients), pa.string()),
-            "candidate": pa.array(pairs.candidates.values(), pa.string()),
-            "reference": pa.array(pairs.references.values(), pa.string()),
-            "candidate_impression": _starts(pairs.candidates, pairs.candidate_findings),
-            "reference_impression": _starts(pairs.references, pairs.reference_findings),
-        }
-        columns |= {metric: pa.array(one.values, pa.float64(), from_pandas=True) for metric, one in ones.items()}
-        sure = [confidences.get(study) if not parts else None for study in pairs.references]
-        columns[CONFIDENCE] = pa.array(sure, pa.float64())
-        parts.append(pa.table(columns))
-    _write(path, pa.concat_tables(parts))
+    """Write one row per study and system: texts, one column per number, and the confidence of the main system.
+
+    Args:
+        path: file to write.
+        patients: patient of each study.
+        systems: candidates and references of every system, that of the main system first.
+        values: system to number to its values by study.
+        confidences: study id to the confidence of the main system.
+    """
+    main = next(iter(values))
+    with _writing(path) as write:
+        for name, ones in values.items():
+            write(_study_rows(name, patients, systems[name], ones, confidences if name == main else {}))
+
+
+def _study_rows(
+    name: str,
+    patients: Sequence[str],
+    pairs: Pairs,
+    values: Mapping[str, Floats],
+    confidences: Mapping[str, float],
+) -> pa.Table:
+    columns: dict[str, Any] = {
+        "study_id": pa.array(pairs.references.keys(), pa.string()),
+        "patient_id": pa.array(patients, pa.string()),
+        "system": pa.array([name] * len(patients), pa.string()),
+        "candidate": pa.array(pairs.candidates.values(), pa.string()),
+        "reference": pa.array(pairs.references.values(), pa.string()),
+        "candidate_impression": _starts(pairs.candidates, pairs.candidate_findings),
+        "reference_impression": _starts(pairs.references, pairs.reference_findings),
+    }
+    columns |= {number: pa.array(one, pa.float64(), from_pandas=True) for number, one in values.items()}
+    columns[CONFIDENCE] = pa.array([confidences.get(study) for study in pairs.references], pa.float64())
+    return pa.table(columns)
 
 
 def _starts(texts: Mapping[str, str], findings: Mapping[str, str]) -> pa.Array:
@@ -73,21 +91,25 @@ def _starts(texts: Mapping[str, str], findings: Mapping[str, str]) -> pa.Array:
     return pa.array([starts.get(study, 0) or None for study in texts], pa.int32())
 
 
-def write_terms(path: Path, measures: Mapping[str, Measure]) -> None:
+def form_of(measure: Measure) -> str:
+    """The name of a score function in `statistics.FORMS`; empty if it has none, or is no function of sums."""
+    names = {score: name for name, score in FORMS.items()}
+    return names.get(measure.score, "") if measure.resampled is None else ""
+
+
+def write_terms(path: Path, measures: Mapping[str, Measure], forms: Mapping[str, str]) -> None:
     """Write the terms from which `compare` recomputes corpus scores, one row per number.
 
-    A row has the name of the score function (see `statistics.FORMS`; empty if it has none) and the terms, one list per
-    study in the order of `studies.parquet`.
+    A row has the name of the score function (`form_of`) and the terms, one list per study in the order of
+    `studies.parquet`.
     """
-    names = {score: name for name, score in FORMS.items()}
-    table = {
-        "metric": pa.array(measures.keys(), pa.string()),
-        "form": pa.array(
-            [names.get(one.score, "") if one.resampled is None else "" for one in measures.values()], pa.string()
-        ),
-        "terms": pa.array([one.terms.tolist() for one in measures.values()], pa.list_(pa.list_(pa.float64()))),
-    }
-    _write(path, pa.table(table))
+    with _writing(path) as write:
+        for number, measure in measures.items():
+            studies, terms = measure.terms.shape
+            starts = np.arange(studies + 1, dtype=np.int32) * terms
+            inner = pa.ListArray.from_arrays(starts, measure.terms.ravel())
+            row = pa.ListArray.from_arrays(np.array([0, studies], np.int32), inner)
+            write(pa.table({"metric": [number], "form": [forms[number]], "terms": row}))
 
 
 def write_entities(path: Path, pairs: Pairs, *, lower_case: bool) -> None:
@@ -121,5 +143,19 @@ def write_excluded(path: Path, cohort: Cohort) -> None:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    with _writing(path) as write:
+        write(table)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Callable[[pa.Table], None]]:
+    """A function that adds rows to a new file, so that they need not be in memory together."""
+    with atomic_path(path) as temporary, ExitStack() as stack:
+        writers: list[pq.ParquetWriter] = []
+
+        def write(table: pa.Table) -> None:
+            if not writers:
+                writers.append(stack.enter_context(pq.ParquetWriter(temporary, table.schema, compression="zstd")))
+            writers[0].write_table(table)
+
+        yield write

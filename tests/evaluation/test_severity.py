@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cxrreport.errors import InputError
 from cxrreport.evaluation.clinical.chexpert import Presence, Stated
-from cxrreport.evaluation.clinical.severity import DEFAULT_WEIGHTS, errors, read_weights, severity_metric
+from cxrreport.evaluation.clinical.severity import DEFAULT_WEIGHTS, ERRORS, errors, read_weights, severity_metric
+from cxrreport.evaluation.clinical.statements import Statements
 from cxrreport.evaluation.clinical.vocabulary import Finding
 
 LEFT, RIGHT, BOTH = frozenset({"left"}), frozenset({"right"}), frozenset({"left", "right"})
@@ -34,7 +36,10 @@ def present(sides: frozenset[str] = frozenset(), grade: int = 0) -> Stated:
     ],
 )
 def test_errors_of_a_statement(reference: Stated | None, candidate: Stated | None, found: list[str]) -> None:
-    assert list(errors(reference, candidate)) == found
+    sides = [Statements.of([{Finding.PNEUMOTHORAX: one} if one else {}]) for one in (reference, candidate)]
+    places = {error: np.flatnonzero(wrong).tolist() for error, wrong in errors(*sides).items()}
+    place = list(Finding).index(Finding.PNEUMOTHORAX)
+    assert places == {error: [place] if error in found else [] for error in ERRORS}
 
 
 def write(path: Path, old: str = "", new: str = "") -> Path:

@@ -6,8 +6,9 @@ from cxrreport.evaluation.clinical.chexpert import mentions, reading
 from cxrreport.evaluation.clinical.comparison import (
     METRIC,
     SCORED,
+    SCORED_PLACES,
     Compared,
-    ReadReport,
+    ReadReports,
     by_finding,
     compare,
     stated_positive,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from cxrreport.evaluation.clinical.change_words import Change
-from cxrreport.evaluation.clinical.changes import FindingChange, changes
+from cxrreport.evaluation.clinical.changes import changes
+from cxrreport.evaluation.clinical.statements import Codes, common_bits, micro_f1
 from cxrreport.evaluation.clinical.vocabulary import Finding
 from cxrreport.evaluation.metrics import Metric, Pairs
-from cxrreport.evaluation.statistics import Floats, Measure, PatientBootstrap, f1_of_counts, ratio
+from cxrreport.evaluation.statistics import Measure, PatientBootstrap, f1_of_counts, ratio
 
 HALLUCINATED_CHANGE = "hallucinated_change"
+_PLACES = {finding: place for place, finding in enumerate(Finding)}
+_CHANGES = tuple(Change)
 
 
 def change_scores(pairs: Pairs) -> dict[str, Measure]:
@@ -23,16 +26,13 @@ def change_scores(pairs: Pairs) -> dict[str, Measure]:
     study. `hallucinated_change` is the share of the reports that state a change among those for which no prior study
     was shown; it is undefined if there are none, or if what was shown is not known.
     """
-    read = _read(pairs)
-    counts = _counts(read, lambda _: True)
-    hallucinated = np.zeros((len(read), 2))
-    if pairs.candidate_priors is not None:
-        for row, (study, (_, stated)) in enumerate(zip(pairs.references, read, strict=True)):
-            if not pairs.candidate_priors.get(study):
-                hallucinated[row] = bool(stated), 1
+    reference, candidate = _stated(pairs)
+    hallucinated = np.zeros((len(reference), 2))
+    if (priors := pairs.candidate_priors) is not None:
+        unshown = np.array([not priors.get(study) for study in pairs.references])
+        hallucinated = np.stack([unshown & candidate.any(axis=1), unshown], axis=1).astype(np.float64)
     return {
-        # F1 is undefined for a study without a change on either side, which is correct.
-        "change_f1": Measure(counts, f1_of_counts, np.nan_to_num(f1_of_counts(counts), nan=1.0)),
+        "change_f1": micro_f1(reference, candidate),
         HALLUCINATED_CHANGE: Measure(hallucinated, ratio, ratio(hallucinated)),
     }
 
@@ -53,14 +53,13 @@ def changes_by_group(pairs: Pairs, bootstrap: PatientBootstrap) -> dict[str, dic
 
     Groups that neither side names are left out.
     """
-    groups: dict[str, Callable[[FindingChange], bool]] = {
-        **{finding.value: lambda one, finding=finding: one[0] is finding for finding in Finding},  # type: ignore[misc]
-        **{change.value: lambda one, change=change: one[1] is change for change in Change},  # type: ignore[misc]
-    }
-    read = _read(pairs)
+    reference, candidate = _stated(pairs)
+    every = np.uint8((1 << len(Change)) - 1)
+    groups = [(finding.value, slice(place, place + 1), every) for place, finding in enumerate(Finding)]
+    groups += [(change.value, slice(None), np.uint8(1 << place)) for place, change in enumerate(Change)]
     table = {}
-    for name, holds in groups.items():
-        counts = _counts(read, holds)
+    for name, findings, kinds in groups:
+        counts = common_bits(reference[:, findings] & kinds, candidate[:, findings] & kinds)
         agreed, hallucinated, omitted = (int(one) for one in counts.sum(axis=0))
         if agreed or hallucinated or omitted:
             f1 = bootstrap.interval(Measure(counts, f1_of_counts, f1_of_counts(counts)))
@@ -68,18 +67,21 @@ def changes_by_group(pairs: Pairs, bootstrap: PatientBootstrap) -> dict[str, dic
     return table
 
 
-_Read = Sequence[tuple[frozenset[FindingChange], frozenset[FindingChange]]]
-"""The changes that reference and candidate of each study state."""
+_STATED: WeakKeyDictionary[Pairs, tuple[Codes, Codes]] = WeakKeyDictionary()
+"""What was read of pairs that are still in use."""
 
 
-def _read(pairs: Pairs) -> _Read:
-    return [(changes(text), changes(pairs.candidates[study])) for study, text in pairs.references.items()]
+def _stated(pairs: Pairs) -> tuple[Codes, Codes]:
+    """The changes that references and candidates state, uint8[studies, findings] each with a bit for each `Change`."""
+    if pairs not in _STATED:
+        sides = [texts.values() for texts in (pairs.references, pairs.candidates)]
+        reference, candidate = (np.frombuffer(b"".join(map(_packed, side)), np.uint8) for side in sides)
+        _STATED[pairs] = reference.reshape(-1, len(Finding)), candidate.reshape(-1, len(Finding))
+    return _STATED[pairs]
 
 
-def _counts(read: _Read, holds: Callable[[FindingChange], bool]) -> Floats:
-    """float64[studies, 3]: changes of both sides, of the candidate only, of the reference only."""
-    rows = np.zeros((len(read), 3))
-    for row, sides in enumerate(read):
-        reference, candidate = ({*filter(holds, one)} for one in sides)
-        rows[row] = len(reference & candidate), len(candidate - reference), len(reference - candidate)
-    return rows
+def _packed(text: str) -> bytes:
+    codes = bytearray(len(Finding))
+    for finding, change in changes(text):
+        codes[_PLACES[finding]] |= 1 << _CHANGES.index(change)
+    return bytes(codes)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cxrreport.errors import InputError
-from cxrreport.evaluation.clinical.chexpert import NOT_VALIDATED, Stated
-from cxrreport.evaluation.clinical.comparison import SCORED, compare, stated_positive
+from cxrreport.evaluation.clinical.chexpert import NOT_VALIDATED
+from cxrreport.evaluation.clinical.comparison import SCORED, SCORED_PLACES, compare, read_systems
+from cxrreport.evaluation.clinical.statements import Codes, Statements
 from cxrreport.evaluation.clinical.vocabulary import Finding
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.statistics import Measure, mean
@@ -63,21 +65,24 @@ def read_weights(path: Path) -> Weights:
     return weights
 
 
-def errors(reference: Stated | None, candidate: Stated | None) -> Iterator[str]:
-    """The `ERRORS` of a candidate's statement on one finding.
+def errors(reference: Statements, candidate: Statements) -> dict[str, NDArray[np.bool_]]:
+    """For each of `ERRORS`, bool[reports, findings]: whether the candidate's statement on the finding has it.
 
     A side or grade is wrong if both reports state one, and they differ. Uncertain findings count as present.
     """
-    if not stated_positive(candidate):
-        if stated_positive(reference):
-            yield "omitted"
-    elif not stated_positive(reference):
-        yield "hallucinated"
-    elif reference is not None and candidate is not None:
-        if reference.sides and candidate.sides and reference.sides != candidate.sides:
-            yield "wrong_side"
-        if reference.severity and candidate.severity and reference.severity != candidate.severity:
-            yield "wrong_grade"
+    expected, found = reference.positive, candidate.positive
+
+    def differ(one: Codes, other: Codes) -> NDArray[np.bool_]:
+        wrong: NDArray[np.bool_] = expected & found & (one > 0) & (other > 0) & (one != other)
+        return wrong
+
+    several = (
+        expected & ~found,
+        found & ~expected,
+        differ(reference.sides, candidate.sides),
+        differ(reference.severity, candidate.severity),
+    )
+    return dict(zip(ERRORS, several, strict=True))
 
 
 def severity_metric(path: Path | None) -> Metric:
@@ -97,10 +102,9 @@ def severity_metric(path: Path | None) -> Metric:
     def score(pairs: Pairs) -> dict[str, Measure]:
         compared = compare(pairs)
         counts = np.zeros((len(compared.studies), len(Weight)))
-        for row, (reference, candidate) in enumerate(zip(compared.reference, compared.candidate, strict=True)):
-            for finding in SCORED:
-                for error in errors(reference.stated.get(finding), candidate.stated.get(finding)):
-                    counts[row, list(Weight).index(weights[finding, error])] += 1
+        for error, wrong in errors(compared.reference.stated, compared.candidate.stated).items():
+            for finding, place in zip(SCORED, SCORED_PLACES, strict=True):
+                counts[:, list(Weight).index(weights[finding, error])] += wrong[:, place]
         urgent, actionable, minor, _ = counts.T
         return {
             "actionable_errors": mean(urgent + actionable),
@@ -111,6 +115,7 @@ def severity_metric(path: Path | None) -> Metric:
     return Metric(
         name="severity",
         score=score,
+        prepare=read_systems,
         graphs=True,
         conditions={
             "findings": f"the names of CheXpert without No Finding, from {NOT_VALIDATED}",

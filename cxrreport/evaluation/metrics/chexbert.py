@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from cxrreport.evaluation.statistics import Floats, Measure, f1_of_counts, form
 from cxrreport.settings import EvaluateSettings, weights_folder
 from cxrreport.storage.atomic_files import file_sha256
 from cxrreport.storage.decoding import parse_json
+from cxrreport.storage.memory import release_unused_memory
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chexbert"
 """Default folder of the weights, also that of `f1chexbert` on Linux."""
@@ -108,20 +110,22 @@ class CheXbert:
     def _batched(
         self, texts: Sequence[str], read: Callable[[torch.Tensor], torch.Tensor], columns: int
     ) -> NDArray[np.float32]:
-        rows = [self._ids(text) for text in texts]
+        rows = [np.array(self._ids(text), np.int32) for text in texts]
         order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
         found = np.zeros((len(rows), columns), dtype=np.float32)
         for first in range(0, len(order), _BATCH):
             batch = order[first : first + _BATCH]
-            ids = torch.nn.utils.rnn.pad_sequence([rows[number] for number in batch], batch_first=True)
+            ids = torch.nn.utils.rnn.pad_sequence(
+                [torch.from_numpy(rows[number]).long() for number in batch], batch_first=True
+            )
             lengths = torch.tensor([len(rows[number]) for number in batch])
             mask = (torch.arange(ids.shape[1]) < lengths[:, None]).float()
             found[batch] = read(self._model(ids.to(self._device), mask.to(self._device))).cpu().numpy()
         return found
 
-    def _ids(self, text: str) -> torch.Tensor:
-        ids = self._tokenizer.encode(" ".join(text.split())).ids
-        return torch.tensor(ids if len(ids) <= _LONGEST else [*ids[: _LONGEST - 1], ids[-1]])
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(" ".join(text.split())).ids
+        return ids if len(ids) <= _LONGEST else [*ids[: _LONGEST - 1], ids[-1]]
 
 
 def find(settings: EvaluateSettings) -> Path:
@@ -152,8 +156,10 @@ def _load(folder: Path) -> _Labeller:
     path = folder / WEIGHTS
     try:
         config = parse_json((folder / CONFIG).read_text(encoding="utf-8")) if (folder / CONFIG).is_file() else {}
+        # The file also has the state of the optimizer, which is twice as large; only torch's newer files can be mapped.
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))["model_state_dict"]
+        release_unused_memory()
         model = _Labeller(BertConfig(**config))
-        stored = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
         state = {name.removeprefix("module."): tensor for name, tensor in stored.items()}
         state.pop("bert.embeddings.position_ids", None)  # 0, 1, 2 ..., which newer versions do not store
         model.load_state_dict(state)

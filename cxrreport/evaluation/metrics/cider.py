@@ -10,15 +10,15 @@ the same weight in every resample and share one column.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from scipy import sparse
 
-from cxrreport.evaluation.metrics import Metric
+from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.statistics import Floats, Measure, mean
 
 ORDERS = 4
@@ -27,7 +27,9 @@ SIGMA = 6.0
 SCALE = 10.0
 TOKENS = "13a (sacrebleu), lower-cased, punctuation dropped"
 _SAMPLES = 16  # resamples at a time, because weights are dense with one value per column
+_WORDS = 1 << 32  # more than there are different words
 
+Integers = NDArray[np.int64]
 _split: Callable[[str], str] = Tokenizer13a()  # type: ignore[no-untyped-call]
 
 
@@ -37,46 +39,105 @@ def tokens(text: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
-    """N-grams of one length, summed over those that occur in the same references: float64[studies, columns].
+class _Grams:
+    """The n-grams of one length that occur in some texts, by number.
 
     Args:
-        found: 1 if the reference of the study contains the n-grams of the column.
+        cells: int64[cells], ascending: index of a text times the number of n-grams, plus an n-gram that it contains.
+        count: float64[cells], how often it does.
+        keys: int64[n-grams], ascending: number of the first n-1 words times `_WORDS`, plus that of the last word.
+        first: int64[n-grams], where each occurs first.
+    """
+
+    cells: Integers
+    count: Floats
+    keys: Integers
+    first: Integers
+
+    def split(self) -> tuple[Integers, Integers]:
+        """The text and the n-gram of each cell."""
+        return np.divmod(self.cells, max(1, len(self.keys)))
+
+
+@dataclass(frozen=True, slots=True)
+class _ReferenceOrder:
+    """The n-grams of one length of all references; those that occur in the same references have one column.
+
+    Args:
+        grams: the n-grams.
+        column: int64[n-grams], column of each.
+        found: float64[studies, columns], 1 if the reference of the study contains the n-grams of the column.
+        squares: float64[studies, columns], squared counts.
+    """
+
+    grams: _Grams
+    column: Integers
+    found: sparse.csr_array
+    squares: sparse.csr_array
+
+    def table(self, text: Integers, gram: Integers, values: Floats) -> sparse.csr_array:
+        """float64[studies, columns], the values of n-grams of texts summed by column."""
+        return sparse.csr_array((values, (text, self.column[gram])), shape=self.found.shape)
+
+
+class References:
+    """The references of CIDEr, one per study.
+
+    Args:
+        texts: one reference per study.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.words: dict[str, int] = {}
+        self.written = [_numbers(text, self.words) for text in texts]
+        self.orders = [_reference_order(grams, len(texts)) for grams in _by_order(self.written)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """The n-grams of one length of candidates and references, float64[studies, columns].
+
+    Args:
+        reference: those of the references.
         common: smaller count of both sides times the count of the reference.
         candidate: squared counts of the candidate.
-        reference: squared counts of the reference.
         unknown: float64[studies], squared counts of the candidate's n-grams that no reference contains.
     """
 
-    found: sparse.csr_array
+    reference: _ReferenceOrder
     common: sparse.csr_array
     candidate: sparse.csr_array
-    reference: sparse.csr_array
     unknown: Floats
 
     def cosines(self, weights: Floats) -> Floats:
         """float64[studies, samples], from the count of each study in each sample, float64[samples, studies]."""
         studies = np.log(weights.sum(axis=1))  # as if one more reference contained every n-gram
-        frequencies = self.found.T @ weights.T
+        frequencies = self.reference.found.T @ weights.T
         squares = (studies - np.log(np.maximum(frequencies, 1.0))) ** 2
-        norms = (self.candidate @ squares + np.outer(self.unknown, studies**2)) * (self.reference @ squares)
+        norms = (self.candidate @ squares + np.outer(self.unknown, studies**2)) * (self.reference.squares @ squares)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(norms > 0, (self.common @ squares) / np.sqrt(norms), 0.0)
 
 
-def cider(candidates: Sequence[str], references: Sequence[str]) -> Measure:
+def cider(candidates: Sequence[str], references: Sequence[str] | References) -> Measure:
     """CIDEr, one reference per study.
 
     Args:
         candidates: one text per study.
-        references: one text per study, in the same order.
+        references: one text per study, in the same order, or what was made of them for another system.
     """
-    candidate, reference = [tokens(text) for text in candidates], [tokens(text) for text in references]
-    orders = [_order(n, candidate, reference) for n in range(1, ORDERS + 1)]
-    bigrams = np.array(
-        [max(len(one) - 1, 0) - max(len(other) - 1, 0) for one, other in zip(candidate, reference, strict=True)]
-    )
-    penalty = SCALE / ORDERS * np.exp(-(bigrams**2) / (2 * SIGMA**2))
+    known = references if isinstance(references, References) else References(references)
+    words = dict(known.words)
+    written = [_numbers(text, words) for text in candidates]
+    orders: list[_Order] = []
+    numbers: Integers = np.zeros(0, np.int64)  # of the n-grams of candidates among those of references; -1 for others
+    for reference, grams in zip(known.orders, _by_order(written), strict=True):
+        before, last = np.divmod(grams.keys, _WORDS)
+        prefixes = numbers[before] if orders else np.where(last < len(known.words), 0, -1)
+        numbers = _places(np.where(prefixes < 0, -1, prefixes * _WORDS + last), reference.grams.keys)
+        orders.append(_order(reference, grams, numbers))
+    lengths = [np.array([max(len(one) - 1, 0) for one in side]) for side in (written, known.written)]
+    penalty = SCALE / ORDERS * np.exp(-((lengths[0] - lengths[1]) ** 2) / (2 * SIGMA**2))
 
     def by_study(weights: Floats) -> Floats:
         scores: Floats = penalty[:, None] * sum(order.cosines(weights) for order in orders)
@@ -86,66 +147,85 @@ def cider(candidates: Sequence[str], references: Sequence[str]) -> Measure:
         blocks = [weights[first : first + _SAMPLES] for first in range(0, len(weights), _SAMPLES)]
         return np.concatenate([(block.T * by_study(block)).sum(axis=0) / block.sum(axis=1) for block in blocks])
 
-    whole = mean(by_study(np.ones((1, len(references))))[:, 0])
+    whole = mean(by_study(np.ones((1, len(known.written))))[:, 0])
     return Measure(whole.terms, whole.score, whole.values, resampled)
 
 
-def _order(length: int, candidates: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> _Order:
-    candidate, reference = [_grams(text, length) for text in candidates], [_grams(text, length) for text in references]
-    holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for row, counts in enumerate(reference):
-        for gram in counts:
-            holders[gram].append(row)
-    columns: dict[tuple[int, ...], int] = {}
-    column = {gram: columns.setdefault(tuple(rows), len(columns)) for gram, rows in holders.items()}
-    shape = len(references), len(columns)
-
-    def table(cells: Iterable[tuple[int, Mapping[tuple[str, ...], float]]]) -> sparse.csr_array:
-        rows, places, values = [], [], []
-        for row, counts in cells:
-            for gram, value in counts.items():
-                if gram in column:
-                    rows.append(row)
-                    places.append(column[gram])
-                    values.append(value)
-        return sparse.csr_array((np.array(values, dtype=np.float64), (rows, places)), shape=shape)
-
-    both = [
-        {g: min(n, one[g]) * n for g, n in other.items() if g in one}
-        for one, other in zip(candidate, reference, strict=True)
-    ]
-    found = sparse.csr_array(
-        (
-            np.ones(sum(map(len, columns))),
-            ([r for rows in columns for r in rows], [c for rows, c in columns.items() for _ in rows]),
-        ),
-        shape=shape,
-    )
-    return _Order(
-        found=found,
-        common=table(enumerate(both)),
-        candidate=table((row, _squares(counts)) for row, counts in enumerate(candidate)),
-        reference=table((row, _squares(counts)) for row, counts in enumerate(reference)),
-        unknown=np.array(
-            [sum(n * n for gram, n in counts.items() if gram not in column) for counts in candidate], float
-        ),
-    )
+def _numbers(text: str, words: dict[str, int]) -> NDArray[np.int32]:
+    """The words of a text as numbers; new words are added to `words`."""
+    return np.array([words.setdefault(token, len(words)) for token in tokens(text)], np.int32)
 
 
-def _grams(text: Sequence[str], length: int) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(text[first : first + length]) for first in range(len(text) - length + 1))
+def _by_order(texts: Sequence[NDArray[np.int32]]) -> Iterator[_Grams]:
+    """The n-grams of texts, from one word to `ORDERS`."""
+    words = np.concatenate([*texts, np.zeros(0, np.int32)]).astype(np.int64)
+    owners = np.repeat(np.arange(len(texts)), [len(one) for one in texts])
+    starts = np.arange(len(words))
+    before = np.zeros(len(words), np.int64)  # n-gram that begins at each start, without the last word
+    for last in range(ORDERS):
+        within = starts + last < len(words)
+        within[within] = owners[starts[within] + last] == owners[starts[within]]
+        starts = starts[within]
+        keys, first, before = np.unique(
+            before[within] * _WORDS + words[starts + last], return_index=True, return_inverse=True
+        )
+        cells, count = np.unique(owners[starts] * len(keys) + before, return_counts=True)
+        yield _Grams(cells, count.astype(np.float64), keys, first)
 
 
-def _squares(counts: Mapping[tuple[str, ...], int]) -> dict[tuple[str, ...], float]:
-    return {gram: float(count * count) for gram, count in counts.items()}
+def _reference_order(grams: _Grams, studies: int) -> _ReferenceOrder:
+    text, gram = grams.split()
+    holders = text[np.argsort(gram, kind="stable")]
+    ends = np.cumsum(np.bincount(gram, minlength=len(grams.keys)))
+    columns: dict[bytes, int] = {}
+    column = np.zeros(len(grams.keys), np.int64)
+    for number in np.argsort(grams.first):  # columns in the order of the texts
+        held = holders[ends[number - 1] if number else 0 : ends[number]]
+        column[number] = columns.setdefault(held.tobytes(), len(columns))
+    rows = [np.frombuffer(held, np.int64) for held in columns]
+    places = np.repeat(np.arange(len(rows)), [len(one) for one in rows])
+    shape = studies, len(columns)
+    found = sparse.csr_array((np.ones(len(places)), (np.concatenate([*rows, text[:0]]), places)), shape=shape)
+    squares = sparse.csr_array((grams.count**2, (text, column[gram])), shape=shape)
+    return _ReferenceOrder(grams, column, found, squares)
+
+
+def _order(reference: _ReferenceOrder, grams: _Grams, numbers: Integers) -> _Order:
+    text, gram = grams.split()
+    chosen, count = numbers[gram], grams.count
+    held = chosen >= 0
+    unknown = np.bincount(text[~held], count[~held] ** 2, minlength=reference.found.shape[0]).astype(np.float64)
+    text, chosen, count = text[held], chosen[held], count[held]
+    candidate = reference.table(text, chosen, count**2)
+    place = _places(text * len(reference.grams.keys) + chosen, reference.grams.cells)
+    both = place >= 0
+    wanted = reference.grams.count[place[both]]
+    common = reference.table(text[both], chosen[both], np.minimum(wanted, count[both]) * wanted)
+    return _Order(reference, common, candidate, unknown)
+
+
+def _places(wanted: Integers, ascending: Integers) -> Integers:
+    """The index of each value in an ascending array without repetition; -1 if it is not there."""
+    places = np.searchsorted(ascending, wanted)
+    found = places < len(ascending)
+    found[found] = ascending[places[found]] == wanted[found]
+    return np.where(found, places, -1)
 
 
 def cider_metrics() -> list[Metric]:
     """CIDEr as a metric."""
+    made: list[tuple[Mapping[str, str], References]] = []  # of the references that all systems share
+
+    def score(pairs: Pairs) -> Measure:
+        if not made or made[0][0] is not pairs.references:
+            made[:] = [(pairs.references, References(list(pairs.references.values())))]
+        return cider(list(pairs.candidates.values()), made[0][1])
+
     return [
         Metric(
             name="cider",
-            score=lambda pairs: cider(list(pairs.candidates.values()), list(pairs.references.values())),
+            score=score,
+            release=made.clear,
             conditions={"cider": "CIDEr-D as pycocoevalcap 1.2, references of the cohort, 0 to 10", "tokens": TOKENS},
         )
     ]

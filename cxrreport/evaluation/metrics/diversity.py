@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Hashable, Iterable, Mapping, Set
 from typing import Any
 
 from cxrreport.reports.sentences import sentences
@@ -14,7 +14,7 @@ _MARGIN = 0.2
 _FEWEST = 20
 
 
-def diversity(texts: Iterable[str], findings: Iterable[Set[str]] = ()) -> dict[str, Any]:
+def diversity(texts: Iterable[str], findings: Iterable[Set[Hashable]] = ()) -> dict[str, Any]:
     """Describe how much the reports of one system repeat each other. Empty reports are left out.
 
     Args:

@@ -6,7 +6,7 @@ Only configuration, tokenizer and tensors are read: transformers loads safetenso
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.jso
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _SPECIAL = 2
 """Tokens around every text."""
+_ATTENDED = 1 << 20
+"""Most pairs of tokens of a batch where attention holds all of them: 50 MB for each of several tables of 12 heads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,7 @@ class LoadedEncoder:
         self.model = model.to(self.device).eval()
         # RoBERTa counts positions from behind its padding id.
         positions = config.max_position_embeddings - (_SPECIAL if config.model_type == "roberta" else 0)
+        self._eager = config._attn_implementation == "eager"
         self._longest = min(longest or positions, positions, self.tokenizer.model_max_length)
 
     def ids(self, text: str) -> list[int]:
@@ -128,12 +131,19 @@ class LoadedEncoder:
         return ids
 
     @torch.inference_mode()
-    def outputs(self, rows: Sequence[Sequence[int]], *, batch: int = 16) -> list[torch.Tensor]:
-        """The first output of the model, float32[tokens, ...] per row, on the CPU and without padding."""
-        found: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+    def outputs(self, rows: Sequence[Sequence[int]], *, batch: int = 16) -> Iterator[tuple[int, torch.Tensor]]:
+        """The first output of the model for each row, as (index of the row, float32[tokens, ...]), short rows first.
+
+        Outputs are on the CPU and without padding. They are a part of those of their batch: who keeps one keeps all of
+        them, unless it is copied.
+        """
         order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
-        for first in range(0, len(order), batch):
+        first = 0
+        while first < len(order):
             part = order[first : first + batch]
+            if self._eager:
+                part = part[: max(1, _ATTENDED // len(rows[part[-1]]) ** 2)]
+            first += len(part)
             ids = torch.nn.utils.rnn.pad_sequence(
                 [torch.tensor(rows[place]) for place in part],
                 batch_first=True,
@@ -142,5 +152,4 @@ class LoadedEncoder:
             mask = torch.arange(ids.shape[1]) < torch.tensor([len(rows[place]) for place in part])[:, None]
             states = self.model(input_ids=ids.to(self.device), attention_mask=mask.long().to(self.device))[0].cpu()
             for place, state in zip(part, states, strict=True):
-                found[place] = state[: len(rows[place])].clone()
-        return found
+                yield place, state[: len(rows[place])]

@@ -35,9 +35,11 @@ GROUP = "cxrreport.metrics"
 """Entry point group of metrics in installed packages."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Pairs:
     """Candidates of one system and references, for the same studies in the same order.
+
+    Pairs are compared by identity, so that what is read of them can be kept while they are in use.
 
     Args:
         references: study id to text, never empty.
@@ -79,6 +81,7 @@ class Metric:
         synthetic: true if it uses weights that this project has trained on phantoms.
         prepare: called once with the pairs of all systems before any is scored, so that a model computes what they
             have in common once and is in memory only meanwhile; `None` if there is nothing to prepare.
+        release: called after the last system, to forget what was prepared; `None` if there is nothing to forget.
     """
 
     name: str
@@ -88,6 +91,7 @@ class Metric:
     remote: bool = False
     synthetic: bool = False
     prepare: Callable[[Sequence[Pairs]], None] | None = None
+    release: Callable[[], None] | None = None
 
     def __call__(self, pairs: Pairs) -> dict[str, Measure]:
         """Compute the numbers of the metric by name.

@@ -19,11 +19,12 @@ from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.metrics.bertscore import REXRANK, BertScore
 from cxrreport.evaluation.metrics.chexbert import WEIGHTS, CheXbert, find
 from cxrreport.evaluation.metrics.pair_scores import Compute, Pair, PairScores
-from cxrreport.evaluation.radgraph import NO_ENTITIES, archives, rexrank
+from cxrreport.evaluation.radgraph import PackedAnnotations, archives, rexrank
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator, archive_folder
 from cxrreport.evaluation.statistics import Floats, Measure, form, mean, ratio
 from cxrreport.settings import EvaluateSettings
 from cxrreport.storage.atomic_files import file_sha256
+from cxrreport.storage.memory import release_unused_memory
 
 MEANS = np.array([0.53792312, 0.61757256, 0.76479421, 0.44738335])
 SCALES = np.array([0.30282584, 0.22430938, 0.25394391, 0.29892717])
@@ -121,15 +122,21 @@ def radcliq_metric(settings: EvaluateSettings, cache: Path | None) -> Metric:
     def prepare(systems: Sequence[Pairs]) -> None:
         bertscore.prepare(systems)
         semb.prepare(systems)
-        annotator = RadGraphAnnotator(archive.folder, cache=cache, download=settings.download)
+        release_unused_memory()
         texts = {text for pairs in systems for side in (pairs.references, pairs.candidates) for text in side.values()}
-        new = sorted(text for text in texts if text not in graphs)
-        graphs.update(zip(new, annotator.annotate(new), strict=True))
+        annotator = RadGraphAnnotator(archive.folder, cache=cache, download=settings.download)
+        for text, annotation in annotator.annotations(sorted(text for text in texts if text not in graphs)):
+            graphs.add(text, annotation)
 
-    graphs = {"": NO_ENTITIES}
+    graphs = PackedAnnotations()
+
+    def release() -> None:
+        bertscore.release()
+        semb.release()
+        graphs.clear()
 
     def score(pairs: Pairs) -> Mapping[str, Measure]:
-        if not {*pairs.references.values(), *pairs.candidates.values()} <= graphs.keys():
+        if not all(text in graphs for side in (pairs.references, pairs.candidates) for text in side.values()):
             prepare([pairs])
         texts = [(pairs.candidates[study], reference) for study, reference in pairs.references.items()]
         parts = {
@@ -153,6 +160,7 @@ def radcliq_metric(settings: EvaluateSettings, cache: Path | None) -> Metric:
         name="radcliq",
         score=score,
         prepare=prepare,
+        release=release,
         conditions={
             "radcliq": "v1, published coefficients; radeval: BERTScore with idf of the references",
             "radgraph_sha256": archive.weights_sha256,

@@ -9,6 +9,7 @@ scores 0.5, as in the package.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from cxrreport.evaluation.metrics.encoder import Encoder, LoadedEncoder, fingerp
 from cxrreport.evaluation.metrics.pair_scores import Compute, Pair, PairScores
 from cxrreport.reports.sentences import sentences
 from cxrreport.settings import EvaluateSettings
+from cxrreport.storage.memory import release_unused_memory
 
 _ANY = ("config.json", "model.safetensors", "pytorch_model.bin", "tokenizer*", "special_tokens_map.json")
 ENTITIES = Encoder(
@@ -51,6 +53,8 @@ NOTHING = 0.5
 _SHORTEST = 3
 _LONGEST_TERM = 30
 _OUTSIDE = "O"
+_VECTORS = 20_000
+"""Most embeddings of entities that are kept for the next pairs, 3 KB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,22 +133,19 @@ class EntityReader:
 
     def terms(self, texts: Sequence[str]) -> list[list[Term]]:
         """The entities of each text."""
-        owners, rows = [], []
-        for place, text in enumerate(texts):
-            for sentence in sentences(text):
-                if len(sentence) >= _SHORTEST:
-                    owners.append(place)
-                    rows.append(self._entities.ids(sentence))
-        found: list[list[Term]] = [[] for _ in texts]
         tokenizer = self._entities.tokenizer
-        for place, ids, logits in zip(owners, rows, self._entities.outputs(rows), strict=True):
+        split = [[one for one in sentences(text) if len(one) >= _SHORTEST] for text in texts]
+        distinct = list(dict.fromkeys(sentence for ones in split for sentence in ones))
+        rows = [self._entities.ids(sentence) for sentence in distinct]
+        found: dict[str, list[Term]] = {}
+        for place, logits in self._entities.outputs(rows):
             labels = [self._labels[number] for number in logits.argmax(dim=-1).tolist()]
-            tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(ids)]
-            found[place] += [
-                Term(tokenizer.convert_tokens_to_string(tokens[first : last + 1]), kind)
+            tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(rows[place])]
+            found[distinct[place]] = [
+                Term(sys.intern(tokenizer.convert_tokens_to_string(tokens[first : last + 1])), kind)
                 for first, last, kind in spans(labels)
             ]
-        return found
+        return [[term for sentence in ones for term in found[sentence]] for ones in split]
 
 
 class _Scorer:
@@ -166,13 +167,16 @@ class _Scorer:
     def _read(self, pairs: Sequence[Pair]) -> None:
         if new := list(dict.fromkeys(text for pair in pairs for text in pair if text not in self._terms)):
             self._terms |= zip(new, EntityReader(self._folder).terms(new), strict=True)
+            release_unused_memory()
 
     def __call__(self, pairs: Sequence[Pair]) -> list[list[float]]:
         self._read(pairs)
-        listed = [term.text for pair in pairs for text in pair for term in self._terms[text]]
-        new = [text for text in dict.fromkeys(listed) if text not in self._vectors]
-        states = self._encoder.outputs([self._encoder.ids(text) for text in new], batch=64)
-        self._vectors |= {text: _unit(state[0]) for text, state in zip(new, states, strict=True)}
+        listed = dict.fromkeys(term.text for pair in pairs for text in pair for term in self._terms[text])
+        if len(self._vectors) > _VECTORS:
+            self._vectors = {text: vector for text, vector in self._vectors.items() if text in listed}
+        new = [text for text in listed if text not in self._vectors]
+        for place, state in self._encoder.outputs([self._encoder.ids(text) for text in new], batch=64):
+            self._vectors[new[place]] = _unit(state[0])
         return [[self._score(self._terms[candidate], self._terms[reference])] for candidate, reference in pairs]
 
     def _score(self, candidate: Sequence[Term], reference: Sequence[Term]) -> float:
@@ -210,4 +214,4 @@ def ratescore_metric(settings: EvaluateSettings, cache: Path | None) -> Metric:
     def score(pairs: Pairs) -> dict[str, float]:
         return dict(zip(pairs.references, scores(pairs)[:, 0].tolist(), strict=True))
 
-    return Metric(name="ratescore", score=score, prepare=scores.prepare, conditions=conditions)
+    return Metric(name="ratescore", score=score, prepare=scores.prepare, release=scores.release, conditions=conditions)

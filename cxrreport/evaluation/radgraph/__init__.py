@@ -10,3 +10,4 @@ from cxrreport.evaluation.radgraph.graph import (
     rexrank,
     statuses,
 )
+from cxrreport.evaluation.radgraph.packed import PackedAnnotations, StudyAnnotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal, Self
@@ -32,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 _CHECK_TEXTS = ("There is a small left pleural effusion. No pneumothorax.", "The lungs are clear.")
 """Texts on which the batched model is compared with the package; of different lengths, so that one is padded."""
+
+
+_LOOKED_UP = 500
+"""Texts that are looked up in the cache at a time."""
 
 
 class RadGraphAnnotator:
@@ -130,23 +134,41 @@ class RadGraphAnnotator:
             package fails) has no entities.
         """
         ordered = list(texts)
-        tokens = {text: self.tokens(text) for text in dict.fromkeys(ordered)}
-        graphs: dict[str, Graph] = {text: [] for text, one in tokens.items() if not one}
-        if self._cache:
-            graphs |= self._cache.read(text for text in tokens if text not in graphs)
-        missing = [text for text in tokens if text not in graphs]
-        for batch in batches([len(tokens[text]) for text in missing]):
-            part = [missing[number] for number in batch]
-            fresh = dict(zip(part, self._graphs([tokens[text] for text in part]), strict=True))
-            graphs |= fresh
+        annotations = dict(self.annotations(ordered, progress=progress))
+        return [annotations[text] for text in ordered]
+
+    def annotations(
+        self, texts: Iterable[str], *, progress: Progress | None = None
+    ) -> Iterator[tuple[str, Annotation]]:
+        """Annotate each distinct text, in no particular order; see `annotate`.
+
+        Only what is being annotated is in memory, so that the caller decides what to keep.
+        """
+        distinct = list(dict.fromkeys(texts))
+        lengths: dict[str, int] = {}  # of the texts that are not cached
+        done = 0
+        for first in range(0, len(distinct), _LOOKED_UP):
+            part = {text: self.tokens(text) for text in distinct[first : first + _LOOKED_UP]}
+            graphs: dict[str, Graph] = {text: [] for text, tokens in part.items() if not tokens}
+            if self._cache:
+                graphs |= self._cache.read(text for text in part if text not in graphs)
+            lengths |= {text: len(tokens) for text, tokens in part.items() if text not in graphs}
+            for text, graph in graphs.items():
+                yield text, _annotation(part[text], graph)
+            done += len(graphs)
+        missing = list(lengths)
+        for batch in batches(list(lengths.values())):
+            tokens = {missing[number]: self.tokens(missing[number]) for number in batch}
+            fresh = dict(zip(tokens, self._graphs(list(tokens.values())), strict=True))
             if self._cache:
                 self._cache.write(fresh)
+            done += len(fresh)
             if progress is not None:
-                progress(len(graphs), len(tokens), "RadGraph")
+                progress(done, len(distinct), "RadGraph")
+            for text, graph in fresh.items():
+                yield text, _annotation(tokens[text], graph)
         if progress is not None and not missing:
-            progress(len(tokens), len(tokens), "RadGraph")
-        annotations = {text: _annotation(one, graphs[text]) for text, one in tokens.items()}
-        return [annotations[text] for text in ordered]
+            progress(done, done, "RadGraph")
 
     @torch.inference_mode()
     def _graphs(self, texts: Sequence[list[str]]) -> list[Graph]:

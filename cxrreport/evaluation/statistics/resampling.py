@@ -18,6 +18,7 @@ from cxrreport.records import Interval
 
 CONFIDENCE = 0.95
 _BLOCK = 256  # resamples or permutations at a time
+_DRAWN = 32  # resamples that are drawn at a time
 
 
 def _indices(patients: Sequence[str]) -> NDArray[np.int64]:
@@ -43,70 +44,56 @@ class PatientBootstrap:
         self._seed = seed
 
     @cached_property
-    def _draws(self) -> NDArray[np.float32]:
-        """How often each resample contains each patient: float32[patients, samples]."""
+    def _draws(self) -> NDArray[np.uint16]:
+        """How often each resample contains each patient: uint16[samples, patients]."""
         from scipy import stats
 
-        def counted(drawn: NDArray[np.int64], axis: int = -1) -> NDArray[np.float32]:  # noqa: ARG001
-            rows = drawn.reshape(-1, self.patients) + self.patients * np.arange(drawn.size // self.patients)[:, None]
-            counts = np.bincount(rows.ravel(), minlength=drawn.size).reshape(-1, self.patients)
-            return np.moveaxis(counts.astype(np.float32), -1, 0)
+        blocks: list[NDArray[np.uint16]] = []
 
-        result = stats.bootstrap(
+        def counted(drawn: NDArray[np.int64], axis: int = -1) -> Floats:  # noqa: ARG001
+            # What scipy does with the values of a statistic would take several copies of all counts.
+            blocks.append(
+                np.stack(
+                    [np.bincount(one, minlength=self.patients) for one in drawn], dtype=np.uint16, casting="unsafe"
+                )
+            )
+            return np.zeros(len(drawn))
+
+        stats.bootstrap(
             (np.arange(self.patients),),
             counted,
             n_resamples=self._samples,
-            batch=_BLOCK,
+            batch=_DRAWN,
             vectorized=True,
             method="percentile",
             rng=np.random.default_rng(self._seed),
         )
-        draws: NDArray[np.float32] = result.bootstrap_distribution
-        return draws
+        return np.concatenate(blocks)
 
     def interval(self, measure: Measure) -> Interval:
         """The score with its bounds."""
-        return self._bounds(measure.value, self._sampled(measure))
+        return self.bounds(measure.value, self.sampled(measure))
 
     def difference(self, system: Measure, baseline: Measure) -> Interval:
         """Score of `system` minus that of `baseline`, resampled together."""
-        return self._bounds(system.value - baseline.value, self._sampled(system) - self._sampled(baseline))
+        return self.bounds(system.value - baseline.value, self.sampled(system) - self.sampled(baseline))
 
-    def compared(
-        self, systems: Mapping[str, Mapping[str, Measure]], main: str
-    ) -> tuple[dict[str, dict[str, Interval]], dict[str, dict[str, Interval]]]:
-        """The scores of all systems, and those of `main` minus those of each other system, each sampled once.
-
-        Args:
-            systems: system to number to measure; `main` has all numbers.
-            main: name of the main system.
-        """
-        ours = {number: self._sampled(measure) for number, measure in systems[main].items()}
-        scores: dict[str, dict[str, Interval]] = {name: {} for name in systems}
-        differences: dict[str, dict[str, Interval]] = {name: {} for name in systems if name != main}
-        for name, measures in systems.items():
-            for number, measure in measures.items():
-                sampled = ours[number] if name == main else self._sampled(measure)
-                scores[name][number] = self._bounds(measure.value, sampled)
-                if name != main:
-                    difference = systems[main][number].value - measure.value
-                    differences[name][number] = self._bounds(difference, ours[number] - sampled)
-        return scores, differences
-
-    def _sampled(self, measure: Measure) -> Floats:
+    def sampled(self, measure: Measure) -> Floats:
+        """The score of every resample, float64[samples]; empty for one patient."""
         if self.patients < 2:  # one patient says nothing about others
             return np.array([])
         starts = range(0, self._samples, _BLOCK)
         if measure.resampled is not None:
-            weights = (self._draws[self._patient, first : first + _BLOCK].T.astype(np.float64) for first in starts)
+            weights = (self._draws[first : first + _BLOCK, self._patient].astype(np.float64) for first in starts)
             return np.concatenate([measure.weighted(one) for one in weights])
         # A resample has all studies of a patient equally often, so their terms are added up first.
         terms = np.zeros((self.patients, measure.terms.shape[1]))
         np.add.at(terms, self._patient, measure.terms)
-        blocks = (self._draws[:, first : first + _BLOCK].T.astype(np.float64) @ terms for first in starts)
+        blocks = (self._draws[first : first + _BLOCK].astype(np.float64) @ terms for first in starts)
         return np.concatenate([measure.score(sums) for sums in blocks])
 
-    def _bounds(self, value: float, samples: Floats) -> Interval:
+    def bounds(self, value: float, samples: Floats) -> Interval:
+        """A score, or a difference of two, with its bounds from its values in the resamples."""
         # Resamples in which the score is undefined are excluded.
         defined = samples[~np.isnan(samples)]
         if not len(defined) or math.isnan(value):
