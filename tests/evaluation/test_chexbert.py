@@ -104,7 +104,7 @@ def test_f1_is_scikit_learns() -> None:
 
 def test_missing_weights_are_named_with_the_way_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(
-        WeightsError, match=r"chexbert\.pth, .*vocab\.txt.*hf download StanfordAIMI/RRG_scorers"
+        WeightsError, match=r"chexbert\.pth, .*vocab\.txt.*weights chexbert.*StanfordAIMI/RRG_scorers"
     ) as error:
         selected_metrics(
             EvaluateSettings(predictions=".", references=".", output=".", metrics=("chexbert",), chexbert=tmp_path), ()

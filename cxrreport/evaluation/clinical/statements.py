@@ -81,7 +81,7 @@ def bits(names: Iterable[str], known: Sequence[str]) -> int:
 
 
 def common_bits(reference: Codes, candidate: Codes) -> Floats:
-    """float64[reports, 3]: numbers of bits over all findings, on both sides, only in the candidate, only in the reference.
+    """Numbers of bits, float64[reports, 3]: on both sides, only in the candidate, only in the reference.
 
     Args:
         reference: uint8[reports, findings].

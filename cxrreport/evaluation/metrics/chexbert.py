@@ -141,11 +141,11 @@ def find(settings: EvaluateSettings) -> Path:
         if settings.download and not (folder / name).is_file():
             failure = failure or fetch(repository, name, folder)
     if lacking := [str(folder / name) for name in FILES if not (folder / name).is_file()]:
-        commands = " && ".join(f"hf download {source} {name} --local-dir {folder}" for name, source in FILES.items())
+        where = root or "DIR"
         raise WeightsError(
-            f"CheXbert was not found{failure}: missing {', '.join(lacking)}. Get {WEIGHTS} from the Hugging Face "
-            f"repository {REPOSITORY} and {WORDS} from {ENCODER} (`{commands}`), set `download: true`, or set "
-            "`chexbert` to a folder that contains them"
+            f"CheXbert was not found{failure}: missing {', '.join(lacking)}. Run `cxrreport weights chexbert --weights "
+            f"{where}` on a machine with a network, and then `cxrreport --weights {where} evaluate`, or set `chexbert` "
+            f"to a folder with {WEIGHTS} of {REPOSITORY} and {WORDS} of {ENCODER}"
         )
     return folder
 

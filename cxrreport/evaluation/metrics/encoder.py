@@ -59,7 +59,7 @@ class Encoder:
         where = root or "DIR"
         raise WeightsError(
             f"{self.repository} was not found: {lacking}. Run `cxrreport weights {self.entry} --weights {where}` on a "
-            f"machine with a network, and give that folder as --weights or as `encoders`"
+            f"machine with a network, and then `cxrreport --weights {where} evaluate`, or set `encoders` to that folder"
         )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cxrreport.errors import WeightsError
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.metrics.bertscore import REXRANK, BertScore
 from cxrreport.evaluation.metrics.chexbert import WEIGHTS, CheXbert, find
@@ -109,12 +110,29 @@ def semb_scores(settings: EvaluateSettings, cache: Path | None) -> tuple[PairSco
     return PairScores(load, ["semb", sha256], cache), sha256
 
 
+def _check_weights(settings: EvaluateSettings) -> None:
+    """Raise one `WeightsError` about all parts whose weights are missing."""
+    lacking = []
+    for part in (
+        lambda: REXRANK.encoder.find(settings),
+        lambda: find(settings),
+        lambda: archive_folder(RADGRAPH, settings.weights, download=settings.download),
+    ):
+        try:
+            part()
+        except WeightsError as error:
+            lacking.append(str(error))
+    if lacking:
+        raise WeightsError(". ".join(lacking))
+
+
 def radcliq_metric(settings: EvaluateSettings, cache: Path | None) -> Metric:
     """RadCliQ-v1 by both conventions, with its parts.
 
     Raises:
         WeightsError: weights of a part are missing.
     """
+    _check_weights(settings)
     bertscore = BertScore(REXRANK, REXRANK.encoder.find(settings), cache)
     semb, chexbert_sha256 = semb_scores(settings, cache)
     archive = archives.read(archive_folder(RADGRAPH, settings.weights, download=settings.download))
