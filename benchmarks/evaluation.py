@@ -241,11 +241,13 @@ def write_weights(root: Path, size: str) -> None:
 
 def word_pieces(texts: list[str]) -> Any:
     """A tokenizer of word pieces made from `texts`, in the class that reads any `tokenizer.json`."""
-    from tokenizers import BertWordPieceTokenizer
+    from tokenizers import BertWordPieceTokenizer, processors
     from transformers import PreTrainedTokenizerFast
 
     trained = BertWordPieceTokenizer(lowercase=True)
     trained.train_from_iterator(texts, vocab_size=1_000)
+    ends = [(token, trained.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    trained._tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     named = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     return PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, model_max_length=512, **named)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,13 +114,14 @@ def semb_scores(settings: EvaluateSettings, cache: Path | None) -> tuple[PairSco
 def _check_weights(settings: EvaluateSettings) -> None:
     """Raise one `WeightsError` about all parts whose weights are missing."""
     lacking = []
-    for part in (
-        lambda: REXRANK.encoder.find(settings),
-        lambda: find(settings),
-        lambda: archive_folder(RADGRAPH, settings.weights, download=settings.download),
-    ):
+    parts: tuple[Callable[[], Path], ...] = (
+        partial(REXRANK.encoder.find, settings),
+        partial(find, settings),
+        partial(archive_folder, RADGRAPH, settings.weights, download=settings.download),
+    )
+    for found in parts:
         try:
-            part()
+            found()
         except WeightsError as error:
             lacking.append(str(error))
     if lacking:
