@@ -108,6 +108,11 @@ def test_a_lateral_whose_header_names_no_view_is_read_as_a_lateral(both: Any) ->
         ({"lateral": b"no dicom"}, "row 0: lateral: not-dicom"),
         ({"lateral": "SECRET!"}, "row 0: lateral: not Base64"),
         ({"prior": LATERAL}, "row 0: prior: not-frontal"),
+        *(
+            ({name: value}, f"row 0: {name}: send a text")
+            for name in ("lateral", "prior_report")
+            for value in (5, ["SECRET"])
+        ),
         ({"prior_report": "Technique: SECRET"}, "row 0: prior_report: no findings or impression in it"),
         ({"prior_report": "SECRET " * 20_000}, "row 0: prior_report: more than 100,000 characters"),
         ({"prior_days": 3}, "row 0: prior_days: there is no prior study in this row"),

@@ -70,7 +70,7 @@ class RowReader:
             RefusedImage: a file is no radiograph that the model can read.
             InputError: the row has no frontal radiograph, or a value that is not allowed or that the model ignores.
         """
-        given = {name: _value_or_none(row.get(name)) for name in COLUMNS if name != "prior_days"}
+        given = {name: _text_or_none(name, row.get(name)) for name in COLUMNS if name != "prior_days"}
         days = _days(row.get("prior_days"))
         for name, read in self._read.items():
             if not read and (days if name == "prior_days" else given[name]) is not None:
@@ -82,6 +82,9 @@ class RowReader:
                     images.append(self._other(name, given[name]))
                 except InputError as error:
                     raise InputError(f"{name}: {error}") from None
+        indication = given["indication"] or ""
+        if isinstance(indication, bytes):
+            raise InputError("indication: send a text")
         report = _report(given["prior_report"], self._card.prompt)
         prior = None
         if report is not None or given["prior"] is not None:
@@ -91,7 +94,7 @@ class RowReader:
         request = Request(
             study_id=f"row {number}",
             images=tuple(image for image, _, _ in images),
-            report=Report(indication=given["indication"] or ""),
+            report=Report(indication=indication),
             roles=tuple(role for _, role, _ in images),
             prior=prior,
         )
@@ -100,7 +103,7 @@ class RowReader:
     def _frontal(self, dicom: Any, path: Any) -> tuple[Grey, ImageRole, tuple[str, ...]]:
         if (dicom is None) == (path is None):
             raise InputError("give either dicom, the content of a DICOM file, or path, a file on the server")
-        file = resolve_below_root(path) if path is not None else _decoded("dicom", dicom)
+        file = resolve_below_root(os.fsdecode(path)) if path is not None else _decoded("dicom", dicom)
         radiograph = read_radiograph(file, max_pixels=self._max_pixels)
         if not radiograph.view.frontal:
             raise RefusedImage(Reason.NOT_FRONTAL, "the model describes frontal radiographs")
@@ -132,7 +135,7 @@ def _report(text: str | bytes | None, prompt: PromptSettings) -> Report | None:
     if text is None:
         return None
     if isinstance(text, bytes):
-        raise InputError("prior_report: a report is a text")
+        raise InputError("prior_report: send a text")
     try:
         report = parse_report(plain_text(text))
     except TooLongError:
@@ -148,7 +151,7 @@ def _days(value: Any) -> int | None:
     Raises:
         InputError: it is something else.
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if _is_missing(value):
         return None
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 <= value <= _MOST_DAYS or value != int(value):
@@ -171,9 +174,21 @@ def _decoded(name: str, dicom: bytes | str) -> bytes:
         raise InputError(f"{where}not Base64; encode the content of the DICOM file") from None
 
 
-def _value_or_none(value: Any) -> Any:
-    """The value of a cell; `None` if it is missing, empty or NaN."""
-    return value if isinstance(value, (str, bytes)) and value else None
+def _text_or_none(name: str, value: Any) -> str | bytes | None:
+    """The value of a cell; `None` if it is missing or empty.
+
+    Raises:
+        InputError: it is neither a text nor bytes.
+    """
+    if _is_missing(value):
+        return None
+    if not isinstance(value, (str, bytes)):
+        raise InputError(f"{name}: send a text, or leave it out")
+    return value or None
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA
 
 
 def table_rows(table: Any) -> list[dict[Hashable, Any]]:
