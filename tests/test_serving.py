@@ -250,7 +250,7 @@ def test_mlflow_serves_it(registered: serving.Registered, tmp_path: Path) -> Non
             ({"dataframe_split": {"columns": ["path"], "data": [[["SECRET"]]]}}, "path: send a text"),
             ({"inputs": "SECRET"}, ""),
             ({"instances": [{"path": "SECRET"}]}, "no such file below"),
-            ('{"dataframe_records": [{"path": "SECRET"', "dataframe_records"),
+            ('{"dataframe_records": [{"path": "SECRET"', "send JSON in UTF-8"),
         ):
             status, text = ask(port, body)
             assert "SECRET" not in text
