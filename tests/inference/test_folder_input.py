@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 from plain_studies import write_studies, write_study
 
@@ -18,7 +19,7 @@ from cxrreport.inference.completion import GenerateSummary
 from cxrreport.inference.decoding.forward import ForwardPasses
 from cxrreport.inference.generate import generate
 from cxrreport.ingestion.ingest import ingest
-from cxrreport.settings import CheckpointSettings, GenerateSettings, IngestSettings
+from cxrreport.settings import CheckpointSettings, GenerateSettings, IngestSettings, PromptSettings
 
 COUNT = 11
 
@@ -206,7 +207,30 @@ def test_workers_read_the_files(source: Path, tmp_path: Path, generation_checkpo
     assert made(tmp_path / "one") == made(tmp_path / "two")
 
 
-@pytest.mark.parametrize("changes", [{"limit": 2, "shard": "1/2"}, {"baseline": "blank", "update": True}])
+def test_the_prior_study_of_a_patient_in_the_folder_is_shown(
+    source: Path, tmp_path: Path, generation_checkpoint_folder: Path
+) -> None:
+    """Dates of the headers order the studies of a patient, which the whole folder must be read for."""
+    for number, date in ((2, "20190314"), (3, "20190413")):
+        dicom = pydicom.dcmread(source / f"{number}.dcm")
+        dicom.PatientID, dicom.StudyDate, dicom.StudyTime = "P2", date, "0900"
+        dicom.save_as(source / f"{number}.dcm")
+    prompt = PromptSettings(prior="report+image", pool=2)
+    run(source, tmp_path / "out", generation_checkpoint_folder, prompt=prompt)
+    shown = {row["study_id"]: row for row in predictions(tmp_path / "out") if row["prior_study_id"]}
+    assert shown.keys() == {"1.2.3.3"} and shown["1.2.3.3"]["prior_study_id"] == "1.2.3.2"
+    assert shown["1.2.3.3"]["prompt"].endswith(" images: frontal, prior. prior study, 30 days earlier:")
+    assert len(shown["1.2.3.3"]["image_sha256"]) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"limit": 2, "shard": "1/2"},
+        {"baseline": "blank", "update": True},
+        {"prompt": PromptSettings(prior="image"), "update": True},
+    ],
+)
 def test_what_needs_all_studies_first_is_said(
     source: Path, tmp_path: Path, generation_checkpoint_folder: Path, changes: dict[str, Any]
 ) -> None:
