@@ -21,7 +21,7 @@ VISIBLE = tuple(name for name in Name if name is not Name.NODULE)
 
 def caption(findings: tuple[PhantomFinding, ...]) -> str:
     """List the findings, adjectives first: `mild cardiomegaly ; small left effusion`."""
-    parts = [" ".join([*_adjectives(f), WORD[f.name]]) for f in findings if f.name in VISIBLE]
+    parts = [" ".join([*adjectives(f), WORD[f.name]]) for f in findings if f.name in VISIBLE]
     return " ; ".join(parts) or "normal"
 
 
@@ -29,7 +29,7 @@ def describe(findings: tuple[PhantomFinding, ...]) -> str:
     """List every finding in a fixed order with its state: `cardiomegaly none ; effusion small left`."""
     parts = []
     for name in VISIBLE:
-        states = [" ".join(_adjectives(f)) or "present" for f in findings if f.name is name]
+        states = [" ".join(adjectives(f)) or "present" for f in findings if f.name is name]
         parts.append(f"{WORD[name]} {' and '.join(states) or 'none'}")
     return " ; ".join(parts)
 
@@ -215,7 +215,8 @@ def detect(
     return f"detect {WORD[finding.name]}", " ; ".join(boxes)
 
 
-def _adjectives(finding: PhantomFinding) -> list[str]:
+def adjectives(finding: PhantomFinding) -> list[str]:
+    """Doubt, size, side and zone, where they are stated."""
     words = ("possible" if finding.doubtful else "", finding.size, finding.side, finding.zone)
     return [word for word in words if word]
 

@@ -1,8 +1,8 @@
 """Stage 3 of the pre-training: the lateral view, and what changed since the prior study.
 
-Projector and language model learn from pairs of studies to read a second and a third image, whose tokens are averaged
-over 2 x 2 patches, and the text of the prior study in the prefix. Tasks over one image stay in the mixture, so that
-nothing is lost.
+Projector and language model first learn from texts alone to compare two studies. They then learn from pairs of studies
+to read a second and a third image, whose tokens are averaged over 2 x 2 patches, and the text of the prior study in the
+prefix. Tasks over one image stay in both mixtures, so that nothing is lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from cxrreport.dataset import ImageRole
-from cxrreport.demo.phantoms.changes import sample_pair
+from cxrreport.demo.phantoms.changes import changes, sample_pair
 from cxrreport.demo.phantoms.drawing import draw, expose, in_new_position, sample_anatomy
 from cxrreport.demo.phantoms.findings import PhantomFinding
 from cxrreport.demo.phantoms.lateral import draw_lateral
@@ -36,8 +36,12 @@ logger = logging.getLogger(__name__)
 POOL: Literal[2] = 2
 """Tokens of lateral and prior image are averaged over POOL x POOL patches, as in the demo."""
 POOLED = (GRID // POOL) ** 2
-_KINDS = {"one image": 0.3, "lateral": 0.2, "prior": 0.5}
+_KINDS = {"one image": 0.25, "lateral": 0.15, "prior": 0.5, "words": 0.1}
 """Share of the steps by what they show; the samples of a step show the same."""
+_FIRST_KINDS = {"one image": 0.15, "words": 0.85}
+"""The same for the first steps."""
+_WITHOUT_SIZE = 0.5
+"""Share of the pairs without a change of size that are passed over."""
 _NO_LATERAL, _NO_PRIOR_IMAGE, _NO_PRIOR_TEXT = 0.15, 0.15, 0.2
 _PROMPT = PromptSettings(views="frontal+lateral", prior="report+image", pool=POOL, max_prior_tokens=320)
 _LONGEST = np.log(365)
@@ -58,13 +62,15 @@ class Comparing:
     Args:
         pairs: number of patients with two studies.
         phantoms: number of phantoms with one study.
-        steps: optimiser steps.
+        first_steps: optimiser steps about texts.
+        steps: all optimiser steps.
         batch: samples of a step.
         rate: peak of the learning rate.
     """
 
     pairs: int
     phantoms: int
+    first_steps: int
     steps: int
     batch: int
     rate: float
@@ -152,8 +158,12 @@ class Mixture:
         layout = PromptLayout(tokenizer, _PROMPT, GRID**2)
         return cls(pool.cases, features_of(tower, pool.images), pairs, layout)
 
-    def batch(self, kind: str, size: int, rng: np.random.Generator) -> tuple[torch.Tensor, Batch]:
-        """Draw the features of a batch, bfloat16[size, image tokens, width], and its texts."""
+    def batch(self, kind: str, size: int, rng: np.random.Generator) -> tuple[torch.Tensor | None, Batch]:
+        """Draw the features of a batch, bfloat16[size, image tokens, width] or `None`, and its texts."""
+        if kind == "words":
+            drawn = [comparing_texts.words(rng) for _ in range(2 * size)]
+            priors = [_prior(report, rng) for _, report, _ in drawn]
+            return None, encode([(asked, answer) for asked, _, answer in drawn], self.layout, roles=(), priors=priors)
         if kind == "one image":
             chosen = rng.integers(len(self.cases), size=size)
             texts = [captions.sample_task(found, masks, rng) for found, masks in (self.cases[i] for i in chosen)]
@@ -174,9 +184,7 @@ class Mixture:
         for index in chosen:
             before, now = self.pairs.findings[index]
             texts.append(comparing_texts.question(before, now, rng))
-            report = comparing_texts.prior_report(before, rng) if text else Report()
-            days = int(np.exp(rng.uniform(0, _LONGEST)))
-            priors.append(PriorStudy(study_id=str(index), days=days, image_ids=(), report=report))
+            priors.append(_prior(comparing_texts.prior_report(before, rng) if text else Report(), rng))
         images, roles = [self.pairs.frontals[chosen, 1]], [ImageRole.FRONTAL]
         if lateral:
             images.append(self.pairs.laterals[chosen, 1])
@@ -192,9 +200,21 @@ class Mixture:
             index = int(rng.integers(len(self.pairs.findings)))
             prior, current = self.pairs.findings[index]
             unseen = (*(current if now else ()), *(prior if before else ()))
-            if all(f.zone != "posterior" for f in unseen):
+            passed = not comparing_texts.sized(changes(prior, current)) and rng.random() < _WITHOUT_SIZE
+            if not passed and all(f.zone != "posterior" for f in unseen):
                 size -= 1
                 yield index
+
+
+def _prior(report: Report, rng: np.random.Generator) -> PriorStudy:
+    days = int(np.exp(rng.uniform(0, _LONGEST)))
+    return PriorStudy(study_id="prior", days=days, image_ids=(), report=report)
+
+
+def _loss(model: Any, features: torch.Tensor | None, batch: Batch) -> torch.Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        projected = None if features is None else model.model.multi_modal_projector(features)
+        return text_loss(model, projected, batch)
 
 
 def train_comparing(
@@ -224,10 +244,9 @@ def train_comparing(
         _log_held_out(model, held_out, settings, seed, 0, log)
     for step in range(start, settings.steps):
         rng = np.random.default_rng([seed, 3, step])
-        kind = str(rng.choice(list(_KINDS), p=list(_KINDS.values())))
-        features, batch = mixture.batch(kind, settings.batch, rng)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = text_loss(model, model.model.multi_modal_projector(features), batch)
+        kinds = _FIRST_KINDS if step < settings.first_steps else _KINDS
+        kind = str(rng.choice(list(kinds), p=list(kinds.values())))
+        loss = _loss(model, *mixture.batch(kind, settings.batch, rng))
         update(loss, optimizer, schedule, parameters)
         log(kind, step, loss)
         if (step + 1) % _SAVE_EVERY == 0:
@@ -244,7 +263,5 @@ def _log_held_out(model: Any, held_out: Mixture, settings: Comparing, seed: int,
         rng = np.random.default_rng([seed, 4])
         losses = []
         for _ in range(_HELD_OUT):
-            features, batch = held_out.batch(kind, settings.batch, rng)
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                losses.append(text_loss(model, model.model.multi_modal_projector(features), batch))
+            losses.append(_loss(model, *held_out.batch(kind, settings.batch, rng)))
         log(f"held-out, {kind}", step, torch.stack(losses).mean(), always=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from cxrreport.demo.phantoms.changes import Change, changes
+from cxrreport.demo.phantoms.changes import COMPARED, Change, changes, sample_pair
 from cxrreport.demo.phantoms.findings import Name, PhantomFinding
-from cxrreport.demo.tiny_models.captions import NORMAL, VISIBLE, WORD, pick, state
+from cxrreport.demo.tiny_models.captions import NORMAL, VISIBLE, WORD, adjectives, pick, state
 from cxrreport.records import Report
 
 _POSTERIOR = (
@@ -34,6 +34,43 @@ _NO_CHANGE = ("There is no change.", "No change is seen.", "Normal, as on the pr
 _NO_PRIOR = ("There is no prior study.", "No prior study is present.")
 
 
+def words(rng: np.random.Generator) -> tuple[str, Report, str]:
+    """Draw a question without an image: the findings of a study, the prior study, and what has changed.
+
+    A model of four layers needs many examples before it compares two sizes, and texts alone are cheap. Half of the
+    answers repeat the prior size before the change, which shows where to look. Most pairs have a change of size,
+    because "unchanged" is right so often otherwise that nothing else is learned.
+    """
+    while True:
+        prior, findings = sample_pair(rng, new=0.25)
+        changed = changes(prior, findings)
+        if sized(changed) or (changed and rng.random() < 0.3):
+            break
+    before = {(f.name, f.side, f.zone): f.size for f in prior}
+    fully = rng.random() < 0.5
+    answers = []
+    for finding, change in (list(changed.items())[i] for i in rng.permutation(len(changed))):
+        earlier = before.get((finding.name, finding.side, finding.zone), "none")
+        shown = f" , prior {earlier} ," if fully and change is not Change.RESOLVED else ""
+        answers.append(f"{_terse(finding)}{shown} {change.value}")
+    question = f"describe changes{' fully' if fully else ''} now: {_list(findings, rng)}"
+    return question, Report(findings=_list(prior, rng)), " ; ".join(answers)
+
+
+def sized(changed: dict[PhantomFinding, Change]) -> bool:
+    """Whether a finding has changed its size."""
+    return not {Change.WORSE, Change.IMPROVED}.isdisjoint(changed.values())
+
+
+def _list(findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -> str:
+    compared = [_terse(f) for f in findings if f.name in COMPARED]
+    return " ; ".join(compared[i] for i in rng.permutation(len(compared))) or "normal"
+
+
+def _terse(finding: PhantomFinding) -> str:
+    return " ".join([WORD[finding.name], *adjectives(finding)])
+
+
 def prior_report(findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -> Report:
     """Describe a study as the prior one in the prefix of the next."""
     found, concluded = _sections(findings, {}, rng)
@@ -51,7 +88,7 @@ def question(
         rng: source of randomness.
     """
     changed = changes(prior, findings) if prior is not None else {}
-    match rng.choice(["sections", "changes", "prior"], p=[0.75, 0.15, 0.1]):
+    match rng.choice(["sections", "changes", "prior"], p=[0.6, 0.3, 0.1]):
         case "changes":
             if prior is None:
                 return "answer en changes ?", pick(_NO_PRIOR, rng)

@@ -55,19 +55,21 @@ def optimizer_of(
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
 
 
-def text_loss(model: Any, projected: torch.Tensor, batch: Batch) -> torch.Tensor:
+def text_loss(model: Any, projected: torch.Tensor | None, batch: Batch) -> torch.Tensor:
     """The loss of the suffixes of a batch.
 
     Args:
         model: PaliGemma 2 with the layers of `model.fused`.
-        projected: features of the images in the order of their tokens, real[B, image tokens, width].
+        projected: features of the images in the order of their tokens, real[B, image tokens, width];
+            `None` for texts without an image.
         batch: of `encode`; changed.
     """
     border = int((batch["token_type_ids"][0] == 0).sum())
     batch["attention_mask"] = border_mask(batch["attention_mask"], border)
     labels = batch.pop("labels")[:, border:]
+    images = {} if projected is None else image_arguments(projected)
     hidden = model.model(
-        **batch, **image_arguments(projected), prefix_length=border, use_cache=False
+        **batch, **images, prefix_length=border, use_cache=False
     ).last_hidden_state  # starts at the last token of the prefix, see `model.fused`
     has_loss = labels != IGNORED
     logits = model.lm_head(hidden[:, :-1][has_loss])
