@@ -232,11 +232,11 @@ def write_weights(root: Path, size: str) -> None:
     whole = {"epoch": 1, "model_state_dict": state, "optimizer_state_dict": {"state": moments, "param_groups": []}}
     torch.save(whole, chexbert / "chexbert.pth", _use_new_zipfile_serialization=False)  # as torch 1.4 wrote it
 
-    for name in ("radgraph", "radgraph-xl"):
-        if size == "published":
-            make_archive(root / name, corpus[:6])
-        else:
-            shutil.copytree(radgraph_folder(), root / name)
+    if size == "published":
+        make_archive(root / "radgraph", corpus[:6])
+    else:
+        shutil.copytree(radgraph_folder(), root / "radgraph")
+    shutil.copytree(root / "radgraph", root / "radgraph-xl")
 
 
 def word_pieces(texts: list[str]) -> Any:
