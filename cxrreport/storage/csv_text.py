@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cxrreport.errors import InputError
 
-_DELIMITERS = (",", ";", "\t")
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""Delimiters of CSV, with their names for messages."""
 _LINE_END = re.compile("\r\n|\r|\n")
 
 
@@ -51,7 +52,7 @@ def csv_rows(path: Path, text: str, longest: int) -> Iterator[tuple[int, list[st
     Raises:
         InputError: a quote is unbalanced.
     """
-    delimiter, start = _delimiter(Lines(path, text, longest))
+    delimiter, start = delimiter_of(Lines(path, text, longest))
     source = Lines(path, text, longest)
     lines = csv.reader(source, delimiter=delimiter, strict=True, skipinitialspace=True)
     limit = csv.field_size_limit(longest)  # of the process; without it, a text of 128 KiB is refused
@@ -78,14 +79,14 @@ def csv_rows(path: Path, text: str, longest: int) -> Iterator[tuple[int, list[st
         csv.field_size_limit(limit)
 
 
-def _delimiter(source: Lines) -> tuple[str, int]:
+def delimiter_of(source: Lines) -> tuple[str, int]:
     """The delimiter of a CSV file, and how many lines come before its header (Excel's `sep=;`)."""
     lines = (line for line in source if line.strip())
     first = next(lines, "").strip("\r\n")
     if re.fullmatch(r"sep=[,;\t]", first, re.I):
         return first[-1], 1
     unquoted = re.sub(r'"[^"]*"', "", first)
-    return max(_DELIMITERS, key=unquoted.count), 0
+    return max(DELIMITERS, key=unquoted.count), 0
 
 
 def _ids_within(cells: Sequence[str], delimiter: str, columns: int) -> list[str]:

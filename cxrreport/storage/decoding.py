@@ -44,16 +44,21 @@ def decode_text(data: bytes | bytearray) -> str:
     Raises:
         UnreadableTextError: the data are none of these, or contain a NUL.
     """
+    return decode(data)[0]
+
+
+def decode(data: bytes | bytearray) -> tuple[str, str]:
+    """`decode_text`, and the name of the encoding."""
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), _without_mark(data))
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         if encoding != "utf-8":
             raise UnreadableTextError(data[: error.start].decode(encoding, "replace")) from None
-        text = _windows_1252(data)
+        text, encoding = _windows_1252(data), "windows-1252"
     if "\0" in text:
         raise UnreadableTextError(text[: text.index("\0")], "a NUL, which no text has")
-    return text.replace("\ufeff", "")
+    return text.replace("\ufeff", ""), encoding
 
 
 def _without_mark(data: bytes | bytearray) -> str:

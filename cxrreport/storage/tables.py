@@ -6,12 +6,14 @@ Every command reads them here, so that all agree on names of columns, ids and mi
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import re
 import stat
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,12 @@ import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError
 from cxrreport.storage.column_names import IDS, WantedColumns, column_name
-from cxrreport.storage.csv_text import Lines, csv_rows
-from cxrreport.storage.decoding import UnreadableTextError, decode_text, is_damaged, parse_json
+from cxrreport.storage.csv_text import DELIMITERS, Lines, csv_rows, delimiter_of
+from cxrreport.storage.decoding import UnreadableTextError, decode, is_damaged, parse_json
 from cxrreport.storage.memory_limit import limited_memory
 from cxrreport.storage.workbook import read_workbook, refused_kind
+
+logger = logging.getLogger(__name__)
 
 _ZIP = b"PK\x03\x04"
 TABLE_SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx", ".xlsm")
@@ -209,7 +213,7 @@ def _dense_size(column: pa.Array) -> int:
 def _read_jsonl(path: Path, wanted: WantedColumns) -> Table:
     rows: list[dict[str, Any]] = []
     budget = _Budget(path)
-    lines = Lines(path, _text(path), MAX_ROW)
+    lines = Lines(path, _text(path)[0], MAX_ROW)
     for number, line in enumerate(lines, start=1):
         lines.begin_row()
         if not line.strip():
@@ -227,7 +231,8 @@ def _read_jsonl(path: Path, wanted: WantedColumns) -> Table:
 
 
 def _read_csv(path: Path, wanted: WantedColumns) -> Table:
-    lines = csv_rows(path, _text(path), MAX_ROW)
+    text, encoding = _text(path)
+    lines = csv_rows(path, text, MAX_ROW)
     _, header = next(lines, (0, []))
     if not header:
         raise InputError(f"{path}: not a CSV file (it is empty)")
@@ -242,7 +247,17 @@ def _read_csv(path: Path, wanted: WantedColumns) -> Table:
         if any(cells):
             budget.take(1, len(places), sum(len(cells[place]) for place, _ in places))
             rows.append({normal: _cell(cells[place]) for place, normal in places})
+    delimiter = DELIMITERS[delimiter_of(Lines(path, text, MAX_ROW))[0]]
+    ids = [f"{normal} from column {name}" for name, normal in names.items() if normal == "study_id" and name != normal]
+    if ids or encoding.lower() not in ("utf-8", "utf-8-sig") or delimiter != "commas":
+        _say("; ".join([f"{path}: {encoding}, {delimiter}, {len(rows):,} row{'s' * (len(rows) != 1)}", *ids]))
     return _table(path, names.values(), rows, {})
+
+
+@cache
+def _say(sentence: str) -> None:
+    """Log a sentence once: a command may read a table several times."""
+    logger.info("%s", sentence)
 
 
 class _Budget:
@@ -269,8 +284,8 @@ class _Budget:
             raise InputError(f"{self._path}: its rows take more than {MAX_MEMORY >> 20} MiB of memory; split the table")
 
 
-def _text(path: Path) -> str:
-    """The text of a file, which may be gzipped.
+def _text(path: Path) -> tuple[str, str]:
+    """The text of a file, which may be gzipped, and its encoding.
 
     Raises:
         InputError: it has more than `MAX_BYTES`.
@@ -283,7 +298,7 @@ def _text(path: Path) -> str:
                 raise InputError(f"{path}: more than {MAX_BYTES >> 20} MiB of text; split it, or write it as Parquet")
     if data.startswith(_ZIP):
         raise InputError(f"{path}: a compressed workbook; unpack it, as workbooks are compressed in themselves")
-    return decode_text(data)
+    return decode(data)
 
 
 def _cell(value: Any) -> Any:

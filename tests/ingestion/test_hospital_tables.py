@@ -53,6 +53,29 @@ def test_the_uid_of_the_study_is_its_id(tmp_path: Path, studies: dict[str, str],
     assert sorted(texts) == [f"Größe normal {accession}." for accession in studies]
 
 
+@pytest.mark.parametrize(
+    ("delimiter", "encoding", "said"),
+    [
+        (";", "latin-1", "windows-1252, semicolons, 3 rows; study_id from column StudyInstanceUID"),
+        ("\t", "utf-16", "utf-16, tabs, 3 rows; study_id from column StudyInstanceUID"),
+        (",", "utf-8", "utf-8, commas, 3 rows; study_id from column StudyInstanceUID"),
+    ],
+)
+def test_what_was_taken_is_said(
+    tmp_path: Path,
+    studies: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
+    delimiter: str,
+    encoding: str,
+    said: str,
+) -> None:
+    caplog.set_level("INFO", "cxrreport")
+    lines = [f"{uid}{delimiter}Größe normal." for uid in studies.values()]
+    read(tmp_path, "\n".join([f"StudyInstanceUID{delimiter}Findings", *lines]), encoding)
+    (found,) = [record.getMessage() for record in caplog.records if record.name == "cxrreport.storage.tables"]
+    assert found.lower() == f"{tmp_path / 'reports.csv'}: {said}".lower()
+
+
 @pytest.mark.parametrize("key", [None, "in.key"])
 def test_an_accession_number_leads_to_the_study(tmp_path: Path, studies: dict[str, str], key: str | None) -> None:
     if key:
