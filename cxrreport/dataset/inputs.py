@@ -75,9 +75,7 @@ def model_input(
     )
 
 
-def samples_of(
-    study: Study, manifest: Manifest, prompt: PromptSettings, *, show_prior: bool = True
-) -> Iterator[ModelInput]:
+def samples_of(study: Study, manifest: Manifest, prompt: PromptSettings) -> Iterator[ModelInput]:
     """The training samples of a study: one, for prompts of several images of a study; otherwise one for each image.
 
     With `views: frontal+lateral` or a prior study, one for each frontal image, or for the best image if none is.
@@ -89,4 +87,4 @@ def samples_of(
     if prompt.several_inputs:
         ids = tuple(one for one in ids if manifest.images[one].view.frontal) or ids[:1]
     for image_id in ids:
-        yield model_input(study, manifest, prompt, frontal=image_id, show_prior=show_prior)
+        yield model_input(study, manifest, prompt, frontal=image_id)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cxrreport.dataset import ImageRole, ModelInput
+from cxrreport.dataset import ImageRole
 from cxrreport.errors import MismatchError
 from cxrreport.model.checkpoints.files import BOS, EOS, FIRST_SPECIAL, IMAGE, PAD
 from cxrreport.records import PriorStudy, Report
@@ -121,11 +121,6 @@ class PromptLayout:
             report: provides `indication` for the prefix and sections for the suffix.
         """
         return self.encode_texts(self.prefix(report), self.suffix(report))
-
-    def encode_input(self, given: ModelInput) -> Encoded:
-        """`encode` for a sample with other inputs."""
-        texts = self.prefix(given.report), self.suffix(given.report), self.context(given.roles, given.prior)
-        return self.encode_texts(*texts, pools=self.pools(given.roles))
 
     def encode_texts(self, prefix: str, suffix: str, context: str = "", *, pools: tuple[int, ...] = (1,)) -> Encoded:
         """`encode` for the texts that `prefix`, `suffix` and `context` return."""

@@ -105,15 +105,17 @@ class SplitSamples:
 
     def images(self, index: int, *, show_prior: bool = True) -> list[int]:
         """The images of a sample, as places in `image_ids`."""
-        at = range(self._first[index], self._first[index + 1])
-        return [self._images[one] for one in at if show_prior or _ROLES[self._roles[one]] is not ImageRole.PRIOR]
+        return [self._images[at] for at, _ in self._shown(index, show_prior)]
 
     def encoded(self, index: int, *, show_prior: bool = True) -> Encoded:
         """The texts of a sample as token ids."""
-        roles = [_ROLES[one] for one in self._roles[self._first[index] : self._first[index + 1]]]
-        if not show_prior:
-            roles = [role for role in roles if role is not ImageRole.PRIOR]
+        roles = [role for _, role in self._shown(index, show_prior)]
         return self._encode(self._text[index], roles, show_prior=show_prior)
+
+    def _shown(self, index: int, show_prior: bool) -> list[tuple[int, ImageRole]]:
+        """Place in `_images` and role of the images that a form of a sample has."""
+        images = ((at, _ROLES[self._roles[at]]) for at in range(self._first[index], self._first[index + 1]))
+        return [(at, role) for at, role in images if show_prior or role is not ImageRole.PRIOR]
 
     def _encode(self, text: int, roles: Sequence[ImageRole], *, show_prior: bool) -> Encoded:
         layout, context, suffix = self._layout, "", self._suffixes[text]

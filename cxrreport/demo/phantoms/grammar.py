@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -137,15 +137,7 @@ def write_report(
     """
     templates = HOUSE_STYLES[style][1]
     found = findings_section(findings, templates, prior, rng)
-    concluded = impression_section(findings, templates)
-    report = Report(
-        indication=str(rng.choice(_INDICATIONS)),
-        technique="Single frontal view of the chest.",
-        comparison="None." if prior is None else "Prior chest radiograph.",
-        findings=" ".join(s.text for s in found),
-        impression=" ".join(s.text for s in concluded),
-    )
-    return WrittenReport(report, join([*found, *concluded]))
+    return _written(found, impression_section(findings, templates), rng, "Single frontal view of the chest.", prior)
 
 
 def write_comparing(
@@ -166,10 +158,22 @@ def write_comparing(
     templates = HOUSE_STYLES[style][1] | COMPARISONS[style]
     changed = changes(prior, findings) if prior is not None else {}
     found = findings_section(findings, templates, None, rng, changed)
-    concluded = impression_section(findings, templates)
+    return _written(
+        found, impression_section(findings, templates), rng, "Frontal and lateral views of the chest.", prior
+    )
+
+
+def _written(
+    found: Sequence[AnnotatedText],
+    concluded: Sequence[AnnotatedText],
+    rng: np.random.Generator,
+    technique: str,
+    prior: tuple[PhantomFinding, ...] | None,
+) -> WrittenReport:
+    """The report of the sentences of both sections, with a random indication."""
     report = Report(
         indication=str(rng.choice(_INDICATIONS)),
-        technique="Frontal and lateral views of the chest.",
+        technique=technique,
         comparison="None." if prior is None else "Prior chest radiograph.",
         findings=" ".join(s.text for s in found),
         impression=" ".join(s.text for s in concluded),
