@@ -13,7 +13,6 @@ import stat
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxrreport.errors import InputError
-from cxrreport.storage.column_names import IDS, WantedColumns, column_name
-from cxrreport.storage.csv_text import DELIMITERS, Lines, csv_rows, delimiter_of
 from cxrreport.storage.decoding import UnreadableTextError, decode, is_damaged, parse_json
 from cxrreport.storage.memory_limit import limited_memory
-from cxrreport.storage.workbook import read_workbook, refused_kind
+from cxrreport.storage.table_formats.column_names import IDS, WantedColumns, column_name
+from cxrreport.storage.table_formats.csv_text import DELIMITERS, Lines, csv_rows, delimiter_of
+from cxrreport.storage.table_formats.messages import say_once
+from cxrreport.storage.table_formats.workbook import read_workbook, refused_kind
 
 logger = logging.getLogger(__name__)
 
@@ -250,14 +250,10 @@ def _read_csv(path: Path, wanted: WantedColumns) -> Table:
     delimiter = DELIMITERS[delimiter_of(Lines(path, text, MAX_ROW))[0]]
     ids = [f"{normal} from column {name}" for name, normal in names.items() if normal == "study_id" and name != normal]
     if ids or encoding.lower() not in ("utf-8", "utf-8-sig") or delimiter != "commas":
-        _say("; ".join([f"{path}: {encoding}, {delimiter}, {len(rows):,} row{'s' * (len(rows) != 1)}", *ids]))
+        say_once(
+            logger, "; ".join([f"{path}: {encoding}, {delimiter}, {len(rows):,} row{'s' * (len(rows) != 1)}", *ids])
+        )
     return _table(path, names.values(), rows, {})
-
-
-@cache
-def _say(sentence: str) -> None:
-    """Log a sentence once: a command may read a table several times."""
-    logger.info("%s", sentence)
 
 
 class _Budget:

@@ -11,8 +11,8 @@ import pytest
 from workbooks import MAIN, STRICT, rows, text, workbook
 
 from cxrreport.errors import InputError
+from cxrreport.storage.table_formats.messages import say_once
 from cxrreport.storage.tables import is_table, read_table, read_text_table
-from cxrreport.storage.workbook import table
 
 HEADER = ["Study ID", "Findings"]
 ROWS = [{"study_id": "1", "findings": "Clear."}, {"study_id": "2", "findings": ""}]
@@ -21,7 +21,7 @@ PLAIN = rows(HEADER, ["1", "Clear."], ["2"])
 
 @pytest.fixture(autouse=True)
 def _said_again() -> None:
-    table._say.cache_clear()
+    say_once.cache_clear()
 
 
 def value(xml: str, tmp_path: Path, header: str = "text", **options: Any) -> str:

@@ -6,7 +6,7 @@ cells, which one far cell makes larger than the memory, and drops errors and bla
 elements of the format, and the parser of the standard library streams them.
 """
 
-from cxrreport.storage.workbook.reader import refused_kind
-from cxrreport.storage.workbook.table import read_workbook
+from cxrreport.storage.table_formats.workbook.reader import refused_kind
+from cxrreport.storage.table_formats.workbook.table import read_workbook
 
 __all__ = ["read_workbook", "refused_kind"]

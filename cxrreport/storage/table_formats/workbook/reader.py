@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrreport.errors import InputError
-from cxrreport.storage.workbook.package import Package, reference
-from cxrreport.storage.workbook.rows import Rows, Sheet, shared_strings
-from cxrreport.storage.workbook.values import Format, format_of
+from cxrreport.storage.table_formats.workbook.package import Package, reference
+from cxrreport.storage.table_formats.workbook.rows import Rows, Sheet, shared_strings
+from cxrreport.storage.table_formats.workbook.values import Format, format_of
 
 MAX_SHEETS, MAX_NAME = 1000, 255
 MAX_FORMATS = 1 << 16

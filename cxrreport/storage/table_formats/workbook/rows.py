@@ -12,8 +12,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from cxrreport.errors import InputError
-from cxrreport.storage.workbook.package import Package
-from cxrreport.storage.workbook.values import DIGITS, EXACT, Format, date_text, iso, unescaped
+from cxrreport.storage.table_formats.workbook.package import Package
+from cxrreport.storage.table_formats.workbook.values import DIGITS, EXACT, Format, date_text, iso, unescaped
 
 MAX_ROWS, MAX_COLUMNS = 1 << 20, 1 << 14
 """Excel's own limits."""

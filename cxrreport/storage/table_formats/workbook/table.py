@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 
 from cxrreport.errors import InputError
-from cxrreport.storage.column_names import IDS, WantedColumns
-from cxrreport.storage.workbook.reader import open_sheet
-from cxrreport.storage.workbook.rows import Cell, Kind, Row
+from cxrreport.storage.table_formats.column_names import IDS, WantedColumns
+from cxrreport.storage.table_formats.messages import say_once
+from cxrreport.storage.table_formats.workbook.reader import open_sheet
+from cxrreport.storage.table_formats.workbook.rows import Cell, Kind, Row
 
 logger = logging.getLogger(__name__)
 _TITLES = 20
@@ -69,17 +69,14 @@ def read_workbook(
     hidden = f", {found.hidden_rows:,} of its rows are hidden" if found.hidden_rows else ""
     number = 1 + list(found.sheets).index(found.name)
     count = "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
-    _say(f"{where} ({number} of {len(found.sheets)}): {count} below the header in row {head[place].number}{hidden}")
+    say_once(
+        logger,
+        f"{where} ({number} of {len(found.sheets)}): {count} below the header in row {head[place].number}{hidden}",
+    )
     if errors:
         listed = ", ".join(f"{count:,} {error}" for error, count in errors.most_common(5))
-        _say(f"{where}: cells with errors are read as empty: {listed}", logging.WARNING)
+        say_once(logger, f"{where}: cells with errors are read as empty: {listed}", logging.WARNING)
     return tuple(columns.values()), list(rows.values())
-
-
-@cache
-def _say(sentence: str, level: int = logging.INFO) -> None:
-    """Log a sentence once: a command may read a table several times."""
-    logger.log(level, "%s", sentence)
 
 
 def _header(head: Sequence[Row], wanted: WantedColumns) -> tuple[int, dict[int, str]]:

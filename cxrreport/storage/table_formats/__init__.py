@@ -1,0 +1,1 @@
+"""What `storage.tables` reads a table with: texts with delimiters, workbooks of Excel, names of columns."""
