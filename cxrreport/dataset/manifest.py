@@ -63,7 +63,8 @@ class ManifestRow:
         image_sha256: of the model-ready pixels.
         shard: file of the image store that has the image, and `shard_row` its row there.
         prior_study_id: of the prior study; empty if there is none.
-        prior_days, report_with_mentions: as in `Study` and `PriorStudy`.
+        prior_days: from the prior study to this one, as in `PriorStudy`; `None` if it is not known.
+        report_with_mentions: with the sentences on earlier studies, as in `Study`; `None` if they were not kept.
     """
 
     image: Image
