@@ -6,12 +6,11 @@ Every command reads them here, so that all agree on names of columns, ids and mi
 from __future__ import annotations
 
 import gzip
-import logging
 import math
 import re
 import stat
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,9 @@ from cxrreport.errors import InputError
 from cxrreport.storage.decoding import UnreadableTextError, decode, is_damaged, parse_json
 from cxrreport.storage.memory_limit import limited_memory
 from cxrreport.storage.table_formats.column_names import IDS, WantedColumns, column_name
-from cxrreport.storage.table_formats.csv_text import DELIMITERS, Lines, csv_rows, delimiter_of
-from cxrreport.storage.table_formats.messages import say_once
-from cxrreport.storage.table_formats.workbook import read_workbook, refused_kind
-
-logger = logging.getLogger(__name__)
+from cxrreport.storage.table_formats.csv_text import Lines, csv_rows
+from cxrreport.storage.table_formats.messages import say_once, what_was_taken
+from cxrreport.storage.table_formats.workbook import Limits, read_workbook, refused_kind
 
 _ZIP = b"PK\x03\x04"
 TABLE_SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx", ".xlsm")
@@ -48,6 +45,7 @@ _LARGE_CHUNK = 64 << 20  # of Parquet: a value can be as long, and is there once
 MISSING = frozenset({"nan", "none", "null", "na", "<na>", "n/a"})
 """Texts of a missing cell besides the empty one, in lower case, as spreadsheets, R, SQL and pandas write them."""
 _NONE: Mapping[str, str] = {}
+_NO_METADATA: Mapping[bytes, bytes] = {}
 _FILES = frozenset({"image", "filename"})
 _WHOLE_NUMBER = re.compile(r"^(\d+)\.0+$")
 _EXACT = 2**53  # whole numbers below it have lost no digits as floating-point numbers
@@ -63,12 +61,14 @@ class Table:
         rows: one dict per row. JSONL and Parquet values keep their types; CSV values are texts. NaN and the texts of
             `MISSING` are `None`, and an id that is a whole number with decimals (`5000.0`) is a text without them.
         metadata: key-value metadata of a Parquet file.
+        taken: what was detected and taken (`messages.what_was_taken`).
     """
 
     path: Path
     columns: tuple[str, ...]
     rows: list[dict[str, Any]]
     metadata: Mapping[bytes, bytes] = field(default_factory=dict)
+    taken: str = ""
 
     def require(self, *names: str) -> None:
         """Raise an `InputError` that lists the missing columns unless all of `names` are present."""
@@ -89,8 +89,10 @@ def read_table(
     used: Collection[str] | None = None,
     renamed: Mapping[str, str] = _NONE,
     sheet: str | None = None,
+    most: int | None = None,
+    own: bool = False,
 ) -> Table:
-    """Read a table.
+    """Read a table, and log one line about what was taken.
 
     Args:
         path: a file with one of `TABLE_SUFFIXES`. Text is decoded by `decoding.decode_text`; CSV needs a header row,
@@ -99,6 +101,8 @@ def read_table(
         used: names that may not be those of several columns; other columns of one name are left out. `None` for all.
         renamed: columns of the file (in any spelling) that are read under another name.
         sheet: of a workbook; `None` if only one has data.
+        most: rows to read, to look at a table; nothing is logged then. `None` for all.
+        own: a file that cxrreport has written; nothing is logged.
 
     Raises:
         InputError: the file has another suffix, cannot be read, is malformed, or exceeds `MAX_BYTES`, `MAX_ROW` or
@@ -112,7 +116,7 @@ def read_table(
         if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would block
             raise InputError(f"{path}: not a regular file")
         with limited_memory(MAX_MEMORY + _OTHER):
-            table = _read(path, wanted, sheet)
+            table = _read(path, wanted, sheet, most)
     except UnreadableTextError as error:
         # Not a row with a reason: what does not decode shows that the rest may not be what it says either.
         raise InputError(f"{path}, {error}; export the table again as UTF-8, or correct that line") from None
@@ -125,6 +129,8 @@ def read_table(
     # Checked for the table, as a row of JSONL may lack any of its columns.
     if missing := sorted(column_name(name) for name, target in renamed.items() if target not in table.columns):
         raise InputError(f"{path}: no column {', '.join(missing)}; found {', '.join(sorted(table.columns))}")
+    if most is None and not own:
+        say_once(path, table.taken)
     return table
 
 
@@ -135,6 +141,7 @@ def read_text_table(
     optional: Collection[str] = (),
     renamed: Mapping[str, str] = _NONE,
     sheet: str | None = None,
+    most: int | None = None,
 ) -> list[dict[str, str]]:
     """Read a table as texts without surrounding white space; a missing value becomes an empty text.
 
@@ -144,6 +151,7 @@ def read_text_table(
         optional: other columns that are used if they are present, besides ids and file names.
         renamed: as for `read_table`.
         sheet: as for `read_table`.
+        most: as for `read_table`.
 
     Returns:
         One dict per row, keyed by `column_name`.
@@ -151,7 +159,7 @@ def read_text_table(
     Raises:
         InputError: the table cannot be read, a required column is missing, or an id or file name lost characters.
     """
-    table = read_table(path, used={*required, *optional, *IDS, *_FILES}, renamed=renamed, sheet=sheet)
+    table = read_table(path, used={*required, *optional, *IDS, *_FILES}, renamed=renamed, sheet=sheet, most=most)
     table.require(*required)
     for name in (IDS | _FILES).intersection(table.columns):
         for number, row in enumerate(table.rows, start=1):
@@ -160,25 +168,27 @@ def read_text_table(
     return [{name: "" if value is None else str(value).strip() for name, value in row.items()} for row in table.rows]
 
 
-def _read(path: Path, wanted: WantedColumns, sheet: str | None) -> Table:
+def _read(path: Path, wanted: WantedColumns, sheet: str | None, most: int | None) -> Table:
     """Read a table by what it is: names of spreadsheets say little."""
     name = path.name.lower()
     if name.endswith(".parquet"):
-        return _read_parquet(path, wanted)
+        return _read_parquet(path, wanted, most)
     with path.open("rb") as file:
         head = file.read(512)
     if kind := refused_kind(head, path):
         raise InputError(f"{path}: {kind}; save its sheet as XLSX, or as CSV in UTF-8")
     if head.startswith(_ZIP):
         take = _Budget(path).take
-        names, cells = read_workbook(path, wanted, sheet, most=MAX_BYTES, longest=MAX_ROW, take=take)
-        return _table(path, names, [{name: _cell(value) for name, value in row.items()} for row in cells], {})
+        limits = Limits(MAX_BYTES, MAX_ROW, most, take)
+        found = read_workbook(path, wanted, sheet, limits)
+        rows = [{name: _cell(value) for name, value in row.items()} for row in found.rows]
+        return _table(path, found.names, rows, found.kind, found.note)
     if sheet is not None:
         raise InputError(f"{path}: not a workbook, so it has no sheet {sheet}; leave out the name of the sheet")
-    return _read_jsonl(path, wanted) if name.endswith(".jsonl") else _read_csv(path, wanted)
+    return _read_jsonl(path, wanted, most) if name.endswith(".jsonl") else _read_csv(path, wanted, most)
 
 
-def _read_parquet(path: Path, wanted: WantedColumns) -> Table:
+def _read_parquet(path: Path, wanted: WantedColumns, most: int | None) -> Table:
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
@@ -195,12 +205,14 @@ def _read_parquet(path: Path, wanted: WantedColumns) -> Table:
                     budget.take(0, batch.num_rows, _dense_size(column))
                 budget.take(batch.num_rows, 0, 0)
                 rows += batch.to_pylist()
+                if most is not None and len(rows) >= most:
+                    break
     except MemoryError:
         raise
     except pa.ArrowException:
         raise InputError(f"{path}: not a Parquet file, or damaged") from None
     rows = [{names[name]: _cell(value) for name, value in row.items()} for row in rows]
-    return _table(path, names.values(), rows, schema.metadata or {})
+    return _table(path, names, rows[:most], "Parquet", metadata=schema.metadata or {})
 
 
 def _dense_size(column: pa.Array) -> int:
@@ -210,14 +222,18 @@ def _dense_size(column: pa.Array) -> int:
     return int(column.dictionary.nbytes) * len(column)
 
 
-def _read_jsonl(path: Path, wanted: WantedColumns) -> Table:
+def _read_jsonl(path: Path, wanted: WantedColumns, most: int | None) -> Table:
     rows: list[dict[str, Any]] = []
+    all_names: dict[str, str] = {}
     budget = _Budget(path)
-    lines = Lines(path, _text(path)[0], MAX_ROW)
+    text, encoding = _text(path)
+    lines = Lines(path, text, MAX_ROW)
     for number, line in enumerate(lines, start=1):
         lines.begin_row()
         if not line.strip():
             continue
+        if len(rows) == most:
+            break
         budget.take(1, sum(map(line.count, ",:[{")), len(line))
         try:
             row = parse_json(line)
@@ -227,33 +243,30 @@ def _read_jsonl(path: Path, wanted: WantedColumns) -> Table:
             raise InputError(f"{path}, line {number}: not a JSON object")
         names = wanted.of(row)
         rows.append({normal: _cell(row[name]) for name, normal in names.items()})
-    return _table(path, (name for row in rows for name in row), rows, {})
+        all_names |= names
+    return _table(path, all_names, rows, f"JSONL, {encoding}")
 
 
-def _read_csv(path: Path, wanted: WantedColumns) -> Table:
+def _read_csv(path: Path, wanted: WantedColumns, most: int | None) -> Table:
     text, encoding = _text(path)
-    lines = csv_rows(path, text, MAX_ROW)
+    delimiter, lines = csv_rows(path, text, MAX_ROW)
     _, header = next(lines, (0, []))
     if not header:
         raise InputError(f"{path}: not a CSV file (it is empty)")
     names = wanted.of(header)
     places = [(header.index(name), normal) for name, normal in names.items()]
-    rows = []
+    rows: list[dict[str, Any]] = []
     budget = _Budget(path)
     for number, cells in lines:
+        if len(rows) == most:
+            break
         if len(cells) != len(header):
             detail = f"{len(cells)} cells, and the header has {len(header)}"
             raise InputError(f"{path}, line {number}: not a CSV file ({detail}); check the quotes of this line")
         if any(cells):
             budget.take(1, len(places), sum(len(cells[place]) for place, _ in places))
             rows.append({normal: _cell(cells[place]) for place, normal in places})
-    delimiter = DELIMITERS[delimiter_of(Lines(path, text, MAX_ROW))[0]]
-    ids = [f"{normal} from column {name}" for name, normal in names.items() if normal == "study_id" and name != normal]
-    if ids or encoding.lower() not in ("utf-8", "utf-8-sig") or delimiter != "commas":
-        say_once(
-            logger, "; ".join([f"{path}: {encoding}, {delimiter}, {len(rows):,} row{'s' * (len(rows) != 1)}", *ids])
-        )
-    return _table(path, names.values(), rows, {})
+    return _table(path, names, rows, f"CSV, {encoding}, {delimiter}")
 
 
 class _Budget:
@@ -303,10 +316,17 @@ def _cell(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip().lower() in MISSING else value
 
 
-def _table(path: Path, columns: Iterable[str], rows: list[dict[str, Any]], metadata: Mapping[bytes, bytes]) -> Table:
+def _table(
+    path: Path,
+    names: Mapping[str, str],
+    rows: list[dict[str, Any]],
+    kind: str,
+    note: str = "",
+    metadata: Mapping[bytes, bytes] = _NO_METADATA,
+) -> Table:
     """A table with whole numbers as ids: a column of `5000.0` was a column of numbers with a missing value once."""
-    names = tuple(dict.fromkeys(columns))
-    for name in IDS.intersection(names):
+    columns = tuple(dict.fromkeys(names.values()))
+    for name in IDS.intersection(columns):
         ids = [_id(row.get(name)) for row in rows]
         # With `1.2` among them they are no numbers, but for example UIDs.
         if all("." not in value or _WHOLE_NUMBER.fullmatch(value) for value in ids if isinstance(value, str)):
@@ -314,7 +334,7 @@ def _table(path: Path, columns: Iterable[str], rows: list[dict[str, Any]], metad
         for row, value in zip(rows, ids, strict=True):
             if name in row:
                 row[name] = value
-    return Table(path, names, rows, metadata)
+    return Table(path, columns, rows, metadata, what_was_taken(kind, len(rows), names, note))
 
 
 def _id(value: Any) -> Any:

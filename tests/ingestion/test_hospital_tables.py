@@ -53,29 +53,6 @@ def test_the_uid_of_the_study_is_its_id(tmp_path: Path, studies: dict[str, str],
     assert sorted(texts) == [f"Größe normal {accession}." for accession in studies]
 
 
-@pytest.mark.parametrize(
-    ("delimiter", "encoding", "said"),
-    [
-        (";", "latin-1", "windows-1252, semicolons, 3 rows; study_id from column StudyInstanceUID"),
-        ("\t", "utf-16", "utf-16, tabs, 3 rows; study_id from column StudyInstanceUID"),
-        (",", "utf-8", "utf-8, commas, 3 rows; study_id from column StudyInstanceUID"),
-    ],
-)
-def test_what_was_taken_is_said(
-    tmp_path: Path,
-    studies: dict[str, str],
-    caplog: pytest.LogCaptureFixture,
-    delimiter: str,
-    encoding: str,
-    said: str,
-) -> None:
-    caplog.set_level("INFO", "cxrreport")
-    lines = [f"{uid}{delimiter}Größe normal." for uid in studies.values()]
-    read(tmp_path, "\n".join([f"StudyInstanceUID{delimiter}Findings", *lines]), encoding)
-    (found,) = [record.getMessage() for record in caplog.records if record.name == "cxrreport.storage.tables"]
-    assert found.lower() == f"{tmp_path / 'reports.csv'}: {said}".lower()
-
-
 @pytest.mark.parametrize("key", [None, "in.key"])
 def test_an_accession_number_leads_to_the_study(tmp_path: Path, studies: dict[str, str], key: str | None) -> None:
     if key:
@@ -94,15 +71,88 @@ def test_columns_of_other_names(tmp_path: Path, studies: dict[str, str]) -> None
     assert texts == ["Lungen frei."] * 3
 
 
-def test_the_options_of_the_command_line(tmp_path: Path, studies: dict[str, str]) -> None:
-    lines = [f"{uid},Herz normal.,Unauffällig." for uid in studies.values()]
-    (tmp_path / "r.csv").write_text("\n".join(["Nr,Befund,Beurteilung", *lines]))
-    names = ["--id-column", "nr", "--findings-column", "befund", "--impression-column", "Beurteilung"]
-    command = ["ingest", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "o"), "--reports", str(tmp_path / "r.csv")]
-    result = CliRunner().invoke(cli.app, [*command, *names, "--no-track", "--priors", "keep"])
+NAMES = {"study_id": "Nr", "findings": "Befund", "impression": "Beurteilung", "report": "Volltext"}
+OPTIONS = {"study_id": "--id-column", "findings": "--findings-column", "impression": "--impression-column"} | {
+    "report": "--report-column"
+}
+
+
+def table_of(path: Path, kind: str, lines: list[list[str]]) -> Path:
+    """Write a table: a CSV file, given as its encoding and delimiter, or a workbook."""
+    if kind == "workbook":
+        return workbook(path.with_suffix(".xlsx"), {"Legende": "<sheetData/>", "Befunde": rows(["Export"], *lines)})
+    encoding, delimiter = kind.split(" ")
+    path.write_bytes("\n".join(map(delimiter.join, lines)).encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "named", "said"),
+    [
+        ("utf-8 ,", [], "CSV, utf-8, commas; 3 rows"),
+        ("latin-1 ;", [], "CSV, windows-1252, semicolons; 3 rows"),
+        ("utf-16 \t", [], "CSV, utf-16, tabs; 3 rows"),
+        ("workbook", [], "workbook, sheet Befunde (2 of 2), header in row 2; 3 rows"),
+        ("utf-8 ,", ["study_id"], "CSV, utf-8, commas; 3 rows; study_id from column 'Nr'"),
+        (
+            "latin-1 ;",
+            ["study_id", "findings", "impression"],
+            (
+                "CSV, windows-1252, semicolons; 3 rows; study_id from column 'Nr', findings from 'Befund', "
+                "impression from 'Beurteilung'"
+            ),
+        ),
+        (
+            "workbook",
+            ["study_id", "report"],
+            (
+                "workbook, sheet Befunde (2 of 2), header in row 2; 3 rows; study_id from column 'Nr', "
+                "report from 'Volltext'"
+            ),
+        ),
+    ],
+)
+def test_what_was_taken_is_said_once(
+    tmp_path: Path, studies: dict[str, str], caplog: pytest.LogCaptureFixture, kind: str, named: list[str], said: str
+) -> None:
+    """One line for each table, whether its columns have other names or not, and none of its cells in it."""
+    texts = {"findings": "Größe normal.", "impression": "Unauffällig.", "report": "FINDINGS: Größe normal."}
+    used = ["study_id", *(name for name in texts if name in named or (name == "findings" and "report" not in named))]
+    lines = [[NAMES[name] if name in named else name for name in used]]
+    lines += [[uid, *(texts[name] for name in used[1:])] for uid in studies.values()]
+    table = table_of(tmp_path / "reports.csv", kind, lines)
+    command = ["ingest", "-i", str(tmp_path / "in"), "-o", str(tmp_path / "o"), "--reports", str(table), "--no-track"]
+    options = [text for name in named for text in (OPTIONS[name], NAMES[name].upper())]
+    result = CliRunner().invoke(cli.app, [*command, "--priors", "keep", *options])
     assert result.exit_code == 0, result.output
+    assert [line for line in caplog.messages if table.name in line] == [f"{table.name}: {said}"]
     reports = [study.report for study in Manifest.open(tmp_path / "o").studies()]
-    assert {(report.findings, report.impression) for report in reports} == {("Herz normal.", "Unauffällig.")}
+    assert {report.findings for report in reports} == {"Größe normal."}
+    assert {report.impression for report in reports} == {"Unauffällig." if "impression" in used else ""}
+
+
+@pytest.mark.parametrize("header", ["StudyInstanceUID", "Accession Number"])
+def test_a_column_that_was_recognised_is_said(
+    tmp_path: Path, studies: dict[str, str], caplog: pytest.LogCaptureFixture, header: str
+) -> None:
+    caplog.set_level("INFO", "cxrreport")
+    ids = studies if header.startswith("Acc") else studies.values()
+    read(tmp_path, "\n".join([f"{header},Findings", *(f"{one},Clear." for one in ids)]))
+    lines = [line for line in caplog.messages if "reports.csv" in line]
+    assert lines == [f"reports.csv: CSV, utf-8, commas; 3 rows; study_id from column '{header}'"]
+
+
+def test_a_table_of_images_takes_other_names_too(
+    tmp_path: Path, studies: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "cxrreport")
+    lines = [f"{n},s{n},p{n},Clear {n}." for n in range(3)]
+    texts = read(
+        tmp_path, "\n".join(["image,Nr,patient_id,Befund", *lines]), columns={"study_id": "Nr", "findings": "Befund"}
+    )
+    assert sorted(texts) == ["Clear 0.", "Clear 1.", "Clear 2."]
+    said = "reports.csv: CSV, utf-8, commas; 3 rows; study_id from column 'Nr', findings from 'Befund'"
+    assert [line for line in caplog.messages if "reports.csv" in line] == [said]
 
 
 @pytest.mark.parametrize(

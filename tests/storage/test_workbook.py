@@ -11,17 +11,11 @@ import pytest
 from workbooks import MAIN, STRICT, rows, text, workbook
 
 from cxrreport.errors import InputError
-from cxrreport.storage.table_formats.messages import say_once
 from cxrreport.storage.tables import is_table, read_table, read_text_table
 
 HEADER = ["Study ID", "Findings"]
 ROWS = [{"study_id": "1", "findings": "Clear."}, {"study_id": "2", "findings": ""}]
 PLAIN = rows(HEADER, ["1", "Clear."], ["2"])
-
-
-@pytest.fixture(autouse=True)
-def _said_again() -> None:
-    say_once.cache_clear()
 
 
 def value(xml: str, tmp_path: Path, header: str = "text", **options: Any) -> str:
@@ -130,7 +124,7 @@ def test_what_was_read_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFix
     path = workbook(tmp_path / "a.xlsx", sheets)
     assert read_text_table(path) == read_text_table(path) == ROWS
     assert caplog.messages == [
-        f"{path}, sheet Data (2 of 2): 2 rows below the header in row 1, 1 of its rows are hidden"
+        "a.xlsx: workbook, sheet Data (2 of 2), header in row 1; 2 rows (1 hidden)",
     ]
 
 

@@ -123,7 +123,8 @@ def read_predictions(path: Path, section: ScoredSection) -> Predictions:
         InputError: the file is missing or unreadable, a column is missing, or a value is not text.
         ScoreError: a study occurs twice.
     """
-    table = _read(path / PREDICTIONS if path.is_dir() else path, "predictions", "the output folder of `generate`")
+    folder = path.is_dir()
+    table = _read(path / PREDICTIONS if folder else path, "predictions", "the output folder of `generate`", own=folder)
     table.require("study_id")
     if not {"text", *_SECTIONS}.intersection(table.columns):
         raise InputError(f"{table.path}: no column text, findings or impression; a table of predictions needs one")
@@ -153,7 +154,7 @@ def read_predictions(path: Path, section: ScoredSection) -> Predictions:
             priors[study_id] = _text(table, number, row, PRIOR) or ""
         if (agreement := _number(table, number, row, AGREEMENT)) is not None:
             agreements[study_id] = agreement
-    record = _record(path / GENERATED) if path.is_dir() else {}
+    record = _record(path / GENERATED) if folder else {}
     return Predictions(
         texts=texts,
         without_headers=without_headers,
@@ -177,7 +178,7 @@ def read_references(path: Path, section: ScoredSection) -> References:
         ScoreError: a study has two patients, splits or reports, or occurs twice in a table other than a manifest.
     """
     manifest = path.is_dir()
-    table = _read(path / MANIFEST if manifest else path, "references", "the output folder of `ingest`")
+    table = _read(path / MANIFEST if manifest else path, "references", "the output folder of `ingest`", own=manifest)
     table.require("study_id", "patient_id")
     if not set(_SECTIONS).intersection(table.columns):
         raise InputError(f"{table.path}: no column findings or impression; a table of references needs one")
@@ -334,14 +335,14 @@ def _number(table: Table, number: int, row: Mapping[str, Any], name: str) -> flo
     return read if read is not None and math.isfinite(read) else None
 
 
-def _read(path: Path, part: Literal["references", "predictions"], folder: str) -> Table:
+def _read(path: Path, part: Literal["references", "predictions"], folder: str, *, own: bool) -> Table:
     rexrank = path.suffix.lower() == ".json"
     if not rexrank and not is_table(path):
         endings = ", ".join((*TABLE_SUFFIXES, ".json (ReXrank)"))
         raise InputError(f"{path}: expected {folder}, or a table with the ending {endings}")
     if not path.exists():
         raise InputError(f"{path}: not found; expected {folder}, or a table")
-    table = read_rexrank(path, part) if rexrank else read_table(path, columns=_COLUMNS)
+    table = read_rexrank(path, part) if rexrank else read_table(path, columns=_COLUMNS, own=own)
     if not table.rows:
         raise InputError(f"{path}: has no rows")
     return table

@@ -107,7 +107,7 @@ def require_folder(settings: IngestSettings, layout: str) -> None:
 
 def has_column(table: Path, name: str, sheet: str | None) -> bool:
     """True if a table, or a sheet of a workbook, has this column and at least one row."""
-    return any(name in row for row in read_text_table(table, optional=(name,), sheet=sheet)[:1])
+    return any(name in row for row in read_text_table(table, optional=(name,), sheet=sheet, most=1))
 
 
 def report_without_images(study_id: str) -> Exclusion:

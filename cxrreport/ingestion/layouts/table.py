@@ -16,7 +16,14 @@ from cxrreport.dataset import reduce_covariates
 from cxrreport.errors import InputError
 from cxrreport.ingestion.images import is_picture, refused_by_system, view_of
 from cxrreport.ingestion.layouts.base import Listing, Source, has_column
-from cxrreport.ingestion.layouts.tables import REPORT_COLUMNS, TIME_COLUMNS, report_of, split_of, taken_of
+from cxrreport.ingestion.layouts.tables import (
+    REPORT_COLUMNS,
+    TIME_COLUMNS,
+    renamed_columns,
+    report_of,
+    split_of,
+    taken_of,
+)
 from cxrreport.records import Exclusion, Reason, View
 from cxrreport.settings import IngestSettings
 from cxrreport.storage.tables import is_table, read_text_table
@@ -45,7 +52,8 @@ def list_images(settings: IngestSettings) -> Listing:
     base = Path(os.path.normpath(root.absolute()))
     sources, excluded = [], []
     required = ("image", "study_id", "patient_id")
-    for row in read_text_table(table, required=required, optional=_OPTIONAL, sheet=settings.sheet):
+    renamed = renamed_columns(settings)
+    for row in read_text_table(table, required=required, optional=_OPTIONAL, renamed=renamed, sheet=settings.sheet):
         if not row["image"]:
             excluded.append(_excluded(row, "", Reason.IMAGE_MISSING, "a row of the table without an image"))
             continue

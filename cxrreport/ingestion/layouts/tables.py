@@ -40,9 +40,8 @@ def studies_of_table(
         InputError: the table cannot be read, has no report, or lists a study twice.
     """
     by_study: dict[str, StudyRow] = {}
-    renamed = {given: name for name, given in settings.columns.items()}
     used = ("study_id", *REPORT_COLUMNS, *TIME_COLUMNS)
-    rows = read_text_table(path, optional=used, renamed=renamed, sheet=settings.sheet)
+    rows = read_text_table(path, optional=used, renamed=renamed_columns(settings), sheet=settings.sheet)
     if rows and not any("study_id" in row for row in rows):
         raise InputError(
             f"{path}: no column is study_id, a UID or an accession number; name it with --id-column "
@@ -66,6 +65,11 @@ def studies_of_table(
             f"--impression-column (columns: {', '.join(sorted(row))})"
         )
     return by_study
+
+
+def renamed_columns(settings: IngestSettings) -> dict[str, str]:
+    """Columns of the table with the names under which they are read."""
+    return {given: name for name, given in settings.columns.items()}
 
 
 def report_of(row: Mapping[str, str]) -> Document | None:

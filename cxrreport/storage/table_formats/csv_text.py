@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cxrreport.errors import InputError
 
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-"""Delimiters of CSV, with their names for messages."""
+_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""Delimiters, with their names for messages."""
 _LINE_END = re.compile("\r\n|\r|\n")
 
 
@@ -46,13 +46,17 @@ class Lines:
         self._row = self._position
 
 
-def csv_rows(path: Path, text: str, longest: int) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the number of its first line.
+def csv_rows(path: Path, text: str, longest: int) -> tuple[str, Iterator[tuple[int, list[str]]]]:
+    """The name of the delimiter, and the rows that are not blank, each with the number of its first line.
 
     Raises:
-        InputError: a quote is unbalanced.
+        InputError: while the rows are read; a quote is unbalanced.
     """
-    delimiter, start = delimiter_of(Lines(path, text, longest))
+    delimiter, start = _delimiter(Lines(path, text, longest))
+    return _NAMES[delimiter], _rows(path, text, longest, delimiter, start)
+
+
+def _rows(path: Path, text: str, longest: int, delimiter: str, start: int) -> Iterator[tuple[int, list[str]]]:
     source = Lines(path, text, longest)
     lines = csv.reader(source, delimiter=delimiter, strict=True, skipinitialspace=True)
     limit = csv.field_size_limit(longest)  # of the process; without it, a text of 128 KiB is refused
@@ -79,14 +83,14 @@ def csv_rows(path: Path, text: str, longest: int) -> Iterator[tuple[int, list[st
         csv.field_size_limit(limit)
 
 
-def delimiter_of(source: Lines) -> tuple[str, int]:
+def _delimiter(source: Lines) -> tuple[str, int]:
     """The delimiter of a CSV file, and how many lines come before its header (Excel's `sep=;`)."""
     lines = (line for line in source if line.strip())
     first = next(lines, "").strip("\r\n")
     if re.fullmatch(r"sep=[,;\t]", first, re.I):
         return first[-1], 1
     unquoted = re.sub(r'"[^"]*"', "", first)
-    return max(DELIMITERS, key=unquoted.count), 0
+    return max(_NAMES, key=unquoted.count), 0
 
 
 def _ids_within(cells: Sequence[str], delimiter: str, columns: int) -> list[str]:

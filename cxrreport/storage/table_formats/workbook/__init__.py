@@ -7,6 +7,6 @@ elements of the format, and the parser of the standard library streams them.
 """
 
 from cxrreport.storage.table_formats.workbook.reader import refused_kind
-from cxrreport.storage.table_formats.workbook.table import read_workbook
+from cxrreport.storage.table_formats.workbook.table import Limits, read_workbook
 
-__all__ = ["read_workbook", "refused_kind"]
+__all__ = ["Limits", "read_workbook", "refused_kind"]

@@ -5,43 +5,70 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
 from cxrreport.errors import InputError
 from cxrreport.storage.table_formats.column_names import IDS, WantedColumns
-from cxrreport.storage.table_formats.messages import say_once
+from cxrreport.storage.table_formats.messages import say_once, shortened
 from cxrreport.storage.table_formats.workbook.reader import open_sheet
 from cxrreport.storage.table_formats.workbook.rows import Cell, Kind, Row
 
-logger = logging.getLogger(__name__)
 _TITLES = 20
 """Rows with values among which the header is: exports have titles, dates and filters above it."""
 _OF_IDS = frozenset({Kind.TEXT, Kind.WHOLE, Kind.ERROR})
 Values = dict[str, str | None]
-Take = Callable[[int, int, int], None]
 
 
-def read_workbook(
-    path: Path, wanted: WantedColumns, sheet: str | None, *, most: int, longest: int, take: Take
-) -> tuple[tuple[str, ...], list[Values]]:
-    """Read the table of a sheet, as texts.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of a workbook is read.
+
+    Args:
+        size: bytes of XML.
+        longest: characters of a row.
+        rows: rows below the header; `None` for all.
+        take: called with numbers of rows, cells and characters before they are kept.
+    """
+
+    size: int
+    longest: int
+    rows: int | None
+    take: Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The table of a sheet, as texts.
+
+    Args:
+        names: its columns with the names under which they are read.
+        rows: one dict per row. Cells without value and errors are `None`.
+        kind: the format with the sheet, for a message.
+        note: about the rows, for the same message.
+    """
+
+    names: Mapping[str, str]
+    rows: list[Values]
+    kind: str
+    note: str
+
+
+def read_workbook(path: Path, wanted: WantedColumns, sheet: str | None, limits: Limits) -> Found:
+    """Read the table of a sheet.
 
     Args:
         path: a workbook.
         wanted: the columns.
         sheet: name of the sheet; `None` if only one has data.
-        most: bytes of XML.
-        longest: characters of a row.
-        take: called with numbers of rows, cells and characters before they are kept.
-
-    Returns:
-        The names of the columns, and one dict per row. Cells without value and errors are `None`.
+        limits: how much is read.
 
     Raises:
         InputError: as `open_sheet`; a formula has no value, or a cell is no id where one is needed.
     """
-    with open_sheet(path, sheet, most=most, longest=longest, take=take) as found:
+    take = limits.take
+    with open_sheet(path, sheet, most=limits.size, longest=limits.longest, take=take) as found:
         where = f"{path}, sheet {found.name}"
         head = list(islice(found.rows, _TITLES))
         if not head:
@@ -52,6 +79,8 @@ def read_workbook(
         rows: dict[int, Values] = {}
         errors: Counter[str] = Counter()
         for row in chain(head[place + 1 :], found.rows):
+            if len(rows) == limits.rows:
+                break
             cells = [(columns[column], cell, column) for column, cell in row.cells.items() if column in columns]
             if not cells:
                 continue
@@ -65,18 +94,14 @@ def read_workbook(
                 else:
                     values[name] = cell.text
             rows[row.number] = values
-        _fill(rows, found.merged, columns, take)
-    hidden = f", {found.hidden_rows:,} of its rows are hidden" if found.hidden_rows else ""
+        _fill(rows, found.merged, columns, limits)
     number = 1 + list(found.sheets).index(found.name)
-    count = "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
-    say_once(
-        logger,
-        f"{where} ({number} of {len(found.sheets)}): {count} below the header in row {head[place].number}{hidden}",
-    )
+    place_of = f"sheet {shortened(found.name)} ({number} of {len(found.sheets)}), header in row {head[place].number}"
     if errors:
         listed = ", ".join(f"{count:,} {error}" for error, count in errors.most_common(5))
-        say_once(logger, f"{where}: cells with errors are read as empty: {listed}", logging.WARNING)
-    return tuple(columns.values()), list(rows.values())
+        say_once(path, f"sheet {found.name}: cells with errors are read as empty: {listed}", logging.WARNING)
+    hidden = f" ({found.hidden_rows:,} hidden)" if found.hidden_rows else ""
+    return Found(names, list(rows.values()), f"workbook, {place_of}", hidden)
 
 
 def _header(head: Sequence[Row], wanted: WantedColumns) -> tuple[int, dict[int, str]]:
@@ -111,7 +136,7 @@ def _check(cell: Cell, name: str, where: str) -> None:
 
 
 def _fill(
-    rows: Mapping[int, Values], merged: Iterable[tuple[int, int, int]], columns: Mapping[int, str], take: Take
+    rows: Mapping[int, Values], merged: Iterable[tuple[int, int, int]], columns: Mapping[int, str], limits: Limits
 ) -> None:
     """Give the value of merged cells to all of their rows."""
     for first, last, column in merged:
@@ -121,7 +146,7 @@ def _fill(
             continue
         for number in range(first + 1, last + 1):
             if number in rows and rows[number][name] is None:
-                take(0, 0, len(value))
+                limits.take(0, 0, len(value))
                 rows[number][name] = value
 
 
