@@ -1,13 +1,15 @@
 """Time and memory of `evaluate` with all metrics; the last line is JSON.
 
     python benchmarks/evaluation.py                                # 3,000 pairs, five systems, small encoders
-    python benchmarks/evaluation.py --pairs 100 --size published   # random weights of the published sizes
+    python benchmarks/evaluation.py --size published --distinct 60 # random weights of the published sizes
 
-Reports are those of phantoms, each text of every system another one. `published`: BERT-base for CheXbert (its file in
-the published layout, with the state of its optimizer) and RadGraph, distilroberta-base and distilbert-base for
-BERTScore, deberta-v3-base and a BERT-base for RaTEScore, all with random weights. `small`: encoders of a few thousand
-weights, and RadGraph's tiny model. `peak_mb` is the greatest resident memory of the process, `imports_mb` that of its
-libraries; `by_metric` has seconds and the greatest resident memory while the metric was computed.
+Reports are those of phantoms, each text of every system another one, or `--distinct` different ones in every system,
+in turn. A text or pair is read once, so fewer take less time; models and rows are the same. `published`: BERT-base for
+CheXbert (its file in the format before torch 1.6, with the state of its optimizer; `--archive` for the later one) and
+for each of both RadGraph models, distilroberta-base and distilbert-base for BERTScore, deberta-v3-base and a BERT-base
+for RaTEScore, all with random weights. `small`: encoders of a few thousand weights, and the tiny RadGraph.
+`peak_mb` is the greatest resident memory of the process as the kernel counts it, `imports_mb` what its libraries take;
+`by_metric` has seconds and the greatest resident memory while the metric was computed, from samples.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ NARROW = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=3_000)
+    parser.add_argument("--distinct", type=int, help="different reports of each system; all, if not given")
+    parser.add_argument("--archive", action="store_true", help="CheXbert in the format since torch 1.6")
     parser.add_argument("--systems", type=int, default=len(SYSTEMS))
     parser.add_argument("--size", choices=VOCABULARY, default="small")
     parser.add_argument("--metrics", nargs="+", default=METRICS)
@@ -54,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         weights = options.weights or Path(temporary) / "weights"
         if not weights.exists():
-            write_weights(weights, options.size)
+            write_weights(weights, options.size, archive=options.archive)
         given = ["--weights", str(weights), "--output", str(options.output or Path(temporary) / "scores")]
         command = [sys.executable, __file__, *sys.argv[1:], *given, "--child"]
         raise SystemExit(subprocess.run(command).returncode)
@@ -83,7 +87,7 @@ def measured(options: argparse.Namespace) -> None:
     RadGraphAnnotator._graphs = sampled.during("RadGraph", graphs)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_pairs(folder, options.pairs, SYSTEMS[: options.systems])
+        write_pairs(folder, options.pairs, SYSTEMS[: options.systems], options.distinct or options.pairs)
         with sampled.running():
             begun = time.perf_counter()
             evaluation = module.evaluate(
@@ -104,8 +108,9 @@ def measured(options: argparse.Namespace) -> None:
     }
     for name, one in by_metric.items():
         print(f"{name:20} {one['seconds'] or 0:9.1f} s {one['mb']:8} MB")
-    result = {"pairs": options.pairs, "systems": options.systems, "size": options.size, "seconds": round(seconds, 1)}
-    result |= {"imports_mb": round(imported), "peak_mb": round(max(sampled.peaks.values())), "by_metric": by_metric}
+    result = {name: getattr(options, name) for name in ("pairs", "distinct", "systems", "size")}
+    result |= {"seconds": round(seconds, 1), "load": os.getloadavg()[0]}
+    result |= {"imports_mb": round(imported), "peak_mb": round(peak_mb()), "by_metric": by_metric}
     print(json.dumps(result | {"not_computed": sorted(evaluation.not_computed)}))
 
 
@@ -145,6 +150,10 @@ def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def peak_mb() -> float:
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
 def reports(count: int, seed: int) -> list[tuple[str, str]]:
     """Different reports of phantoms of two studies' findings, as FINDINGS and IMPRESSION."""
     import numpy as np
@@ -160,20 +169,21 @@ def reports(count: int, seed: int) -> list[tuple[str, str]]:
     return list(found)
 
 
-def write_pairs(folder: Path, pairs: int, systems: tuple[str, ...]) -> None:
+def write_pairs(folder: Path, pairs: int, systems: tuple[str, ...], distinct: int) -> None:
     """References, and systems whose reports are other ones, some of them equal to the reference."""
-    references = reports(pairs, 0)
+    references = reports(distinct, 0)
     for place, name in enumerate(("references", *systems)):
-        written = references if place == 0 else reports(pairs, place)
+        written = references if place == 0 else reports(distinct, place)
         lines = []
         for number in range(pairs):
-            findings, impression = references[number] if number % 7 == 0 else written[number]
+            which = number % distinct
+            findings, impression = references[which] if which % 7 == 0 else written[which]
             row = {"study_id": f"s{number:06}", "findings": findings, "impression": impression}
             lines.append(row | {"patient_id": f"p{number // 3}"})
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def write_weights(root: Path, size: str) -> None:
+def write_weights(root: Path, size: str, *, archive: bool) -> None:
     """Random weights of every encoder, in the layout that `cxrreport weights` leaves."""
     import torch
     import transformers
@@ -230,13 +240,13 @@ def write_weights(root: Path, size: str) -> None:
         for number, one in enumerate(state.values())
     }
     whole = {"epoch": 1, "model_state_dict": state, "optimizer_state_dict": {"state": moments, "param_groups": []}}
-    torch.save(whole, chexbert / "chexbert.pth", _use_new_zipfile_serialization=False)  # as torch 1.4 wrote it
+    torch.save(whole, chexbert / "chexbert.pth", _use_new_zipfile_serialization=archive)
 
-    if size == "published":
-        make_archive(root / "radgraph", corpus[:6])
-    else:
-        shutil.copytree(radgraph_folder(), root / "radgraph")
-    shutil.copytree(root / "radgraph", root / "radgraph-xl")
+    for seed, name in enumerate(("radgraph", "radgraph-xl")):
+        if size == "published":
+            make_archive(root / name, corpus[:6], seed)
+        else:
+            shutil.copytree(radgraph_folder(), root / name)
 
 
 def word_pieces(texts: list[str]) -> Any:

@@ -55,7 +55,7 @@ def reports(count: int, seed: int) -> list[str]:
     return list(found)
 
 
-def make_archive(folder: Path, texts: Sequence[str]) -> None:
+def make_archive(folder: Path, texts: Sequence[str], seed: int = 0) -> None:
     """An archive in the published layout with an encoder of BERT-base size and random weights."""
     tiny = radgraph_folder()
     (folder / "encoder").mkdir(parents=True)
@@ -63,8 +63,7 @@ def make_archive(folder: Path, texts: Sequence[str]) -> None:
     for file in ("vocabulary", "encoder"):
         for source in (tiny / file).iterdir():
             (folder / file / source.name).write_bytes(source.read_bytes())
-    words = json.loads((tiny / "encoder" / "config.json").read_text())["vocab_size"]
-    BertConfig(vocab_size=words).save_pretrained(folder / "encoder")
+    BertConfig().save_pretrained(folder / "encoder")
     config = json.loads((tiny / "config.json").read_text())
     config["dataset_reader"]["max_span_width"] = config["model"]["max_span_width"] = SPAN_WIDTH
     config["model"]["feature_size"] = 20
@@ -73,7 +72,7 @@ def make_archive(folder: Path, texts: Sequence[str]) -> None:
     for part in (config["dataset_reader"]["token_indexers"], config["model"]["embedder"]["token_embedders"]):
         part["bert"]["model_name"] = str(folder / "encoder")
     (folder / "config.json").write_text(json.dumps(config))
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     with working_tokenizers():
         _, model = build_model(config, read_vocabulary(folder / "vocabulary"), str(folder / "encoder"))
     torch.save(model.state_dict(), folder / "weights.th")

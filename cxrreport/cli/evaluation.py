@@ -42,10 +42,14 @@ from cxrreport.cli.output import (
     table_of,
 )
 from cxrreport.errors import SettingsError
+from cxrreport.records import Interval
 from cxrreport.settings import AgreementSettings, CompareSettings, EvaluateSettings, FeedbackSettings, ReviewSettings
 
 MAIN_SCORES = ("image_reliance_gap", "actionable_errors", "findings_f1", "bleu4", "cider")
 """Scores that `evaluate` prints without `--all`, if they were computed."""
+SHOWN = 5
+"""Scores that `evaluate` and `agreement` print without `--all`."""
+ALL = Option("all_scores", "--all", kind=bool, default=False, panel="Execution", help="Print all scores.")
 MOST_FREQUENT = "most-frequent"
 """The baseline that `evaluate` makes itself."""
 
@@ -77,7 +81,7 @@ MOST_FREQUENT = "most-frequent"
     ALLOW_REMOTE,
     TRACK,
     SET,
-    Option("all_scores", "--all", kind=bool, default=False, panel="Execution", help="Print all scores."),
+    ALL,
 )
 def evaluate(given: Given[EvaluateSettings]) -> None:
     """Score reports with patient-level intervals, beside baselines.
@@ -98,7 +102,7 @@ def _main_scores(facts: Mapping[str, Any]) -> dict[str, Any]:
     systems = [name for name in facts if "/" in name][:2]
     names = [*systems, *(name for name in MAIN_SCORES if name in facts)]
     others = [name for name in facts if name not in counts and name != "seconds"]
-    return counts | {name: facts[name] for name in list(dict.fromkeys([*names, *others]))[:5]}
+    return counts | {name: facts[name] for name in list(dict.fromkeys([*names, *others]))[:SHOWN]}
 
 
 def _baselines(given: list[str]) -> dict[str, Any]:
@@ -200,6 +204,7 @@ def _defined(value: float, form: str) -> str:
     on_data("output", "-o", metavar="DIR", help="Output folder.", default=Path("cxrreport-agreement")),
     TRACK,
     SET,
+    ALL,
 )
 def agreement(given: Given[AgreementSettings]) -> None:
     """Compare readers with each other, and metrics with the readers.
@@ -207,18 +212,32 @@ def agreement(given: Given[AgreementSettings]) -> None:
     Example: `cxrreport agreement --verdicts verdicts-A.csv verdicts-B.csv --scores scores`
     """
     given.options["verdicts"] = [*given.options.get("verdicts", ()), *given.options.pop("more", ())]
+    everything = given.options.pop("all_scores")
     summary = perform(runs.agreement, given.settings())
     if given.as_json:
         print_summary(summary, given.as_json)
         return
-    result = summary.result
-    table = table_of("Kendall's tau-b with the readers (95%)", "metric", *result.metrics)
-    for number in dict.fromkeys(number for ones in result.metrics.values() for number in ones):
-        found = [ones.get(number) for ones in result.metrics.values()]
-        table.add_row(number, *("" if one is None else f"{one.value:.3f} {bounds(one.low, one.high)}" for one in found))
-    stdout().print(table)
+    taus = summary.result.metrics
+    numbers = list(dict.fromkeys(number for ones in taus.values() for number in ones))
+    undefined = [n for n in numbers if all(n not in ones or math.isnan(ones[n].value) for ones in taus.values())]
+    first = [number for number in numbers if number in summary.result.first_numbers and number not in undefined]
+    chosen = numbers if everything else first[:SHOWN]
+    table = table_of("Kendall's tau-b with the readers (95%)", "metric", *taus)
+    for number in chosen:
+        table.add_row(number, *(_tau(ones.get(number)) for ones in taus.values()))
+    if chosen:
+        stdout().print(table)
+    if left := len(numbers) - len(chosen):
+        equal = f"; {len(undefined)} undefined, because scores or ratings are all equal" if undefined else ""
+        stdout().print(f"{left} more with --all{equal}", markup=False, highlight=False)
     facts = {name: value for name, value in summary.facts.items() if name != "kendall_tau_b"}
     print_summary(replace(summary, facts=facts), given.as_json)
+
+
+def _tau(one: Interval | None) -> str:
+    if one is None:
+        return ""
+    return _defined(one.value, ".3f") if math.isnan(one.value) else f"{one.value:.3f} {bounds(one.low, one.high)}"
 
 
 @command(

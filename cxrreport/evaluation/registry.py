@@ -77,7 +77,7 @@ BUILT_IN: Mapping[str, Callable[[EvaluateSettings], Sequence[Metric]]] = {
     "bleu": lambda _: bleu_metrics(),
     "rouge_l": lambda _: rouge_metrics(),
     "cider": lambda _: cider_metrics(),
-    "chexbert": lambda settings: [chexbert_metric(settings)],
+    "chexbert": lambda settings: [chexbert_metric(settings, cache_file(settings))],
     **{
         name: lambda settings, name=name, convention=convention: [  # type: ignore[misc]
             bertscore_metric(name, convention, settings, cache_file(settings))

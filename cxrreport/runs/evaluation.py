@@ -206,8 +206,14 @@ def agreement(settings: AgreementSettings, *, progress: Progress | None = None) 
         run.dataset("scores", digest, "evaluation")
         run.link("cxrreport.evaluation_run", "scores", digest)
         run.metrics(flat(scores) | flat({"counts": counts}))
-        one = ("one reader: agreement between readers is not computed",) if len(result.readers) == 1 else ()
-    return summarise(counts | scores, result, (*phantoms(result.synthetic), *one))
+    warnings = list(phantoms(result.synthetic))
+    if len(result.readers) == 1:
+        warnings.append("one reader: agreement between readers is not computed")
+    elif not any(values["reports"] for values in result.between_readers.values()):
+        warnings.append("no report was rated by two readers: agreement between readers is not computed")
+    if not any(result.metrics.values()):
+        warnings.append("one rated report: agreement of metrics with readers needs two")
+    return summarise(counts | scores, result, tuple(warnings))
 
 
 def published(evaluation: Path) -> list[Published]:

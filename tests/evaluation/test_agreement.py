@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -255,3 +256,26 @@ def test_the_command_logs_numbers_only(tmp_path: Path, scores: Path, monkeypatch
     assert "good" in done.stdout and "between readers: verdict: kappa" in " ".join(done.stdout.split())
     assert logged["kendall_tau_b/errors/good"] > 0.8 and logged["between_readers/errors/kappa"] == 1
     assert logged["counts/readers"] == 2 and not {"AB", "CD", "s01"} & set("/".join(logged).split("/"))
+
+
+def test_the_terminal_shows_five_scores_and_says_what_is_not_computed(tmp_path: Path, scores: Path) -> None:
+    record = json.loads((scores / "scores.json").read_text())
+    record["conditions"]["metrics"]["bad"] = {"numbers": ["bad", "omitted_findings"]}
+    (scores / "scores.json").write_text(json.dumps(record))
+
+    def shown(*rows: tuple[Any, ...], more: Sequence[str] = ()) -> str:
+        file = export(tmp_path / "v.csv", list(rows))
+        given = ["agreement", "--verdicts", str(file), "--scores", str(scores), "-o", str(tmp_path / "o"), "--no-track"]
+        done = CliRunner().invoke(cli.app, [*given, "--set", "bootstrap_samples=20", *more])
+        assert done.exit_code == 0, done.output
+        shutil.rmtree(tmp_path / "o")
+        return " ".join(done.output.split())
+
+    apart = shown(*(row(f"s{n:02}", f"r{n % 2}", ("minor", "significant")[n // 12], 1) for n in range(24)))
+    assert "good" in apart and "mean_logprob" in apart and "constant" not in apart and "omitted" not in apart
+    assert "2 more with --all; 1 undefined, because scores or ratings are all equal" in apart
+    assert "no report was rated by two readers" in apart and "nan" not in apart
+    everything = shown(*verdicts("AB"), more=["--all"])
+    assert "constant" in everything and "omitted_findings" in everything and "more with" not in everything
+    assert "one reader: agreement" in everything
+    assert "one rated report" in shown(row("s00", "a", "minor"), row("s00", "b", "significant"))

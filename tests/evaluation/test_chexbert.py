@@ -10,7 +10,15 @@ import torch
 from transformers import BertConfig, BertModel
 
 from cxrreport.errors import WeightsError
-from cxrreport.evaluation.metrics.chexbert import FINDINGS, FIVE, CheXbert, chexbert_f1
+from cxrreport.evaluation.metrics import Pairs
+from cxrreport.evaluation.metrics.chexbert import (
+    FINDINGS,
+    FIVE,
+    CheXbert,
+    PairReadings,
+    chexbert_f1,
+    chexbert_metric,
+)
 from cxrreport.evaluation.registry import selected_metrics
 from cxrreport.evaluation.statistics import PatientBootstrap
 from cxrreport.settings import EvaluateSettings
@@ -67,7 +75,7 @@ def test_labels_are_the_heads_output_at_the_first_token(folder: Path) -> None:
     prefix = "module.bert."
     encoder.load_state_dict({name.removeprefix(prefix): t for name, t in state.items() if prefix in name}, strict=False)
     ids = [[2, 5, 8, 12, 3], [2, 6, 7, 8, 12, 9, 10, 11, 12, 3], [2, 3], [2, 9, 10, 11, 3], [2, *[7] * 510, 3]]
-    found = CheXbert(folder).positive(TEXTS)
+    found, _ = CheXbert(folder).read(TEXTS)
     for row, one in zip(found, ids, strict=True):
         with torch.no_grad():
             first = encoder(torch.tensor([one]))[0][0, 0]
@@ -113,11 +121,34 @@ def test_missing_weights_are_named_with_the_way_to_get_them(tmp_path: Path) -> N
 
 
 def test_weights_that_do_not_fit_or_are_no_tensors(folder: Path) -> None:
-    state = published(BertConfig(**TINY))
-    del state["module.linear_heads.13.bias"]
-    torch.save({"model_state_dict": state}, folder / "chexbert.pth")
+    for lacking in ("linear_heads.13.bias", "bert.encoder.layer.1.output.dense.bias"):
+        state = published(BertConfig(**TINY))
+        del state[f"module.{lacking}"]
+        torch.save({"model_state_dict": state}, folder / "chexbert.pth")
+        with pytest.raises(WeightsError, match="not CheXbert weights"):
+            CheXbert(folder)
+    wider = published(BertConfig(**{**TINY, "intermediate_size": 48}))
+    torch.save({"model_state_dict": wider}, folder / "chexbert.pth")
     with pytest.raises(WeightsError, match="not CheXbert weights"):
         CheXbert(folder)
     (folder / "chexbert.pth").write_bytes(pickle.dumps(Path("x")))
     with pytest.raises(WeightsError, match="tensors only"):
         CheXbert(folder)
+
+
+def test_f1_and_sembscore_share_one_pass(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies = [str(number) for number in range(len(TEXTS))]
+    pairs = Pairs(
+        references=dict(zip(studies, TEXTS, strict=True)),
+        candidates=dict(zip(studies, [*TEXTS[1:], TEXTS[0]], strict=True)),
+    )
+    chosen = EvaluateSettings(predictions=Path(), references=Path(), output=Path(), chexbert=folder)
+    positive, vectors = CheXbert(folder).read(TEXTS)
+    metric, readings = chexbert_metric(chosen, tmp_path / "cache"), PairReadings(chosen, tmp_path / "cache")
+    found = metric(pairs)
+    expected = chexbert_f1(np.roll(positive, -1, axis=0), positive)
+    assert {name: one.value for name, one in found.items()} == {name: one.value for name, one in expected.items()}
+    monkeypatch.setattr(CheXbert, "read", None)  # what the first has read is enough for the other
+    norms = np.linalg.norm(vectors, axis=1)
+    cosines = (vectors * np.roll(vectors, -1, axis=0)).sum(axis=1) / (norms * np.roll(norms, -1))
+    assert readings.cosines(pairs) == pytest.approx(cosines, abs=1e-6)

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from cxrreport.errors import InputError
 from cxrreport.evaluation.agreement.ratings import Report, read_ratings
+from cxrreport.evaluation.inputs.tables import CONFIDENCE
 from cxrreport.evaluation.results import IDENTITY, plain
 from cxrreport.evaluation.statistics import Floats, Measure, PatientBootstrap
 from cxrreport.records import Interval, Progress
@@ -46,6 +47,7 @@ class Agreement:
             reader.
         metrics: outcome to metric to Kendall's tau-b with the mean over readers, the best first. A positive value means
             that reports that the metric prefers are better for the readers.
+        first_numbers: the representative number of every metric, and the confidence.
         synthetic: true if a number depends on weights that this project has trained on phantoms.
     """
 
@@ -53,6 +55,7 @@ class Agreement:
     counts: Mapping[str, int]
     between_readers: Mapping[str, Mapping[str, Any]]
     metrics: Mapping[str, Mapping[str, Interval]]
+    first_numbers: Sequence[str]
     synthetic: bool
 
 
@@ -94,8 +97,9 @@ def agreement(settings: AgreementSettings, *, progress: Progress | None = None) 
             between[outcome] = _between_readers(values, ratings.readers, patients, settings)
         scored = {report: float(np.mean(list(ones.values()))) for report, ones in values.items() if report in scores}
         metrics[outcome] = _metrics(scored, scores, patients, settings)
-    synthetic = bool(read_scores(settings.scores)["conditions"]["synthetic"])
-    result = Agreement(ratings.readers, counts, between, metrics, synthetic)
+    conditions = read_scores(settings.scores)["conditions"]
+    first = [*(one["numbers"][0] for one in conditions["metrics"].values()), CONFIDENCE]
+    result = Agreement(ratings.readers, counts, between, metrics, first, bool(conditions["synthetic"]))
     with output_folder(settings.output, command="agreement", settings=settings.model_dump(mode="json")) as folder:
         write_json(folder.path / "readers.json", plain(asdict(result)))
         folder.finish()

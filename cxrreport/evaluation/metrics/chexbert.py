@@ -8,12 +8,10 @@ those of `f1chexbert`: positive and uncertain count as positive, negative and no
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
-from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -22,12 +20,14 @@ from tokenizers import BertWordPieceTokenizer
 
 from cxrreport.errors import WeightsError
 from cxrreport.evaluation.metrics import Metric, Pairs
+from cxrreport.evaluation.metrics.pair_scores import Compute, Pair, PairScores
 from cxrreport.evaluation.radgraph.archives import REPOSITORY, fetch
 from cxrreport.evaluation.statistics import Floats, Measure, f1_of_counts, form
+from cxrreport.model.checkpoints import quiet
 from cxrreport.settings import EvaluateSettings, weights_folder
 from cxrreport.storage.atomic_files import file_sha256
 from cxrreport.storage.decoding import parse_json
-from cxrreport.storage.memory import release_unused_memory
+from cxrreport.storage.torch_files import read_tensors
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chexbert"
 """Default folder of the weights, also that of `f1chexbert` on Linux."""
@@ -55,30 +55,12 @@ FINDINGS = (
 )
 """In the order of the heads. Classes are not mentioned, positive, negative, uncertain; the last has only two."""
 FIVE = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
+_CLASSES = (4,) * 13 + (2,)
 _POSITIVE, _UNCERTAIN = 1, 3
+_BITS = 1 << np.arange(len(FINDINGS))
+"""One bit per finding, with which the findings of a text are one number."""
 _LONGEST = 512
 _BATCH = 16
-
-
-class _Labeller(torch.nn.Module):
-    """CheXbert's network, with the module names of the published weights."""
-
-    def __init__(self, config: Any) -> None:
-        from transformers import BertModel
-
-        super().__init__()
-        self.bert = BertModel(config)
-        classes = [4] * (len(FINDINGS) - 1) + [2]
-        self.linear_heads = torch.nn.ModuleList(torch.nn.Linear(config.hidden_size, count) for count in classes)
-
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """float32[texts, width]: the embedding of the first token."""
-        first: torch.Tensor = self.bert(ids, attention_mask=mask)[0][:, 0]
-        return first
-
-    def classes(self, first: torch.Tensor) -> torch.Tensor:
-        """int64[texts, findings]: the class chosen by each head."""
-        return torch.stack([head(first).argmax(dim=1) for head in self.linear_heads], dim=1)
 
 
 class CheXbert:
@@ -94,34 +76,33 @@ class CheXbert:
     def __init__(self, folder: Path) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._tokenizer = BertWordPieceTokenizer(str(folder / WORDS), lowercase=True)
-        self._model = _load(folder).to(self._device).eval()
-
-    def positive(self, texts: Sequence[str]) -> NDArray[np.bool_]:
-        """bool[texts, 14]: whether each finding is positive or uncertain, in the order of `FINDINGS`."""
-        chosen = self._batched(texts, self._model.classes, len(FINDINGS))
-        positive: NDArray[np.bool_] = (chosen == _POSITIVE) | (chosen == _UNCERTAIN)
-        return positive
-
-    def embeddings(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """float32[texts, width]: the embeddings of the first token, which SembScore compares."""
-        return self._batched(texts, lambda first: first, self._model.bert.config.hidden_size)
+        bert, heads = _load(folder)
+        self._bert, self._heads = bert.to(self._device).eval(), heads.to(self._device)
 
     @torch.inference_mode()
-    def _batched(
-        self, texts: Sequence[str], read: Callable[[torch.Tensor], torch.Tensor], columns: int
-    ) -> NDArray[np.float32]:
+    def read(self, texts: Sequence[str]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Findings and embeddings of texts in one pass.
+
+        Returns:
+            bool[texts, 14], whether each of `FINDINGS` is positive or uncertain; and float32[texts, width], the
+            embeddings of the first token, which SembScore compares.
+        """
         rows = [np.array(self._ids(text), np.int32) for text in texts]
         order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
-        found = np.zeros((len(rows), columns), dtype=np.float32)
-        for first in range(0, len(order), _BATCH):
-            batch = order[first : first + _BATCH]
+        positive = np.zeros((len(rows), len(FINDINGS)), dtype=np.bool_)
+        embeddings = np.zeros((len(rows), self._bert.config.hidden_size), dtype=np.float32)
+        for start in range(0, len(order), _BATCH):
+            batch = order[start : start + _BATCH]
             ids = torch.nn.utils.rnn.pad_sequence(
                 [torch.from_numpy(rows[number]).long() for number in batch], batch_first=True
             )
             lengths = torch.tensor([len(rows[number]) for number in batch])
             mask = (torch.arange(ids.shape[1]) < lengths[:, None]).float()
-            found[batch] = read(self._model(ids.to(self._device), mask.to(self._device))).cpu().numpy()
-        return found
+            first = self._bert(ids.to(self._device), attention_mask=mask.to(self._device))[0][:, 0]
+            chosen = torch.stack([head(first).argmax(dim=1) for head in self._heads], dim=1)
+            positive[batch] = ((chosen == _POSITIVE) | (chosen == _UNCERTAIN)).cpu().numpy()
+            embeddings[batch] = first.cpu().numpy()
+        return positive, embeddings
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(" ".join(text.split())).ids
@@ -150,24 +131,80 @@ def find(settings: EvaluateSettings) -> Path:
     return folder
 
 
-def _load(folder: Path) -> _Labeller:
-    from transformers import BertConfig
+def _load(folder: Path) -> tuple[Any, torch.nn.ModuleList]:
+    """The BERT, and a head for each of `FINDINGS`."""
+    from transformers import BertConfig, BertModel
 
     path = folder / WEIGHTS
     try:
-        config = parse_json((folder / CONFIG).read_text(encoding="utf-8")) if (folder / CONFIG).is_file() else {}
-        # The file also has the state of the optimizer, which is twice as large; only torch's newer files can be mapped.
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))["model_state_dict"]
-        release_unused_memory()
-        model = _Labeller(BertConfig(**config))
-        state = {name.removeprefix("module."): tensor for name, tensor in stored.items()}
-        state.pop("bert.embeddings.position_ids", None)  # 0, 1, 2 ..., which newer versions do not store
-        model.load_state_dict(state)
-    except (UnpicklingError, EOFError, OSError) as error:
+        config = BertConfig(
+            **(parse_json((folder / CONFIG).read_text(encoding="utf-8")) if (folder / CONFIG).is_file() else {})
+        )
+        stored = read_tensors(path, "model_state_dict")
+        parts: dict[str, dict[str, torch.Tensor]] = {"bert": {}, "linear_heads": {}}
+        for name, tensor in stored.items():
+            part, _, rest = name.removeprefix("module.").partition(".")
+            parts[part][rest] = tensor
+        parts["bert"].pop("embeddings.position_ids", None)  # 0, 1, 2 ..., which newer versions do not store
+        heads = torch.nn.ModuleList(torch.nn.Linear(config.hidden_size, count) for count in _CLASSES)
+        heads.load_state_dict(parts["linear_heads"])
+        with quiet():  # takes the tensors as they are, where a model that is filled would need twice their memory
+            load: Any = BertModel.from_pretrained
+            bert, found = load(
+                None, config=config, state_dict=parts["bert"], output_loading_info=True, dtype=torch.float32
+            )
+        if wrong := [name for names in found.values() for name in names]:
+            raise ValueError(wrong[0])
+    except (UnpicklingError, OSError) as error:
         raise WeightsError(f"{path}: damaged, or not a file of tensors only; download it again") from error
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: not CheXbert weights of the size in {CONFIG}; download them again") from error
-    return model
+    return bert, heads
+
+
+class PairReadings:
+    """Findings and embeddings of pairs: one pass of the encoder, cached, for F1 and SembScore.
+
+    Args:
+        settings: where the weights are.
+        cache: SQLite file; `None` for no cache.
+
+    Raises:
+        WeightsError: as `find`.
+    """
+
+    def __init__(self, settings: EvaluateSettings, cache: Path | None) -> None:
+        self._folder = find(settings)
+        self.weights_sha256 = file_sha256(self._folder / WEIGHTS)
+        self._scores = PairScores(lambda _: self._load(), ["chexbert", self.weights_sha256], cache)
+        self.prepare, self.release = self._scores.prepare, self._scores.release
+
+    def _load(self) -> Compute:
+        chexbert = CheXbert(self._folder)
+
+        def compute(pairs: Sequence[Pair]) -> list[list[float]]:
+            texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+            places = {text: place for place, text in enumerate(texts)}
+            positive, vectors = chexbert.read(texts)
+            numbers = positive @ _BITS
+            found = []
+            for one, other in ((places[candidate], places[reference]) for candidate, reference in pairs):
+                norms = float(np.linalg.norm(vectors[one]) * np.linalg.norm(vectors[other]))
+                cosine = float(vectors[one] @ vectors[other]) / norms if norms else 0.0
+                found.append([cosine, float(numbers[one]), float(numbers[other])])
+            return found
+
+        return compute
+
+    def cosines(self, pairs: Pairs) -> Floats:
+        """SembScore, float64[studies]."""
+        return self._scores(pairs)[:, 0]
+
+    def findings(self, pairs: Pairs) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """bool[studies, 14] of the candidates and of the references, in the order of `FINDINGS`."""
+        numbers = self._scores(pairs)[:, 1:].astype(np.int64)
+        candidates, references = ((side[:, None] & _BITS) > 0 for side in numbers.T)
+        return candidates, references
 
 
 @form("macro-f1")
@@ -196,34 +233,23 @@ def chexbert_f1(candidate: NDArray[np.bool_], reference: NDArray[np.bool_]) -> d
     return measures
 
 
-def chexbert_metric(settings: EvaluateSettings) -> Metric:
+def chexbert_metric(settings: EvaluateSettings, cache: Path | None) -> Metric:
     """CheXbert F1 as a metric.
 
     Raises:
         WeightsError: as `find`.
     """
-    folder = find(settings)
-    labels: dict[str, NDArray[np.bool_]] = {}
-    loaded: list[CheXbert] = []  # from the first pairs that were not prepared
-
-    def read(systems: Sequence[Pairs], *, keep: bool) -> None:
-        texts = {text for pairs in systems for side in (pairs.references, pairs.candidates) for text in side.values()}
-        if new := sorted(texts - labels.keys()):
-            labeller = loaded[0] if loaded else CheXbert(folder)
-            loaded[:] = [labeller] if keep else []
-            labels.update(zip(new, labeller.positive(new), strict=True))
-
-    def score(pairs: Pairs) -> Mapping[str, Measure]:
-        read([pairs], keep=True)
-        candidates, references = (
-            np.stack([labels[text] for text in side.values()]) for side in (pairs.candidates, pairs.references)
-        )
-        return chexbert_f1(candidates, references)
-
+    readings = PairReadings(settings, cache)
     conditions = {
         "chexbert": "14 findings, or 5 (" + ", ".join(FIVE) + ")",
         "uncertain": "as positive; negative and not mentioned as negative (as f1chexbert)",
         "undefined": "a finding that nobody named has an F1 of 0",
-        "weights_sha256": file_sha256(folder / WEIGHTS),
+        "weights_sha256": readings.weights_sha256,
     }
-    return Metric(name="chexbert", score=score, prepare=partial(read, keep=False), conditions=conditions)
+    return Metric(
+        name="chexbert",
+        score=lambda pairs: chexbert_f1(*readings.findings(pairs)),
+        prepare=readings.prepare,
+        release=readings.release,
+        conditions=conditions,
+    )

@@ -19,13 +19,11 @@ import numpy as np
 from cxrreport.errors import WeightsError
 from cxrreport.evaluation.metrics import Metric, Pairs
 from cxrreport.evaluation.metrics.bertscore import REXRANK, BertScore
-from cxrreport.evaluation.metrics.chexbert import WEIGHTS, CheXbert, find
-from cxrreport.evaluation.metrics.pair_scores import Compute, Pair, PairScores
+from cxrreport.evaluation.metrics.chexbert import PairReadings, find
 from cxrreport.evaluation.radgraph import PackedAnnotations, archives, rexrank
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator, archive_folder
 from cxrreport.evaluation.statistics import Floats, Measure, form, mean, ratio
 from cxrreport.settings import EvaluateSettings
-from cxrreport.storage.atomic_files import file_sha256
 from cxrreport.storage.memory import release_unused_memory
 
 MEANS = np.array([0.53792312, 0.61757256, 0.76479421, 0.44738335])
@@ -84,33 +82,6 @@ def _inverse(values: Floats) -> Measure:
     return Measure(mean(values).terms, inverse_mean, values)
 
 
-def semb_scores(settings: EvaluateSettings, cache: Path | None) -> tuple[PairScores, str]:
-    """Cosines of CheXbert's embeddings of pairs, and the SHA-256 of its weights.
-
-    Raises:
-        WeightsError: CheXbert is missing.
-    """
-    folder = find(settings)
-    sha256 = file_sha256(folder / WEIGHTS)
-
-    def load(_: Sequence[Pair]) -> Compute:
-        chexbert = CheXbert(folder)
-
-        def compute(pairs: Sequence[Pair]) -> list[list[float]]:
-            texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-            vectors = dict(zip(texts, chexbert.embeddings(texts), strict=True))
-            found = []
-            for candidate, reference in pairs:
-                one, other = vectors[candidate], vectors[reference]
-                norms = float(np.linalg.norm(one) * np.linalg.norm(other))
-                found.append([float(one @ other) / norms if norms else 0.0])
-            return found
-
-        return compute
-
-    return PairScores(load, ["semb", sha256], cache), sha256
-
-
 def _check_weights(settings: EvaluateSettings) -> None:
     """Raise one `WeightsError` about all parts whose weights are missing."""
     lacking = []
@@ -136,12 +107,12 @@ def radcliq_metric(settings: EvaluateSettings, cache: Path | None) -> Metric:
     """
     _check_weights(settings)
     bertscore = BertScore(REXRANK, REXRANK.encoder.find(settings), cache)
-    semb, chexbert_sha256 = semb_scores(settings, cache)
+    chexbert = PairReadings(settings, cache)
     archive = archives.read(archive_folder(RADGRAPH, settings.weights, download=settings.download))
 
     def prepare(systems: Sequence[Pairs]) -> None:
         bertscore.prepare(systems)
-        semb.prepare(systems)
+        chexbert.prepare(systems)
         release_unused_memory()
         texts = {text for pairs in systems for side in (pairs.references, pairs.candidates) for text in side.values()}
         annotator = RadGraphAnnotator(archive.folder, cache=cache, download=settings.download)
@@ -152,7 +123,7 @@ def radcliq_metric(settings: EvaluateSettings, cache: Path | None) -> Metric:
 
     def release() -> None:
         bertscore.release()
-        semb.release()
+        chexbert.release()
         graphs.clear()
 
     def score(pairs: Pairs) -> Mapping[str, Measure]:
@@ -164,7 +135,7 @@ def radcliq_metric(settings: EvaluateSettings, cache: Path | None) -> Metric:
                 [rexrank(graphs[one], graphs[two], lower_case=False).f1 for one, two in texts]
             ),
             "radcliq_bertscore": bertscore(pairs)[:, 0],
-            "semb_score": semb(pairs)[:, 0],
+            "semb_score": chexbert.cosines(pairs),
             "radcliq_bleu2": np.array([bleu2(one, two) for one, two in texts]),
         }
         radgraph, plain, cosine, bleu = parts.values()
@@ -184,7 +155,7 @@ def radcliq_metric(settings: EvaluateSettings, cache: Path | None) -> Metric:
         conditions={
             "radcliq": "v1, published coefficients; radeval: BERTScore with idf of the references",
             "radgraph_sha256": archive.weights_sha256,
-            "chexbert_sha256": chexbert_sha256,
+            "chexbert_sha256": chexbert.weights_sha256,
             **bertscore.conditions,
         },
         synthetic=archive.synthetic,

@@ -25,6 +25,7 @@ from cxrreport.evaluation.radgraph.graph import Annotation, Entity
 from cxrreport.records import Progress
 from cxrreport.settings import weights_folder
 from cxrreport.storage.result_cache import ResultCache
+from cxrreport.storage.torch_files import read_tensors
 
 __all__ = ["PACKAGE_CACHE", "RadGraphAnnotator"]
 
@@ -109,18 +110,16 @@ class RadGraphAnnotator:
             ) from error
         weights = folder / "weights.th"
         try:
-            state = torch.load(weights, map_location=self.device, weights_only=True)
-        except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+            model.load_state_dict(read_tensors(weights), strict=True, assign=True)  # a copy would take twice the memory
+        except (UnpicklingError, EOFError, OSError, ValueError) as error:
             raise WeightsError(
                 f"{weights}: damaged, or not a file of tensors only; download the archive again"
             ) from error
-        try:
-            model.load_state_dict(state, strict=True)
         except (RuntimeError, TypeError, AttributeError) as error:
             raise WeightsError(
                 f"{weights}: does not fit {folder / 'config.json'}; download the archive again"
             ) from error
-        return reader, model.to(self.device).eval()
+        return reader, model.to(self.device, torch.float32).eval()
 
     def tokens(self, text: str) -> list[str]:
         """The tokens of `text` for this model. As in the package, an empty text is read as "None"."""
