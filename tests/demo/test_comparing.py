@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 
@@ -17,6 +18,7 @@ from cxrreport.demo.tiny_models.comparing import POOL, POOLED, Comparing, Mixtur
 from cxrreport.demo.tiny_models.learning import Log
 from cxrreport.model.checkpoints import load
 from cxrreport.model.fused import fused
+from cxrreport.model.prompt import IGNORED
 from cxrreport.settings import CheckpointSettings
 
 SETTINGS = Comparing(pairs=3, phantoms=3, first_steps=2, steps=4, batch=2, rate=1e-3)
@@ -88,21 +90,45 @@ def test_averaging_is_over_neighbouring_patches():
     assert POOL == 2
 
 
-def test_questions_about_texts_state_every_change():
+_NAMES = {"heart": "heart", "cardi": "heart", "edema": "edema", "opacity": "opacity", "effusion": "effusion"}
+_OTHER = {"small": "large", "large": "small", "mild": "severe", "severe": "mild"}
+
+
+def _read(report):
+    """The size of each finding that a text states, by name and side."""
+    found = {}
+    for sentence in report.lower().split("."):
+        name = next((name for word, name in _NAMES.items() if word in sentence), "pneumothorax")
+        for size in _OTHER:
+            if re.search(rf"\b{size}(ly)?\b", sentence):
+                side = re.search(r"\b(left|right)\b", sentence)
+                found[name, side and side[0], "posterior" in sentence] = (size, sentence)
+    return found
+
+
+def test_stated_changes_follow_from_the_sizes_in_the_prior_report():
     rng = np.random.default_rng(0)
     told = Counter()
-    for _ in range(500):
-        question, prior, answer = comparing_texts.words(rng)
-        parts = answer.split(" ; ")
-        for part in parts:
-            change = Change(part.split()[-1])
-            told[change] += 1
-            here = part.split(" , ")[0].removesuffix(f" {change.value}")
-            now, before = (text.split(" ; ") for text in (question.split("now: ")[1], prior.findings))
-            assert (here in now) is (change is not Change.RESOLVED)
-            assert (here in before) is (change in (Change.UNCHANGED, Change.RESOLVED))
-            if " , prior " in part and change is not Change.NEW:
-                size = part.split(" , prior ")[1].split()[0]
-                sized = dict.fromkeys(("small", "large", "mild", "severe"), size)
-                assert " ".join(sized.get(word, word) for word in here.split()) in before
-    assert all(told[change] > 100 for change in Change)
+    for _ in range(300):
+        _, prior, answer = comparing_texts.stated(rng)
+        before = _read(prior.findings)
+        for place, (size, sentence) in _read(answer).items():
+            earlier = before.get(place, ("",))[0]
+            words = {size: "unchanged", _OTHER[size]: "decreased" if size in ("small", "mild") else "increased"}
+            expected = words.get(earlier, "new")
+            assert expected in sentence, (prior.findings, answer)
+            told[expected] += 1
+    assert min(told[word] for word in ("new", "increased", "decreased", "unchanged")) > 50
+
+
+def test_of_texts_without_images_only_the_words_of_change_are_learned(mixture):
+    _, batch = mixture.batch("texts", 8, np.random.default_rng(0))
+    decode = mixture.layout.tokenizer.decode
+    for row in batch["labels"]:
+        words = decode(row[row != IGNORED]).split()
+        assert words
+        assert set(words) <= {change.value for change in Change} - {"resolved"}
+    _, whole = mixture.batch("prior", 8, np.random.default_rng(0))
+    marked = decode(whole["labels"][mixture.of_change(whole["labels"])])
+    assert set(marked.split()) <= {change.value for change in Change}
+    assert marked

@@ -1,8 +1,8 @@
 """Stage 3 of the pre-training: the lateral view, and what changed since the prior study.
 
-Projector and language model first learn from texts alone to compare two studies. They then learn from pairs of studies
-to read a second and a third image, whose tokens are averaged over 2 x 2 patches, and the text of the prior study in the
-prefix. Tasks over one image stay in both mixtures, so that nothing is lost.
+Projector and language model first learn from texts alone to state the change of a finding. They then learn from pairs
+of studies to read a second and a third image, whose tokens are averaged over 2 x 2 patches, and the text of the prior
+study in the prefix. Tasks over one image stay in both mixtures, so that nothing is lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from cxrreport.dataset import ImageRole
-from cxrreport.demo.phantoms.changes import changes, sample_pair
+from cxrreport.demo.phantoms.changes import Change, changes, sample_pair
 from cxrreport.demo.phantoms.drawing import draw, expose, in_new_position, sample_anatomy
 from cxrreport.demo.phantoms.findings import PhantomFinding
 from cxrreport.demo.phantoms.lateral import draw_lateral
@@ -27,7 +27,7 @@ from cxrreport.demo.tiny_models import captions, comparing_texts
 from cxrreport.demo.tiny_models.architecture import GRID, RESOLUTION, VISION_WIDTH
 from cxrreport.demo.tiny_models.learning import Log, encode, optimizer_of, text_loss, update
 from cxrreport.demo.tiny_models.pool import Case, draw_pool, features_of
-from cxrreport.model.prompt import Batch, PromptLayout, pooled
+from cxrreport.model.prompt import IGNORED, Batch, PromptLayout, pooled
 from cxrreport.records import PriorStudy, Report
 from cxrreport.settings import PromptSettings
 
@@ -36,10 +36,12 @@ logger = logging.getLogger(__name__)
 POOL: Literal[2] = 2
 """Tokens of lateral and prior image are averaged over POOL x POOL patches, as in the demo."""
 POOLED = (GRID // POOL) ** 2
-_KINDS = {"one image": 0.25, "lateral": 0.15, "prior": 0.5, "words": 0.1}
+_KINDS = {"one image": 0.4, "lateral": 0.1, "prior": 0.4, "texts": 0.1}
 """Share of the steps by what they show; the samples of a step show the same."""
-_FIRST_KINDS = {"one image": 0.15, "words": 0.85}
+_FIRST_KINDS = {"one image": 0.25, "texts": 0.75}
 """The same for the first steps."""
+_CHANGE_WEIGHT = 4.0
+"""Weight of the tokens of a change in the loss: few, but what this stage is about."""
 _WITHOUT_SIZE = 0.5
 """Share of the pairs without a change of size that are passed over."""
 _NO_LATERAL, _NO_PRIOR_IMAGE, _NO_PRIOR_TEXT = 0.15, 0.15, 0.2
@@ -159,11 +161,16 @@ class Mixture:
         return cls(pool.cases, features_of(tower, pool.images), pairs, layout)
 
     def batch(self, kind: str, size: int, rng: np.random.Generator) -> tuple[torch.Tensor | None, Batch]:
-        """Draw the features of a batch, bfloat16[size, image tokens, width] or `None`, and its texts."""
-        if kind == "words":
-            drawn = [comparing_texts.words(rng) for _ in range(2 * size)]
+        """Draw the features of a batch, bfloat16[size, image tokens, width] or `None`, and its texts.
+
+        Without images the batch is twice as large, and only its words of change have labels.
+        """
+        if kind == "texts":
+            drawn = [comparing_texts.stated(rng) for _ in range(2 * size)]
             priors = [_prior(report, rng) for _, report, _ in drawn]
-            return None, encode([(asked, answer) for asked, _, answer in drawn], self.layout, roles=(), priors=priors)
+            batch = encode([(asked, answer) for asked, _, answer in drawn], self.layout, roles=(), priors=priors)
+            batch["labels"][~self.of_change(batch["labels"])] = IGNORED
+            return None, batch
         if kind == "one image":
             chosen = rng.integers(len(self.cases), size=size)
             texts = [captions.sample_task(found, masks, rng) for found, masks in (self.cases[i] for i in chosen)]
@@ -175,6 +182,17 @@ class Mixture:
             images = [self.pairs.frontals[chosen, visits], self.pairs.laterals[chosen, visits]]
             return torch.cat(images, 1), encode(texts, self.layout, roles=(ImageRole.FRONTAL, ImageRole.LATERAL))
         return self._with_prior(size, rng)
+
+    def of_change(self, labels: torch.Tensor) -> torch.Tensor:
+        """Which labels, int64[B, T], are tokens of a word of change within a sentence: bool[B, T]."""
+        marked = torch.zeros_like(labels, dtype=torch.bool)
+        for change in Change:
+            ids = torch.tensor(self.layout.tokenizer.encode(f" {change.value}", add_special_tokens=False))
+            if labels.shape[1] >= len(ids):
+                starts = (labels.unfold(1, len(ids), 1) == ids).all(-1)
+                for offset in range(len(ids)):
+                    marked[:, offset : offset + starts.shape[1]] |= starts
+        return marked
 
     def _with_prior(self, size: int, rng: np.random.Generator) -> tuple[torch.Tensor, Batch]:
         lateral, image = rng.random() > _NO_LATERAL, rng.random() > _NO_PRIOR_IMAGE
@@ -211,10 +229,11 @@ def _prior(report: Report, rng: np.random.Generator) -> PriorStudy:
     return PriorStudy(study_id="prior", days=days, image_ids=(), report=report)
 
 
-def _loss(model: Any, features: torch.Tensor | None, batch: Batch) -> torch.Tensor:
+def _loss(model: Any, mixture: Mixture, features: torch.Tensor | None, batch: Batch) -> torch.Tensor:
+    weights = 1.0 + (_CHANGE_WEIGHT - 1.0) * mixture.of_change(batch["labels"])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         projected = None if features is None else model.model.multi_modal_projector(features)
-        return text_loss(model, projected, batch)
+        return text_loss(model, projected, batch, weights)
 
 
 def train_comparing(
@@ -246,7 +265,7 @@ def train_comparing(
         rng = np.random.default_rng([seed, 3, step])
         kinds = _FIRST_KINDS if step < settings.first_steps else _KINDS
         kind = str(rng.choice(list(kinds), p=list(kinds.values())))
-        loss = _loss(model, *mixture.batch(kind, settings.batch, rng))
+        loss = _loss(model, mixture, *mixture.batch(kind, settings.batch, rng))
         update(loss, optimizer, schedule, parameters)
         log(kind, step, loss)
         if (step + 1) % _SAVE_EVERY == 0:
@@ -263,5 +282,5 @@ def _log_held_out(model: Any, held_out: Mixture, settings: Comparing, seed: int,
         rng = np.random.default_rng([seed, 4])
         losses = []
         for _ in range(_HELD_OUT):
-            losses.append(_loss(model, *held_out.batch(kind, settings.batch, rng)))
+            losses.append(_loss(model, held_out, *held_out.batch(kind, settings.batch, rng)))
         log(f"held-out, {kind}", step, torch.stack(losses).mean(), always=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from cxrreport.demo.phantoms.changes import COMPARED, Change, changes, sample_pair
+from cxrreport.demo.phantoms.changes import Change, changes, sample_pair
 from cxrreport.demo.phantoms.findings import Name, PhantomFinding
-from cxrreport.demo.tiny_models.captions import NORMAL, VISIBLE, WORD, adjectives, pick, state
+from cxrreport.demo.tiny_models.captions import NORMAL, VISIBLE, WORD, pick, state
 from cxrreport.records import Report
 
 _POSTERIOR = (
@@ -34,41 +34,28 @@ _NO_CHANGE = ("There is no change.", "No change is seen.", "Normal, as on the pr
 _NO_PRIOR = ("There is no prior study.", "No prior study is present.")
 
 
-def words(rng: np.random.Generator) -> tuple[str, Report, str]:
-    """Draw a question without an image: the findings of a study, the prior study, and what has changed.
+def stated(rng: np.random.Generator) -> tuple[str, Report, str]:
+    """Draw a question without an image, the report of the prior study, and an answer with the change of each finding.
 
-    A model of four layers needs many examples before it compares two sizes, and texts alone are cheap. Half of the
-    answers repeat the prior size before the change, which shows where to look. Most pairs have a change of size,
-    because "unchanged" is right so often otherwise that nothing else is learned.
+    Nothing shows the findings of the answer, so that only its words of change can be learned: given a finding, the
+    model looks up its size in the prior report. A model of four layers needs many examples of this, and texts alone are
+    cheap. Most pairs have a change of size, because otherwise "unchanged" is right so often that nothing else is
+    learned.
     """
     while True:
         prior, findings = sample_pair(rng, new=0.25)
-        changed = changes(prior, findings)
+        changed: dict[PhantomFinding, Change] = {
+            f: c for f, c in changes(prior, findings).items() if c is not Change.RESOLVED
+        }
         if sized(changed) or (changed and rng.random() < 0.3):
             break
-    before = {(f.name, f.side, f.zone): f.size for f in prior}
-    fully = rng.random() < 0.5
-    answers = []
-    for finding, change in (list(changed.items())[i] for i in rng.permutation(len(changed))):
-        earlier = before.get((finding.name, finding.side, finding.zone), "none")
-        shown = f" , prior {earlier} ," if fully and change is not Change.RESOLVED else ""
-        answers.append(f"{_terse(finding)}{shown} {change.value}")
-    question = f"describe changes{' fully' if fully else ''} now: {_list(findings, rng)}"
-    return question, Report(findings=_list(prior, rng)), " ; ".join(answers)
+    found, _ = _sections(findings, changed, rng)
+    return "answer en findings ; impression ?", prior_report(prior, rng), f"FINDINGS: {found}"
 
 
 def sized(changed: dict[PhantomFinding, Change]) -> bool:
     """Whether a finding has changed its size."""
     return not {Change.WORSE, Change.IMPROVED}.isdisjoint(changed.values())
-
-
-def _list(findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -> str:
-    compared = [_terse(f) for f in findings if f.name in COMPARED]
-    return " ; ".join(compared[i] for i in rng.permutation(len(compared))) or "normal"
-
-
-def _terse(finding: PhantomFinding) -> str:
-    return " ".join([WORD[finding.name], *adjectives(finding)])
 
 
 def prior_report(findings: tuple[PhantomFinding, ...], rng: np.random.Generator) -> Report:

@@ -55,7 +55,9 @@ def optimizer_of(
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
 
 
-def text_loss(model: Any, projected: torch.Tensor | None, batch: Batch) -> torch.Tensor:
+def text_loss(
+    model: Any, projected: torch.Tensor | None, batch: Batch, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """The loss of the suffixes of a batch.
 
     Args:
@@ -63,6 +65,7 @@ def text_loss(model: Any, projected: torch.Tensor | None, batch: Batch) -> torch
         projected: features of the images in the order of their tokens, real[B, image tokens, width];
             `None` for texts without an image.
         batch: of `encode`; changed.
+        weights: of the tokens of the batch in the mean, float32[B, T]; `None` for equal ones.
     """
     border = int((batch["token_type_ids"][0] == 0).sum())
     batch["attention_mask"] = border_mask(batch["attention_mask"], border)
@@ -73,7 +76,11 @@ def text_loss(model: Any, projected: torch.Tensor | None, batch: Batch) -> torch
     ).last_hidden_state  # starts at the last token of the prefix, see `model.fused`
     has_loss = labels != IGNORED
     logits = model.lm_head(hidden[:, :-1][has_loss])
-    return functional.cross_entropy(logits.float(), labels[has_loss])
+    if weights is None:
+        return functional.cross_entropy(logits.float(), labels[has_loss])
+    losses = functional.cross_entropy(logits.float(), labels[has_loss], reduction="none")
+    weights = weights[:, border:][has_loss]
+    return (losses * weights).sum() / weights.sum()
 
 
 def update(loss: torch.Tensor, optimizer: Any, schedule: Any, parameters: list[torch.nn.Parameter]) -> None:

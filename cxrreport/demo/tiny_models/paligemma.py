@@ -59,12 +59,12 @@ class Pretraining:
     steps: int = 5000
     batch: int = 16
     rate: float = 1e-3
-    comparing_pairs: int = 1200
-    comparing_phantoms: int = 800
-    comparing_first_steps: int = 900
-    comparing_steps: int = 1700
-    comparing_batch: int = 8
-    comparing_rate: float = 1e-3
+    comparing_pairs: int = 2000
+    comparing_phantoms: int = 6000
+    comparing_first_steps: int = 600
+    comparing_steps: int = 2100
+    comparing_batch: int = 12
+    comparing_rate: float = 5e-4
     workers: int = 2
 
     @property

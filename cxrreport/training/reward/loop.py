@@ -133,7 +133,7 @@ def fit(run: Run, sampler: Sampler) -> str:
             values = _sampled(groups, run.layout.eos_id)
             # Gradients and values are averaged over processes: sums over this share become means over the step.
             tokens = processes.total(sum(len(report.ids) for group in groups for report in group)) / processes.count
-            known = [_logprobs(run, network, batch) for batch in batches]
+            known: list[torch.Tensor] = []  # of the tokens at the first update, before which no weight has changed
             with _weights(network, start):
                 reference = [_logprobs(run, network, batch) for batch in batches]
             sums = {"loss": 0.0, "kl": 0.0, "clipped": 0.0}
@@ -142,6 +142,8 @@ def fit(run: Run, sampler: Sampler) -> str:
                 for number, batch in enumerate(batches):
                     with nullcontext() if number == len(batches) - 1 else accelerator.no_sync(model):
                         logprobs = -forward(run.loaded, model, batch, run.training_features, run.dtype)[0]
+                        if iteration == 0:
+                            known.append(logprobs.detach())
                         found = policy_loss(
                             PolicyTokens(
                                 logprobs=logprobs,
