@@ -128,7 +128,8 @@ def main() -> None:
     rewarded, seconds = trained(
         recipe.model_copy(
             update={
-                "output": root / "rewarded", "objective": "reward", "max_steps": given.steps, "accumulation": 8,
+                "output": root / "rewarded", "objective": "reward", "max_steps": given.steps, "batch_size": 16,
+                "accumulation": 4,
                 "eval_every": max(1, given.steps // 3), "learning_rate": given.rate, "validation": validation,
                 "reward": RewardSettings(adapter=start, radgraph="tiny"),
             }
