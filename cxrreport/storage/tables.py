@@ -102,7 +102,7 @@ def read_table(
         renamed: columns of the file (in any spelling) that are read under another name.
         sheet: of a workbook; `None` if only one has data.
         most: rows to read, to look at a table; nothing is logged then. `None` for all.
-        own: a file that cxrreport has written; nothing is logged.
+        own: a file of cxrreport itself; nothing is logged.
 
     Raises:
         InputError: the file has another suffix, cannot be read, is malformed, or exceeds `MAX_BYTES`, `MAX_ROW` or
@@ -142,6 +142,7 @@ def read_text_table(
     renamed: Mapping[str, str] = _NONE,
     sheet: str | None = None,
     most: int | None = None,
+    own: bool = False,
 ) -> list[dict[str, str]]:
     """Read a table as texts without surrounding white space; a missing value becomes an empty text.
 
@@ -152,6 +153,7 @@ def read_text_table(
         renamed: as for `read_table`.
         sheet: as for `read_table`.
         most: as for `read_table`.
+        own: as for `read_table`.
 
     Returns:
         One dict per row, keyed by `column_name`.
@@ -159,7 +161,9 @@ def read_text_table(
     Raises:
         InputError: the table cannot be read, a required column is missing, or an id or file name lost characters.
     """
-    table = read_table(path, used={*required, *optional, *IDS, *_FILES}, renamed=renamed, sheet=sheet, most=most)
+    table = read_table(
+        path, used={*required, *optional, *IDS, *_FILES}, renamed=renamed, sheet=sheet, most=most, own=own
+    )
     table.require(*required)
     for name in (IDS | _FILES).intersection(table.columns):
         for number, row in enumerate(table.rows, start=1):

@@ -135,6 +135,16 @@ def test_each_missing_part_is_named(weights: Path, part: str) -> None:
         radcliq_metric(settings(), None)
 
 
+def test_several_missing_parts_are_one_command(weights: Path) -> None:
+    shutil.rmtree(weights / "chexbert")
+    shutil.rmtree(weights / "radgraph")
+    with pytest.raises(
+        WeightsError,
+        match=f"^RadCliQ-v1 lacks the weights chexbert, radgraph.*weights chexbert radgraph --weights {weights}`",
+    ):
+        radcliq_metric(settings(), None)
+
+
 def test_the_inverse_of_the_mean() -> None:
     assert inverse_mean(np.array([[2.0, 4.0], [0.0, 2.0]])).tolist() == [2.0, np.inf]
 

@@ -49,7 +49,8 @@ def read_weights(path: Path) -> Weights:
     """
     weights: dict[tuple[Finding, str], Weight] = {}
     names = {finding.lower(): finding for finding in SCORED}
-    for number, row in enumerate(read_text_table(path, required=("finding", *ERRORS)), start=1):
+    rows = read_text_table(path, required=("finding", *ERRORS), own=path == DEFAULT_WEIGHTS)
+    for number, row in enumerate(rows, start=1):
         finding = names.get(row["finding"].lower())
         if finding is None or (finding, ERRORS[0]) in weights:
             kind = "unknown" if finding is None else "repeated"

@@ -23,7 +23,7 @@ from cxrreport.evaluation.metrics.chexbert import PairReadings, find
 from cxrreport.evaluation.radgraph import PackedAnnotations, archives, rexrank
 from cxrreport.evaluation.radgraph.annotator import RadGraphAnnotator, archive_folder
 from cxrreport.evaluation.statistics import Floats, Measure, form, mean, ratio
-from cxrreport.settings import EvaluateSettings
+from cxrreport.settings import EvaluateSettings, weights_folder
 from cxrreport.storage.memory import release_unused_memory
 
 MEANS = np.array([0.53792312, 0.61757256, 0.76479421, 0.44738335])
@@ -84,19 +84,25 @@ def _inverse(values: Floats) -> Measure:
 
 def _check_weights(settings: EvaluateSettings) -> None:
     """Raise one `WeightsError` about all parts whose weights are missing."""
-    lacking = []
-    parts: tuple[Callable[[], Path], ...] = (
-        partial(REXRANK.encoder.find, settings),
-        partial(find, settings),
-        partial(archive_folder, RADGRAPH, settings.weights, download=settings.download),
-    )
-    for found in parts:
+    parts: dict[str, Callable[[], Path]] = {
+        REXRANK.encoder.entry: partial(REXRANK.encoder.find, settings),
+        "chexbert": partial(find, settings),
+        RADGRAPH: partial(archive_folder, RADGRAPH, settings.weights, download=settings.download),
+    }
+    lacking: dict[str, WeightsError] = {}
+    for name, found in parts.items():
         try:
             found()
         except WeightsError as error:
-            lacking.append(str(error))
+            lacking[name] = error
+    if len(lacking) == 1:
+        raise next(iter(lacking.values()))
     if lacking:
-        raise WeightsError(". ".join(lacking))
+        names, where = " ".join(lacking), weights_folder() or "DIR"
+        raise WeightsError(
+            f"RadCliQ-v1 lacks the weights {', '.join(lacking)}. Run `cxrreport weights {names} --weights {where}` on "
+            f"a machine with a network, and then `cxrreport --weights {where} evaluate`"
+        )
 
 
 def radcliq_metric(settings: EvaluateSettings, cache: Path | None) -> Metric:
