@@ -167,6 +167,7 @@ def test_prompt_files(tmp_path: Path) -> None:
         ("Clear lungs.", {"section": "impression"}, ("", "Clear lungs.")),
         ("FINDINGS: Clear. IMPRESSION: Normal.", {}, ("Clear.", "Normal.")),
         ("<think>FINDINGS: big heart</think> Findings: Clear.", {"after": "</think>"}, ("Clear.", "")),
+        ("<think>heart</think><answer>Edema</answer> .", {"after": "<answer>", "before": "</answer>"}, ("Edema", "")),
     ],
 )
 def test_sections_of_answers(text: str, changes: dict[str, Any], parsed: tuple[str, str]) -> None:

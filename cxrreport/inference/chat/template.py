@@ -37,6 +37,8 @@ class ChatTemplate(Settings):
     """Section of an answer, or of its beginning, without a header."""
     after: str = ""
     """Only what follows the last occurrence of this text is the report, for example `</think>`."""
+    before: str = ""
+    """Of that, only what precedes the first occurrence of this text, for example `</answer>`."""
     resolution: PositiveInt = 896
     """Side length to which `generate` ingests a folder of DICOM, pixels."""
     resize: Literal["squash", "pad"] = "pad"
@@ -114,8 +116,9 @@ class ChatLayout:
 
     def answer(self, text: str) -> str:
         """The report in what the model wrote."""
-        after = self.settings.after
-        return (text.rpartition(after)[2] if after else text).strip()
+        after, before = self.settings.after, self.settings.before
+        text = text.rpartition(after)[2] if after else text
+        return (text.partition(before)[0] if before else text).strip()
 
     def parse(self, text: str) -> tuple[str, str]:
         """Findings and impression of an answer; text without a header belongs to `section`."""
