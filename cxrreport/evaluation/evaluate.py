@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cxrreport import __version__
-from cxrreport.errors import ScoreError, SettingsError
-from cxrreport.evaluation import results
+from cxrreport.errors import ScoreError, SettingsError, WeightsError
+from cxrreport.evaluation import clinical, results
 from cxrreport.evaluation.analyses import analyse
-from cxrreport.evaluation.clinical import HALLUCINATED_CHANGE
 from cxrreport.evaluation.conditions import prior_studies
 from cxrreport.evaluation.inputs import tables
 from cxrreport.evaluation.inputs.cohort import RULE, Cohort, choose_studies, scored_texts
@@ -127,7 +126,9 @@ def evaluate(
     volatile = VOLATILE | {"annotation_cache", "download"}
     with output_folder(settings.output, command="evaluate", settings=record, volatile=volatile) as folder:
         started = time.perf_counter()
-        annotator = _annotator(settings) if any(metric.graphs for metric in metrics) else None
+        annotator, without_graphs = _annotator(settings, metrics)
+        if without_graphs:  # changes last, because few reports state one: the first number is the headline
+            metrics = sorted((one for one in metrics if not one.graphs), key=lambda one: one is clinical.CHANGES)
         priors = {name: systems[name].priors if name in systems else {} for name in texts}
         pairs = _pairs(reference_texts, texts, references.findings, findings, priors, annotator, progress)
         archive, device = (annotator.archive, annotator.device.type) if annotator is not None else (None, "cpu")
@@ -136,12 +137,13 @@ def evaluate(
         release_unused_memory()
         bootstrap = PatientBootstrap(patients, samples=settings.bootstrap_samples, seed=settings.seed)
         scored = score_systems(metrics, pairs, bootstrap)
-        scores, differences, not_computed = scored.scores, scored.differences, missing_weights | scored.not_computed
+        scores, differences = scored.scores, scored.differences
+        not_computed = missing_weights | without_graphs | scored.not_computed
         metrics = [metric for metric in metrics if metric.name in scored.numbers]
         conditions = _conditions(settings, references, systems, cohort, archive, device, metrics, scored.numbers)
         conditions |= prior_studies(priors, cohort.studies, with_mentions)
-        if priors[MAIN] is None and HALLUCINATED_CHANGE in scores[MAIN]:
-            not_computed[HALLUCINATED_CHANGE] = (
+        if priors[MAIN] is None and clinical.HALLUCINATED_CHANGE in scores[MAIN]:
+            not_computed[clinical.HALLUCINATED_CHANGE] = (
                 f"{systems[MAIN].source} has no column {tables.PRIOR}, so it is not known whether a prior was shown"
             )
         if SHUFFLED in differences:
@@ -195,9 +197,25 @@ def evaluate(
     return evaluation
 
 
-def _annotator(settings: EvaluateSettings) -> RadGraphAnnotator:
+def _annotator(
+    settings: EvaluateSettings, metrics: Sequence[Metric]
+) -> tuple[RadGraphAnnotator | None, dict[str, str]]:
+    """What annotates texts, if a metric needs it; and those that cannot be computed without its weights, with why.
+
+    Raises:
+        WeightsError: the weights cannot be used, and every metric needs them.
+    """
+    needing = [metric.name for metric in metrics if metric.graphs]
+    if not needing:
+        return None, {}
     cache = cache_file(settings)
-    return RadGraphAnnotator.find(settings.radgraph, settings.weights, cache=cache, download=settings.download)
+    try:
+        found = RadGraphAnnotator.find(settings.radgraph, settings.weights, cache=cache, download=settings.download)
+    except WeightsError as error:
+        if len(needing) == len(metrics):
+            raise
+        return None, dict.fromkeys(needing, str(error))
+    return found, {}
 
 
 def _pairs(

@@ -37,6 +37,11 @@ def read_evaluation(folder: Path, against: str = REFERENCE) -> Content:
             `against`. The message names the file.
     """
     summary = read_scores(folder)
+    if WORST_BY not in summary["conditions"].get("metrics", {WORST_BY: {}}):
+        raise InputError(
+            f"{folder}: without RadGraph, whose entities the page marks; run `evaluate` with the metric radgraph and "
+            "its weights, or make a page of the predictions"
+        )
     annotations = dict(_read_entities(folder / "entities.jsonl"))
     rows = read_evaluated(folder / "studies.parquet", *_IDENTITY, WORST_BY).to_pylist()
     system = _main_system(rows, annotations, folder)

@@ -70,7 +70,9 @@ def evaluate(
         facts = _log_evaluation(run, settings, result)
         diversity = result.analyses["diversity"]
         warnings = collapse(diversity["systems"][MAIN], diversity["references"])
-        warnings += tuple(f"{metric} is not computed. {lacking}" for metric, lacking in result.not_computed.items())
+        for lacking in dict.fromkeys(result.not_computed.values()):  # several metrics may lack the same weights
+            names = [metric for metric, one in result.not_computed.items() if one == lacking]
+            warnings += (f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not computed. {lacking}",)
     return summarise(facts, result, (*phantoms(bool(result.conditions["synthetic"])), *warnings))
 
 

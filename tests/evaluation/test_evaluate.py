@@ -331,7 +331,7 @@ def test_input_that_cannot_be_scored(tmp_path: Path, data: Path, reports: dict[s
     with pytest.raises(SettingsError, match=r"generate_baselines: blank not generated yet; call runs.evaluate"):
         run(tmp_path, data, good, generate_baselines=("blank",))
     with pytest.raises(WeightsError, match=r"radgraph-xl\.tar\.gz"):
-        run(tmp_path, data, good, radgraph="radgraph-xl", weights=tmp_path / "weights")
+        run(tmp_path, data, good, radgraph="radgraph-xl", weights=tmp_path / "weights", metrics=("radgraph",))
     assert not (tmp_path / "scores" / "scores.json").exists()
 
 
@@ -341,3 +341,16 @@ def test_no_report_text_in_the_log(
     with caplog.at_level(logging.DEBUG, logger="cxrreport"):
         run(tmp_path, data, predict(tmp_path / "p", perfect(reports)))
     assert "pneumothorax" not in caplog.text.lower()
+
+
+def test_without_radgraphs_weights_the_other_metrics_are_computed(
+    tmp_path: Path, data: Path, reports: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXRREPORT_WEIGHTS", str(tmp_path / "none"))
+    predictions = predict(tmp_path / "p", perfect(reports))
+    found = run(tmp_path, data, predictions, radgraph="radgraph-xl", metrics=("radgraph", "clinical", "bleu"))
+    assert next(iter(found.systems["model"])) == "bleu4" and "change_f1" in found.systems["model"]
+    lacking = {"radgraph_partial", "radgraph_simple", "radgraph_complete", "radgraph_rexrank", "clinical", "severity"}
+    assert lacking < found.not_computed.keys() and "radgraph-xl.tar.gz" in found.not_computed["clinical"]
+    with pytest.raises(WeightsError, match="RadGraph 'radgraph-xl' was not found"):
+        run(tmp_path / "again", data, predictions, radgraph="radgraph-xl", metrics=("radgraph",))
