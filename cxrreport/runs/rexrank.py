@@ -60,10 +60,16 @@ def infer(
         with (work / "studies.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("image", "study_id", "patient_id", "indication"))
+            # Numbers, because a table changes ids with white space; one for all studies that give the model the same.
+            numbers: dict[tuple[Any, ...], str] = {}
+            number_of: dict[str, str] = {}
             for study, entry in studies.items():
                 found = _INDICATION.search(str(entry.get("context") or ""))
-                for image in _images(entry, max_images):
-                    writer.writerow((image.lstrip("/"), study, study, found[1] if found else ""))
+                read = (*_images(entry, max_images), found[1] if found else "")
+                known = len(numbers)
+                number_of[study] = number = numbers.setdefault(read, f"{known}")
+                for image in read[:-1] if len(numbers) > known else ():
+                    writer.writerow((image.lstrip("/"), number, number, read[-1]))
         given = {"input": images, "reports": work / "studies.csv", "output": work / "ingested", "tracking": off}
         given |= {"layout": "table", "require_report": False, "resolution": resolution, "resize": resize}
         ingest(build(IngestSettings, given | {"views": "all"}, where="ReXrank"), progress=progress or silent)
@@ -77,7 +83,9 @@ def infer(
         generate(build(GenerateSettings, values, where="ReXrank"), progress=progress or silent)
         with (work / "reports" / "predictions.jsonl").open(encoding="utf-8") as lines:
             reports = {row["study_id"]: _prediction(row) for row in map(json.loads, lines)}
-    written = {study: entry | {"model_prediction": reports.get(study, "")} for study, entry in studies.items()}
+    written = {
+        study: entry | {"model_prediction": reports.get(number_of[study], "")} for study, entry in studies.items()
+    }
     with atomic_path(output_json) as temporary:
         temporary.write_text(json.dumps(written, indent=2, ensure_ascii=False), encoding="utf-8")
     return len(written)

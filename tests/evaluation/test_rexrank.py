@@ -59,7 +59,11 @@ def test_predictions_are_split_at_their_headers(tmp_path: Path) -> None:
         ("{", "not a JSON file"),
         ('{"1": {"findings": "a"}, "1": {"findings": "b"}}', "'1' occurs twice"),
         ('{"1": {"report": "a"}}', "no study has section_findings"),
-        ('{"1": {"findings": ["a"]}}', "findings has type list, expected text"),
+        ('{"1": {"findings": ["a"]}}', "findings of study '1' is no text"),
+        (
+            '{"2": {"findings": "a"}, "1": {"section_findings": "a", "section_impression": 7}}',
+            "impression of study '1'",
+        ),
         ("{}", "has no rows"),
     ],
 )
@@ -73,6 +77,12 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 def test_a_file_without_predictions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no study has model_prediction"):
         read_predictions(write(tmp_path / "r.json", {"1": CURRENT}), "findings")
+
+
+def test_a_prediction_that_is_no_text_is_named(tmp_path: Path) -> None:
+    studies = {"1": FORMER | {"model_prediction": float("nan")}, "2": CURRENT | {"model_prediction": ["Clear."]}}
+    with pytest.raises(InputError, match="model_prediction of study '2' is no text"):
+        read_predictions(write(tmp_path / "p.json", studies), "findings")
 
 
 def test_one_file_is_evaluated(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrreport.errors import InputError
+from cxrreport.errors import InputError, ScoreError
 from cxrreport.evaluation.inputs import tables
 from cxrreport.runs import infer_rexrank
 from cxrreport.runs.rexrank import _INDICATION, _images
@@ -37,14 +37,20 @@ def test_every_study_of_the_file_gets_a_prediction(tmp_path: Path) -> None:
             "section_findings": "Clear.",
             "section_impression": "",
         }
+    studies |= {
+        " s0": studies["s0"],
+        "00,1": studies["s0"],
+    }  # the same study again, under ids that a table would change
     source = tmp_path / "in.json"
     source.write_text(json.dumps(studies))
     count = infer_rexrank(source, tmp_path / "out.json", tmp_path / "images", resolution=224, checkpoint=TINY)
     written = json.loads((tmp_path / "out.json").read_text())
-    assert count == 3 and list(written) == list(studies)
+    assert count == 5 and list(written) == list(studies)
     assert all(written[name].items() >= entry.items() for name, entry in studies.items())
     assert written["s0"]["model_prediction"] and written["s2"]["model_prediction"] == ""
-    assert set(tables.read_predictions(tmp_path / "out.json", "findings").texts) == set(studies)
+    assert {written[name]["model_prediction"] for name in ("s0", " s0", "00,1")} == {written["s0"]["model_prediction"]}
+    with pytest.raises(ScoreError, match="studies occur twice: s0;"):  # ids of tables have no white space around them
+        tables.read_predictions(tmp_path / "out.json", "findings")
 
 
 def test_context_and_images_of_an_entry() -> None:

@@ -15,6 +15,7 @@ from cxrreport.storage.tables import Table
 
 logger = logging.getLogger(__name__)
 
+_SECTIONS = ("section_findings", "section_impression", "findings", "impression")
 _SPLITS = {"val": Split.VALIDATE, "valid": Split.VALIDATE, "validation": Split.VALIDATE}
 # Folders of patients in MIMIC-CXR and CheXpert, and the beginning of study ids in IU X-ray.
 _PATIENT = re.compile(r"(?:^|/)(p\d{8}|patient\d+|CXR\d+)(?=[/_])")
@@ -41,6 +42,12 @@ def read_rexrank(path: Path, part: Literal["references", "predictions"]) -> Tabl
         raise InputError(f"{path}: not a JSON file") from None
     if not isinstance(studies, dict) or not all(isinstance(entry, dict) for entry in studies.values()):
         raise InputError(f"{path}: expected the format of ReXrank, an object with one object for each study id")
+    names = ("model_prediction",) if part == "predictions" else _SECTIONS
+    for study, entry in studies.items():
+        if wrong := [
+            name for name in names if not isinstance(entry.get(name), str | None) and entry[name] == entry[name]
+        ]:
+            raise InputError(f"{path}: {wrong[0]} of study {study!r} is no text; write a string or null")
     if part == "predictions":
         rows = [{"study_id": study, "text": entry.get("model_prediction")} for study, entry in studies.items()]
         if rows and not any("model_prediction" in entry for entry in studies.values()):

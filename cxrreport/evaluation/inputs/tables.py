@@ -294,7 +294,7 @@ def _inputs(record: Mapping[str, Any]) -> str:
 
 def _add(texts: dict[str, str | None], study_id: str, text: str | None, table: Table) -> None:
     if study_id in texts:
-        counts = Counter(str(row["study_id"]) for row in table.rows)
+        counts = Counter(str(row["study_id"]).strip() for row in table.rows)
         repeated = sorted(name for name, count in counts.items() if count > 1)
         more = f" and {len(repeated) - _LISTED} more" if len(repeated) > _LISTED else ""
         raise ScoreError(f"{table.path}: studies occur twice: {', '.join(repeated[:_LISTED])}{more}; keep one row each")
