@@ -24,7 +24,7 @@ from cxrreport.storage.memory_limit import limited_memory
 from cxrreport.storage.table_formats.column_names import IDS, WantedColumns, column_name
 from cxrreport.storage.table_formats.csv_text import Lines, csv_rows
 from cxrreport.storage.table_formats.messages import say_once, what_was_taken
-from cxrreport.storage.table_formats.workbook import Limits, read_workbook, refused_kind
+from cxrreport.storage.table_formats.other_kinds import refused_kind
 
 _ZIP = b"PK\x03\x04"
 TABLE_SUFFIXES = (".jsonl", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".xlsx", ".xlsm")
@@ -183,10 +183,12 @@ def _read(path: Path, wanted: WantedColumns, sheet: str | None, most: int | None
         raise InputError(f"{path}: {kind}; save its sheet as XLSX, or as CSV in UTF-8")
     if head.startswith(_ZIP):
         take = _Budget(path).take
+        from cxrreport.storage.table_formats.workbook import Limits, read_workbook  # loads openpyxl
+
         limits = Limits(MAX_BYTES, MAX_ROW, most, take)
-        found = read_workbook(path, wanted, sheet, limits)
-        rows = [{name: _cell(value) for name, value in row.items()} for row in found.rows]
-        return _table(path, found.names, rows, found.kind, found.note)
+        names, texts, kind, note = read_workbook(path, wanted, sheet, limits)
+        rows = [{name: _cell(value) for name, value in row.items()} for row in texts]
+        return _table(path, names, rows, kind, note)
     if sheet is not None:
         raise InputError(f"{path}: not a workbook, so it has no sheet {sheet}; leave out the name of the sheet")
     return _read_jsonl(path, wanted, most) if name.endswith(".jsonl") else _read_csv(path, wanted, most)
