@@ -213,6 +213,8 @@ ITEMS = (
         (
             ("failed studies", "generate:summary.failed"),
             ("texts cut at the limit", "generate:summary.unfinished"),
+            ("predictions scored as empty or cut", "scores:counts.failed_predictions.model"),
+            ("empty predictions", "scores:counts.empty_predictions.model"),
             ("excluded studies", "scores:counts.excluded_by_reason"),
         ),
     ),
@@ -283,6 +285,9 @@ def _inner(value: Any) -> str:
         first = next(((key, one) for key, one in value.items() if isinstance(one, Mapping) and "value" in one), None)
         if first is not None:
             return f"({first[0]} {_interval(first[1])})"
+        groups = [(name, one["scores"]) for name, one in value.items() if isinstance(one, Mapping) and "scores" in one]
+        if groups:
+            return "(" + ", ".join(f"{name} {_inner(scores)}" for name, scores in groups) + ")"
         return "(" + ", ".join(f"{key} {_plain(one)}" for key, one in value.items() if _plain(one)) + ")"
     return _shown(value)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,14 +65,14 @@ def read_study(folder: Path) -> Study:
     chosen: dict[str, tuple[Path, dict[str, Any]]] = {}
     if found["evaluate"]:
         chosen["evaluate"] = _newest(found["evaluate"])
-    predictions = chosen["evaluate"][1]["settings"].get("predictions") if chosen else None
+    predictions = _places(chosen["evaluate"], "predictions") if chosen else set()
     generated = [one for one in found["generate"] if one[1].get("baseline", "none") == "none"]
-    belongs = [one for one in generated if predictions and _same(one[0].parent, predictions)]
+    belongs = [one for one in generated if one[0].parent.resolve() in predictions]
     if belongs or (generated and not chosen):
         chosen["generate"] = _newest(belongs or generated)
     record = chosen["generate"][1] if "generate" in chosen else {}
-    adapter = record.get("settings", {}).get("adapter")
-    trained = [one for one in found["train"] if adapter and _same(one[0].parent, Path(adapter).parent)]
+    adapters = _places(chosen["generate"], "adapter") if record else set()
+    trained = [one for one in found["train"] if one[0].parent.resolve() in {one.parent for one in adapters}]
     if trained or (found["train"] and not chosen):
         chosen["train"] = _newest(trained or found["train"])
     digests = {record.get("inputs", {}).get("data"), chosen.get("train", (None, {}))[1].get("data_digest")}
@@ -119,5 +121,14 @@ def _newest(ones: list[tuple[Path, dict[str, Any]]]) -> tuple[Path, dict[str, An
     return max(ones, key=lambda one: (one[0].stat().st_mtime, str(one[0])))
 
 
-def _same(one: Path, other: Any) -> bool:
-    return isinstance(other, (str, Path)) and one.resolve() == Path(other).resolve()
+def _places(record: tuple[Path, dict[str, Any]], name: str) -> set[Path]:
+    """Where a path of the settings is: as recorded, and from the output folder if all have been moved together."""
+    path, content = record
+    settings = content.get("settings", {})
+    if not isinstance(settings, Mapping) or not settings.get(name):
+        return set()
+    places = {Path(str(settings[name])).resolve()}
+    if output := settings.get("output"):
+        with suppress(ValueError):  # other drives of Windows
+            places.add((path.parent / os.path.relpath(str(settings[name]), str(output))).resolve())
+    return places

@@ -83,6 +83,26 @@ def test_the_records_of_one_study_are_found_and_read(runs: Path) -> None:
     assert all((one.value == NOT_KNOWN) == (one.source == "") for one in found.values())
 
 
+def test_runs_that_were_moved_together_belong_together(tmp_path: Path) -> None:
+    was, now = Path("/elsewhere/runs"), tmp_path / "copied"
+    for name in ("reports", "other"):
+        made = {"output": str(was / name), "adapter": str(was / f"train-{name}/adapter")}
+        write(now / f"{name}/generate.json", {"settings": made, "baseline": "none"})
+        write(now / f"train-{name}/train.json", {"settings": {}})
+    scored = {"output": str(was / "scores/first"), "predictions": str(was / "reports")}
+    folder = write(now / "scores/first/evaluate.json", {"settings": scored})
+    group = {"studies": 3, "small": True, "scores": {"bleu4": {"value": 0.5, "low": None, "high": None}}}
+    content = {"conditions": {}, "subgroups": {"projection": {"AP": group, "PA": group}}}
+    (folder / "scores.json").write_text(
+        json.dumps(content | {"counts": {"failed_predictions": {"model": {"no-row": 2}}}})
+    )
+    study = read_study(now)
+    assert (study.files["generate"], study.files["train"]) == ("reports/generate.json", "train-reports/train.json")
+    found = by_name(answers(study))
+    assert found["performance in subgroups"].value == "subgroups: projection (AP (bleu4 0.500), PA (bleu4 0.500))"
+    assert found["missing and failed outputs"].value == "predictions scored as empty or cut: no-row 2"
+
+
 def test_documents_have_every_item_and_escape_what_they_show(runs: Path) -> None:
     found = answers(read_study(runs))
     text = markdown(found)
