@@ -281,12 +281,26 @@ def published(
         print_json({"published": [asdict(one) for one in found]})
         return
     for number in dict.fromkeys(one.number for one in found):
+        ones = [one for one in found if one.number == number]
+        unknown = [{name for name, (theirs, _) in one.differs.items() if theirs == NOT_PUBLISHED} for one in ones]
+        by_all = set.intersection(*unknown)
         table = table_of(number, "yours (95%)", "published", "system", "kept apart by")
-        for one in (row for row in found if row.number == number):
+        for one in ones:
             apart = [
                 name if theirs == NOT_PUBLISHED else f"[bold]{escape(f'{name}: {theirs}')}[/]"
                 for name, (theirs, _) in one.differs.items()
+                if name not in by_all
             ]
-            table.add_row(interval(one.ours), f"{one.value:.3f}", escape(one.system), ", ".join(apart) or "nothing")
+            also = ["what none states"] if by_all else []
+            table.add_row(
+                interval(one.ours), f"{one.value:.3f}", escape(one.system), ", ".join(apart + also) or "nothing"
+            )
         stdout().print(table)
+        if by_all:
+            stdout().print(
+                f"None states {', '.join(name for name in ones[0].differs if name in by_all)}.", markup=False
+            )
     stdout().print("Conditions with a value (the published one) differ from yours; the others are not published.")
+    for source in dict.fromkeys(one.source for one in found):
+        systems = dict.fromkeys(one.system for one in found if one.source == source)
+        stdout().print(f"{source}: {'; '.join(systems)}", markup=False, highlight=False)

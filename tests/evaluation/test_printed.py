@@ -46,6 +46,7 @@ def test_published_results_beside_your_own() -> None:
     values = {words[1] for line in done.stdout.splitlines() if len(words := line.split()) > 4 and words[0] == "│"}
     assert {f"{own[name]['value']:.3f}" for name in ("radgraph_partial", "radgraph_rexrank", "bleu4")} <= values
     told = " ".join(done.stdout.replace("│", " ").split())
+    assert "arXiv 2412.03555, Table 8: PaliGemma 2 3B, 896 px; PaliGemma 2 10B" in told and "None states level" in told
     assert "MedGemma 1.5" in told and "synthetic: False" in told and "cohort" in told
     rows = json.loads(CliRunner().invoke(cli.app, ["published", str(OLD), "--json"]).stdout)["published"]
     assert rows[0]["ours"] == own["radgraph_partial"]
