@@ -99,6 +99,7 @@ def _published() -> dict[str, Checkpoint]:
 
 CHECKPOINTS: dict[str, Checkpoint] = _published() | {
     "tiny": Checkpoint("paligemma2-tiny-224", "tiny", 224),
+    "tiny-prior": Checkpoint("paligemma2-tiny-224-prior", "tiny", 224),
     "tiny-448": Checkpoint("paligemma2-tiny-224", "tiny", 448, resized=True),
     "tiny-896": Checkpoint("paligemma2-tiny-224", "tiny", 896, resized=True),
 }

@@ -51,7 +51,10 @@ _LOG, _PROVENANCE = "log.jsonl", "provenance.json"
 
 @dataclass(frozen=True, slots=True)
 class Pretraining:
-    """Settings of the pre-training. The committed weights are those after stage 2 with the defaults."""
+    """Settings of the pre-training.
+
+    The committed weights are those after stage 2, `tiny`, and after stage 3, `tiny-prior`, with the defaults.
+    """
 
     seed: int = 0
     phantoms: int = 20000
