@@ -7,8 +7,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pytest
-from workbooks import STRICT, rows, text, workbook
+from workbooks import MAIN, STRICT, rows, text, workbook
 
 from cxrreport.errors import InputError
 from cxrreport.storage.tables import is_table, read_table, read_text_table
@@ -55,6 +56,7 @@ def test_a_csv_file_with_the_name_of_a_workbook(tmp_path: Path, name: str) -> No
         ('s="3"><v>0.354166666666667</v>', "08:30:00"),
         ('s="5"><v>3.5</v>', "3.5"),
         ('t="d"><v>2024-05-01T00:00:00Z</v>', "2024-05-01"),
+        ('t="d"><v>13:45:00</v>', "13:45:00"),
         ('t="b"><v>1</v>', "TRUE"),
         ('t="b"><v>0</v>', "FALSE"),
         ('t="str"><f>A1&amp;"x"</f><v>keyx</v>', "keyx"),
@@ -64,6 +66,7 @@ def test_a_csv_file_with_the_name_of_a_workbook(tmp_path: Path, name: str) -> No
         ('t="inlineStr"><is><r><t>a</t></r><r><rPr><b/></rPr><t xml:space="preserve"> b</t></r></is>', "a b"),
         ('t="e"><v>#N/A</v>', ""),
         ('s="6"><v>7</v>', "7"),
+        ('s="1"><v>20240501123</v>', "20240501123"),  # formatted as a date that does not exist
         ("/><c>", ""),
     ],
 )
@@ -126,6 +129,45 @@ def test_what_was_read_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert caplog.messages == [
         "a.xlsx: workbook, sheet Data (2 of 2), header in row 1; 2 rows (1 hidden)",
     ]
+
+
+def test_a_workbook_of_a_library(tmp_path: Path) -> None:
+    """A hidden sheet, a header of two rows with merged cells, ids with an apostrophe, formatting without values."""
+    book = openpyxl.Workbook()
+    book.active.append(["study_id", "findings"])
+    book.active.append(["9", "Old."])
+    book.active.sheet_state = "hidden"
+    sheet = book.create_sheet("Befunde")
+    for line in (
+        [],
+        ["Study ID", "Report"],
+        [None, "Findings", "Impression"],
+        ["00012", "Clear.", "b"],
+        ["1.2.3", "c"],
+    ):
+        sheet.append(line)
+    sheet.merge_cells("A2:A3")
+    sheet.merge_cells("B2:C2")
+    sheet["A4"].quotePrefix = True
+    for column in range(4, 400):
+        sheet.cell(4, column).number_format = "0.00"
+    book.save(tmp_path / "a.xlsx")
+    found = read_text_table(tmp_path / "a.xlsx", optional=("findings", "impression"))
+    assert [(row["study_id"], row["findings"], row["impression"]) for row in found] == [
+        ("00012", "Clear.", "b"),
+        ("1.2.3", "c", ""),
+    ]
+
+
+def test_names_of_parts_with_backslashes(tmp_path: Path) -> None:
+    with zipfile.ZipFile(workbook(tmp_path / "a.xlsx", PLAIN)) as whole:
+        parts = {name.replace("/", "\\"): whole.read(name).decode() for name in whole.namelist()}
+    assert read_text_table(archive(tmp_path / "b.xlsx", parts)) == ROWS
+
+
+def test_an_east_asian_date(tmp_path: Path) -> None:
+    styles = f'<styleSheet xmlns="{MAIN}"><cellXfs><xf numFmtId="31"/></cellXfs></styleSheet>'
+    assert value('s="0"><v>45413</v>', tmp_path, parts={"xl/styles.xml": styles}) == "2024-05-01"
 
 
 def test_several_sheets_need_a_name(tmp_path: Path) -> None:

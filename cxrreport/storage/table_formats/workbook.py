@@ -279,6 +279,8 @@ class _Sheet(WorkSheetParser):  # type: ignore[misc]
                 return cell | {"value": _NotCalculated()}
         if stated == "s" and (element.findtext(VALUE_TAG) or "").startswith("-"):
             raise IndexError
+        if kind == "e" and stated in {None, "n"}:  # a number that is formatted as a date and cannot be one
+            value, kind = float(element.findtext(VALUE_TAG)), "n"
         if kind == "e":
             cell["value"] = _Error(value)
         elif isinstance(value, str):
@@ -290,6 +292,8 @@ class _Sheet(WorkSheetParser):  # type: ignore[misc]
                 shown = self._formats[own].partition(";")[0] if own >= 0 else ""
                 self._zeros[style] = len(shown) if re.fullmatch("0{2,}", shown) else 0
             cell["value"] = str(int(value)).zfill(self._zeros[style]) if self._zeros[style] else int(value)
+        elif kind == "n":
+            cell["value"] = value
         return cell
 
     def _merge(self, element: Any) -> None:

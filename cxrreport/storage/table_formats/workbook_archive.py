@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from xml.etree import ElementTree
 from xml.parsers import expat
 
 from cxrreport.errors import InputError
@@ -129,11 +130,11 @@ def damage(path: Path) -> Iterator[None]:
         yield
     except (InputError, MemoryError):
         raise
-    except Exception as error:
-        code = getattr(error, "code", None)  # of expat
-        if code == expat.errors.codes[expat.errors.XML_ERROR_NO_MEMORY]:
+    except (expat.ExpatError, ElementTree.ParseError) as error:
+        if error.code == expat.errors.codes[expat.errors.XML_ERROR_NO_MEMORY]:
             raise MemoryError from None
+        raise damaged(path, f"XML: {expat.ErrorString(error.code)}") from None
+    except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        detail = f"XML: {expat.ErrorString(code)}" if isinstance(code, int) else type(error).__name__
-        raise damaged(path, detail) from None
+        raise damaged(path, type(error).__name__) from None
