@@ -322,6 +322,11 @@ def test_changed_bytes(tmp_path: Path) -> None:
         assert found == ROWS, place
 
 
+def test_the_first_row_of_a_workbook(tmp_path: Path) -> None:
+    sheet = rows(HEADER, ["", "", text("C2", "a note beside the table")], ["1", "Clear."], ["2"])
+    assert read_text_table(workbook(tmp_path / "a.xlsx", sheet), most=1) == ROWS[:1]
+
+
 def test_a_sheet_with_a_header_only(tmp_path: Path) -> None:
     assert read_text_table(workbook(tmp_path / "a.xlsx", rows(HEADER)), required=("study_id",)) == []
     with pytest.raises(InputError, match="the sheet has no data"):

@@ -87,7 +87,9 @@ def read_workbook(
         columns = {column: names[name] for column, name in header.items() if name in names}
         rows: dict[int, dict[str, str | None]] = {}
         errors: Counter[str] = Counter()
-        for number, cells in islice(chain(head[place + 1 :], lines), limits.rows):
+        for number, cells in chain(head[place + 1 :], lines):
+            if len(rows) == limits.rows:
+                break
             values = {name: cells.get(column) for column, name in columns.items()}
             for column in columns.keys() & cells.keys():
                 if fault := _fault(cells[column], columns[column]):
@@ -97,13 +99,12 @@ def read_workbook(
             if columns.keys() & cells.keys():
                 rows[number] = {name: None if value is None else _text(value) for name, value in values.items()}
                 limits.take(1, len(columns), sum(map(len, filter(None, rows[number].values()))))
-        for first, last, name in (
-            (one, end, columns[column]) for one, end, column in found.merged if column in columns
-        ):
-            for row in range(first + 1, last + 1) if rows.get(first, {}).get(name) else ():
-                if row in rows and rows[row][name] is None:
-                    rows[row][name] = rows[first][name]
-                    limits.take(0, 0, len(rows[first][name] or ""))
+        for first, last, column in found.merged:
+            value = rows.get(first, {}).get(columns.get(column, ""))
+            for row in range(first + 1, last + 1) if value else ():
+                if row in rows and rows[row][columns[column]] is None:
+                    rows[row][columns[column]] = value
+                    limits.take(0, 0, len(value or ""))
     if errors:
         listed = ", ".join(f"{count:,} {error}" for error, count in errors.most_common(5))
         say_once(path, f"sheet {found.name}: cells with errors are read as empty: {listed}", logging.WARNING)
