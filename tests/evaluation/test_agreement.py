@@ -104,7 +104,7 @@ def test_metrics_are_ranked_by_their_agreement_with_readers(tmp_path: Path, scor
     assert errors["kappa"].value == 1 and errors["reports"] == STUDIES and "pairs" not in errors
     verdict = found.between_readers["verdict"]["kappa"]
     assert verdict.low < verdict.value < 1
-    assert found.counts["unread"] == found.counts["reports_without_scores"] == 0
+    assert found.counts["unread"] == found.counts["reports_without_scores"] == found.counts["without_reader"] == 0
     written = json.loads((tmp_path / "out" / "readers.json").read_text())
     assert written["metrics"]["errors"]["constant"] == {"value": None, "low": None, "high": None}
     assert "s01" not in json.dumps(written) and "more" not in json.dumps(written)
@@ -192,6 +192,14 @@ def test_mistakes_are_named(tmp_path: Path, scores: Path, content: str, message:
     file.write_text(content)
     with pytest.raises(InputError, match=message):
         run(tmp_path, scores, file)
+
+
+def test_rows_without_a_reader_are_counted_where_others_have_one(tmp_path: Path, scores: Path) -> None:
+    rows = [row(f"s{n:02}", "" if n % 3 == 0 else "AB", "minor", 1) for n in range(9)]
+    found = run(tmp_path, scores, export(tmp_path / "mixed.csv", rows))
+    assert found.readers == ["AB", "mixed"] and found.counts["without_reader"] == 3
+    alone = export(tmp_path / "alone.csv", [row(f"s{n:02}", "", "minor", 1) for n in range(3)])
+    assert read_ratings([alone], None).counts["without_reader"] == 0
 
 
 def test_readers_that_share_no_report_or_always_agree(tmp_path: Path, scores: Path) -> None:

@@ -44,10 +44,10 @@ class Ratings:
 def read_ratings(files: Sequence[Path], key: Path | None) -> Ratings:
     """Read the tables of one or several readers.
 
-    Columns are study_id (or study), report (or system) and optionally reader (or rater; the name of the file without
-    it), and at least one of verdict, the numbers of errors by severity (`SEVERITIES`), and errors, a number. With
-    columns by severity, errors is a list for people and is not read. A row of the review page without verdict and
-    errors is unread. A reader's later row of a report replaces an earlier one, by written_at.
+    Columns are study_id (or study), report (or system) and optionally reader (or rater; rows without it are of one
+    reader, under the name of the file), and at least one of verdict, the numbers of errors by severity (`SEVERITIES`),
+    and errors, a number. With columns by severity, errors is a list for people and is not read. A row of the review
+    page without verdict and errors is unread. A reader's later row of a report replaces an earlier one, by written_at.
 
     Args:
         files: tables.
@@ -58,12 +58,17 @@ def read_ratings(files: Sequence[Path], key: Path | None) -> Ratings:
             errors, the key is missing, or a reader rates a report twice without telling which rating is later.
     """
     systems = _read_key(key) if key is not None else {}
-    counts = Counter({"rows": 0, "unread": 0, "without_verdict": 0, "duplicates": 0, "not_in_key": 0})
+    counts = Counter(
+        {"rows": 0, "without_reader": 0, "unread": 0, "without_verdict": 0, "duplicates": 0, "not_in_key": 0}
+    )
     found: dict[tuple[Report, str], tuple[str, dict[str, float]]] = {}
     for path in files:
-        for number, row in enumerate(_rows(path), start=1):
+        rows = _rows(path)
+        named = any(row.get("reader") for row in rows)
+        for number, row in enumerate(rows, start=1):
             where = f"{path}, row {number}"
             counts["rows"] += 1
+            counts["without_reader"] += named and not row.get("reader")
             study, report, reader = row.get("study_id"), row.get("system"), row.get("reader") or path.stem
             if not study or not report:
                 raise InputError(f"{where}: study_id or report is missing")
