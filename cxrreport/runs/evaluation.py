@@ -206,7 +206,13 @@ def agreement(settings: AgreementSettings, *, progress: Progress | None = None) 
         counts = {"readers": len(result.readers), **result.counts}
         digest = file_sha256(settings.scores / "scores.json")
         run.dataset("scores", digest, "evaluation")
-        run.link("cxrreport.evaluation_run", "scores", digest)
+        taus = {
+            outcome: {number: one for number, one in ones.items() if number in result.first_numbers}
+            for outcome, ones in scores["kendall_tau_b"].items()
+        }
+        main = flat({"between_readers": scores["between_readers"], "kendall_tau_b": taus})
+        main = {name: value for name, value in main.items() if not name.endswith(("/low", "/high"))}
+        run.link("cxrreport.evaluation_run", "scores", digest, values=main)
         run.metrics(flat(scores) | flat({"counts": counts}))
     warnings = list(phantoms(result.synthetic))
     if len(result.readers) == 1:

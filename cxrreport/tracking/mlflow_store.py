@@ -246,14 +246,16 @@ def _send(client: MlflowClient, uri: str, events: Sequence[Event]) -> None:
 
 
 def _link(client: MlflowClient, run_id: str, event: Event) -> None:
-    """Tag the run with the id of the run that the event searches for, in any experiment."""
-    from mlflow.entities import RunTag
+    """Tag the run with the id of the run that the event searches for, in any experiment, and log values in that one."""
+    from mlflow.entities import Metric, RunTag
 
     experiments = [each.experiment_id for each in client.search_experiments()]
     query = f"tags.`{event['found_by']}` = '{event['digest']}'"
     for found in client.search_runs(experiments, query, max_results=1, order_by=["start_time DESC"]):
         names = [event["name"]] + (["mlflow.parentRunId"] if event["parent"] else [])
         client.log_batch(run_id, tags=[RunTag(name, found.info.run_id) for name in names])
+        values = [Metric(name, value, event["time"], 0) for name, value in event.get("values", {}).items()]
+        client.log_batch(found.info.run_id, metrics=values)
 
 
 def system_monitor() -> Callable[[], dict[str, float]]:

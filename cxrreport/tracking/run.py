@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+_NONE: Mapping[str, float] = {}
 _LONGEST = 250  # MLflow's limit for keys
 _DIGITS = 8  # of the hash that tells names apart
 
@@ -105,7 +106,9 @@ class Run:
     def data(self, name: str, digest: str, facts: Mapping[str, str]) -> None:
         """Record evaluation data as a dataset of the experiment, which can be found by its tag `digest`."""
 
-    def link(self, tag: str, made: str, digest: str, *, parent: bool = False) -> None:
+    def link(
+        self, tag: str, made: str, digest: str, *, parent: bool = False, values: Mapping[str, float] = _NONE
+    ) -> None:
         """Tag the run with the id of the latest run in the store that wrote data with this digest, if there is one.
 
         Args:
@@ -113,6 +116,7 @@ class Run:
             made: name of the data, as passed to `dataset` in the other run.
             digest: complete digest of the data.
             parent: also nest this run under the other one.
+            values: numbers that the other run gets as well.
         """
 
 
@@ -182,10 +186,14 @@ class MlflowRun(Run):
         """See `Run.data`."""
         self._put("data", name=name, digest=digest, facts=dict(facts))
 
-    def link(self, tag: str, made: str, digest: str, *, parent: bool = False) -> None:
+    def link(
+        self, tag: str, made: str, digest: str, *, parent: bool = False, values: Mapping[str, float] = _NONE
+    ) -> None:
         """See `Run.link`."""
         # The sending thread does the search: a store that does not respond would block the command.
-        self._put("link", name=tag, found_by=f"digest.output.{made}", digest=digest, parent=parent)
+        found_by = f"digest.output.{made}"
+        now = int(time.time() * 1000)  # of the event, so that one that is sent twice is one point
+        self._put("link", name=tag, found_by=found_by, digest=digest, parent=parent, values=_clean(values), time=now)
 
     def sample(self, values: Mapping[str, float]) -> None:
         """Log system metrics. Steps are seconds since the start of the run, so none is repeated after a resume."""

@@ -167,8 +167,11 @@ def test_runs_point_to_those_that_made_what_went_into_them(settings: IngestSetti
         train.dataset("adapter", "ab" * 32, "output")
     other = settings.model_copy(update={"output": settings.output.parent / "other"})
     with tracking.start("evaluate", other, ON, output=other.output) as run:
-        run.link("cxrreport.model_run", "adapter", "ab" * 32, parent=True)
+        run.link("cxrreport.model_run", "adapter", "ab" * 32, parent=True, values={"kappa": 0.5, "a,b": 1})
         run.link("cxrreport.predictions_run", "predictions", "cd" * 32)
     tags = stored(settings, run.run_id).data.tags
     assert tags["cxrreport.model_run"] == tags["mlflow.parentRunId"] == train.run_id
     assert "cxrreport.predictions_run" not in tags
+    theirs = client(settings).get_run(train.run_id).data.metrics
+    assert theirs["kappa"] == 0.5 and any(name.startswith("a_b") for name in theirs)
+    assert "kappa" not in stored(settings, run.run_id).data.metrics
