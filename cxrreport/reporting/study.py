@@ -76,15 +76,16 @@ def read_study(folder: Path) -> Study:
     if trained or (found["train"] and not chosen):
         chosen["train"] = _newest(trained or found["train"])
     digests = {record.get("inputs", {}).get("data"), chosen.get("train", (None, {}))[1].get("data_digest")}
-    ingested = [one for one in found["ingest"] if one[1].get("digest") in digests]
+    scores = read_scores(chosen["evaluate"][0].parent) if "evaluate" in chosen else {}
+    digests.add(scores.get("conditions", {}).get("references"))  # of tables from elsewhere it is another
+    ingested = [one for one in found["ingest"] if one[1].get("digest") in digests - {None}]
     if ingested or (found["ingest"] and not chosen):
         chosen["ingest"] = _newest(ingested or found["ingest"])
     records: dict[str, Mapping[str, Any]] = {command: one for command, (_, one) in chosen.items()}
     files = {command: path.relative_to(folder).as_posix() for command, (path, _) in chosen.items()}
-    if "evaluate" in chosen:
-        scores = chosen["evaluate"][0].with_name("scores.json")
-        records[SCORES] = read_scores(scores.parent)
-        files[SCORES] = scores.relative_to(folder).as_posix()
+    if scores:
+        records[SCORES] = scores
+        files[SCORES] = chosen["evaluate"][0].with_name("scores.json").relative_to(folder).as_posix()
     return Study(folder, records, files)
 
 

@@ -92,12 +92,15 @@ def test_runs_that_were_moved_together_belong_together(tmp_path: Path) -> None:
     scored = {"output": str(was / "scores/first"), "predictions": str(was / "reports")}
     folder = write(now / "scores/first/evaluate.json", {"settings": scored})
     group = {"studies": 3, "small": True, "scores": {"bleu4": {"value": 0.5, "low": None, "high": None}}}
-    content = {"conditions": {}, "subgroups": {"projection": {"AP": group, "PA": group}}}
+    content = {"conditions": {"references": "d9"}, "subgroups": {"projection": {"AP": group, "PA": group}}}
+    write(now / "data/ingest.json", {"digest": "d9"})
+    write(now / "other-data/ingest.json", {"digest": None})
     (folder / "scores.json").write_text(
         json.dumps(content | {"counts": {"failed_predictions": {"model": {"no-row": 2}}}})
     )
     study = read_study(now)
     assert (study.files["generate"], study.files["train"]) == ("reports/generate.json", "train-reports/train.json")
+    assert study.files["ingest"] == "data/ingest.json"
     found = by_name(answers(study))
     assert found["performance in subgroups"].value == "subgroups: projection (AP (bleu4 0.500), PA (bleu4 0.500))"
     assert found["missing and failed outputs"].value == "predictions scored as empty or cut: no-row 2"
