@@ -103,9 +103,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", type=int, default=200, help="training studies")
     parser.add_argument("--test", type=int, default=240, help="test studies")
-    parser.add_argument("--start-steps", type=int, default=150, help="steps of the first fine-tuning")
+    parser.add_argument("--start-steps", type=int, default=200, help="steps of the first fine-tuning")
     parser.add_argument("--steps", type=int, default=60, help="steps on the metric")
-    parser.add_argument("--rate", type=float, default=5e-4, help="learning rate on the metric")
+    parser.add_argument("--rate", type=float, default=1.5e-4, help="learning rate on the metric")
     given = parser.parse_args()
     root = given.root or Path(tempfile.mkdtemp())
     if not (root / "ingest" / "ingest.json").exists():
