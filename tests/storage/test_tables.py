@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxrreport.errors import InputError
+from cxrreport.storage.table_formats.csv_text import csv_rows
 from cxrreport.storage.tables import read_table, read_text_table
 
 
@@ -150,6 +151,18 @@ def test_texts_that_only_look_like_rows(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f'study_id,text\n1,"{text}"\n2,"say ""5,6"""\n3,a 5" tube\n')
     texts = [row["text"] for row in read_table(tmp_path / "a.csv").rows]
     assert texts == [text, 'say "5,6"', 'a 5" tube']
+
+
+def test_a_table_that_was_not_read_to_its_end_does_not_limit_the_texts_of_another(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("study_id,text\n1,a\n2,b\n")
+    text = "x" * 200_000
+    (tmp_path / "b.csv").write_text(f"study_id,text\n1,{text}\n2,{text}\n")
+    _, unfinished = csv_rows(tmp_path / "a.csv", (tmp_path / "a.csv").read_text(), 1 << 20)
+    next(unfinished)
+    _, lines = csv_rows(tmp_path / "b.csv", (tmp_path / "b.csv").read_text(), 1 << 20)
+    next(lines)
+    del unfinished
+    assert [cells for _, cells in lines] == [["1", text], ["2", text]]
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:

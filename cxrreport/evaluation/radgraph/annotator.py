@@ -24,6 +24,7 @@ from cxrreport.evaluation.radgraph.compat import PACKAGE_CACHE, Graph
 from cxrreport.evaluation.radgraph.graph import Annotation, Entity
 from cxrreport.records import Progress
 from cxrreport.settings import weights_folder
+from cxrreport.storage.memory import trim_heap
 from cxrreport.storage.result_cache import ResultCache
 from cxrreport.storage.torch_files import read_tensors
 
@@ -37,6 +38,8 @@ _CHECK_TEXTS = ("There is a small left pleural effusion. No pneumothorax.", "The
 
 _LOOKED_UP = 500
 """Texts that are looked up in the cache at a time."""
+_TRIMMED = 8
+"""Batches after which the heap is trimmed."""
 
 
 class RadGraphAnnotator:
@@ -156,14 +159,16 @@ class RadGraphAnnotator:
                 yield text, _annotation(part[text], graph)
             done += len(graphs)
         missing = list(lengths)
-        for batch in batches(list(lengths.values())):
-            tokens = {missing[number]: self.tokens(missing[number]) for number in batch}
+        for number, batch in enumerate(batches(list(lengths.values())), start=1):
+            tokens = {missing[place]: self.tokens(missing[place]) for place in batch}
             fresh = dict(zip(tokens, self._graphs(list(tokens.values())), strict=True))
             if self._cache:
                 self._cache.write(fresh)
             done += len(fresh)
             if progress is not None:
                 progress(done, len(distinct), "RadGraph")
+            if number % _TRIMMED == 0:
+                trim_heap()
             for text, graph in fresh.items():
                 yield text, _annotation(tokens[text], graph)
         if progress is not None and not missing:

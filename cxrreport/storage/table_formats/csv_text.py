@@ -59,7 +59,8 @@ def csv_rows(path: Path, text: str, longest: int) -> tuple[str, Iterator[tuple[i
 def _rows(path: Path, text: str, longest: int, delimiter: str, start: int) -> Iterator[tuple[int, list[str]]]:
     source = Lines(path, text, longest)
     lines = csv.reader(source, delimiter=delimiter, strict=True, skipinitialspace=True)
-    limit = csv.field_size_limit(longest)  # of the process; without it, a text of 128 KiB is refused
+    # Of the process, and 128 KiB by default. It is not set back: another table may be open, and `source` has its own limit.
+    csv.field_size_limit(max(csv.field_size_limit(), longest))
     number, columns = 1, 0
     ids: set[str] = set()
     suspects: list[tuple[int, str]] = []
@@ -79,8 +80,6 @@ def _rows(path: Path, text: str, longest: int, delimiter: str, start: int) -> It
     except csv.Error:
         detail = "a quote that is not closed, or text after a closing quote"
         raise InputError(f"{path}, line {number}: not a CSV file ({detail}); check the quotes of this line") from None
-    finally:
-        csv.field_size_limit(limit)
 
 
 def _delimiter(source: Lines) -> tuple[str, int]:
