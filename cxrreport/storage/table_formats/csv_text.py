@@ -59,7 +59,7 @@ def csv_rows(path: Path, text: str, longest: int) -> tuple[str, Iterator[tuple[i
 def _rows(path: Path, text: str, longest: int, delimiter: str, start: int) -> Iterator[tuple[int, list[str]]]:
     source = Lines(path, text, longest)
     lines = csv.reader(source, delimiter=delimiter, strict=True, skipinitialspace=True)
-    # Of the process, 128 KiB by default. It is not set back: another table may be open. `source` has a limit of its own.
+    # Of the process, 128 KiB by default. It is not set back: another table may be open. `source` has its own limit.
     csv.field_size_limit(max(csv.field_size_limit(), longest))
     number, columns = 1, 0
     ids: set[str] = set()
