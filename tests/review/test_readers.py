@@ -22,6 +22,13 @@ from cxrreport.storage.tables import read_text_table
 Page = Any
 
 
+def expect(locator: Any) -> Any:
+    """An assertion that waits. `wait_for_function` evaluates text in the page, which the page forbids."""
+    from playwright.sync_api import expect as waiting  # not everybody has it, and not all tests here need it
+
+    return waiting(locator)
+
+
 def exported(page: Page, to: Path) -> list[dict[str, str]]:
     with page.expect_download() as download:
         page.locator("#export").click()
@@ -107,7 +114,7 @@ def test_each_reader_has_notes_of_their_own_and_a_file_brings_them_back(
     assert page.locator("#progress").inner_text() == "0 of 4 read"
     for file, name, choice in zip(files, ("A. Röntgen", "Curie: M"), ("acceptable", "significant"), strict=True):
         page.locator("#import").set_input_files(file)
-        page.wait_for_function("document.querySelector('#progress').textContent.includes('imported')")
+        expect(page.locator("#progress")).to_contain_text("imported")
         assert reader.input_value() == name
         row_of(page, "s300")
         assert page.locator(f"[data-choice={choice}]").get_attribute("aria-pressed") == "true"
@@ -117,7 +124,7 @@ def test_each_reader_has_notes_of_their_own_and_a_file_brings_them_back(
     foreign = files[0].read_text(encoding="utf-8").replace("s300", "not-here")
     (tmp_path / "foreign.csv").write_text(foreign, encoding="utf-8")
     page.locator("#import").set_input_files(tmp_path / "foreign.csv")
-    page.wait_for_function("document.querySelector('#progress').textContent.includes('left out')")
+    expect(page.locator("#progress")).to_contain_text("left out")
 
 
 def test_a_verdict_advances_to_the_next_study_if_enabled(page: Page) -> None:
@@ -232,7 +239,7 @@ def test_the_whole_radiograph_is_visible(
     page.set_viewport_size({"width": width, "height": height})
     row_of(page, "s100") if width > 1020 else page.keyboard.press("End")
     page.locator("#stage").scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelector('.pane img').complete")
+    expect(page.locator(".pane img").first).to_have_js_property("complete", True)
     shot = np.array(PIL.Image.open(io.BytesIO(page.locator("#stage").screenshot())).convert("L"))
     for rows in (slice(0, 15), slice(-15, None)):
         for columns in (slice(0, 15), slice(-15, None)):
@@ -306,7 +313,7 @@ def test_source_images_are_loaded_on_demand(
     size = "Array.from(document.querySelectorAll('.pane img'), (one) => one.naturalHeight)"
     assert page.evaluate(size) == [224, 224]
     page.locator("#full").click()
-    page.wait_for_function("document.querySelector('.pane img').naturalHeight === 700")
+    expect(page.locator(".pane img").first).to_have_js_property("naturalHeight", 700)
     assert page.evaluate(size) == [700, 224]  # the other file is not there
 
 
