@@ -88,6 +88,7 @@ def read_table(
     columns: Collection[str] | None = None,
     used: Collection[str] | None = None,
     renamed: Mapping[str, str] = _NONE,
+    others: Mapping[str, str] = _NONE,
     sheet: str | None = None,
     most: int | None = None,
     own: bool = False,
@@ -100,6 +101,7 @@ def read_table(
         columns: names of the columns to read, those that are present; `None` for all.
         used: names that may not be those of several columns; other columns of one name are left out. `None` for all.
         renamed: columns of the file (in any spelling) that are read under another name.
+        others: `column_name` to the name under which it is read where no column has that name.
         sheet: of a workbook; `None` if only one has data.
         most: rows to read, to look at a table; nothing is logged then. `None` for all.
         own: a file of cxrreport itself; nothing is logged.
@@ -108,7 +110,7 @@ def read_table(
         InputError: the file has another suffix, cannot be read, is malformed, or exceeds `MAX_BYTES`, `MAX_ROW` or
             `MAX_MEMORY`.
     """
-    wanted = WantedColumns(path, columns, used, renamed)
+    wanted = WantedColumns(path, columns, used, renamed, others)
     if not is_table(path):
         raise InputError(f"{path}: expected a table with a name that ends in {', '.join(TABLE_SUFFIXES)}")
     # Causes are dropped: the messages of the parsers, and the decoding error itself, hold text of the table.
@@ -140,6 +142,7 @@ def read_text_table(
     required: Sequence[str] = (),
     optional: Collection[str] = (),
     renamed: Mapping[str, str] = _NONE,
+    others: Mapping[str, str] = _NONE,
     sheet: str | None = None,
     most: int | None = None,
     own: bool = False,
@@ -151,6 +154,7 @@ def read_text_table(
         required: columns that must be present.
         optional: other columns that are used if they are present, besides ids and file names.
         renamed: as for `read_table`.
+        others: as for `read_table`.
         sheet: as for `read_table`.
         most: as for `read_table`.
         own: as for `read_table`.
@@ -161,9 +165,8 @@ def read_text_table(
     Raises:
         InputError: the table cannot be read, a required column is missing, or an id or file name lost characters.
     """
-    table = read_table(
-        path, used={*required, *optional, *IDS, *_FILES}, renamed=renamed, sheet=sheet, most=most, own=own
-    )
+    used = {*required, *optional, *IDS, *_FILES}
+    table = read_table(path, used=used, renamed=renamed, others=others, sheet=sheet, most=most, own=own)
     table.require(*required)
     for name in (IDS | _FILES).intersection(table.columns):
         for number, row in enumerate(table.rows, start=1):

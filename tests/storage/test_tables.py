@@ -202,3 +202,14 @@ def test_a_character_that_is_no_text_is_an_error_with_its_line(tmp_path: Path, d
     (tmp_path / "a.csv").write_bytes(data)
     with pytest.raises(InputError, match=rf"a\.csv, {said}.*; export the table again as UTF-8, or correct that line"):
         read_table(tmp_path / "a.csv")
+
+
+def test_another_name_stands_for_a_column_that_a_row_lacks(tmp_path: Path) -> None:
+    rows = [{"study": "1"}, {"study": "2", "rater": "A"}, {"study": "3", "rater": "B", "reader": "C"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = read_text_table(tmp_path / "a.jsonl", others={"study": "study_id", "rater": "reader"})
+    assert read == [
+        {"study_id": "1"},
+        {"study_id": "2", "reader": "A"},
+        {"study_id": "3", "rater": "B", "reader": "C"},
+    ]

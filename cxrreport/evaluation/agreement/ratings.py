@@ -102,9 +102,7 @@ def read_ratings(files: Sequence[Path], key: Path | None) -> Ratings:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    columns = {name for row in read_text_table(path, most=1) for name in row}
-    renamed = {name: known for name, known in _OTHER_NAMES.items() if name in columns and known not in columns}
-    rows = [{name: _unsafe(value) for name, value in row.items()} for row in read_text_table(path, renamed=renamed)]
+    rows = [{name: _unsafe(value) for name, value in row.items()} for row in read_text_table(path, others=_OTHER_NAMES)]
     if not rows:
         raise InputError(f"{path}: has no rows")
     columns = {name for row in rows for name in row}

@@ -31,6 +31,7 @@ class WantedColumns:
     columns: Collection[str] | None
     used: Collection[str] | None
     renamed: Mapping[str, str]
+    others: Mapping[str, str]
 
     def of(self, names: Iterable[str]) -> dict[str, str]:
         """The wanted columns with their `column_name`; columns without a name are left out.
@@ -47,7 +48,14 @@ class WantedColumns:
 
     def known(self, names: Iterable[str]) -> int:
         """How many different names of a row are those of columns that a reader asks for, or of ids."""
-        asked = {*(self.columns or ()), *(self.used or ()), *IDS, *_STUDY_IDS, *map(column_name, self.renamed)}
+        asked = {
+            *(self.columns or ()),
+            *(self.used or ()),
+            *IDS,
+            *_STUDY_IDS,
+            *self.others,
+            *map(column_name, self.renamed),
+        }
         return len(asked.intersection(map(column_name, names)))
 
     def _named(self, names: Iterable[str]) -> list[tuple[str, str]]:
@@ -61,7 +69,9 @@ class WantedColumns:
             for name, normal in found
             if normal in renamed or normal not in renamed.values()
         ]
-        if all(normal != "study_id" for _, normal in pairs):
-            alias = next((one for one in _STUDY_IDS if one in known), None)
-            pairs = [(name, "study_id" if normal == alias else normal) for name, normal in pairs]
+        others = {**self.others, **dict.fromkeys(_STUDY_IDS, "study_id")}
+        for target in dict.fromkeys(others.values()):
+            if all(normal != target for _, normal in pairs):
+                other = next((one for one in others if others[one] == target and one in known), None)
+                pairs = [(name, target if normal == other else normal) for name, normal in pairs]
         return pairs
