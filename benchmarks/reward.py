@@ -27,9 +27,13 @@ from typing import Any
 sys.path[0] = str(Path(__file__).parent.parent)  # not this folder: radgraph.py has the name of a package
 
 from cxrreport import runs
-from cxrreport.demo.phantoms.files import write_studies
+from cxrreport.demo.phantoms.files import read_truth, write_planned
+from cxrreport.demo.phantoms.grammar import Mentions
+from cxrreport.demo.phantoms.studies import plan_studies
+from cxrreport.demo.phantoms.text_findings import read_findings
 from cxrreport.demo.pipeline import HEADLINE, train_settings
 from cxrreport.evaluation.evaluate import MAIN, Evaluation
+from cxrreport.evaluation.inputs.tables import read_predictions
 from cxrreport.runs.command import silent
 from cxrreport.settings import (
     ConsensusSettings,
@@ -45,10 +49,11 @@ UNTRACKED = TrackingSettings(enabled=False)
 VALIDATION = 32
 
 
-def phantoms(folder: Path, *, train: int, test: int, seed: int) -> None:
+def phantoms(folder: Path, *, train: int, test: int, seed: int, mentions: Mentions | None) -> None:
     """Phantom studies in the layout of MIMIC-CXR with so many training and test studies; patients are in one split."""
     studies = train + VALIDATION + test
-    write_studies(folder, patients=studies, seed=seed, smallest=360, full_size=0, workers=2, progress=silent)
+    planned = plan_studies(studies, seed, smallest=360, full_size=0, mentions=mentions)
+    write_planned(folder, planned, workers=2, progress=silent)
     table = folder / "mimic-cxr-2.0.0-split.csv.gz"
     with gzip.open(table, "rt", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -79,7 +84,7 @@ def generated(root: Path, name: str, adapter: Path, **options: Any) -> tuple[Pat
     """The reports of the test split, and their processor seconds."""
     start = time.process_time()
     settings = GenerateSettings(
-        input=root / "ingest", output=root / name, adapter=adapter, max_new_tokens=128, batch_size=32,
+        input=root / "ingest", output=root / name, adapter=adapter, max_new_tokens=128, batch_size=128,
         tracking=UNTRACKED, **options,
     )  # fmt: skip
     runs.generate(settings)
@@ -96,20 +101,30 @@ def evaluated(root: Path, name: str, predictions: Path, **baselines: Path) -> Ev
     return runs.evaluate(settings).result
 
 
+def invented(root: Path, predictions: Path) -> float:
+    """Findings per report that the image does not have, whatever the reference mentions."""
+    truth = read_truth(root / "phantoms")
+    texts = read_predictions(predictions, "findings+impression").texts
+    return sum(len(read_findings(text or "") - truth[study]) for study, text in texts.items()) / len(texts)
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="folder to work in and to resume from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", type=int, default=200, help="training studies")
-    parser.add_argument("--test", type=int, default=240, help="test studies")
-    parser.add_argument("--start-steps", type=int, default=200, help="steps of the first fine-tuning")
+    parser.add_argument("--test", type=int, default=480, help="test studies")
+    parser.add_argument("--start-steps", type=int, default=250, help="steps of the first fine-tuning")
+    parser.add_argument("--undertrained", type=int, default=80, help="steps of the adapter of consensus")
     parser.add_argument("--steps", type=int, default=60, help="steps on the metric")
     parser.add_argument("--rate", type=float, default=1.5e-4, help="learning rate on the metric")
+    parser.add_argument("--regular", action="store_true", help="reports that mention everything")
     given = parser.parse_args()
     root = given.root or Path(tempfile.mkdtemp())
     if not (root / "ingest" / "ingest.json").exists():
-        phantoms(root / "phantoms", train=given.train, test=given.test, seed=given.seed)
+        mentions = None if given.regular else Mentions()
+        phantoms(root / "phantoms", train=given.train, test=given.test, seed=given.seed, mentions=mentions)
     runs.ingest(
         IngestSettings(
             input=root / "phantoms", output=root / "ingest", layout="mimic-cxr", resolution=224, tracking=UNTRACKED
@@ -146,20 +161,29 @@ def main() -> None:
         )
     )  # fmt: skip
     print(f"fine-tuned for {given.start_steps + more} steps: {other:.0f} processor seconds", flush=True)
-    greedy, greedy_seconds = generated(root, "greedy", start)
+    undertrained, _ = trained(
+        recipe.model_copy(
+            update={
+                "output": root / "undertrained", "max_steps": given.undertrained, "eval_every": given.undertrained,
+                "validation": validation,
+            }
+        )
+    )  # fmt: skip
+    greedy, greedy_seconds = generated(root, "greedy", undertrained)
     consensus, consensus_seconds = generated(
-        root, "consensus", start, samples=8, consensus=ConsensusSettings(radgraph="tiny")
+        root, "consensus", undertrained, samples=8, consensus=ConsensusSettings(radgraph="tiny")
     )
-    of = {"rewarded": generated(root, "of-rewarded", rewarded)[0]}
+    of = {"start": generated(root, "of-start", start)[0], "rewarded": generated(root, "of-rewarded", rewarded)[0]}
     of["continued"] = generated(root, "of-continued", continued)[0]
     for name, adapter in (("rewarded", rewarded), ("continued", continued)):
         of[f"{name}_shuffled"] = generated(root, f"of-{name}-shuffled", adapter, baseline="shuffled")[0]
-    first = evaluated(root, "rewarded", of.pop("rewarded"), start=greedy, **of)
+    first = evaluated(root, "rewarded", of.pop("rewarded"), **of)
     second = evaluated(root, "consensus", consensus, greedy=greedy)
     scores = {name: {number: round(one[number].value, 4) for number in (HEADLINE, "finding_f1", "contradictions")}
-              for name, one in {**first.systems, "consensus": second.systems[MAIN]}.items()}  # fmt: skip
+              for name, one in {**first.systems, "undertrained": second.systems["greedy"],
+                             "consensus": second.systems[MAIN]}.items()}  # fmt: skip
     print(json.dumps(scores, indent=1))
-    gain = first.differences["continued"]
+    gain, over_start = first.differences["continued"], first.differences["start"]
     diversity = first.analyses["diversity"]["systems"]
     reliance = [
         first.systems[name][HEADLINE].value - first.systems[f"{shuffled}_shuffled"][HEADLINE].value
@@ -177,6 +201,13 @@ def main() -> None:
                 "radgraph_gain": round(gain[HEADLINE].value, 4),
                 "finding_gain": round(gain["finding_f1"].value, 4),
                 "hallucinated_findings_delta": round(gain["hallucinated_findings"].value, 4),
+                "invented_findings_delta": round(
+                    invented(root, root / "of-rewarded") - invented(root, root / "of-continued"), 4
+                ),
+                "radgraph_gain_over_start": round(over_start[HEADLINE].value, 4),
+                "radgraph_gain_over_start_low": round(over_start[HEADLINE].low, 4),
+                "finding_gain_over_start": round(over_start["finding_f1"].value, 4),
+                "finding_gain_over_start_low": round(over_start["finding_f1"].low, 4),
                 "consensus_gain": round(second.differences["greedy"][HEADLINE].value, 4),
                 "consensus_cost": round(consensus_seconds / greedy_seconds, 2) if greedy_seconds else None,
                 "seed": given.seed,

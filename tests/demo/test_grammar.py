@@ -8,7 +8,7 @@ import pytest
 from cxrreport.demo.phantoms import wordings
 from cxrreport.demo.phantoms.annotated import AnnotatedText, annotate, join
 from cxrreport.demo.phantoms.findings import Name, PhantomFinding, masked, sample_findings
-from cxrreport.demo.phantoms.grammar import sample_annotated, sample_style, write_report
+from cxrreport.demo.phantoms.grammar import Mentions, sample_annotated, sample_style, write_report
 from cxrreport.demo.phantoms.text_findings import contradicts, read_findings
 from cxrreport.demo.phantoms.wordings import HOUSE_STYLES
 from cxrreport.demo.tiny_models import captions
@@ -111,3 +111,39 @@ def test_a_box_is_four_location_tokens():
     prompt, answer = captions.detect((finding,), {finding: mask}, np.random.default_rng(0))
     assert prompt == "detect effusion"
     assert answer == "<loc0256><loc0512><loc0512><loc1023> effusion"
+
+
+@pytest.mark.parametrize("style", HOUSE_STYLES)
+def test_reports_that_leave_things_out_state_no_falsehood(style: str) -> None:
+    rng = np.random.default_rng(4)
+    chances = {"normal": 0.35, "minor": 0.45, "other": 0.85}
+    mentioned: dict[str, list[bool]] = {kind: [] for kind in chances}
+    denials = {
+        Name.CARDIOMEGALY: r"normal/?.* heart|heart .*normal|silhouette is normal",
+        Name.EFFUSION: r"\bno (pleural )?effusion",
+        Name.PNEUMOTHORAX: r"\bno [^.]*pneumothorax",
+        **dict.fromkeys((Name.OEDEMA, Name.OPACITY, Name.NODULE), r"\bclear\b"),
+    }
+    for _ in range(600):
+        findings = masked(sample_findings(rng))
+        report = write_report(findings, rng, style=style, mentions=Mentions(**chances)).report
+        said = read_findings(report.findings)
+        assert report.findings and said <= {f.key for f in findings}
+        assert read_findings(report.impression) <= said
+        text = report.findings.lower()
+        assert not any(re.search(denials[f.name], text) for f in findings if f.name in denials)
+        for finding in findings:
+            minor = finding.size in ("small", "mild") or finding.doubtful
+            mentioned["minor" if minor else "other"].append(finding.key in said)
+        if not findings:
+            mentioned["normal"].append("heart" in text or "silhouette" in text)
+    # A report of a normal study that would say nothing says everything: 0.35 + 0.65 ** 3.
+    expected = chances | {"normal": 0.35 + 0.65**3}
+    assert {kind: float(np.mean(said)) for kind, said in mentioned.items()} == pytest.approx(expected, abs=0.08)
+
+
+def test_reports_leave_nothing_out_by_default() -> None:
+    findings = masked(sample_findings(np.random.default_rng(1), normal=0.0))
+    everything = Mentions(normal=1.0, minor=1.0, other=1.0)
+    reports = [write_report(findings, np.random.default_rng(2), mentions=m).report.findings for m in (None, everything)]
+    assert reports[0] == reports[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +26,31 @@ class WrittenReport:
     graph: AnnotatedText
 
 
+@dataclass(frozen=True, slots=True)
+class Mentions:
+    """Probabilities that a report mentions what it could; real reports differ in what they leave out.
+
+    Args:
+        normal: of each statement that something is normal or absent.
+        minor: of each small, mild or doubtful finding.
+        other: of each other finding.
+    """
+
+    normal: float = 0.35
+    minor: float = 0.45
+    other: float = 0.85
+
+    def left_out(
+        self, findings: tuple[PhantomFinding, ...], rng: np.random.Generator
+    ) -> frozenset[PhantomFinding | str]:
+        """Draw the findings and the statements (keys of a style) that the report of a study does not mention."""
+        minor = {f for f in findings if f.size in ("small", "mild") or f.doubtful}
+        chances: dict[PhantomFinding | str, float] = dict.fromkeys(_ABSENT, self.normal)
+        chances |= {f: self.minor if f in minor else self.other for f in findings}
+        return frozenset(what for what, chance in chances.items() if rng.random() >= chance)
+
+
+_ABSENT = ("no cardiomegaly", "no lung", "no effusion", "no pneumothorax", "no effusion or pneumothorax")
 _NOT_COMPARED = (Name.NODULE, Name.TUBE, Name.PACEMAKER)
 _INDICATIONS = (
     "Shortness of breath.",
@@ -70,10 +95,12 @@ def findings_section(
     prior: tuple[PhantomFinding, ...] | None,
     rng: np.random.Generator,
     changed: Mapping[PhantomFinding, Change] | None = None,
+    left_out: Collection[PhantomFinding | str] = (),
 ) -> list[AnnotatedText]:
     """Write the FINDINGS: heart, lungs, pleura, devices, and sometimes a comparison with the prior study.
 
-    With `changed`, every change that it names is stated, and `prior` is not read.
+    With `changed`, every change that it names is stated, and `prior` is not read. What is in `left_out` is not
+    mentioned; a finding that is left out is not denied either.
     """
     changed = changed or {}
     by_name: dict[Name, list[PhantomFinding]] = {name: [] for name in Name}
@@ -84,9 +111,11 @@ def findings_section(
     def add(names: tuple[Name, ...], absent: str | None) -> None:
         present = [f for name in names for f in by_name[name]]
         sentences.extend(
-            _compared(style, f, changed[f]) if f in changed else _sentence(style, _keyed(f), f) for f in present
+            _compared(style, f, changed[f]) if f in changed else _sentence(style, _keyed(f), f)
+            for f in present
+            if f not in left_out
         )
-        if not present and absent:
+        if not present and absent and absent not in left_out:
             sentences.append(_sentence(style, absent))
 
     add((Name.CARDIOMEGALY,), "no cardiomegaly")
@@ -95,14 +124,14 @@ def findings_section(
         add((Name.EFFUSION,), "no effusion")
         add((Name.PNEUMOTHORAX,), "no pneumothorax")
     else:
-        sentences.append(_sentence(style, "no effusion or pneumothorax"))
+        add((), "no effusion or pneumothorax")
     add((Name.TUBE, Name.PACEMAKER), None)
     sentences.extend(_resolved(style, f) for f, change in changed.items() if change is Change.RESOLVED)
     if prior is not None:
         before = {(f.name, f.side): f for f in prior}
         for finding in findings:
             earlier = before.get((finding.name, finding.side))
-            if earlier is None or finding.name in _NOT_COMPARED or rng.random() > 0.15:
+            if earlier is None or finding in left_out or finding.name in _NOT_COMPARED or rng.random() > 0.15:
                 continue
             word = "edema" if finding.name is Name.OEDEMA else finding.name.value
             change = "unchanged"
@@ -126,18 +155,26 @@ def write_report(
     *,
     style: str = "plain",
     prior: tuple[PhantomFinding, ...] | None = None,
+    mentions: Mentions | None = None,
 ) -> WrittenReport:
     """Write the report of a study.
 
     Args:
         findings: findings of the study.
-        rng: source of randomness for the indication and the comparison.
+        rng: source of randomness for the indication, the comparison and what is left out.
         style: name in `HOUSE_STYLES`.
         prior: findings of the patient's previous study, `None` for a first study.
+        mentions: how often the report mentions what; everything if `None`. A report that would say
+            nothing states what is normal, or everything if nothing is.
     """
     templates = HOUSE_STYLES[style][1]
-    found = findings_section(findings, templates, prior, rng)
-    return _written(found, impression_section(findings, templates), rng, "Single frontal view of the chest.", prior)
+    drawn = mentions.left_out(findings, rng) if mentions is not None else frozenset()
+    for left_out in (drawn, frozenset(findings), frozenset()):
+        found = findings_section(findings, templates, prior, rng, left_out=left_out)
+        if found:
+            break
+    concluded = impression_section(tuple(f for f in findings if f not in left_out), templates)
+    return _written(found, concluded, rng, "Single frontal view of the chest.", prior)
 
 
 def write_comparing(

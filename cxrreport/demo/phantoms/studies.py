@@ -11,7 +11,7 @@ import numpy as np
 from cxrreport.demo.phantoms.changes import sample_pair
 from cxrreport.demo.phantoms.drawing import Anatomy, in_new_position, sample_anatomy
 from cxrreport.demo.phantoms.findings import Name, PhantomFinding, masked, sample_findings
-from cxrreport.demo.phantoms.grammar import WrittenReport, sample_style, write_comparing, write_report
+from cxrreport.demo.phantoms.grammar import Mentions, WrittenReport, sample_style, write_comparing, write_report
 from cxrreport.records import Split, View
 
 _LATERAL = 0.06
@@ -42,7 +42,9 @@ class PhantomStudy:
     """What the lateral view shows; nothing where `ingest` is to exclude it."""
 
 
-def plan_studies(patients: int, seed: int, *, smallest: int, full_size: int) -> list[PhantomStudy]:
+def plan_studies(
+    patients: int, seed: int, *, smallest: int, full_size: int, mentions: Mentions | None = None
+) -> list[PhantomStudy]:
     """Sample patients and their studies.
 
     Args:
@@ -50,6 +52,7 @@ def plan_studies(patients: int, seed: int, *, smallest: int, full_size: int) -> 
         seed: random seed.
         smallest: shortest side of the images in pixels, except for the full-size ones.
         full_size: number of studies with the image size of a real detector.
+        mentions: how often reports mention what; everything if `None`.
     """
     rng = np.random.default_rng([seed, 0])
     studies: list[PhantomStudy] = []
@@ -69,7 +72,7 @@ def plan_studies(patients: int, seed: int, *, smallest: int, full_size: int) -> 
                     view=View.PA if rng.random() < 0.6 else View.AP,
                     anatomy=anatomy if prior is None else in_new_position(anatomy, rng),
                     findings=findings,
-                    written=write_report(findings, rng, style=style, prior=prior),
+                    written=write_report(findings, rng, style=style, prior=prior, mentions=mentions),
                     rows=rows,
                     columns=columns,
                     date=f"21{index % 80 + 10}{1 + visit:02d}{1 + index % 28:02d}",
