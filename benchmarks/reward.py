@@ -46,7 +46,7 @@ from cxrreport.settings import (
 )
 
 UNTRACKED = TrackingSettings(enabled=False)
-VALIDATION = 32
+VALIDATION = 96
 
 
 def phantoms(folder: Path, *, train: int, test: int, seed: int, mentions: Mentions | None) -> None:
@@ -117,8 +117,8 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=480, help="test studies")
     parser.add_argument("--start-steps", type=int, default=250, help="steps of the first fine-tuning")
     parser.add_argument("--undertrained", type=int, default=80, help="steps of the adapter of consensus")
-    parser.add_argument("--steps", type=int, default=60, help="steps on the metric")
-    parser.add_argument("--rate", type=float, default=1.5e-4, help="learning rate on the metric")
+    parser.add_argument("--steps", type=int, default=30, help="steps on the metric")
+    parser.add_argument("--rate", type=float, default=6e-4, help="learning rate on the metric")
     parser.add_argument("--regular", action="store_true", help="reports that mention everything")
     given = parser.parse_args()
     root = given.root or Path(tempfile.mkdtemp())
