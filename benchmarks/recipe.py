@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "with-tower": {"lora": LORA | {"targets": "language+projector+vision"}},
     "rank-8": {"lora": LORA | {"rank": 8, "alpha": 16}},
     "rank-64": {"lora": LORA | {"rank": 64, "alpha": 128}},
-    "rank-stabilised": {"lora": LORA | {"rank": 64, "alpha": 16, "rank_stabilised": True}},
+    "rank-stabilised": {"lora": LORA | {"rank": 64, "alpha": 32, "rank_stabilised": True}},
     "rate-third": {"learning_rate": 1e-3},
     "rate-double": {"learning_rate": 6e-3},
     "per-token": {"loss": "per-token"},

@@ -41,6 +41,7 @@ from cxrreport.settings import (
     GenerateSettings,
     IngestSettings,
     RewardSettings,
+    Sampling,
     TrackingSettings,
     TrainSettings,
 )
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--undertrained", type=int, default=80, help="steps of the adapter of consensus")
     parser.add_argument("--steps", type=int, default=30, help="steps on the metric")
     parser.add_argument("--rate", type=float, default=6e-4, help="learning rate on the metric")
+    parser.add_argument("--temperature", type=float, default=0.7, help="of the samples of consensus")
     parser.add_argument("--regular", action="store_true", help="reports that mention everything")
     given = parser.parse_args()
     root = given.root or Path(tempfile.mkdtemp())
@@ -171,8 +173,9 @@ def main() -> None:
     )  # fmt: skip
     greedy, greedy_seconds = generated(root, "greedy", undertrained)
     consensus, consensus_seconds = generated(
-        root, "consensus", undertrained, samples=8, consensus=ConsensusSettings(radgraph="tiny")
-    )
+        root, "consensus", undertrained, samples=8, consensus=ConsensusSettings(radgraph="tiny"),
+        decoding=Sampling(temperature=given.temperature),
+    )  # fmt: skip
     of = {"start": generated(root, "of-start", start)[0], "rewarded": generated(root, "of-rewarded", rewarded)[0]}
     of["continued"] = generated(root, "of-continued", continued)[0]
     for name, adapter in (("rewarded", rewarded), ("continued", continued)):

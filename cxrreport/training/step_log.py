@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cxrreport.storage.atomic_files import atomic_path
+from cxrreport.training.best_checkpoint import SCORE
 
 Log = Callable[[dict[str, float], int], None]
 
@@ -86,7 +87,7 @@ def draw_loss(lines: list[dict[str, float]], path: Path) -> None:
 
 
 def draw_reward(lines: list[dict[str, float]], path: Path) -> None:
-    """Draw reward with its parts, KL divergence, entropy, length and distinct reports over the steps as a PNG.
+    """Draw reward and its parts, divergence, entropy, length, distinct reports and validation over the steps as a PNG.
 
     Args:
         lines: of `read_log`, from training on the metric.
@@ -98,19 +99,24 @@ def draw_reward(lines: list[dict[str, float]], path: Path) -> None:
     steps = [line["step"] for line in curve]
     labels = {
         "reward": "reward",
-        "kl": "KL, nats per token",
-        "entropy": "entropy, nats per token",
-        "tokens": "tokens per report",
-        "distinct": "share of distinct reports",
+        "kl": "KL\n(nats per token)",
+        "entropy": "entropy\n(nats per token)",
+        "tokens": "tokens\nper report",
+        "distinct": "distinct reports\n(share)",
     }
-    figure = Figure(figsize=(8, 10), layout="constrained")
-    axes = figure.subplots(len(labels) + 1, 1, sharex=True)
+    validated = [line for line in lines if SCORE in line]
+    figure = Figure(figsize=(8, 11), layout="constrained")
+    axes = figure.subplots(len(labels) + 1 + bool(validated), 1, sharex=True)
     for axis, (name, label) in zip(axes, labels.items(), strict=False):
         axis.plot(steps, [line[name] for line in curve])
         axis.set_ylabel(label)
     for name in sorted({name for line in curve for name in line if name.startswith("reward/")}):
-        axes[-1].plot(steps, [line.get(name, np.nan) for line in curve], label=name.removeprefix("reward/"))
-    axes[-1].set(xlabel="optimiser step", ylabel="parts of the reward")
+        axes[len(labels)].plot(steps, [line.get(name, np.nan) for line in curve], label=name.removeprefix("reward/"))
+    axes[len(labels)].set_ylabel("parts of\nthe reward")
+    if validated:
+        axes[-1].plot([line["step"] for line in validated], [line[SCORE] for line in validated], marker="o")
+        axes[-1].set_ylabel("validation\nRadGraph F1")
+    axes[-1].set_xlabel("optimiser step")
     figure.legend(loc="outside lower center", ncols=3)
     for axis in axes:
         axis.grid(alpha=0.3)
