@@ -200,6 +200,17 @@ def make_sender(client: MlflowClient, uri: str) -> Send:
             if error.error_code in _FINAL:
                 raise RefusedEvent(f"{error.error_code}: {' '.join(error.message.split())[:200]}") from error
             raise TrackingError(_reason(error)) from error
+        except KeyError as error:  # a line of the file that another program has changed
+            if len(events) == 1:
+                raise RefusedEvent(f"it lacks {error}") from error
+            refused = 0
+            for event in events:
+                try:
+                    send([event])
+                except RefusedEvent:
+                    refused += 1
+            if refused:
+                raise RefusedEvent(f"{refused} of {len(events)} lack a field") from error
 
     return send
 

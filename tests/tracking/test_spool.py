@@ -6,10 +6,11 @@ import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from cxrreport.tracking.mlflow_store import make_sender
 from cxrreport.tracking.spool import Event, Spool, resend
 
 
@@ -94,3 +95,31 @@ def test_a_full_disk_leaves_whole_lines_and_one_warning(tmp_path: Path, caplog: 
     spool._send = store
     assert spool.close()  # it was in memory
     assert store.events == [event(0), event(1), event(2)]
+
+
+def test_events_that_lack_a_field_are_refused_and_the_others_sent(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Client:
+        sent: ClassVar[list[str]] = []
+
+        def log_batch(self, run_id: str, metrics: Sequence[Any] = (), tags: Sequence[Any] = ()) -> None:
+            self.sent += [one.key for one in [*metrics, *tags]]
+
+        def set_terminated(self, run_id: str, status: str) -> None:
+            raise AssertionError("not for an event without a status")
+
+    whole = {"kind": "metrics", "run_id": "r", "value": 1.0, "time": 0, "step": 0}
+    events = [
+        {**whole, "name": "a"},
+        {"kind": "metrics", "run_id": "r", "name": "b"},
+        {**whole, "name": "c"},
+        {"kind": "tags", "name": "d"},
+        {"kind": "tags", "name": "e", "value": "1"},
+        {"kind": "of a later version"},
+    ]
+    path = tmp_path / "events.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in events))
+    assert resend(path, make_sender(Client(), "sqlite:///x.db")) == len(events)
+    assert Client.sent == ["a", "c", "e"] and not path.exists()
+    assert "1 of 3 lack a field" in caplog.text and "it lacks 'status'" in caplog.text
