@@ -127,3 +127,12 @@ def test_lossy_syntaxes_give_nearly_the_same_image(
             continue
         only(plugin, monkeypatch)
         assert np.abs(plain - read(other)).mean() < 2, plugin
+
+
+def test_threads_of_a_decoder_do_not_reach_the_limit_of_memory(
+    make_dataset: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = in_syntax(make_dataset(), tmp_path, JPEG2000)
+    only("gdcm", monkeypatch)
+    first = read(other)
+    assert all(np.array_equal(read(other), first) for _ in range(60))

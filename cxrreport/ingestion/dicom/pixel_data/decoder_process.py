@@ -43,6 +43,8 @@ MEMORY = 64 << 20
 """Memory for one image besides `BYTES_PER_SAMPLE`. Windows and macOS have no such limit."""
 BYTES_PER_SAMPLE = 16
 """Memory for one sample of an image: GDCM, which needs most, takes 12 bytes for JPEG 2000."""
+_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "OPJ_NUM_THREADS": "1"}
+"""GDCM decodes JPEG 2000 in threads. Memory that glibc reserves for each could reach the limit, one time in ten."""
 _HARMLESS = re.compile(
     rb"Unsupported JPEG data precision 12|Invalid SOS parameters for sequential JPEG|Unknown Adobe color transform.*"
     rb"|Warning: unknown JFIF revision.*"
@@ -125,7 +127,7 @@ class DecoderProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             pipesize=_PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
         return self._process, True
 
