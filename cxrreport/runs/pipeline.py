@@ -179,8 +179,10 @@ def train(
         files = result.adapter if settings.lora is not None else None
         chosen = {"base": settings.checkpoint.name, "rank": str(settings.lora.rank if settings.lora else "full")}
         run.model(settings.output.name, checkpoints.fingerprint(result.adapter), files, chosen)
-    stopped = (f"training was stopped after step {result.steps}: {result.stopped}",) if result.stopped else ()
-    return summarise(facts, result, (*phantoms(result.synthetic), *stopped))
+    notes = [f"training was stopped after step {result.steps}: {result.stopped}"] if result.stopped else []
+    if result.best_step == 0:
+        notes.append("no validation was better than that of the starting adapter, which is therefore kept")
+    return summarise(facts, result, (*phantoms(result.synthetic), *notes))
 
 
 def plan(settings: PlanSettings) -> tuple[list[Offer] | list[GenerationOffer], str]:

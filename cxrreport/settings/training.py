@@ -18,7 +18,7 @@ class ValidationSettings(Settings):
 
     radgraph: str = "radgraph-xl"
     """RadGraph model that scores generated reports, as in `evaluate`; the step with the best F1 is kept. `none`: keep
-    the step with the lowest validation loss."""
+    the step with the lowest validation loss, or the last one with `objective: reward`, which raises this loss."""
     weights: Path | None = None
     """As in `evaluate`."""
     download: bool = False
@@ -100,6 +100,8 @@ class TrainSettings(CommandSettings):
             raise ValueError("objective: reward starts from an adapter; set reward.adapter to a folder of train")
         if self.augment or self.sharding == "full" or self.lora is None or self.compile:
             raise ValueError("objective: reward cannot be combined with augment, compile, sharding: full or lora: null")
+        if self.validation.radgraph == "none" and self.validation.patience is not None:
+            raise ValueError("validation.patience with objective: reward needs scores; set validation.radgraph")
         if self.batch_size * self.accumulation % self.reward.samples:
             raise ValueError(
                 f"batch_size x accumulation is {self.batch_size * self.accumulation}, the reports of a step; make it "

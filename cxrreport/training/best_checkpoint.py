@@ -36,8 +36,8 @@ class BestCheckpoint:
         self.path = path
         self._patience = patience
         self.metrics: dict[str, float] = {}
-        self.step = 0
-        """0 before the first validation."""
+        self.step: int | None = None
+        """`None` before the first validation; 0 for the weights that training started from."""
         if path.exists():
             try:
                 with safe_open(path, "pt") as file:
@@ -46,7 +46,7 @@ class BestCheckpoint:
                 raise TrainingError(f"{path}: damaged; remove it to resume without it") from error
             self.step = int(saved.pop("step"))
             self.metrics = saved
-        self._since = sum(LOSS in line and line["step"] > self.step for line in lines)
+        self._since = sum(LOSS in line and line["step"] > (self.step or 0) for line in lines)
 
     @property
     def exhausted(self) -> bool:
@@ -60,7 +60,7 @@ class BestCheckpoint:
             metrics: `LOSS`, and `SCORE` if reports are scored.
             step: of the validation; steps up to that of the best are repeated after a resume and not counted.
         """
-        if not self.step or _rank(metrics) > _rank(self.metrics):
+        if self.step is None or _rank(metrics) > _rank(self.metrics):
             return True
         self._since += step > self.step
         return False

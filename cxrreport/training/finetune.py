@@ -32,7 +32,7 @@ from cxrreport.settings import TrainSettings
 from cxrreport.storage.memory import release_unused_memory
 from cxrreport.storage.output_folder import output_folder
 from cxrreport.training import checkpointing
-from cxrreport.training.best_checkpoint import LOSS, BestCheckpoint
+from cxrreport.training.best_checkpoint import LOSS, SCORE, BestCheckpoint
 from cxrreport.training.distributed import (
     ProcessGroup,
     check_processes,
@@ -253,7 +253,10 @@ def fit(run: Run) -> str:
 
 
 def validate(run: Run, step: int) -> None:
-    """Compute the validation metrics, and keep the weights if they are the best so far."""
+    """Compute the validation metrics, and keep the weights if they are the best so far.
+
+    Training on the metric makes the reference reports less likely, so only their scores select its weights.
+    """
     if run.validation is None:
         return
     network = run.loaded.model
@@ -265,9 +268,12 @@ def validate(run: Run, step: int) -> None:
                 metrics |= run.validate(run.loaded, run.layout, run.processes)
     if run.processes.sharded:
         network.reshard()  # after a forward pass the outermost part waits, unsharded, for a backward pass
+    if run.settings.objective == "reward" and SCORE not in metrics:
+        run.log(metrics, step)
+        return
     if run.best.improves(metrics, step):
         run.best.keep(checkpointing.trained_weights(network, run.processes), metrics, step, write=run.processes.first)
-    run.log(metrics | {"best_step": run.best.step}, step)
+    run.log(metrics | {"best_step": run.best.step or 0}, step)
 
 
 def _validation_loss(run: Run, samples: SplitSamples) -> float:
@@ -318,10 +324,10 @@ def collator(run: Run, samples: SplitSamples, features: VisionFeatures | None, *
 def save(run: Run, stopped: str = "") -> TrainResult:
     """Write the adapter with the best weights, or the whole checkpoint after full fine-tuning."""
     network = run.loaded.model
-    if run.checkpoint is not None and not run.unfinished and not run.best.step:
+    if run.checkpoint is not None and not run.unfinished and run.best.step is None:
         checkpointing.load_weights(run.checkpoint, network)
     # Gathered in all processes, and kept by the first.
-    weights = {} if run.best.step else checkpointing.trained_weights(network, run.processes)
+    weights = {} if run.best.step is not None else checkpointing.trained_weights(network, run.processes)
     return run.processes.on_first(lambda: _write(run, weights or load_file(run.best.path), stopped))
 
 
@@ -332,7 +338,7 @@ def _write(run: Run, weights: dict[str, torch.Tensor], stopped: str) -> TrainRes
     curve = [line for line in lines if "loss" in line]
     steps = int(curve[-1]["step"])
     loss = statistics.fmean(line["loss"] for line in curve[-max(1, steps // 10) :])
-    loaded, best_step = run.loaded, run.best.step or steps
+    loaded, best_step = run.loaded, steps if run.best.step is None else run.best.step
     cut_prefixes, cut_reports = run.training.cut()
     card = AdapterCard(
         checkpoint=run.settings.checkpoint,

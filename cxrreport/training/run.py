@@ -42,7 +42,8 @@ class TrainResult:
         adapter: folder of the adapter, or of the whole checkpoint after full fine-tuning.
         steps: optimiser steps of the run.
         planned_steps: optimiser steps without early stopping.
-        best_step: step of the weights in `adapter`: the best validation, or the last step without validation.
+        best_step: step of the weights in `adapter`: the best validation, or the last step without validation; 0 for the
+            adapter that training on the metric started from.
         resumed_at: step that this call resumed from; 0 for a new run.
         loss: mean over the last tenth of the steps, in nats per token.
         validation: metrics of the best validation.

@@ -24,6 +24,7 @@ from cxrreport.inference.decoding import Engine, Generated, Request
 from cxrreport.records import Report
 from cxrreport.scoring.rewards import length_ratio, repetition
 from cxrreport.settings import Sampling, TrainSettings
+from cxrreport.training.best_checkpoint import SCORE
 from cxrreport.training.distributed import ProcessGroup
 from cxrreport.training.finetune import train
 from cxrreport.training.reward import SampledReport
@@ -107,6 +108,32 @@ def test_a_reward_that_is_the_same_for_all_changes_nothing(rewarded: Settings, m
         assert tensor.equal(after[name])
 
 
+@pytest.mark.parametrize(("scores", "best"), [((0.5, 0.4, 0.3), 0), ((0.5, 0.4, 0.6), 6)], ids=["worse", "better"])
+def test_the_starting_adapter_is_kept_unless_a_later_validation_is_better(
+    rewarded: Settings, manifest: Any, adapter: Path, scores: tuple[float, ...], best: int
+) -> None:
+    left = list(scores)
+
+    def validate(*_: Any) -> dict[str, float]:
+        return {SCORE: left.pop(0)}
+
+    validate.conditions = {}  # type: ignore[attr-defined]
+    fitting = partial(reward.fit, sampler=Sampler(manifest, brief))
+    quiet = {"log": lambda *_: None, "progress": lambda *_: None}
+    result = train(rewarded(eval_every=3), manifest, **quiet, validate=validate, fitting=fitting)
+    assert (result.best_step, result.validation[SCORE], left) == (best, max(scores), [])
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (adapter, result.adapter))
+    assert all(tensor.equal(after[name]) for name, tensor in before.items()) == (best == 0)
+
+
+def test_the_loss_of_the_references_selects_nothing(rewarded: Settings, manifest: Any, adapter: Path) -> None:
+    """Training on the metric raises it, so the lowest one would be that of the start."""
+    result, _ = run(rewarded(eval_every=3), manifest, brief)
+    assert (result.best_step, result.validation) == (6, {})
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (adapter, result.adapter))
+    assert not all(tensor.equal(after[name]) for name, tensor in before.items())
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one(rewarded: Settings, manifest: Any, tmp_path: Path) -> None:
     score = brief
     whole, wanted = run(rewarded(output=tmp_path / "whole", reward={"iterations": 2}), manifest, score)
@@ -160,6 +187,7 @@ def test_a_gamed_reward_is_stopped_and_said(
     [
         ({"reward": {"adapter": None}}, "reward.adapter"),
         ({"augment": True}, "augment"),
+        ({"validation": {"radgraph": "none", "patience": 2}}, "validation.radgraph"),
         ({"batch_size": 3, "accumulation": 1}, "multiple"),
     ],
 )

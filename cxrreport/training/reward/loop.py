@@ -115,6 +115,8 @@ def fit(run: Run, sampler: Sampler) -> str:
     language = adapters.paligemma(network).language_model
     with fused(network, language, softcap=run.loaded.softcap), StopRequest() as stop:
         saved_at = time.monotonic()
+        if not run.resumed_at:
+            validate(run, 0)  # the starting adapter is kept if no step is better
         for step in range(run.resumed_at + 1, run.steps + 1):
             if reason := _runaway(recent, reward):
                 return reason
