@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.progress import Progress
 from typer.testing import CliRunner
 
 from cxrreport import cli
 from cxrreport.cli import output
+from cxrreport.cli.output import Terminal
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(
@@ -28,6 +31,42 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
         "studies: 44 of 100, about 0:01:52 left",
         "studies: 59 of 100, about 0:01:22 left",
     ]
+
+
+def test_the_time_of_a_label_that_comes_again_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Steps of the demo share labels; the remaining time of the second one counted from the start of the first."""
+    clock = [100.0]
+    monkeypatch.setattr(output.time, "monotonic", lambda: clock[0])
+    with output.progress_bar() as progress:
+        progress(0, 100, "studies")
+        progress(100, 100, "studies")
+        clock[0] += 1000
+        for done in range(31):
+            clock[0] += 2
+            progress(done, 100, "studies")
+    assert capsys.readouterr().err.splitlines() == [
+        "studies: 0 of 100",
+        "studies: 15 of 100, about 0:02:50 left",
+        "studies: 30 of 100, about 0:02:20 left",
+    ]
+
+
+def test_a_bar_that_is_filled_again_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal(file=io.StringIO(), force_terminal=True)
+    monkeypatch.setattr(output, "stderr", lambda: terminal)
+    bars: list[output.Progress] = []
+    monkeypatch.setattr(
+        output, "Progress", lambda *columns, **options: bars.append(Progress(*columns, **options)) or bars[0]
+    )
+    with output.progress_bar() as progress:
+        progress(10, 10, "studies")
+        first = bars[0].tasks[0].start_time
+        assert bars[0].tasks[0].finished
+        progress(1, 10, "studies")
+    again = bars[0].tasks[0]
+    assert (again.completed, again.finished) == (1, False) and again.start_time > first
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])

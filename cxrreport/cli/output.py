@@ -137,7 +137,8 @@ def duration(seconds: float) -> str:
 def progress_bar() -> Iterator[records.Progress]:
     """A progress bar for each label on standard error, with rate and remaining time.
 
-    Without a terminal, a line every 30 seconds instead.
+    Without a terminal, a line every 30 seconds instead. A label may come again, in a later step of the demo; its time
+    then begins anew.
     """
     if not stderr().is_terminal:
         yield _progress_lines()
@@ -151,6 +152,8 @@ def progress_bar() -> Iterator[records.Progress]:
                 return  # nothing of this kind to do
             if label not in tasks:
                 tasks[label] = bar.add_task(label, total=total)
+            elif done < bar.tasks[tasks[label]].completed:
+                bar.reset(tasks[label])
             bar.update(tasks[label], completed=done, total=total)
 
         yield report
@@ -158,11 +161,15 @@ def progress_bar() -> Iterator[records.Progress]:
 
 def _progress_lines() -> records.Progress:
     begun: dict[str, tuple[float, int]] = {}
+    last: dict[str, int] = {}
     written = time.monotonic()
 
     def report(done: int, total: int, label: str) -> None:
         nonlocal written
         now = time.monotonic()
+        if done < last.get(label, 0):
+            del begun[label]
+        last[label] = done
         start, at_start = begun.setdefault(label, (now, done))
         if not total or now - written < _SECONDS_BETWEEN_LINES:
             return
