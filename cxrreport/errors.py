@@ -15,6 +15,7 @@
     ├── TrackingError          MLflow that cannot be reached or refuses
     ├── PeerError              a DICOM node, DICOMweb or FHIR server that cannot be reached or refuses
     ├── MissingExtraError      an optional dependency that is not installed
+    ├── ProcessError           a helper process of this package that does not start
     └── UnsupportedVersionError  an installed library whose version this package does not support
 
 Every message names the file, field or id and how to fix it. No message contains a patient tag or report text, because
@@ -113,6 +114,10 @@ class MissingExtraError(CxrReportError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs the extra '{extra}': pip install 'cxrreport[{extra}]'")
+
+
+class ProcessError(CxrReportError):
+    """A helper process of this package does not start."""
 
 
 class UnsupportedVersionError(CxrReportError):

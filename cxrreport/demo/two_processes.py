@@ -10,7 +10,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cxrreport import runs
+from cxrreport.child_processes import module_command, module_environment
 from cxrreport.errors import TrainingError
 from cxrreport.records import Progress
 from cxrreport.runs import Summary
@@ -58,8 +58,8 @@ def train(settings: TrainSettings, processes: int, progress: Progress) -> Summar
             errors.append(stack.enter_context((folder / f"errors-{rank}").open("w+b")))
             started.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "cxrreport", "train", str(config), "--json"],
-                    env=os.environ | environment,
+                    module_command("cxrreport", "train", str(config), "--json"),
+                    env=module_environment(environment),
                     stdout=stack.enter_context(answer.open("wb")) if rank == 0 else subprocess.DEVNULL,
                     stderr=errors[-1],
                     start_new_session=True,  # Ctrl-C comes once, from `_end`; a second signal would not let them save

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from cxrreport.child_processes import module_command, module_environment
 from cxrreport.errors import InferenceError
 from cxrreport.records import Progress
 from cxrreport.settings import GenerateSettings
@@ -44,8 +44,8 @@ def generate_on_devices(settings: GenerateSettings, progress: Progress) -> None:
         try:
             for number, shard in enumerate(shards):
                 with logs[number].open("w") as output:
-                    command = [sys.executable, "-m", "cxrreport", "generate", str(file), "--shard", shard]
-                    environment = os.environ | {"CUDA_VISIBLE_DEVICES": _visible(number)}
+                    command = module_command("cxrreport", "generate", str(file), "--shard", shard)
+                    environment = module_environment({"CUDA_VISIBLE_DEVICES": _visible(number)})
                     jobs.append(subprocess.Popen(command, stdout=output, stderr=output, env=environment))
             while any(job.poll() is None for job in jobs) and not any(job.poll() for job in jobs):
                 _report(settings, shards, progress)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from cxrreport.errors import PixelError
-from cxrreport.ingestion.dicom.pixel_data import decoder_process
+from cxrreport.child_processes import module_command, module_environment
+from cxrreport.errors import PixelError, ProcessError
+from cxrreport.ingestion.dicom.pixel_data import decoder_process, decoding
 from cxrreport.ingestion.dicom.pixel_data.decoder_process import DecoderProcess
 from cxrreport.ingestion.dicom.pixel_data.decoding import decode_encapsulated
 
@@ -50,7 +53,7 @@ def test_the_helper_decodes_refuses_and_restarts(
     assert helper._process is not None and helper._process.pid != first.pid
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoder_process, "SECONDS", -1.0)  # besides the time for the samples
+        patch.setattr(decoder_process, "_samples", lambda _: -61e6)  # a second for each million
         with pytest.raises(PixelError, match="crashed or took too long"):
             for _ in range(100):
                 helper.decode(syntax, "gdcm", data, options)
@@ -65,3 +68,31 @@ def test_the_helper_decodes_refuses_and_restarts(
     assert np.array_equal(helper.decode(syntax, "gdcm", data, options), here)
     helper.close()
     helper.close()
+
+
+def test_the_working_folder_does_not_shadow_modules_of_the_helper(
+    pydicom_file: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GDCM imports `dl` if there is one; where the working folder had it, each compressed image counted as damaged."""
+    (tmp_path / "dl").mkdir()
+    (tmp_path / "queue.py").write_text("raise ImportError")
+    monkeypatch.chdir(tmp_path)
+    dataset = pydicom.dcmread(pydicom_file("MR_small_jpeg_ls_lossless.dcm"))
+    assert decoding.decode(dataset, dataset.Rows, dataset.Columns).shape == (dataset.Rows, dataset.Columns)
+    helper = DecoderProcess()
+    helper._started()
+    helper.close()
+    code = "import json, sys; print(json.dumps([sys.path, sys.modules['__main__'].__name__]))"
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "said.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    done = subprocess.run(module_command("said"), env=module_environment({}), stdout=subprocess.PIPE, check=True)
+    assert str(tmp_path) not in json.loads(done.stdout)[0]
+
+
+def test_a_helper_that_does_not_start_is_no_damaged_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The kind is an environment that is not in order: no file is to be counted for it."""
+    (tmp_path / "pydicom.py").write_text("raise RuntimeError('not this one')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ProcessError, match=r"does not start \(RuntimeError: not this one\); run 'python -m cxrreport"):
+        DecoderProcess().decode("1.2.840.10008.1.2.5", "pydicom", b"", OPTIONS | {"rows": 1, "columns": 1})

@@ -5,7 +5,8 @@ effect takes minutes. The operating system limits the helper to what a picture o
 aborts its process on corrupt data, which is not an exception that could be caught. And decoders write to stderr or a
 log that data are damaged, and return a picture with the damage concealed.
 
-The helper is started on first use and again after it has died. It ends with the process that started it, whose end
+The helper is started on first use and again after it has died. It says with an empty line that it has started, so that
+one that cannot start is not taken for an image that ended it. It ends with the process that started it, whose end
 closes the pipe that it reads from.
 
 One request: a line of JSON (transfer syntax, plugin, options, size of the data), then the data; one reply: a line of
@@ -32,13 +33,14 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrreport.errors import PixelError
+from cxrreport.child_processes import module_command, module_environment
+from cxrreport.errors import PixelError, ProcessError
 from cxrreport.records import Reason
 from cxrreport.storage.memory_limit import address_space, limited_memory
 
 SECONDS = 60.0
-"""Longest time for one image and the start of the helper under load, besides a second per million samples, for which
-JPEG Lossless takes about 0.02 s."""
+"""Longest time for the start of the helper under load, and for one image besides a second per million samples, for
+which JPEG Lossless takes about 0.02 s."""
 MEMORY = 64 << 20
 """Memory for one image besides `BYTES_PER_SAMPLE`. Windows and macOS have no such limit."""
 BYTES_PER_SAMPLE = 16
@@ -80,24 +82,22 @@ class DecoderProcess:
         Raises:
             DamagedError: the decoder warned of damage, crashed, or took too long.
             PixelError: the data cannot be decoded.
+            ProcessError: the helper cannot be started.
         """
         request = {"syntax": syntax, "plugin": plugin, "options": options, "size": len(data)}
         seconds = SECONDS + _samples(options) / 1e6
         with self._lock:
             while True:
                 process, fresh = self._started()
-                timer = threading.Timer(seconds, process.kill)
-                timer.start()
                 try:
-                    reply, pixels = _ask(process, request, data)
+                    with _killed_after(seconds, process):
+                        reply, pixels = _ask(process, request, data)
                     break
                 except (OSError, ValueError, EOFError):
                     self.close()
                     if fresh:  # an old one may have died of something else
                         detail = f"the decoder {plugin} crashed or took too long"
                         raise DamagedError(Reason.BAD_PIXELS, detail) from None
-                finally:
-                    timer.cancel()
         if reply.get("error") == DamagedError.__name__:
             raise DamagedError(Reason.BAD_PIXELS, f"the pixel data are damaged (a warning of {plugin})")
         if "error" in reply:
@@ -121,15 +121,37 @@ class DecoderProcess:
         if not self._owner:
             atexit.register(self.close)
         self._owner = os.getpid()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+        self._process = process = subprocess.Popen(
+            module_command(__name__),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             pipesize=_PIPE,
-            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env=module_environment(_ENVIRONMENT),
         )
-        return self._process, True
+        with _killed_after(SECONDS, process):
+            said = process.stdout.readline() if process.stdout else b""
+        if not said:
+            self._process = None
+            process.kill()
+            lines = process.communicate()[1].decode(errors="replace").split("\n")
+            reason = next((line.strip() for line in reversed(lines) if line.strip()), "it took too long")
+            raise ProcessError(
+                f"the process that decodes pixels does not start ({reason}); run 'python -m {__name__}' to see why"
+            )
+        if process.stderr:
+            process.stderr.close()  # the helper has one of its own
+        return process, True
+
+
+@contextmanager
+def _killed_after(seconds: float, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _ask(
@@ -156,6 +178,8 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
 
     warnings.simplefilter("ignore")  # those of pydicom are about the header
     warned = _Warnings()
+    replies.write(b"\n")
+    replies.flush()
     before = address_space()
     while line := requests.readline():
         request = json.loads(line)
