@@ -57,6 +57,8 @@ def all_commands(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Options of all commands."""
+    # Worker processes would look for modules of Python in the working folder first, where a user may have a types.py.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     if version:
         typer.echo(f"cxrreport {__version__}")
         raise typer.Exit
