@@ -4,8 +4,8 @@
     python benchmarks/reward.py --steps 10 --test 60  # as a trial
 
 An adapter of the tiny checkpoint is fine-tuned on 200 phantom studies, whose reports leave things out. From it, one run
-trains on the metric, and a second fine-tuning has as many more steps as fit into the same processor time. An adapter of
-few steps decodes greedily and by consensus of eight samples. All write reports for phantoms of other patients.
+trains on the metric, and a second fine-tuning has as many more steps as fit into the same processor time. An adapter
+that saw the studies once decodes greedily and by consensus of eight samples. All write reports for phantoms of other patients.
 Differences are paired, with intervals from a bootstrap over patients.
 
 The last line is a JSON object. `*_gain_low` are lower ends of 95% intervals, `*_delta` are differences of values, all
@@ -115,9 +115,9 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder to work in and to resume from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", type=int, default=200, help="training studies")
-    parser.add_argument("--test", type=int, default=480, help="test studies")
+    parser.add_argument("--test", type=int, default=960, help="test studies")
     parser.add_argument("--start-steps", type=int, default=250, help="steps of the first fine-tuning")
-    parser.add_argument("--undertrained", type=int, default=80, help="steps of the adapter of consensus")
+    parser.add_argument("--undertrained", type=int, default=25, help="steps of the adapter of consensus")
     parser.add_argument("--steps", type=int, default=30, help="steps on the metric")
     parser.add_argument("--rate", type=float, default=6e-4, help="learning rate on the metric")
     parser.add_argument("--temperature", type=float, default=0.7, help="of the samples of consensus")
