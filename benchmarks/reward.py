@@ -5,8 +5,8 @@
 
 An adapter of the tiny checkpoint is fine-tuned on 200 phantom studies, whose reports leave things out. From it, one run
 trains on the metric, and a second fine-tuning has as many more steps as fit into the same processor time. An adapter
-that saw the studies once decodes greedily and by consensus of eight samples. All write reports for phantoms of other patients.
-Differences are paired, with intervals from a bootstrap over patients.
+that saw the studies once decodes greedily and by consensus of eight samples. All write reports for phantoms of other
+patients. Differences are paired, with intervals from a bootstrap over patients.
 
 The last line is a JSON object. `*_gain_low` are lower ends of 95% intervals, `*_delta` are differences of values, all
 new minus old.
@@ -48,6 +48,8 @@ from cxrreport.settings import (
 
 UNTRACKED = TrackingSettings(enabled=False)
 VALIDATION = 96
+METRICS = ("radgraph", "clinical", "cxrreport.demo.finding_metric:finding_f1")
+"""Also of the reward. Findings of `clinical` have no side and no size, so a reward of these neglects both."""
 
 
 def phantoms(folder: Path, *, train: int, test: int, seed: int, mentions: Mentions | None) -> None:
@@ -96,7 +98,7 @@ def evaluated(root: Path, name: str, predictions: Path, **baselines: Path) -> Ev
     """Scores of a system and its differences from others."""
     settings = EvaluateSettings(
         predictions=predictions, references=root / "ingest", output=root / f"evaluate-{name}", baselines=baselines,
-        metrics=("radgraph", "clinical", "cxrreport.demo.finding_metric:finding_f1"),
+        metrics=METRICS,
         radgraph="tiny", most_frequent=False, tracking=UNTRACKED,
     )  # fmt: skip
     return runs.evaluate(settings).result
@@ -148,7 +150,12 @@ def main() -> None:
                 "output": root / "rewarded", "objective": "reward", "max_steps": given.steps, "batch_size": 16,
                 "accumulation": 4,
                 "eval_every": max(1, given.steps // 3), "learning_rate": given.rate,
-                "reward": RewardSettings(adapter=start, radgraph="tiny"),
+                "reward": RewardSettings(
+                    adapter=start,
+                    radgraph="tiny",
+                    metrics=METRICS,
+                    weights=RewardSettings().weights | {"findings_f1": 0.0, "finding_f1": 1.0},
+                ),
             }
         )
     )  # fmt: skip
