@@ -14,11 +14,17 @@ from cxrreport.cli import output
 from cxrreport.cli.output import Terminal
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that progress sees, in seconds."""
+    now = [100.0]
+    monkeypatch.setattr(output.time, "monotonic", lambda: now[0])
+    return now
+
+
 def test_progress_without_a_terminal_is_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock = [100.0]
-    monkeypatch.setattr(output.time, "monotonic", lambda: clock[0])
     with output.progress_bar() as progress:
         for done in range(61):
             clock[0] += 2
@@ -34,11 +40,9 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
 
 
 def test_the_time_of_a_label_that_comes_again_begins_anew(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Steps of the demo share labels; the remaining time of the second one counted from the start of the first."""
-    clock = [100.0]
-    monkeypatch.setattr(output.time, "monotonic", lambda: clock[0])
     with output.progress_bar() as progress:
         progress(0, 100, "studies")
         progress(100, 100, "studies")
